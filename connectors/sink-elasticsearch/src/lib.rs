@@ -1,0 +1,1 @@
+//! Elasticsearch as a sink: documents that carry their own markers.

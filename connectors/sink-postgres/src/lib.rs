@@ -1,0 +1,1 @@
+//! PostgreSQL as a sink: rows and positions in one transaction.

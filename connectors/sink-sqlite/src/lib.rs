@@ -1,0 +1,1 @@
+//! SQLite as a sink: the embedded twin of the PostgreSQL sink.

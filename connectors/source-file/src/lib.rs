@@ -1,0 +1,1 @@
+//! An NDJSON event log on disk as a source.

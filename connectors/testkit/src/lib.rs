@@ -1,0 +1,1 @@
+//! Test doubles and the contract that every sink must pass.
