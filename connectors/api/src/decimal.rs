@@ -19,7 +19,10 @@ pub struct Decimal(Repr);
 #[derive(Clone)]
 enum Repr {
     /// `coefficient / 10^scale`; the form of nearly every amount and price.
-    Small { coefficient: i64, scale: u8 },
+    Small {
+        coefficient: i64,
+        scale: u8,
+    },
     Big(Box<BigDecimal>),
 }
 
@@ -154,7 +157,13 @@ impl Decimal {
         match self.normalized().0 {
             Repr::Small { coefficient, scale: 0 } => Some(coefficient),
             Repr::Small { .. } => None,
-            Repr::Big(big) => if big.is_integer() { big.to_i64() } else { None },
+            Repr::Big(big) => {
+                if big.is_integer() {
+                    big.to_i64()
+                } else {
+                    None
+                }
+            }
         }
     }
 
@@ -244,8 +253,7 @@ impl Decimal {
         let weight = |d: &Self| i64::try_from(d.integer_digits()).unwrap_or(i64::MAX);
         let quotient_digits = (weight(self) - weight(other)).max(0);
         let scale = (16 - quotient_digits).max(self.scale()).max(other.scale()).clamp(0, 1_000);
-        let exact = (self.big() / other.big())
-            .with_scale_round(scale, RoundingMode::HalfUp);
+        let exact = (self.big() / other.big()).with_scale_round(scale, RoundingMode::HalfUp);
         Ok(Decimal::from_big(exact))
     }
 
@@ -330,7 +338,9 @@ impl FromStr for Decimal {
         let unsigned = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
         let digits_only = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if (whole.is_empty() && fraction.is_empty()) || !digits_only(whole) || !digits_only(fraction)
+        if (whole.is_empty() && fraction.is_empty())
+            || !digits_only(whole)
+            || !digits_only(fraction)
         {
             return Err(DecimalError::Syntax);
         }

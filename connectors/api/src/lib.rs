@@ -1,1 +1,20 @@
-//! The contract between the worker and its connectors: values, records, positions, sources and sinks.
+//! The contract between the worker and its connectors. No I/O here: values and their types, records
+//! and positions, and the traits that sources and sinks implement.
+//!
+//! In reading order: [`value`] and [`column`] (what is folded), [`model`] (rows and keys), [`record`]
+//! (what is read), [`source`] and [`sink`] (who reads and who stores), [`binding`] (whose target it
+//! is), [`error`] (what may go wrong, and whose problem it is).
+
+pub mod binding;
+pub mod column;
+pub mod decimal;
+pub mod error;
+pub mod json;
+pub mod model;
+pub mod record;
+pub mod sink;
+pub mod source;
+pub mod time;
+pub mod value;
+
+pub use error::{Error, ErrorClass, Result};

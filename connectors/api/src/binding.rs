@@ -1,0 +1,252 @@
+//! Whether a target is this connector's, decided the same way by every sink (rules 1 and 15 of the
+//! exactness rules): positions belong to one physical target, one log, one group and one model.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::error::{Error, Result};
+use crate::sink::{OnChange, TargetSpec};
+
+/// What the books say about a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The fleet.
+    pub worker: String,
+    /// The connector.
+    pub connector: String,
+    /// Its group.
+    pub group: String,
+    /// The log's identity.
+    pub log: String,
+    /// The physical target: a table's OID, an index's UUID.
+    pub physical: String,
+    /// The live generation.
+    pub generation: u64,
+    /// The fingerprint that builds it.
+    pub fingerprint: String,
+    /// Fingerprints that came before: never taken back, so that a rolling deploy cannot flip.
+    pub superseded: Vec<String>,
+    /// The projection in its stable JSON form.
+    pub projection: Json,
+}
+
+/// What stands in the store under the target's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The physical target.
+    pub physical: String,
+    /// Whether it has rows.
+    pub has_rows: bool,
+}
+
+/// What to do on open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Create the target, generation 1.
+    Create,
+    /// Take the empty target that stands there, after checking its columns; generation 1.
+    Adopt,
+    /// Go on.
+    Resume,
+    /// The target was dropped: its positions are void. Create it if it is missing, and start the next
+    /// generation at the fold's beginnings.
+    Renew {
+        /// Whether the target must be created.
+        create: bool,
+    },
+    /// The model changed and `continue` is allowed: add columns, keep the positions.
+    Extend,
+    /// The model changed and `rebuild` is asked for: next generation, in place.
+    Rebuild,
+}
+
+/// Decides what to do with a target, from the books and from what stands there.
+///
+/// # Errors
+/// A config error with the way out.
+pub fn decide(
+    stored: Option<&Binding>,
+    found: Option<&Found>,
+    spec: &TargetSpec,
+) -> Result<Decision> {
+    let target = &spec.target;
+    let Some(stored) = stored else {
+        return match found {
+            None if spec.auto_create => Ok(Decision::Create),
+            None => Err(missing(spec)),
+            Some(found) if found.has_rows => Err(Error::config(format!(
+                "{target:?} already has rows that no connector of Foldline wrote: give connector {:?} \
+                 another target, or empty this one",
+                spec.connector
+            ))),
+            Some(_) => Ok(Decision::Adopt),
+        };
+    };
+    check_owner(stored, spec)?;
+    match found {
+        None if spec.auto_create => return Ok(Decision::Renew { create: true }),
+        None => return Err(missing(spec)),
+        Some(found) if found.physical != stored.physical && found.has_rows => {
+            return Err(Error::config(format!(
+                "{target:?} was replaced by another of the same name that already has rows: empty it, \
+                 and connector {:?} fills it anew",
+                spec.connector
+            )));
+        }
+        Some(found) if found.physical != stored.physical => {
+            return Ok(Decision::Renew { create: false });
+        }
+        Some(_) => {}
+    }
+    if stored.fingerprint == spec.fingerprint {
+        return Ok(Decision::Resume);
+    }
+    decide_change(stored, spec)
+}
+
+fn missing(spec: &TargetSpec) -> Error {
+    Error::config(format!(
+        "{:?} does not exist and connectors.{}.auto_create is false: create it (`foldline plan {}` \
+         shows how), or set auto_create = true",
+        spec.target, spec.connector, spec.connector
+    ))
+}
+
+fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
+    let owner = (&stored.worker, &stored.connector, &stored.group);
+    if owner != (&spec.worker, &spec.connector, &spec.group) {
+        return Err(Error::config(format!(
+            "{:?} belongs to connector {:?} of worker {:?} (group {:?}), not to connector {:?} of worker \
+             {:?} (group {:?}): take the old names back, or drop the target and let it be built anew",
+            spec.target,
+            stored.connector,
+            stored.worker,
+            stored.group,
+            spec.connector,
+            spec.worker,
+            spec.group
+        )));
+    }
+    if stored.log != spec.log {
+        return Err(Error::config(format!(
+            "{:?} was folded from the log {:?}, and the source now leads to {:?}: point the source back, \
+             or rebuild with `foldline rebuild {} --in-place`",
+            spec.target, stored.log, spec.log, spec.connector
+        )));
+    }
+    Ok(())
+}
+
+fn decide_change(stored: &Binding, spec: &TargetSpec) -> Result<Decision> {
+    let changes = changes(&stored.projection, &spec.projection);
+    let list = if changes.is_empty() { "its expressions".to_owned() } else { changes.join("; ") };
+    if stored.superseded.contains(&spec.fingerprint) {
+        return Err(Error::config(format!(
+            "this projection once built {:?} and was superseded by a newer one (changed since: {list}): \
+             deploy the newer config, or rebuild with `foldline rebuild {} --in-place`",
+            spec.target, spec.connector
+        )));
+    }
+    match spec.on_change {
+        OnChange::Rebuild => Ok(Decision::Rebuild),
+        OnChange::Continue => {
+            let breaking = breaking_changes(&stored.projection, &spec.projection);
+            if breaking.is_empty() {
+                return Ok(Decision::Extend);
+            }
+            Err(Error::config(format!(
+                "on_change = \"continue\" cannot carry {:?} over, because {}: rebuild with `foldline \
+                 rebuild {} --in-place`",
+                spec.target,
+                breaking.join("; "),
+                spec.connector
+            )))
+        }
+        OnChange::Refuse => Err(Error::config(format!(
+            "the projection is not the one that built {:?} (changed: {list}): rebuild with `foldline \
+             rebuild {} --in-place`, or set connectors.{}.on_change to \"rebuild\" or \"continue\"",
+            spec.target, spec.connector, spec.connector
+        ))),
+    }
+}
+
+/// What differs between two projections in their stable JSON form, one sentence each.
+#[must_use]
+pub fn changes(old: &Json, new: &Json) -> Vec<String> {
+    let mut out = column_changes(old, new);
+    if old.get("key") != new.get("key") {
+        out.push("the key".to_owned());
+    }
+    for (part, name) in [
+        ("on", "the handlers"),
+        ("topics", "the topics"),
+        ("event_type", "event_type"),
+        ("envelope", "the envelope"),
+        ("expire", "expire"),
+    ] {
+        if old.get(part) != new.get(part) {
+            out.push(name.to_owned());
+        }
+    }
+    out
+}
+
+fn columns(projection: &Json) -> Vec<(&str, &Json)> {
+    let list = projection.get("columns").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|c| Some((c.get("name")?.as_str()?, c))).collect()
+}
+
+fn column_changes(old: &Json, new: &Json) -> Vec<String> {
+    let (old, new) = (columns(old), columns(new));
+    let mut out = Vec::new();
+    for (name, column) in &new {
+        match old.iter().find(|(other, _)| other == name) {
+            None => out.push(format!("column {name} is new")),
+            Some((_, before)) if before.get("type") != column.get("type") => out.push(format!(
+                "column {name} was {} and is {}",
+                text(before.get("type")),
+                text(column.get("type"))
+            )),
+            Some((_, before)) if before != column => out.push(format!("column {name}")),
+            Some(_) => {}
+        }
+    }
+    for (name, _) in &old {
+        if !new.iter().any(|(other, _)| other == name) {
+            out.push(format!("column {name} is gone"));
+        }
+    }
+    out
+}
+
+fn text(json: Option<&Json>) -> String {
+    json.map_or_else(
+        || "nothing".to_owned(),
+        |j| j.as_str().map_or_else(|| j.to_string(), str::to_owned),
+    )
+}
+
+/// What `continue` cannot carry over: the key, and the type or absence of a column.
+#[must_use]
+pub fn breaking_changes(old: &Json, new: &Json) -> Vec<String> {
+    let mut out = Vec::new();
+    if old.get("key").map(key_names) != new.get("key").map(key_names) {
+        out.push("the key columns changed".to_owned());
+    }
+    let (old, new) = (columns(old), columns(new));
+    for (name, before) in &old {
+        match new.iter().find(|(other, _)| other == name) {
+            None => out.push(format!("column {name} is gone")),
+            Some((_, after)) if before.get("type") != after.get("type") => {
+                out.push(format!("column {name} changed its type"));
+            }
+            Some(_) => {}
+        }
+    }
+    out
+}
+
+fn key_names(key: &Json) -> Vec<&str> {
+    let list = key.as_array().map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|part| part.get("name").and_then(Json::as_str)).collect()
+}

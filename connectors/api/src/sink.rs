@@ -1,0 +1,296 @@
+//! What the worker asks of a sink.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use smallvec::SmallVec;
+
+use crate::error::{Error, Result};
+use crate::model::{Key, Model, Row};
+use crate::record::{Position, TopicPartition};
+
+/// What a connector writes into: everything a sink needs to create, check and bind a target.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    /// The fleet's name.
+    pub worker: String,
+    /// The connector's name.
+    pub connector: String,
+    /// Its consumer group.
+    pub group: String,
+    /// The log's identity, see [`crate::source::Log::identity`].
+    pub log: String,
+    /// Table or index name as the config has it, maybe with a schema.
+    pub target: String,
+    /// The read model.
+    pub model: Arc<Model>,
+    /// Hash of everything in the projection that decides what is stored.
+    pub fingerprint: String,
+    /// The projection in a stable JSON form, kept to tell later what changed.
+    pub projection: serde_json::Value,
+    /// What to do when the projection is not the one that built the target.
+    pub on_change: OnChange,
+    /// Whether a missing target is created.
+    pub auto_create: bool,
+    /// Elasticsearch's own mapping, laid over the generated one.
+    pub mapping: Option<serde_json::Value>,
+    /// Elasticsearch's own index settings.
+    pub settings: Option<serde_json::Value>,
+}
+
+/// `on_change`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// Stop and say what changed.
+    Refuse,
+    /// Start a new generation.
+    Rebuild,
+    /// Add new columns and go on from here.
+    Continue,
+}
+
+/// What the operator wants of a connector; kept beside the positions, for every worker of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DesiredState {
+    /// Consume.
+    #[default]
+    Running,
+    /// Keep the assignment, consume nothing.
+    Paused,
+    /// Leave the group.
+    Stopped,
+}
+
+/// The live generation of an open target.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its number, from 1.
+    pub generation: u64,
+    /// Its partitions' positions; empty on a first start, before [`Target::begin`].
+    pub positions: Vec<StoredPosition>,
+    /// What the operator wants.
+    pub desired: DesiredState,
+    /// Sentences for the log: what was created, adopted, added or voided.
+    pub notices: Vec<String>,
+}
+
+/// A partition's place in the target's books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPosition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The topic's id when this was recorded.
+    pub topic_id: Option<String>,
+    /// Where the fold began; a rebuild starts here.
+    pub beginning: Position,
+    /// The next offset to fold.
+    pub position: Position,
+    /// Rises by one each time a task takes the partition.
+    pub epoch: i64,
+}
+
+/// Where the fold begins in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The topic's id.
+    pub topic_id: Option<String>,
+    /// The first offset to fold.
+    pub position: Position,
+}
+
+/// One connector's target: a table or an index with its books. One per connector.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Under the target's lock: creates what is missing, checks what is there, binds it. Idempotent;
+    /// any number of workers may call it at once.
+    ///
+    /// # Errors
+    /// Config errors name what was found and the way out.
+    async fn open(&self) -> Result<Opened>;
+
+    /// Records where the fold begins, for partitions that have no position yet. Idempotent.
+    async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()>;
+
+    /// In place: empties the target and makes the next generation, whose positions are the fold's
+    /// beginnings, or `beginnings` where given. Returns the live generation, which is another
+    /// worker's new one if `generation` is no longer live.
+    async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64>;
+
+    /// The live generation's number, positions and desired state.
+    async fn status(&self) -> Result<Opened>;
+
+    /// Keeps what the operator wants.
+    async fn set_desired(&self, desired: DesiredState) -> Result<()>;
+
+    /// A writer for one task, on `generation`.
+    async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>>;
+}
+
+/// One task's hold on a target. `load` may run beside `write`; two `write`s never do.
+#[async_trait]
+pub trait Writer: Send + Sync {
+    /// Takes partitions over: raises each one's epoch, records `beginning` where there is no
+    /// position, and says where to read on.
+    ///
+    /// # Errors
+    /// Class Fenced where the writer's generation is no longer the live one.
+    async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired>;
+
+    /// Reads the states of `keys`, in their order, in one round trip.
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>>;
+
+    /// Writes a flush: rows and positions together, or, where the store has no transactions, guarded
+    /// rows first and positions last.
+    ///
+    /// # Errors
+    /// After an error the outcome is unknown: ask [`Writer::positions`].
+    async fn write(&self, flush: &Flush) -> Result<Written>;
+
+    /// The stored positions and epochs of `partitions`, read anew.
+    async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>>;
+
+    /// Whether each row carries marks, because rows and positions cannot move together.
+    fn keeps_marks(&self) -> bool;
+}
+
+/// What [`Writer::acquire`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Acquired {
+    /// One per claim, in their order.
+    pub leases: Vec<Lease>,
+    /// The target has no rows: until another writer shows up, a key never seen is new.
+    pub empty: bool,
+    /// Verdicts at or after the leased positions.
+    pub verdicts: Vec<StoredVerdict>,
+}
+
+/// A partition held under an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// This task's epoch: a higher one in the store fences it.
+    pub epoch: i64,
+    /// The next offset to fold.
+    pub position: Position,
+}
+
+/// A record that only the store could refuse, and did: a replay repeats the verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredVerdict {
+    /// The record's partition.
+    pub partition: TopicPartition,
+    /// The record's offset.
+    pub offset: i64,
+    /// The store's reason.
+    pub reason: String,
+}
+
+/// The version of a row as the store counts them. A write is applied only to the version it was
+/// folded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// There is no row: the write is an insert that does nothing where there is one.
+    Absent,
+    /// The row's version: PostgreSQL's `xmin`, Elasticsearch's sequence number and primary term,
+    /// SQLite's row counter.
+    At(u64, u64),
+}
+
+/// How far a partition's events are already in a row: the position after the last one applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The position after the last applied event.
+    pub position: Position,
+}
+
+/// A row's marks, one per partition that touched it; nearly always one.
+pub type Marks = SmallVec<[Mark; 1]>;
+
+/// A key's state as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The row; none where there is none, or only a tombstone document.
+    pub row: Option<Row>,
+    /// Its version; a tombstone document has one too.
+    pub version: Version,
+    /// Its marks; empty where rows and positions move together.
+    pub marks: Marks,
+}
+
+/// One row to write: at most one per key in a flush.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowWrite {
+    /// The key.
+    pub key: Key,
+    /// The row as it shall be; none deletes it.
+    pub row: Option<Row>,
+    /// The version it was folded from.
+    pub version: Version,
+    /// The row's marks after this flush.
+    pub marks: Marks,
+}
+
+/// A row that was read for a decision but not written: it must still have this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The key.
+    pub key: Key,
+    /// The version that the decision saw.
+    pub version: Version,
+}
+
+/// A partition's step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// This task's epoch.
+    pub epoch: i64,
+    /// Where the store must stand.
+    pub from: Position,
+    /// Where it shall stand; may equal `from`.
+    pub to: Position,
+}
+
+/// What one write makes durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flush {
+    /// Positions; the fence.
+    pub advances: Vec<Advance>,
+    /// Rows, sorted by key, one per key.
+    pub writes: Vec<RowWrite>,
+    /// Rows that only were looked at, sorted by key.
+    pub checks: Vec<Check>,
+    /// Verdicts to keep.
+    pub verdicts: Vec<StoredVerdict>,
+}
+
+/// What became of a flush.
+#[derive(Debug)]
+pub enum Written {
+    /// All of it is durable.
+    Durable(Versions),
+    /// A row was not at the version it was folded from. Positions did not move. Load and fold again.
+    Conflict,
+    /// A position or an epoch was not what it should be. Ask [`Writer::positions`].
+    Fenced,
+    /// The store refused the data (a constraint, a mapping): some record in it is to blame. Positions
+    /// did not move.
+    Rejected(Error),
+}
+
+/// The versions of the rows of a durable flush.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Versions {
+    /// One for all, as PostgreSQL's transaction id is.
+    All(Version),
+    /// One per write, in their order.
+    Each(Vec<Version>),
+    /// The store may have changed the rows (a trigger): read them anew before the next use.
+    Unknown,
+}

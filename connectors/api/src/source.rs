@@ -1,0 +1,144 @@
+//! What the worker asks of a source.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::record::{Headers, Position, Record, TopicPartition};
+
+/// A connector's view of the log it reads: one per connector, before and beside its tasks.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// What tells this log from another: Kafka's cluster id, a file log's own id.
+    async fn identity(&self) -> Result<String>;
+
+    /// The partitions of the connector's topics as they are now.
+    ///
+    /// # Errors
+    /// A config error where a listed topic does not exist.
+    async fn partitions(&self) -> Result<Vec<PartitionInfo>>;
+
+    /// Where `start` lies in each of `partitions`.
+    async fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>>;
+
+    /// The group's committed offsets with their metadata; partitions without one are left out.
+    async fn committed(&self) -> Result<Vec<Commit>>;
+
+    /// Commits for the group while no task runs. A group with members elsewhere refuses: then it
+    /// returns an error of class Fenced.
+    async fn commit(&self, commits: &[Commit]) -> Result<()>;
+
+    /// A consuming member of the group, for one task. `memory` bounds its queue, in bytes.
+    fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>>;
+}
+
+/// Where a first start begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The first record that the log still has.
+    Earliest,
+    /// The end.
+    Latest,
+    /// The first record at or after this moment, in milliseconds since the epoch.
+    Timestamp(i64),
+}
+
+/// One partition as the log knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The topic's id, which a topic recreated under the same name does not share; none where the
+    /// broker cannot tell.
+    pub topic_id: Option<String>,
+    /// The first position the log still has.
+    pub low: Position,
+    /// The position after the last record that may be read.
+    pub high: Position,
+}
+
+/// One committed offset, or one to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset to read.
+    pub position: Position,
+    /// The metadata text: Foldline's mark, or empty.
+    pub metadata: String,
+}
+
+/// What happened to a source.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Records, in offset order within each partition. Never empty.
+    Records(Vec<Record>),
+    /// The group gave these partitions to this member. Nothing of them is read until
+    /// [`Source::start`] says from where.
+    Assigned(Vec<TopicPartition>),
+    /// The group takes these partitions back. It waits, for a bounded time, until
+    /// [`Source::release`].
+    Revoked(Vec<TopicPartition>),
+    /// These partitions are gone already; they may have another owner. Nothing is to be committed.
+    Lost(Vec<TopicPartition>),
+    /// All records of this partition that may be read now have been delivered; the position may lie
+    /// past the last record, behind transaction markers.
+    End(TopicPartition, Position),
+}
+
+/// One consuming member of the group. Only its task calls it.
+#[async_trait]
+pub trait Source: Send {
+    /// Waits for the next thing that happened. Cancel-safe. Errors of class Retriable are for the log:
+    /// the source goes on by itself; call again.
+    async fn next(&mut self) -> Result<SourceEvent>;
+
+    /// Reads assigned partitions from these positions on: the answer to `Assigned`, and later a seek.
+    /// Records of the old position that are still queued are not delivered any more.
+    fn start(&mut self, from: &[(TopicPartition, Position)]) -> Result<()>;
+
+    /// The answer to `Revoked`: the task has let go of these.
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<()>;
+
+    /// What commits for this member, usable while the loop goes on.
+    fn committer(&self) -> Arc<dyn Committer>;
+
+    /// The last known end of each assigned partition (next offset to be written), from memory.
+    fn ends(&self) -> Vec<(TopicPartition, Position)>;
+
+    /// Leaves the group and frees what it holds.
+    async fn close(self: Box<Self>);
+}
+
+/// Commits durable positions to the group.
+#[async_trait]
+pub trait Committer: Send + Sync {
+    /// Commits, and waits for the answer.
+    ///
+    /// # Errors
+    /// Class Fenced where the partition is not this member's any more; Retriable otherwise. Neither
+    /// loses anything: the sink's positions win.
+    async fn commit(&self, commits: &[Commit]) -> Result<()>;
+}
+
+/// A record to set aside, with the reason in its headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The record's key, as it was.
+    pub key: Option<Bytes>,
+    /// The record's value, as it was.
+    pub value: Option<Bytes>,
+    /// The record's headers, then Kafka Connect's `__connect.errors.*`.
+    pub headers: Headers,
+    /// The record's timestamp, in milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+}
+
+/// Where dead letters go.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Sends the letters and waits until the log has them (acks=all). At-least-once.
+    async fn send(&self, letters: Vec<DeadLetter>) -> Result<()>;
+}

@@ -1,0 +1,126 @@
+//! Events: decoded records, holding only what the projection names.
+
+use std::sync::Arc;
+
+use foldline_api::record::Headers;
+use foldline_api::value::Value;
+
+/// The paths below `event` that a projection's expressions name, as a tree. A converter decodes these
+/// and skips the rest. Prefix-free: where `event.a` is taken whole, `event.a.b` reads from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// Taken whole, into this slot of the event.
+    Whole(usize),
+    /// An object of which only these fields are taken, sorted by name.
+    Fields(Vec<(Arc<str>, Mask)>),
+}
+
+/// The event paths that expressions name, collected while they are compiled.
+#[derive(Clone, Debug, Default)]
+pub struct PathSet(Vec<Vec<Arc<str>>>);
+
+impl PathSet {
+    /// Names `event.a.b` as `["a", "b"]`; the empty path is the whole event.
+    pub fn insert(&mut self, path: &[Arc<str>]) {
+        if !self.0.iter().any(|known| known == path) {
+            self.0.push(path.to_vec());
+        }
+    }
+
+    /// The mask, and how many slots an event has.
+    #[must_use]
+    pub fn mask(&self) -> (Mask, usize) {
+        let mut slots = 0;
+        let paths: Vec<&[Arc<str>]> = self.0.iter().map(Vec::as_slice).collect();
+        let mask = build(&paths, &mut slots);
+        (mask, slots)
+    }
+}
+
+fn build(paths: &[&[Arc<str>]], slots: &mut usize) -> Mask {
+    if paths.iter().any(|path| path.is_empty()) {
+        *slots += 1;
+        return Mask::Whole(*slots - 1);
+    }
+    let mut heads: Vec<&Arc<str>> = paths.iter().filter_map(|path| path.first()).collect();
+    heads.sort();
+    heads.dedup();
+    let fields = heads.into_iter().map(|head| {
+        let tails: Vec<&[Arc<str>]> = paths
+            .iter()
+            .filter_map(|path| path.split_first())
+            .filter(|(first, _)| *first == head)
+            .map(|(_, rest)| rest)
+            .collect();
+        (Arc::clone(head), build(&tails, slots))
+    });
+    Mask::Fields(fields.collect())
+}
+
+impl Mask {
+    /// Where `path` is found: the slot, and how many of its names lead to the slot; the rest is looked
+    /// up inside the slot's value.
+    #[must_use]
+    pub fn locate(&self, path: &[Arc<str>]) -> Option<(usize, usize)> {
+        let mut mask = self;
+        for depth in 0..=path.len() {
+            match mask {
+                Mask::Whole(slot) => return Some((*slot, depth)),
+                Mask::Fields(fields) => {
+                    let name = path.get(depth)?;
+                    let at = fields.binary_search_by(|field| field.0.cmp(name)).ok()?;
+                    mask = &fields.get(at)?.1;
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What stands behind the envelope of a record, and the record's own coordinates.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// One per slot of the mask; none where the path leads nowhere, null where it says null.
+    pub slots: Vec<Option<Value>>,
+    /// The event's name as the converter knows it (an Avro or Protobuf record's name).
+    pub name: Option<Arc<str>>,
+    /// A null value: the event `tombstone`.
+    pub tombstone: bool,
+    /// The record's key, as its converter gives it.
+    pub key: Value,
+    /// The record's headers.
+    pub headers: Headers,
+    /// The record's topic.
+    pub topic: Arc<str>,
+    /// The record's partition.
+    pub partition: i32,
+    /// The record's offset.
+    pub offset: i64,
+    /// The record's timestamp, in milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Vec<Arc<str>> {
+        text.split('.').filter(|s| !s.is_empty()).map(Arc::from).collect()
+    }
+
+    #[test]
+    fn a_prefix_takes_its_longer_paths_along() {
+        let mut paths = PathSet::default();
+        for text in ["b.c.d", "a", "b.c", "b.e"] {
+            paths.insert(&path(text));
+        }
+        let (mask, slots) = paths.mask();
+        assert_eq!(slots, 3);
+        assert_eq!(mask.locate(&path("a")), Some((0, 1)));
+        assert_eq!(mask.locate(&path("b.c.d")), Some((1, 2)));
+        assert_eq!(mask.locate(&path("b.e")), Some((2, 2)));
+        assert_eq!(mask.locate(&path("x")), None);
+        paths.insert(&path(""));
+        assert_eq!(paths.mask(), (Mask::Whole(0), 1));
+    }
+}
