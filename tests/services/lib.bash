@@ -155,6 +155,7 @@ wait_ready() { # NAME
 start_service() { # NAME
   local port=${1}_port pid
   if [ "$(mode)" = docker ]; then compose up -d --wait "$1" >&2; return; fi
+  [ -d "$lab/$1" ] || die "there is no $1 in $lab; run tests/services/up first"
   pid=$(pid_of "$1")
   if [ -n "$pid" ]; then
     # A fault test that was interrupted may have left it paused.
