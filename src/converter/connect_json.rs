@@ -1,0 +1,182 @@
+//! Kafka Connect's JsonConverter with `schemas.enable`: `{"schema": …, "payload": …}`, the schema's
+//! logical types carried out.
+
+use std::sync::Arc;
+
+use foldline_api::decimal::Decimal;
+use foldline_api::json::{parse, parse_base64};
+use foldline_api::time::{Date, Time, Timestamp};
+use foldline_api::value::{Map, Value};
+
+use super::ConvertError;
+
+/// Decodes one enveloped document; a null payload is null.
+pub(super) fn decode(bytes: &[u8]) -> Result<Value, ConvertError> {
+    let Value::Map(envelope) = parse(bytes)? else {
+        return Err(wrong("the value is not an object"));
+    };
+    let payload = envelope.get("payload").ok_or_else(|| wrong("payload is missing"))?;
+    match envelope.get("schema") {
+        Some(Value::Map(schema)) => typed(payload, schema),
+        Some(Value::Null) => Ok(payload.clone()),
+        _ => Err(wrong("schema is missing")),
+    }
+}
+
+fn wrong(what: &str) -> ConvertError {
+    ConvertError::ConnectSchema(what.to_owned())
+}
+
+fn text<'a>(map: &'a Map, key: &str) -> Option<&'a str> {
+    match map.get(key) {
+        Some(Value::Text(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn typed(value: &Value, schema: &Map) -> Result<Value, ConvertError> {
+    if value.is_null() {
+        return Ok(schema.get("default").cloned().unwrap_or_default());
+    }
+    if let Some(name) = text(schema, "name")
+        && let Some(logical) = logical(name, value, schema)?
+    {
+        return Ok(logical);
+    }
+    match (text(schema, "type"), value) {
+        (Some("struct"), Value::Map(map)) => typed_struct(map, schema),
+        (Some("array"), Value::List(items)) => {
+            let Some(Value::Map(inner)) = schema.get("items") else {
+                return Err(wrong("an array without items"));
+            };
+            let items: Result<Vec<_>, _> = items.iter().map(|item| typed(item, inner)).collect();
+            Ok(Value::list(items?))
+        }
+        (Some("map"), Value::Map(map)) => {
+            let Some(Value::Map(inner)) = schema.get("values") else {
+                return Err(wrong("a map without values"));
+            };
+            let entries: Result<Vec<_>, ConvertError> = map
+                .iter()
+                .map(|(key, item)| Ok((Arc::clone(key), typed(item, inner)?)))
+                .collect();
+            Ok(Value::map(entries?))
+        }
+        (Some("bytes"), Value::Text(text)) => {
+            let bytes = parse_base64(text).ok_or_else(|| wrong("bytes that are not base64"))?;
+            Ok(Value::Bytes(Arc::from(bytes)))
+        }
+        (Some("float" | "double"), Value::Int(int)) => Ok(Value::Double(*int as f64)),
+        (Some("float" | "double"), Value::Decimal(decimal)) => {
+            Ok(Value::Double(decimal.to_f64()))
+        }
+        (Some("int8" | "int16" | "int32" | "int64"), Value::Int(_))
+        | (Some("boolean"), Value::Bool(_))
+        | (Some("string"), Value::Text(_)) => Ok(value.clone()),
+        (Some(ty), _) => Err(wrong(&format!("schema says {ty}, payload is {}", value.type_name()))),
+        (None, _) => Err(wrong("a schema without a type")),
+    }
+}
+
+fn typed_struct(map: &Map, schema: &Map) -> Result<Value, ConvertError> {
+    let Some(Value::List(fields)) = schema.get("fields") else {
+        return Err(wrong("a struct without fields"));
+    };
+    let mut entries = Vec::with_capacity(fields.len());
+    for field in fields.iter() {
+        let Value::Map(field) = field else { return Err(wrong("a field that is no object")) };
+        let name = text(field, "field").ok_or_else(|| wrong("a field without a name"))?;
+        if let Some(value) = map.get(name) {
+            entries.push((Arc::from(name), typed(value, field)?));
+        }
+    }
+    Ok(Value::map(entries))
+}
+
+fn logical(name: &str, value: &Value, schema: &Map) -> Result<Option<Value>, ConvertError> {
+    let int = match value {
+        Value::Int(int) => Some(*int),
+        _ => None,
+    };
+    let logical = match name {
+        "org.apache.kafka.connect.data.Decimal" => decimal(value, schema),
+        "org.apache.kafka.connect.data.Timestamp" | "io.debezium.time.Timestamp" => {
+            int.and_then(Timestamp::from_millis).map(Value::Timestamp)
+        }
+        "io.debezium.time.MicroTimestamp" => {
+            int.and_then(Timestamp::from_micros).map(Value::Timestamp)
+        }
+        "io.debezium.time.ZonedTimestamp" => match value {
+            Value::Text(text) => text.parse().ok().map(Value::Timestamp),
+            _ => None,
+        },
+        "org.apache.kafka.connect.data.Date" | "io.debezium.time.Date" => int
+            .and_then(|days| i32::try_from(days).ok())
+            .and_then(Date::from_days)
+            .map(Value::Date),
+        "org.apache.kafka.connect.data.Time" | "io.debezium.time.Time" => {
+            int.and_then(|ms| ms.checked_mul(1_000)).and_then(Time::from_micros).map(Value::Time)
+        }
+        "io.debezium.time.MicroTime" => int.and_then(Time::from_micros).map(Value::Time),
+        "io.debezium.data.Json" => match value {
+            Value::Text(text) => Some(parse(text.as_bytes())?),
+            _ => None,
+        },
+        _ => return Ok(None),
+    };
+    logical.map(Some).ok_or_else(|| wrong(&format!("a payload that is no {name}")))
+}
+
+/// Connect's decimal: the unscaled value as big-endian two's complement, the scale in the schema.
+fn decimal(value: &Value, schema: &Map) -> Option<Value> {
+    let Value::Text(text) = value else {
+        // `decimal.format=NUMERIC` writes a plain number.
+        return matches!(value, Value::Int(_) | Value::Decimal(_)).then(|| value.clone());
+    };
+    let Some(Value::Map(parameters)) = schema.get("parameters") else { return None };
+    let scale: u8 = self::text(parameters, "scale")?.parse().ok()?;
+    let bytes = parse_base64(text)?;
+    if bytes.is_empty() || bytes.len() > 16 {
+        return None;
+    }
+    let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+    let start: i128 = if negative { -1 } else { 0 };
+    let unscaled = bytes.iter().fold(start, |number, byte| number << 8 | i128::from(*byte));
+    Some(Value::Decimal(Decimal::new(unscaled, scale)))
+}
+
+#[cfg(test)]
+mod tests {
+    use foldline_api::json::to_string;
+
+    use super::*;
+
+    #[test]
+    fn logical_types_are_carried_out() {
+        let json = r#"{"schema":{"type":"struct","fields":[
+            {"field":"id","type":"int64"},
+            {"field":"price","type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}},
+            {"field":"at","type":"int64","name":"org.apache.kafka.connect.data.Timestamp"},
+            {"field":"day","type":"int32","name":"org.apache.kafka.connect.data.Date"},
+            {"field":"tags","type":"array","items":{"type":"string"}},
+            {"field":"none","type":"string","optional":true}]},
+            "payload":{"id":9007199254740993,"price":"/zg=","at":1700000000123,"day":20512,"tags":["a"],"none":null}}"#;
+        let value = decode(json.as_bytes()).unwrap();
+        assert_eq!(
+            to_string(&value),
+            r#"{"at":"2023-11-14T22:13:20.123Z","day":"2026-02-28","id":9007199254740993,"none":null,"price":-2.00,"tags":["a"]}"#
+        );
+    }
+
+    #[test]
+    fn what_contradicts_its_schema_is_refused() {
+        for wrong in [
+            r#"{"id":1}"#,
+            r#"{"schema":{"type":"int64"},"payload":"x"}"#,
+            r#"{"schema":{"type":"bytes"},"payload":"*"}"#,
+            "1",
+        ] {
+            assert!(decode(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! JSON, streamed: what the mask does not name is skipped, not built.
+
+use foldline_api::json::{DEPTH_MAX, JsonError, read_known};
+use foldline_api::value::Value;
+use jiter::{Jiter, Peek};
+
+use crate::event::Mask;
+
+/// Fills the slots that `mask` names from one JSON document.
+///
+/// # Errors
+/// When the bytes are not one JSON document, also in parts that are skipped.
+pub(super) fn fill(
+    bytes: &[u8],
+    mask: &Mask,
+    slots: &mut [Option<Value>],
+) -> Result<(), JsonError> {
+    // Skipping does not look at the encoding of texts, so all of it is checked here.
+    std::str::from_utf8(bytes).map_err(|_| JsonError::Utf8)?;
+    let mut reader = Jiter::new(bytes);
+    let peek = reader.peek()?;
+    step(&mut reader, peek, mask, slots, 0)?;
+    reader.finish()?;
+    Ok(())
+}
+
+fn step(
+    reader: &mut Jiter<'_>,
+    peek: Peek,
+    mask: &Mask,
+    slots: &mut [Option<Value>],
+    depth: usize,
+) -> Result<(), JsonError> {
+    if depth > DEPTH_MAX {
+        return Err(JsonError::Depth);
+    }
+    match mask {
+        Mask::Whole(slot) => {
+            let value = read_known(reader, peek, depth)?;
+            if let Some(place) = slots.get_mut(*slot) {
+                *place = Some(value);
+            }
+        }
+        Mask::Fields(fields) if peek == Peek::Object => {
+            let mut key = reader.known_object()?;
+            while let Some(name) = key {
+                let found = fields.iter().find(|(field, _)| **field == *name);
+                let peek = reader.peek()?;
+                match found {
+                    Some((_, inner)) => {
+                        // Of a name given twice the last wins, as in `jsonb`, whole.
+                        clear(inner, slots);
+                        step(reader, peek, inner, slots, depth + 1)?;
+                    }
+                    None => reader.known_skip(peek)?,
+                }
+                key = reader.next_key()?;
+            }
+        }
+        Mask::Fields(_) => reader.known_skip(peek)?,
+    }
+    Ok(())
+}
+
+fn clear(mask: &Mask, slots: &mut [Option<Value>]) {
+    match mask {
+        Mask::Whole(slot) => {
+            if let Some(place) = slots.get_mut(*slot) {
+                *place = None;
+            }
+        }
+        Mask::Fields(fields) => fields.iter().for_each(|(_, inner)| clear(inner, slots)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use foldline_api::json::{parse, to_string};
+
+    use super::*;
+    use crate::event::PathSet;
+
+    fn filled(paths: &[&str], json: &str) -> Result<Vec<Option<String>>, JsonError> {
+        let mut set = PathSet::default();
+        for path in paths {
+            let names: Vec<Arc<str>> =
+                path.split('.').filter(|s| !s.is_empty()).map(Arc::from).collect();
+            set.insert(&names);
+        }
+        let (mask, count) = set.mask();
+        let mut slots = vec![None; count];
+        fill(json.as_bytes(), &mask, &mut slots)?;
+        let mut whole = vec![None; count];
+        super::super::take(&parse(json.as_bytes())?, &mask, &mut whole);
+        assert_eq!(slots, whole, "streamed and built agree on {json}");
+        Ok(slots.into_iter().map(|slot| slot.map(|v| to_string(&v))).collect())
+    }
+
+    #[test]
+    fn only_what_is_named_is_taken() {
+        let some = |s: &str| Some(s.to_owned());
+        assert_eq!(
+            filled(&["a.b", "c"], r#"{"x":[{"a":1}],"a":{"b":12.50,"z":0},"c":null}"#),
+            Ok(vec![some("12.50"), some("null")])
+        );
+        assert_eq!(filled(&["a.b", "c"], r#"{"a":7}"#), Ok(vec![None, None]));
+        assert_eq!(filled(&["a.b"], r#"{"a":{"b":1},"a":{"c":2}}"#), Ok(vec![None]));
+        assert_eq!(filled(&["a"], "[1]"), Ok(vec![None]));
+        assert_eq!(filled(&[""], "[1]"), Ok(vec![some("[1]")]));
+    }
+
+    #[test]
+    fn malformed_parts_are_seen_even_where_they_are_skipped() {
+        for wrong in [r#"{"a":1,"x":}"#, r#"{"a":1"#, r#"{"a":1} x"#, r#"{"x":01}"#, ""] {
+            assert!(filled(&["a"], wrong).is_err(), "{wrong}");
+        }
+        let mut slots = vec![None];
+        let bytes = b"{\"x\":\"\xff\"}";
+        assert_eq!(fill(bytes, &Mask::Whole(0), &mut slots), Err(JsonError::Utf8));
+    }
+}

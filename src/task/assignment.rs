@@ -1,0 +1,310 @@
+//! Which partitions a task holds, and how far each is: received ≥ folded ≥ durable ≥ committed. Pure
+//! bookkeeping; the only place where these positions are kept.
+
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::sink::{Lease, StoredPosition};
+use foldline_api::source::Commit;
+use hashbrown::{HashMap, HashSet};
+use tokio::time::Instant;
+
+use super::status::PartitionStatus;
+
+#[derive(Debug)]
+struct Held {
+    epoch: i64,
+    /// The next offset that the inbox has not seen.
+    received: Position,
+    folded: Position,
+    durable: Position,
+    committed: Option<Position>,
+    committing: Option<Position>,
+    end: Option<Position>,
+}
+
+/// What stands in the store after a write whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Every partition stands where the flush ends, under this task's epochs.
+    Durable,
+    /// Every partition stands where the flush began.
+    NotApplied,
+    /// Another epoch or another position: the store moved under us, or someone else did.
+    Moved,
+}
+
+#[derive(Debug)]
+pub(super) struct Assignment {
+    held: HashMap<TopicPartition, Held>,
+    waiting: HashSet<TopicPartition>,
+    acquire_at: Option<Instant>,
+    revoking: Option<(Vec<TopicPartition>, Instant)>,
+    commit_at: Instant,
+    fresh: bool,
+}
+
+impl Assignment {
+    pub(super) fn new(commit_at: Instant) -> Self {
+        Assignment {
+            held: HashMap::new(),
+            waiting: HashSet::new(),
+            acquire_at: None,
+            revoking: None,
+            commit_at,
+            fresh: true,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn partitions(&self) -> Vec<TopicPartition> {
+        self.held.keys().cloned().collect()
+    }
+
+    /// Whether nothing was acquired before.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Whether what is held may be folded: nothing waits to be acquired again.
+    pub(super) fn steady(&self) -> bool {
+        self.acquire_at.is_none()
+    }
+
+    pub(super) fn assigned(&mut self, partitions: Vec<TopicPartition>) {
+        self.waiting.extend(partitions);
+    }
+
+    /// Everything held is to be acquired again, not before `at`.
+    pub(super) fn acquire_all(&mut self, at: Instant) {
+        self.waiting.extend(self.held.keys().cloned());
+        self.acquire_at = Some(at);
+    }
+
+    /// Partitions to acquire now.
+    pub(super) fn to_acquire(&mut self, now: Instant) -> Option<Vec<TopicPartition>> {
+        if self.waiting.is_empty() {
+            self.acquire_at = None;
+            return None;
+        }
+        if self.acquire_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let mut partitions: Vec<TopicPartition> = self.waiting.drain().collect();
+        partitions.sort();
+        Some(partitions)
+    }
+
+    /// Takes leases in; returns where to read on.
+    pub(super) fn acquired(&mut self, leases: &[Lease]) -> Vec<(TopicPartition, Position)> {
+        self.fresh = false;
+        self.acquire_at = None;
+        for Lease { partition, epoch, position } in leases {
+            let held = Held {
+                epoch: *epoch,
+                received: *position,
+                folded: *position,
+                durable: *position,
+                // Committed at once, so that the group's offsets carry this generation's mark.
+                committed: None,
+                committing: None,
+                end: self.held.get(partition).and_then(|held| held.end),
+            };
+            self.held.insert(partition.clone(), held);
+        }
+        leases.iter().map(|lease| (lease.partition.clone(), lease.position)).collect()
+    }
+
+    /// Whether this record is the next of a partition that is held; notes it as received.
+    pub(super) fn expects(&mut self, record: &Record) -> bool {
+        let revoking = self.revoking.as_ref();
+        let partition = record.topic_partition();
+        if revoking.is_some_and(|(partitions, _)| partitions.contains(&partition))
+            || self.waiting.contains(&partition)
+        {
+            return false;
+        }
+        match self.held.get_mut(&partition) {
+            Some(held) if record.offset >= held.received.0 => {
+                held.received = record.next();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes the end of a partition; returns whether it lies behind the last record.
+    pub(super) fn ended(&mut self, partition: &TopicPartition, position: Position) -> bool {
+        let revoked =
+            self.revoking.as_ref().is_some_and(|(partitions, _)| partitions.contains(partition));
+        let Some(held) = self.held.get_mut(partition) else { return false };
+        held.end = held.end.max(Some(position));
+        if revoked || self.waiting.contains(partition) || position <= held.received {
+            return false;
+        }
+        held.received = position;
+        true
+    }
+
+    pub(super) fn epoch(&self, partition: &TopicPartition) -> i64 {
+        self.held.get(partition).map_or(-1, |held| held.epoch)
+    }
+
+    pub(super) fn folded(&self, partition: &TopicPartition) -> Position {
+        self.held.get(partition).map_or(Position(-1), |held| held.folded)
+    }
+
+    pub(super) fn set_folded(&mut self, partition: &TopicPartition, position: Position) {
+        if let Some(held) = self.held.get_mut(partition) {
+            held.folded = position;
+        }
+    }
+
+    pub(super) fn set_durable(&mut self, partition: &TopicPartition, position: Position) {
+        if let Some(held) = self.held.get_mut(partition) {
+            held.durable = position;
+        }
+    }
+
+    pub(super) fn fold_from_durable(&mut self) {
+        for held in self.held.values_mut() {
+            held.folded = held.durable;
+        }
+    }
+
+    /// What became of a flush, by the positions that the store shows now.
+    pub(super) fn compare(
+        &self,
+        steps: &HashMap<TopicPartition, (Position, Position)>,
+        stored: &[StoredPosition],
+    ) -> Outcome {
+        let (mut at_end, mut at_start) = (true, true);
+        for (partition, (from, to)) in steps {
+            let Some(stored) = stored.iter().find(|s| s.partition == *partition) else {
+                return Outcome::Moved;
+            };
+            if stored.epoch != self.epoch(partition) {
+                return Outcome::Moved;
+            }
+            at_end &= stored.position == *to;
+            at_start &= stored.position == *from;
+        }
+        match (at_end, at_start) {
+            // A step of length zero tells nothing; folding it again is safe, taking it as done is not.
+            (_, true) => Outcome::NotApplied,
+            (true, false) => Outcome::Durable,
+            (false, false) => Outcome::Moved,
+        }
+    }
+
+    /// Marks partitions as being given back; returns them all.
+    pub(super) fn revoking(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        deadline: Instant,
+    ) -> HashSet<TopicPartition> {
+        for partition in &partitions {
+            self.waiting.remove(partition);
+        }
+        let (all, _) = self.revoking.get_or_insert((Vec::new(), deadline));
+        all.extend(partitions);
+        all.iter().cloned().collect()
+    }
+
+    /// The partitions being given back, and until when.
+    pub(super) fn revocation(&self) -> Option<(Vec<TopicPartition>, Instant)> {
+        self.revoking.clone()
+    }
+
+    pub(super) fn remove(&mut self, partition: &TopicPartition) {
+        self.held.remove(partition);
+        self.waiting.remove(partition);
+        if let Some((partitions, _)) = &mut self.revoking {
+            partitions.retain(|other| other != partition);
+            if partitions.is_empty() {
+                self.revoking = None;
+            }
+        }
+    }
+
+    /// Whether any of `partitions` has durable positions that the group does not know.
+    pub(super) fn uncommitted(&self, partitions: &[TopicPartition]) -> bool {
+        let behind = |held: &Held| held.committed != Some(held.durable);
+        partitions.iter().filter_map(|partition| self.held.get(partition)).any(behind)
+    }
+
+    pub(super) fn next_commit(&mut self, at: Instant) {
+        self.commit_at = at;
+    }
+
+    /// What to commit now, if it is time and there is anything.
+    pub(super) fn to_commit(&mut self, now: Instant, generation: u64) -> Option<Vec<Commit>> {
+        if now < self.commit_at {
+            return None;
+        }
+        let mut commits = Vec::new();
+        for (partition, held) in &mut self.held {
+            if held.committed != Some(held.durable) {
+                held.committing = Some(held.durable);
+                commits.push(commit(partition, held.durable, generation));
+            }
+        }
+        (!commits.is_empty()).then_some(commits)
+    }
+
+    /// Everything durable, whether committed or not.
+    pub(super) fn all_durable(&self, generation: u64) -> Option<Vec<Commit>> {
+        let commits: Vec<Commit> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.committed != Some(held.durable))
+            .map(|(partition, held)| commit(partition, held.durable, generation))
+            .collect();
+        (!commits.is_empty()).then_some(commits)
+    }
+
+    pub(super) fn committed(&mut self) {
+        for held in self.held.values_mut() {
+            if let Some(position) = held.committing.take() {
+                held.committed = Some(position);
+            }
+        }
+    }
+
+    pub(super) fn commit_failed(&mut self) {
+        self.held.values_mut().for_each(|held| held.committing = None);
+    }
+
+    /// When something here is due.
+    pub(super) fn timer(&self) -> Option<Instant> {
+        let revoke = self.revoking.as_ref().map(|(_, deadline)| *deadline);
+        [revoke, self.acquire_at].into_iter().flatten().min()
+    }
+
+    pub(super) fn snapshot(&self, ends: &[(TopicPartition, Position)]) -> Vec<PartitionStatus> {
+        let mut all: Vec<PartitionStatus> = self
+            .held
+            .iter()
+            .map(|(partition, held)| {
+                let seen = ends.iter().find(|(other, _)| other == partition).map(|(_, end)| *end);
+                PartitionStatus {
+                    partition: partition.clone(),
+                    position: held.durable,
+                    end: held.end.max(seen),
+                }
+            })
+            .collect();
+        all.sort_by(|a, b| a.partition.cmp(&b.partition));
+        all
+    }
+}
+
+/// The mark that tells Foldline's own commits from those of others (rule 12).
+pub(crate) fn mark(generation: u64) -> String {
+    format!("foldline/1 {generation}")
+}
+
+fn commit(partition: &TopicPartition, position: Position, generation: u64) -> Commit {
+    Commit { partition: partition.clone(), position, metadata: mark(generation) }
+}

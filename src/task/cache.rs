@@ -1,0 +1,187 @@
+//! States of keys, bounded in bytes. Owned by one task; valid only for the version they carry.
+
+use foldline_api::model::{Key, Row};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{Loaded, Mark, Marks, Version};
+use hashbrown::HashMap;
+
+/// A key's state as this task believes it to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// The row after every event folded so far; none where there is none.
+    pub(crate) row: Option<Row>,
+    /// The version in the store that `row`, less what is in flight, stands for.
+    pub(crate) version: Version,
+    /// The row's marks after every event folded so far.
+    pub(crate) marks: Marks,
+    /// A write of ours to this row was acknowledged, so its marks are proven (rule 10).
+    pub(crate) proven: bool,
+    /// The last batch that used it: it stays until that batch is durable.
+    last_batch: u64,
+    hot: bool,
+}
+
+impl Entry {
+    /// Whether the event at `offset` of `partition` is already in this row.
+    pub(crate) fn has(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.marks.iter().any(|m| m.partition == *partition && m.position.0 > offset)
+    }
+
+    /// Notes that the event at `offset` of `partition` is in this row.
+    pub(crate) fn mark(&mut self, partition: &TopicPartition, offset: i64) {
+        let position = Position(offset + 1);
+        match self.marks.iter_mut().find(|m| m.partition == *partition) {
+            Some(mark) => mark.position = mark.position.max(position),
+            None => self.marks.push(Mark { partition: partition.clone(), position }),
+        }
+    }
+
+    fn bytes(&self, key: &Key) -> usize {
+        const FIXED: usize = 160;
+        FIXED + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes)
+    }
+}
+
+/// The states of one task's keys.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    entries: HashMap<Key, Entry>,
+    bytes: usize,
+    bytes_max: usize,
+    complete: bool,
+}
+
+impl Cache {
+    /// An empty cache that keeps at most about `bytes_max` between batches.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Cache { entries: HashMap::new(), bytes: 0, bytes_max, complete: false }
+    }
+
+    /// Forgets everything: after a rollback, a reconnect, a revocation.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.complete = false;
+    }
+
+    /// The target was empty when its partitions were acquired: a key that is not here is new. Only a
+    /// hint; the insert that follows does nothing where there is a row after all.
+    pub(crate) fn set_complete(&mut self, complete: bool) {
+        self.complete = complete;
+    }
+
+    /// Whether a key that is not here is new.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// The entry, to be changed by batch `batch`.
+    pub(crate) fn touch(&mut self, key: &Key, batch: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(key)?;
+        entry.last_batch = batch;
+        entry.hot = true;
+        Some(entry)
+    }
+
+    /// A write of this row became durable as `version`.
+    pub(crate) fn written(&mut self, key: &Key, version: Version) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.version = version;
+            entry.proven = true;
+        }
+    }
+
+    /// Takes a state in as the store has it.
+    pub(crate) fn insert(&mut self, key: Key, loaded: Loaded, batch: u64) {
+        let Loaded { row, version, marks } = loaded;
+        let entry = Entry { row, version, marks, proven: false, last_batch: batch, hot: true };
+        self.bytes += entry.bytes(&key);
+        self.entries.insert(key, entry);
+    }
+
+    /// Takes a new row in, and keeps the count of bytes.
+    pub(crate) fn set_row(&mut self, key: &Key, row: Option<Row>, batch: u64) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let size = |row: &Option<Row>| row.as_ref().map_or(0, Row::heap_bytes);
+        self.bytes = (self.bytes + size(&row)).saturating_sub(size(&entry.row));
+        entry.row = row;
+        entry.last_batch = batch;
+        entry.hot = true;
+    }
+
+    /// Gives back what is over the bound: entries not used since the last time go first. What a batch
+    /// after `durable` uses stays.
+    pub(crate) fn shrink(&mut self, durable: u64) {
+        for _ in 0..2 {
+            if self.bytes <= self.bytes_max {
+                return;
+            }
+            let goal = self.bytes_max / 4 * 3;
+            let mut bytes = self.bytes;
+            self.entries.retain(|key, entry| {
+                if bytes <= goal || entry.last_batch > durable {
+                    return true;
+                }
+                if entry.hot {
+                    entry.hot = false;
+                    return true;
+                }
+                bytes = bytes.saturating_sub(entry.bytes(key));
+                false
+            });
+            if bytes < self.bytes {
+                self.complete = false;
+            }
+            self.bytes = bytes;
+        }
+    }
+
+    /// Bytes held, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foldline_api::value::Value;
+
+    use super::*;
+
+    fn key(n: i64) -> Key {
+        Key::new(vec![Value::Int(n)])
+    }
+
+    fn loaded(n: i64) -> Loaded {
+        let row = Row::new(vec![Value::Int(n), Value::text(&"x".repeat(100))]);
+        Loaded { row: Some(row), version: Version::At(1, 0), marks: Marks::new() }
+    }
+
+    #[test]
+    fn what_a_batch_in_flight_uses_stays() {
+        let mut cache = Cache::new(10_000);
+        cache.set_complete(true);
+        for n in 0..100 {
+            cache.insert(key(n), loaded(n), if n < 50 { 1 } else { 2 });
+        }
+        cache.shrink(1);
+        assert!((50..100).all(|n| cache.get(&key(n)).is_some()));
+        assert!(!cache.is_complete(), "a forgotten key is not new");
+        cache.shrink(2);
+        assert!(cache.bytes() <= 10_000);
+    }
+
+    #[test]
+    fn marks_tell_a_replay_by_partition() {
+        let mut cache = Cache::new(1_000);
+        cache.insert(key(1), loaded(1), 1);
+        let (a, b) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
+        let entry = cache.touch(&key(1), 1).unwrap();
+        entry.mark(&a, 7);
+        assert!(entry.has(&a, 7) && !entry.has(&a, 8) && !entry.has(&b, 0));
+    }
+}

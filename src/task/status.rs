@@ -1,0 +1,68 @@
+//! What a task shows of itself. Written by the task, read by the worker's REST and metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldline_api::record::{Position, TopicPartition};
+
+/// One partition as its task sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset that is not durable yet.
+    pub position: Position,
+    /// The end of the partition, as far as known.
+    pub end: Option<Position>,
+}
+
+impl PartitionStatus {
+    /// Offsets between the durable position and the end.
+    #[must_use]
+    pub fn lag(&self) -> i64 {
+        self.end.map_or(0, |end| (end.0 - self.position.0).max(0))
+    }
+}
+
+/// A task's state at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its partitions.
+    pub partitions: Vec<PartitionStatus>,
+    /// What it retries now, and why; none when all is well.
+    pub trouble: Option<String>,
+    /// The last error, also when it is over.
+    pub last_error: Option<String>,
+    /// The timestamp of the newest durable record, in milliseconds since the epoch.
+    pub newest: Option<i64>,
+    /// Records with a durable outcome since the task began.
+    pub consumed: u64,
+}
+
+/// The shared cell.
+#[derive(Clone, Debug, Default)]
+pub struct TaskStatus(Arc<Mutex<Snapshot>>);
+
+impl TaskStatus {
+    /// What the task last showed.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Notes an attempt that failed and will be made again.
+    pub(crate) fn trouble(&self, error: &foldline_api::Error) {
+        self.update(|s| {
+            s.trouble = Some(error.to_string());
+            s.last_error = Some(error.to_string());
+        });
+    }
+
+    /// All is well again.
+    pub(crate) fn clear_trouble(&self) {
+        self.update(|s| s.trouble = None);
+    }
+}
