@@ -67,7 +67,7 @@ fn check_dead_letters(config: &Config, problems: &mut Vec<Diagnostic>) {
         if connector.errors.on_bad_record == OnBadRecord::DeadLetter
             && covers(&projection.topics, topic)
         {
-            let path = key_of(&connector.name, "errors.dead_letter_topic");
+            let path = format!("{}.dead_letter_topic", key_of(&connector.name, "errors"));
             let message = format!(
                 "dead letters would go to {topic:?}, which the projection `{}` reads",
                 projection.name
@@ -82,7 +82,7 @@ fn check_state_of(config: &Config, problems: &mut Vec<Diagnostic>) {
         let Start::StateOf(of) = &connector.start else { continue };
         let Some(other) = config.connectors.get(of) else { continue };
         let kind = config.sinks.get(&other.sink).map(|sink| &sink.kind);
-        let path = key_of(&connector.name, "start.state_of");
+        let path = format!("{}.state_of", key_of(&connector.name, "start"));
         if kind.is_some_and(|kind| !matches!(kind, SinkKind::Kafka { .. })) {
             let message = format!("the connector `{of}` writes no state topic");
             problems.push(config.places.problem(&path, message));
@@ -142,7 +142,7 @@ fn children_lookup_fault(config: &Config, field: &FieldConfig) -> Fault {
         return Some(("lookup", unknown("projection", name, config.projections.keys())));
     };
     let via = field.via.as_deref()?;
-    if !other.fields.get(via).is_some_and(|field| field.value.lookup.is_none()) {
+    if other.fields.get(via).is_none_or(|field| field.value.lookup.is_some()) {
         return Some(("via", unknown("folded field", via, folded_names(&other.fields))));
     }
     let by = field.by.as_deref()?;

@@ -135,7 +135,7 @@ fn read_child_fields(entries: Vec<(&str, Field<'_>)>) -> IndexMap<String, Locate
     for (name, field) in entries {
         check_field_name(&field, name);
         let config = if field.is_table() {
-            let Some(mut reader) = field.table("child field") else { continue };
+            let Some(mut reader) = field.table("child_field") else { continue };
             let ty = reader.required("type", "\"text\"").and_then(|field| field.text());
             let default = reader.get("default").map(|field| field.node.to_value());
             reader.finish();

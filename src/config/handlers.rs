@@ -113,10 +113,10 @@ fn check_deeds(reader: &Reader<'_>, handler: &HandlerConfig) {
              ignore = true filters the event",
         ),
         (Some(verb), true, _) => {
-            reader.problem(format!("`delete` and `{verb}` exclude each other"))
+            reader.problem(format!("`delete` and `{verb}` exclude each other"));
         }
         (Some(verb), _, true) => {
-            reader.problem(format!("`ignore` and `{verb}` exclude each other"))
+            reader.problem(format!("`ignore` and `{verb}` exclude each other"));
         }
         (None, true, true) => reader.problem("`delete` and `ignore` exclude each other"),
         _ => {}

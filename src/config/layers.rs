@@ -158,14 +158,14 @@ fn rebuild(merged: Value, original: Option<&Node>) -> Node {
             let first = table.values().next().map(|node| node.at.clone());
             let at = original.map(|node| node.at.clone()).or(first);
             let at = at.unwrap_or_else(|| At { file: Arc::from("the environment"), line: None });
-            Node { at, item: Item::Table(table), soft: false }
+            Node { at, item: Item::Table(table), soft: false, missing: false }
         }
         (_, Some(node)) if origin.is_none() => node.clone(),
         (kind, _) => {
             let file = Arc::from(origin.as_deref().unwrap_or("the environment"));
             let text = Value::new(None, kind).into_string().unwrap_or_default();
             let item = Item::Scalar(toml::Value::String(text));
-            Node { at: At { file, line: None }, item, soft: true }
+            Node { at: At { file, line: None }, item, soft: true, missing: false }
         }
     }
 }
@@ -179,7 +179,7 @@ mod tests {
         let files = parse(&Arc::from("a.toml"), text).unwrap();
         let table = overlay(files, &Env::new(env.iter().copied())).unwrap();
         let at = At { file: Arc::from("a.toml"), line: None };
-        Node { at, item: Item::Table(table), soft: false }.to_value()
+        Node { at, item: Item::Table(table), soft: false, missing: false }.to_value()
     }
 
     #[test]

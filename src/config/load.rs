@@ -90,15 +90,21 @@ pub(super) type KnownKeys = BTreeMap<&'static str, BTreeSet<&'static str>>;
 
 pub(super) fn load_knowing(path: &Path, env: &Env) -> (Result<Config, Vec<Diagnostic>>, KnownKeys) {
     match read_tree(path, env) {
-        Ok(tree) => check(&tree, env),
+        Ok((tree, problems)) => {
+            let (config, found, known) = check(&tree, env);
+            let mut problems: Vec<Diagnostic> = problems.into_iter().chain(found).collect();
+            problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+            (if problems.is_empty() { Ok(config) } else { Err(problems) }, known)
+        }
         Err(problems) => (Err(problems), KnownKeys::new()),
     }
 }
 
-fn read_tree(path: &Path, env: &Env) -> Result<Table, Vec<Diagnostic>> {
+/// The merged tree, and what is wrong with single values of it.
+fn read_tree(path: &Path, env: &Env) -> Result<(Table, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut problems = Vec::new();
     let mut tree = Table::new();
-    for file in files(path).map_err(|problem| vec![problem])? {
+    for file in files(path)? {
         let name: Arc<str> = Arc::from(file.display().to_string());
         let text = std::fs::read_to_string(&file).map_err(|error| {
             vec![Diagnostic::new(&*name, "", format!("cannot be read: {error}"))]
@@ -115,14 +121,15 @@ fn read_tree(path: &Path, env: &Env) -> Result<Table, Vec<Diagnostic>> {
     for (key, node) in &mut tree {
         interpolate_node(node, key, env, &mut problems);
     }
-    if problems.is_empty() { Ok(tree) } else { Err(problems) }
+    Ok((tree, problems))
 }
 
 /// The file, or the directory's `**/*.toml`, sorted; hidden ones are left out.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     let shown = path.display().to_string();
-    let unreadable =
-        |error: std::io::Error| Diagnostic::new(&*shown, "", format!("cannot be read: {error}"));
+    let unreadable = |error: std::io::Error| {
+        vec![Diagnostic::new(&*shown, "", format!("cannot be read: {error}"))]
+    };
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -144,7 +151,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
         }
     }
     if found.is_empty() {
-        return Err(Diagnostic::new(&*shown, "", "holds no `.toml` file"));
+        return Err(vec![Diagnostic::new(&*shown, "", "holds no `.toml` file")]);
     }
     found.sort();
     Ok(found)
@@ -155,10 +162,15 @@ fn interpolate_node(node: &mut Node, path: &str, env: &Env, problems: &mut Vec<D
         Item::Scalar(toml::Value::String(text)) if !node.soft => match interpolate(text, env) {
             Ok(None) => {}
             Ok(Some(replaced)) => {
-                *text = replaced;
+                // With placeholders, a missing variable stays as it is written.
+                node.missing = env.placeholders() && replaced.contains("${");
                 node.soft = true;
+                *text = replaced;
             }
-            Err(message) => problems.push(node.at.problem(path, message)),
+            Err(message) => {
+                problems.push(node.at.problem(path, message));
+                node.missing = true;
+            }
         },
         Item::Scalar(_) => {}
         Item::List(nodes) => {
@@ -174,7 +186,7 @@ fn interpolate_node(node: &mut Node, path: &str, env: &Env, problems: &mut Vec<D
     }
 }
 
-fn check(tree: &Table, env: &Env) -> (Result<Config, Vec<Diagnostic>>, KnownKeys) {
+fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
     let cx = Context::new(env);
     let file = tree.values().next().map_or_else(|| Arc::from("config"), |n| Arc::clone(&n.at.file));
     let mut root = Reader::new(&cx, "root", String::new(), At { file, line: None }, tree);
@@ -214,7 +226,7 @@ fn check(tree: &Table, env: &Env) -> (Result<Config, Vec<Diagnostic>>, KnownKeys
         cx.push(problem);
     }
     let (problems, known) = cx.into_parts();
-    (if problems.is_empty() { Ok(config) } else { Err(problems) }, known)
+    (config, problems, known)
 }
 
 fn each<T>(

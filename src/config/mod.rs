@@ -22,6 +22,8 @@ mod projections;
 mod reader;
 mod registry;
 mod scalar;
+mod schema;
+mod schema_projection;
 mod secret;
 mod sink;
 mod source;
@@ -36,6 +38,7 @@ pub use interpolate::interpolate;
 pub use load::{Config, Places, load};
 pub use registry::{RegistryConfig, RegistryKind};
 pub use scalar::{format_duration, format_size, parse_duration, parse_size};
+pub use schema::json_schema;
 pub use secret::{MASK, Secret, mask_url};
 pub use sink::{SinkConfig, SinkKind};
 pub use source::{
@@ -43,3 +46,6 @@ pub use source::{
 };
 pub use unsupported::unsupported;
 pub use worker::Worker;
+
+#[cfg(test)]
+mod tests;

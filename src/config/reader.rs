@@ -47,11 +47,15 @@ pub(super) struct Field<'a> {
 
 impl<'a> Field<'a> {
     pub(super) fn problem(&self, message: impl Into<String>) {
-        self.cx.push(self.node.at.problem(&self.path, message));
+        if !self.node.missing {
+            self.cx.push(self.node.at.problem(&self.path, message));
+        }
     }
 
     pub(super) fn problem_with_help(&self, message: impl Into<String>, help: impl Into<String>) {
-        self.cx.push(self.node.at.problem(&self.path, message).help(help));
+        if !self.node.missing {
+            self.cx.push(self.node.at.problem(&self.path, message).help(help));
+        }
     }
 
     fn wrong<T>(&self, wanted: &str) -> Option<T> {
@@ -122,7 +126,11 @@ impl<'a> Field<'a> {
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(value.clone());
         }
-        self.not_among(&format!("one of {}", listed(names())), text, names());
+        let wanted = match choices {
+            [(only, _)] => format!("`{only}`"),
+            _ => format!("one of {}", listed(names())),
+        };
+        self.not_among(&wanted, text, names());
         None
     }
 
@@ -190,9 +198,18 @@ impl<'a> Field<'a> {
 
     /// A text, `{ env = "NAME" }` or `{ file = "/path" }`.
     pub(super) fn secret(&self) -> Option<Secret> {
+        let secret = self.read_secret()?;
+        if secret.expose().is_empty() {
+            self.problem("is empty");
+            return None;
+        }
+        Some(secret)
+    }
+
+    fn read_secret(&self) -> Option<Secret> {
         const FORMS: &str = "a text, `{ env = \"NAME\" }` or `{ file = \"/path\" }`";
         match &self.node.item {
-            Item::Scalar(toml::Value::String(_)) => self.text().map(Secret::new),
+            Item::Scalar(toml::Value::String(text)) => Some(Secret::new(text.as_str())),
             Item::Table(_) => {
                 let mut reader = self.table("secret")?;
                 let env = reader.get("env");

@@ -25,7 +25,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// The shortest exact text of a duration.
 pub fn format_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let exact = DURATIONS.iter().rev().find(|(_, unit)| millis >= *unit && millis % unit == 0);
+    let exact =
+        DURATIONS.iter().rev().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit));
     let (name, unit) = exact.copied().unwrap_or(("ms", 1));
     format!("{}{name}", millis / unit)
 }
@@ -34,7 +35,7 @@ pub fn format_duration(duration: Duration) -> String {
 pub fn format_size(bytes: u64) -> String {
     let mut units = SIZES;
     units.sort_by_key(|(_, unit)| std::cmp::Reverse(*unit));
-    let exact = units.into_iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+    let exact = units.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
     let (name, unit) = exact.unwrap_or(("B", 1));
     format!("{}{name}", bytes / unit)
 }

@@ -88,6 +88,8 @@ impl SinkKind {
     }
 }
 
+type ReadKind = fn(&mut Reader<'_>, &[&str]) -> Option<SinkKind>;
+
 pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<SinkConfig> {
     let Item::Table(table) = &field.node.item else {
         field.table("sink.postgres");
@@ -100,7 +102,7 @@ pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option
     };
     let kinds = ["postgres", "elasticsearch", "sqlite", "kafka"].map(|kind| (kind, kind));
     let kind = Field { cx: field.cx, path: format!("{}.type", field.path), node }.choice(&kinds)?;
-    let (label, read): (_, fn(&mut Reader<'_>, &[&str]) -> Option<SinkKind>) = match kind {
+    let (label, read): (_, ReadKind) = match kind {
         "postgres" => ("sink.postgres", read_postgres),
         "elasticsearch" => ("sink.elasticsearch", read_elasticsearch),
         "sqlite" => ("sink.sqlite", read_sqlite),

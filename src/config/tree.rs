@@ -29,6 +29,8 @@ pub(super) struct Node {
     pub(super) item: Item,
     /// A text that came from outside (a variable): it is read by the type that is wanted.
     pub(super) soft: bool,
+    /// A variable in it is missing, which is said already: nothing more is said of this value.
+    pub(super) missing: bool,
 }
 
 /// A TOML value whose lists and tables are nodes again.
@@ -107,8 +109,11 @@ impl Source<'_> {
     }
 
     fn syntax(&self, text: &str, error: &toml::de::Error) -> Diagnostic {
-        let mut diagnostic =
-            Diagnostic::new(&**self.file, "", format!("not TOML: {}", error.message()));
+        let reason = error.message().trim_end_matches(", expected nothing");
+        let mut diagnostic = Diagnostic::new(&**self.file, "", format!("not TOML: {reason}"));
+        if reason.starts_with("invalid") {
+            diagnostic.help = Some("a text stands in quotes".to_owned());
+        }
         let Some(span) = error.span() else { return diagnostic };
         let line = self.at(&span).line.unwrap_or(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
@@ -160,7 +165,7 @@ impl Source<'_> {
                 }
             },
         };
-        Node { at, item, soft: false }
+        Node { at, item, soft: false, missing: false }
     }
 }
 
