@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::connector::{OnBadRecord, Start};
 use super::diagnostic::{Diagnostic, closest, join, listed};
 use super::load::Config;
+use super::names::is_topic;
 use super::projection::{FieldConfig, Located, ProjectionConfig};
 use super::projections::covers;
 use super::sink::SinkKind;
@@ -64,6 +65,13 @@ fn check_dead_letters(config: &Config, problems: &mut Vec<Diagnostic>) {
     for connector in config.connectors.values() {
         let Some(projection) = config.projections.get(&connector.projection) else { continue };
         let topic = &connector.errors.dead_letter_topic;
+        if !is_topic(topic) {
+            let message = format!("dead letters would go to {topic:?}, which is no topic's name");
+            let help = "errors = { dead_letter_topic = \"dead-letters\" }";
+            problems
+                .push(config.places.problem(&key_of(&connector.name, "group"), message).help(help));
+            continue;
+        }
         if connector.errors.on_bad_record == OnBadRecord::DeadLetter
             && covers(&projection.topics, topic)
         {

@@ -224,7 +224,11 @@ impl<'a> Field<'a> {
                     }
                 }
             }
-            Item::Scalar(_) | Item::List(_) => self.wrong(FORMS),
+            // What was found is not shown: a password may be written as a number.
+            Item::Scalar(_) | Item::List(_) => {
+                self.problem(format!("expected {FORMS}"));
+                None
+            }
         }
     }
 

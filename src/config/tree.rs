@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, join};
+use super::secret::mask_url;
 
 /// Where a value stands: for an entry, its key's line.
 #[derive(Clone, Debug)]
@@ -93,6 +94,13 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<Table, Vec<Diagnostic
     if problems.is_empty() { Ok(table) } else { Err(problems) }
 }
 
+/// A broken line is shown, but not with a password in it.
+fn may_hold_secret(line: &str) -> bool {
+    const NAMES: [&str; 5] = ["password", "secret", "token", "api_key", "ssl.key"];
+    let lower = line.to_lowercase();
+    NAMES.iter().any(|name| lower.contains(name)) || mask_url(line) != line
+}
+
 struct Source<'a> {
     file: &'a Arc<str>,
     starts: Vec<usize>,
@@ -123,6 +131,9 @@ impl Source<'_> {
         let width = text.get(span.clone()).map_or(1, |found| found.chars().count()).clamp(1, room);
         diagnostic.line = Some(line);
         diagnostic.column = Some(before + 1);
+        if may_hold_secret(shown) {
+            return diagnostic;
+        }
         diagnostic.snippet = Some(format!("{shown}\n{}{}", " ".repeat(before), "^".repeat(width)));
         diagnostic
     }
