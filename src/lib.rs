@@ -3,4 +3,5 @@
 //! In reading order: [`config`] (what is asked for), [`event`] (what is read), `expr` and
 //! `projection` (the pure fold), the task loop and the worker.
 
+pub mod config;
 pub mod event;

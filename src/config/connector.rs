@@ -1,0 +1,369 @@
+//! `[connectors.NAME]`: one projection running into one sink.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::names::{check_table, check_topic, index_fault};
+use super::reader::{Field, Reader};
+use super::scalar::{format_duration, format_size};
+use super::sink::{SinkConfig, SinkKind};
+use super::tree::Item;
+
+/// One connector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectorConfig {
+    /// Its name in the config.
+    pub name: String,
+    /// The source's name.
+    pub source: String,
+    /// The projection's name.
+    pub projection: String,
+    /// The sink's name.
+    pub sink: String,
+    /// The table, index or topic; which of them, the sink's `target_key` says.
+    pub target: String,
+    /// The consumer group.
+    pub group: String,
+    /// How many tasks share the partitions.
+    pub tasks_max: usize,
+    /// Where the first start begins.
+    pub start: Start,
+    /// When a batch is flushed.
+    pub batch: BatchConfig,
+    /// What happens to records that cannot be folded.
+    pub errors: ErrorsConfig,
+    /// What happens when the projection is not the one that built the target.
+    pub on_change: OnChange,
+    /// Whether Foldline creates the target.
+    pub auto_create: bool,
+    /// Elasticsearch's mapping properties, laid over Foldline's.
+    pub mapping: Option<serde_json::Value>,
+    /// Elasticsearch's index settings, laid over Foldline's.
+    pub settings: Option<serde_json::Value>,
+}
+
+/// Where the first start begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the beginning of the log.
+    Earliest,
+    /// At its end.
+    Latest,
+    /// At the first record of this time or later, in milliseconds since the epoch.
+    Timestamp(i64),
+    /// From the state topic that this connector writes.
+    StateOf(String),
+}
+
+/// When a batch is flushed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// So many changed rows.
+    pub rows: usize,
+    /// So many bytes of records.
+    pub bytes: u64,
+    /// So long after its first record.
+    pub age: Duration,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { rows: 50_000, bytes: 8 << 20, age: Duration::from_millis(10) }
+    }
+}
+
+/// What happens to records that cannot be folded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorsConfig {
+    /// Where a bad record goes.
+    pub on_bad_record: OnBadRecord,
+    /// The topic for dead letters.
+    pub dead_letter_topic: String,
+    /// More bad records than this in an hour pause the connector.
+    pub limit: Option<u64>,
+}
+
+/// Where a bad record goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBadRecord {
+    /// To the dead-letter topic.
+    DeadLetter,
+    /// Aside, with all later events of its key.
+    Park,
+    /// Nowhere: the connector stops.
+    Stop,
+    /// Nowhere: it is counted and left out.
+    Skip,
+}
+
+/// What happens when the projection is not the one that built the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// The connector does not start.
+    Refuse,
+    /// It builds the next generation.
+    Rebuild,
+    /// It goes on, with new columns added.
+    Continue,
+}
+
+const ON_BAD_RECORD: [(&str, OnBadRecord); 4] = [
+    ("dead_letter", OnBadRecord::DeadLetter),
+    ("park", OnBadRecord::Park),
+    ("stop", OnBadRecord::Stop),
+    ("skip", OnBadRecord::Skip),
+];
+const ON_CHANGE: [(&str, OnChange); 3] = [
+    ("refuse", OnChange::Refuse),
+    ("rebuild", OnChange::Rebuild),
+    ("continue", OnChange::Continue),
+];
+
+fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> String {
+    choices.iter().find(|(_, known)| known == value).map_or("", |(name, _)| *name).to_owned()
+}
+
+impl ConnectorConfig {
+    /// Kafka Connect's flat map of text to text.
+    pub fn flat(&self) -> BTreeMap<String, String> {
+        let start = match &self.start {
+            Start::Earliest => "earliest".to_owned(),
+            Start::Latest => "latest".to_owned(),
+            Start::Timestamp(millis) => jiff::Timestamp::from_millisecond(*millis)
+                .map_or_else(|_| millis.to_string(), |time| time.to_string()),
+            Start::StateOf(name) => format!("state_of {name}"),
+        };
+        let mut flat = BTreeMap::from(
+            [
+                ("name", self.name.clone()),
+                ("source", self.source.clone()),
+                ("projection", self.projection.clone()),
+                ("sink", self.sink.clone()),
+                ("target", self.target.clone()),
+                ("group", self.group.clone()),
+                ("tasks.max", self.tasks_max.to_string()),
+                ("start", start),
+                ("batch.rows", self.batch.rows.to_string()),
+                ("batch.bytes", format_size(self.batch.bytes)),
+                ("batch.age", format_duration(self.batch.age)),
+                ("errors.on_bad_record", name_of(&ON_BAD_RECORD, &self.errors.on_bad_record)),
+                ("errors.dead_letter_topic", self.errors.dead_letter_topic.clone()),
+                ("on_change", name_of(&ON_CHANGE, &self.on_change)),
+                ("auto_create", self.auto_create.to_string()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        let optional = [
+            ("errors.limit", self.errors.limit.map(|limit| limit.to_string())),
+            ("mapping", self.mapping.as_ref().map(ToString::to_string)),
+            ("settings", self.settings.as_ref().map(ToString::to_string)),
+        ];
+        let given = optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        flat.extend(given);
+        flat
+    }
+}
+
+/// What a connector may refer to.
+pub(super) struct Names<'a> {
+    pub(super) worker: &'a str,
+    pub(super) sources: Vec<&'a str>,
+    pub(super) projections: Vec<&'a str>,
+    pub(super) sinks: Vec<&'a str>,
+    pub(super) connectors: Vec<&'a str>,
+    /// Those sinks that could be read.
+    pub(super) checked: &'a indexmap::IndexMap<String, SinkConfig>,
+}
+
+pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<ConnectorConfig> {
+    let mut reader = field.table("connector")?;
+    let source = match reader.get("source") {
+        Some(field) => field.reference("source", names.sources.iter().copied()),
+        None => only_source(&reader, names),
+    };
+    let projection = reader
+        .required("projection", "\"orders\"")
+        .and_then(|f| f.reference("projection", names.projections.iter().copied()));
+    let sink = reader
+        .required("sink", "\"warehouse\"")
+        .and_then(|f| f.reference("sink", names.sinks.iter().copied()));
+    let kind = sink.as_ref().and_then(|name| Some(&names.checked.get(name)?.kind));
+    let target = read_target(&mut reader, kind, projection.as_deref());
+    let group_field = reader.get("group");
+    let group = group_field.and_then(|field| field.text());
+    let group = group.unwrap_or_else(|| format!("{}-{name}", names.worker));
+    let tasks_max = reader.get("tasks_max").and_then(|f| f.number(1, 1_000)).unwrap_or(1);
+    let start = reader.get("start").and_then(|f| read_start(&f, name, names));
+    let batch = reader.get("batch").and_then(|f| read_batch(&f)).unwrap_or_default();
+    let errors = read_errors(reader.get("errors"), &group);
+    let on_change = reader.get("on_change").and_then(|f| f.choice(&ON_CHANGE));
+    let auto_create = reader.flag("auto_create", true);
+    let mapping = read_json(reader.get("mapping"), kind);
+    let settings = read_json(reader.get("settings"), kind);
+    reader.finish();
+    Some(ConnectorConfig {
+        name: name.to_owned(),
+        source: source?,
+        projection: projection?,
+        sink: sink?,
+        target: target?,
+        group,
+        tasks_max,
+        start: start.unwrap_or(Start::Earliest),
+        batch,
+        errors,
+        on_change: on_change.unwrap_or(OnChange::Refuse),
+        auto_create,
+        mapping,
+        settings,
+    })
+}
+
+fn only_source(reader: &Reader<'_>, names: &Names<'_>) -> Option<String> {
+    match names.sources.as_slice() {
+        [only] => Some((*only).to_owned()),
+        [] => {
+            reader.problem_with_help("there is no source", "[sources.events]\ntype = \"kafka\"");
+            None
+        }
+        several => {
+            let listed = super::diagnostic::listed(several.iter().copied());
+            reader.problem(format!("`source` is missing, and there are several: {listed}"));
+            None
+        }
+    }
+}
+
+/// `table`, `index` or `topic`, whichever the sink takes; else the projection's name.
+fn read_target(
+    reader: &mut Reader<'_>,
+    kind: Option<&SinkKind>,
+    projection: Option<&str>,
+) -> Option<String> {
+    let given = [
+        ("table", reader.get("table")),
+        ("index", reader.get("index")),
+        ("topic", reader.get("topic")),
+    ];
+    let kind = kind?;
+    let wanted = kind.target_key();
+    let mut target = None;
+    for (key, field) in given {
+        let Some(field) = field else { continue };
+        if key == wanted {
+            target = Some(field);
+        } else {
+            let text = field.node.as_str().unwrap_or("…");
+            let message = format!("a sink of type `{}` takes `{wanted}`", kind.name());
+            field.problem_with_help(message, format!("{wanted} = {text:?}"));
+        }
+    }
+    let Some(field) = target else {
+        let name = projection?;
+        let fault = if wanted == "index" { index_fault(name) } else { None };
+        if let Some(fault) = fault {
+            let message = format!("the projection's name {name:?} cannot be the index: {fault}");
+            reader.problem_with_help(message, format!("index = {:?}", name.to_lowercase()));
+        }
+        return Some(name.to_owned());
+    };
+    let name = field.text()?;
+    match wanted {
+        "table" => check_table(&field, &name),
+        "topic" => check_topic(&field, &name),
+        _ => {
+            if let Some(fault) = index_fault(&name) {
+                field.problem(format!("found {name:?}: {fault}"));
+            }
+        }
+    }
+    Some(name)
+}
+
+fn read_start(field: &Field<'_>, connector: &str, names: &Names<'_>) -> Option<Start> {
+    if field.is_table() {
+        let mut reader = field.table("start")?;
+        let of = reader.required("state_of", "\"orders-state\"");
+        reader.finish();
+        let others = names.connectors.iter().copied().filter(|name| *name != connector);
+        return of?.reference("connector", others).map(Start::StateOf);
+    }
+    let text = match &field.node.item {
+        Item::Scalar(toml::Value::String(text)) => text.clone(),
+        Item::Scalar(toml::Value::Datetime(time)) => time.to_string(),
+        Item::Scalar(_) | Item::List(_) | Item::Table(_) => String::new(),
+    };
+    match text.as_str() {
+        "earliest" => return Some(Start::Earliest),
+        "latest" => return Some(Start::Latest),
+        _ => {}
+    }
+    let parsed = text.parse::<jiff::Timestamp>().ok();
+    if parsed.is_none() {
+        let wanted = "`earliest`, `latest`, a time with an offset such as 2026-01-01T00:00:00Z, \
+                      or `{ state_of = \"NAME\" }`";
+        field.not_among(wanted, &text, ["earliest", "latest"]);
+    }
+    parsed.map(|time| Start::Timestamp(time.as_millisecond()))
+}
+
+fn read_batch(field: &Field<'_>) -> Option<BatchConfig> {
+    let default = BatchConfig::default();
+    let mut reader = field.table("batch")?;
+    let rows = reader.get("rows").and_then(|f| f.number(1, 10_000_000)).unwrap_or(default.rows);
+    let bytes = reader.get("bytes").and_then(|f| f.size()).unwrap_or(default.bytes);
+    let age = reader.get("age").and_then(|f| f.duration()).unwrap_or(default.age);
+    reader.finish();
+    Some(BatchConfig { rows, bytes, age })
+}
+
+fn read_errors(field: Option<Field<'_>>, group: &str) -> ErrorsConfig {
+    let mut errors = ErrorsConfig {
+        on_bad_record: OnBadRecord::DeadLetter,
+        dead_letter_topic: format!("dlq-{group}"),
+        limit: None,
+    };
+    let Some(mut reader) = field.and_then(|field| field.table("errors")) else { return errors };
+    if let Some(choice) = reader.get("on_bad_record").and_then(|f| f.choice(&ON_BAD_RECORD)) {
+        errors.on_bad_record = choice;
+    }
+    if let Some(field) = reader.get("dead_letter_topic") {
+        if let Some(topic) = field.text() {
+            check_topic(&field, &topic);
+            errors.dead_letter_topic = topic;
+        }
+        if errors.on_bad_record != OnBadRecord::DeadLetter {
+            field.problem("is only used with `on_bad_record = \"dead_letter\"`");
+        }
+    }
+    errors.limit = reader.get("limit").and_then(|f| f.number(0, i64::MAX));
+    reader.finish();
+    errors
+}
+
+fn read_json(field: Option<Field<'_>>, sink: Option<&SinkKind>) -> Option<serde_json::Value> {
+    let field = field?;
+    if let Some(kind) = sink.filter(|kind| kind.target_key() != "index") {
+        field.problem(format!("is Elasticsearch's; the sink is of type `{}`", kind.name()));
+    }
+    if !field.is_table() {
+        field.problem(format!("found {}, expected a table", field.node.describe()));
+        return None;
+    }
+    Some(to_json(&field.node.to_value()))
+}
+
+/// TOML as JSON; a date becomes its text.
+pub(super) fn to_json(value: &toml::Value) -> serde_json::Value {
+    match value {
+        toml::Value::String(text) => text.clone().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => (*number).into(),
+        toml::Value::Boolean(value) => (*value).into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Array(items) => items.iter().map(to_json).collect(),
+        toml::Value::Table(table) => {
+            table.iter().map(|(key, value)| (key.clone(), to_json(value))).collect()
+        }
+    }
+}

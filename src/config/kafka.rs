@@ -1,0 +1,85 @@
+//! What Kafka sources and sinks share: servers, and librdkafka's properties.
+
+use indexmap::IndexMap;
+
+use super::reader::{Field, Reader};
+use super::secret::Secret;
+use super::tree::Item;
+
+/// Which client the properties are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    Sink,
+}
+
+/// Properties that are Foldline's to set, and why.
+const OWNED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "it is the key `bootstrap_servers`"),
+    ("metadata.broker.list", "it is the key `bootstrap_servers`"),
+    ("group.id", "each connector has its own `group`"),
+    ("group.protocol", "it is the source's key `group_protocol`"),
+    ("group.instance.id", "it is the source's key `group_instance_id`"),
+    ("enable.auto.commit", "an offset is committed only after the sink has the rows"),
+    ("auto.commit.enable", "an offset is committed only after the sink has the rows"),
+    ("auto.commit.interval.ms", "an offset is committed only after the sink has the rows"),
+    ("enable.auto.offset.store", "an offset is stored only after the sink has the rows"),
+    ("offset.store.method", "an offset is stored only after the sink has the rows"),
+    ("auto.offset.reset", "the sink's positions say where to go on; a first start is `start`"),
+    ("enable.partition.eof", "the end of a partition is how a rebuild knows that it caught up"),
+    ("partition.assignment.strategy", "tasks hand partitions over one by one, cooperatively"),
+];
+
+const OWNED_BY_SINK: &[(&str, &str)] = &[
+    ("transactional.id", "it names the task, so that an older one is fenced"),
+    ("enable.idempotence", "states and positions are written in one transaction"),
+    ("acks", "states and positions are written in one transaction"),
+    ("request.required.acks", "states and positions are written in one transaction"),
+];
+
+pub(super) fn read_servers(reader: &mut Reader<'_>) -> Option<String> {
+    reader.required("bootstrap_servers", "\"localhost:9092\"")?.text()
+}
+
+pub(super) fn read_properties(
+    entries: Vec<(&str, Field<'_>)>,
+    side: Side,
+) -> IndexMap<String, Secret> {
+    let mut properties = IndexMap::new();
+    for (name, field) in entries {
+        if let Some(reason) = owner(name, side) {
+            field.problem(format!("is Foldline's own: {reason}"));
+            continue;
+        }
+        let value = match field.node.item {
+            Item::Table(_) => field.secret(),
+            Item::Scalar(_) | Item::List(_) => plain_text(&field).map(Secret::new),
+        };
+        let Some(value) = value else { continue };
+        if name == "isolation.level" && value.expose() != "read_committed" {
+            field.problem("must be `read_committed`: what a producer took back must not be folded");
+            continue;
+        }
+        properties.insert(name.to_owned(), value);
+    }
+    properties
+}
+
+fn owner(name: &str, side: Side) -> Option<&'static str> {
+    let own = if side == Side::Sink { OWNED_BY_SINK } else { &[] };
+    OWNED.iter().chain(own).find(|(owned, _)| *owned == name).map(|(_, reason)| *reason)
+}
+
+/// A text; a number or boolean is taken for its text, as Kafka has texts only.
+pub(super) fn plain_text(field: &Field<'_>) -> Option<String> {
+    match &field.node.item {
+        Item::Scalar(toml::Value::String(text)) => Some(text.clone()),
+        Item::Scalar(toml::Value::Integer(number)) => Some(number.to_string()),
+        Item::Scalar(toml::Value::Float(number)) => Some(number.to_string()),
+        Item::Scalar(toml::Value::Boolean(value)) => Some(value.to_string()),
+        Item::Scalar(_) | Item::List(_) | Item::Table(_) => {
+            field.problem(format!("found {}, expected a text", field.node.describe()));
+            None
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From a path to a checked config: read, merge, overlay, interpolate, check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::connector::{self, ConnectorConfig};
+use super::diagnostic::{Diagnostic, join};
+use super::env::Env;
+use super::interpolate::interpolate;
+use super::names::check_name;
+use super::projection::ProjectionConfig;
+use super::projections;
+use super::reader::{Context, Field, Reader};
+use super::registry::{self, RegistryConfig};
+use super::sink::{self, SinkConfig};
+use super::source::{self, SourceConfig};
+use super::tree::{At, Item, Node, Table, merge, parse};
+use super::worker::{self, Worker};
+use super::{checks, layers};
+
+/// The whole config, checked in form; expressions and types are not compiled yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// What belongs to the process.
+    pub worker: Worker,
+    /// Where events come from.
+    pub sources: IndexMap<String, SourceConfig>,
+    /// The pure folds.
+    pub projections: IndexMap<String, ProjectionConfig>,
+    /// Target stores.
+    pub sinks: IndexMap<String, SinkConfig>,
+    /// Projections running into sinks.
+    pub connectors: IndexMap<String, ConnectorConfig>,
+    /// Where schemas come from.
+    pub registries: IndexMap<String, RegistryConfig>,
+    /// Where each key stands.
+    pub places: Places,
+}
+
+/// Where each key path stands, so that later checks can name file and line.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Places(BTreeMap<String, (Arc<str>, Option<usize>)>);
+
+impl Places {
+    /// A problem at a key path; where the path itself is not in a file, at the nearest above it.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Diagnostic {
+        let mut known = path;
+        loop {
+            if let Some((file, line)) = self.0.get(known) {
+                return Diagnostic::new(&**file, path, message).line(*line);
+            }
+            match known.rfind(['.', '[']) {
+                Some(end) => known = known.split_at(end).0,
+                None => return Diagnostic::new("config", path, message),
+            }
+        }
+    }
+
+    fn add(&mut self, path: &str, node: &Node) {
+        self.0.insert(path.to_owned(), (Arc::clone(&node.at.file), node.at.line));
+        match &node.item {
+            Item::Scalar(_) => {}
+            Item::List(nodes) => {
+                for (index, node) in nodes.iter().enumerate() {
+                    self.add(&format!("{path}[{index}]"), node);
+                }
+            }
+            Item::Table(table) => {
+                for (key, node) in table {
+                    self.add(&join(path, key), node);
+                }
+            }
+        }
+    }
+}
+
+/// Loads a TOML file, or a directory's `**/*.toml` as one config.
+///
+/// # Errors
+/// All problems at once.
+pub fn load(path: &Path, env: &Env) -> Result<Config, Vec<Diagnostic>> {
+    load_knowing(path, env).0
+}
+
+/// Keys that each kind of table was asked for.
+pub(super) type KnownKeys = BTreeMap<&'static str, BTreeSet<&'static str>>;
+
+pub(super) fn load_knowing(path: &Path, env: &Env) -> (Result<Config, Vec<Diagnostic>>, KnownKeys) {
+    match read_tree(path, env) {
+        Ok((tree, problems)) => {
+            let (config, found, known) = check(&tree, env);
+            let mut problems: Vec<Diagnostic> = problems.into_iter().chain(found).collect();
+            problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+            (if problems.is_empty() { Ok(config) } else { Err(problems) }, known)
+        }
+        Err(problems) => (Err(problems), KnownKeys::new()),
+    }
+}
+
+/// The merged tree, and what is wrong with single values of it.
+fn read_tree(path: &Path, env: &Env) -> Result<(Table, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut problems = Vec::new();
+    let mut tree = Table::new();
+    for file in files(path)? {
+        let name: Arc<str> = Arc::from(file.display().to_string());
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            vec![Diagnostic::new(&*name, "", format!("cannot be read: {error}"))]
+        })?;
+        match parse(&name, &text) {
+            Ok(table) => merge(&mut tree, table, &mut problems),
+            Err(broken) => problems.extend(broken),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut tree = layers::overlay(tree, env)?;
+    for (key, node) in &mut tree {
+        interpolate_node(node, key, env, &mut problems);
+    }
+    Ok((tree, problems))
+}
+
+/// The file, or the directory's `**/*.toml`, sorted; hidden ones are left out.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
+    let shown = path.display().to_string();
+    let unreadable = |error: std::io::Error| {
+        vec![Diagnostic::new(&*shown, "", format!("cannot be read: {error}"))]
+    };
+    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            // Kubernetes mounts a ConfigMap's files as links into a hidden directory.
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "toml") {
+                found.push(path);
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(vec![Diagnostic::new(&*shown, "", "holds no `.toml` file")]);
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn interpolate_node(node: &mut Node, path: &str, env: &Env, problems: &mut Vec<Diagnostic>) {
+    match &mut node.item {
+        Item::Scalar(toml::Value::String(text)) if !node.soft => match interpolate(text, env) {
+            Ok(None) => {}
+            Ok(Some(replaced)) => {
+                // With placeholders, a missing variable stays as it is written.
+                node.missing = env.placeholders() && replaced.contains("${");
+                node.soft = true;
+                *text = replaced;
+            }
+            Err(message) => {
+                problems.push(node.at.problem(path, message));
+                node.missing = true;
+            }
+        },
+        Item::Scalar(_) => {}
+        Item::List(nodes) => {
+            for (index, node) in nodes.iter_mut().enumerate() {
+                interpolate_node(node, &format!("{path}[{index}]"), env, problems);
+            }
+        }
+        Item::Table(table) => {
+            for (key, node) in table {
+                interpolate_node(node, &join(path, key), env, problems);
+            }
+        }
+    }
+}
+
+fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
+    let cx = Context::new(env);
+    let file = tree.values().next().map_or_else(|| Arc::from("config"), |n| Arc::clone(&n.at.file));
+    let mut root = Reader::new(&cx, "root", String::new(), At { file, line: None }, tree);
+    let worker = root.get("worker").and_then(|field| field.table("worker"));
+    let worker = worker.map(worker::read).unwrap_or_default();
+    let [registries, sources, projections, sinks, connectors] =
+        ["registries", "sources", "projections", "sinks", "connectors"].map(|key| {
+            let entries = root.entries(key);
+            entries.iter().for_each(|(name, field)| check_name(field, name));
+            entries
+        });
+    root.finish();
+    let names = |entries: &[(&'_ str, Field<'_>)]| -> Vec<String> {
+        entries.iter().map(|(name, _)| (*name).to_owned()).collect()
+    };
+    let (source_names, registry_names) = (names(&sources), names(&registries));
+    let source_names: Vec<&str> = source_names.iter().map(String::as_str).collect();
+    let registry_names: Vec<&str> = registry_names.iter().map(String::as_str).collect();
+    let mut config = Config { worker, ..Config::default() };
+    config.registries = each(&registries, |n, f| registry::read(n, f, &source_names));
+    config.sources = each(&sources, |n, f| source::read(n, f, &registry_names));
+    config.projections = each(&projections, projections::read);
+    config.sinks = each(&sinks, |n, f| sink::read(n, f, &registry_names));
+    let refer = connector::Names {
+        worker: &config.worker.name,
+        sources: source_names,
+        projections: projections.iter().map(|(name, _)| *name).collect(),
+        sinks: sinks.iter().map(|(name, _)| *name).collect(),
+        connectors: connectors.iter().map(|(name, _)| *name).collect(),
+        checked: &config.sinks,
+    };
+    config.connectors = each(&connectors, |n, f| connector::read(n, f, &refer));
+    for (key, node) in tree {
+        config.places.add(key, node);
+    }
+    for problem in checks::check(&config) {
+        cx.push(problem);
+    }
+    let (problems, known) = cx.into_parts();
+    (config, problems, known)
+}
+
+fn each<T>(
+    entries: &[(&str, Field<'_>)],
+    read: impl Fn(&str, &Field<'_>) -> Option<T>,
+) -> IndexMap<String, T> {
+    let read = |(name, field): &(&str, Field<'_>)| Some(((*name).to_owned(), read(name, field)?));
+    entries.iter().filter_map(read).collect()
+}

@@ -1,0 +1,294 @@
+//! The config's JSON Schema, for editors: draft 7, and plain enough for those that know less.
+//!
+//! Each kind of table is a definition; a test holds their keys against those that the loader asks
+//! for.
+
+use serde_json::{Map, Value, json};
+
+use super::schema_projection;
+
+/// The JSON Schema of the whole config.
+pub fn json_schema() -> Value {
+    let mut definitions = Map::new();
+    let groups = [
+        worker_and_registries(),
+        sources(),
+        topics(),
+        sinks(),
+        connectors(),
+        schema_projection::definitions(),
+    ];
+    for (name, schema) in groups.into_iter().flatten() {
+        definitions.insert(name.to_owned(), schema);
+    }
+    let mut root = object(
+        "Foldline's config",
+        &[],
+        &[
+            ("worker", of("worker")),
+            ("registries", named("Where schemas come from.", &of("registry"))),
+            ("sources", named("Where events come from.", &of("source"))),
+            ("projections", named("Pure folds, event by event.", &of("projection"))),
+            ("sinks", named("Target stores.", &of("sink"))),
+            ("connectors", named("Projections running into sinks.", &of("connector"))),
+        ],
+    );
+    root["$schema"] = "http://json-schema.org/draft-07/schema#".into();
+    root["definitions"] = definitions.into();
+    root
+}
+
+pub(super) type Definitions = Vec<(&'static str, Value)>;
+
+/// A table with these keys and no others.
+pub(super) fn object(description: &str, required: &[&str], keys: &[(&str, Value)]) -> Value {
+    let properties: Map<String, Value> =
+        keys.iter().map(|(key, schema)| ((*key).to_owned(), schema.clone())).collect();
+    json!({
+        "type": "object",
+        "description": description,
+        "required": required,
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+/// A table whose keys are names.
+pub(super) fn named(description: &str, entry: &Value) -> Value {
+    json!({ "type": "object", "description": description, "additionalProperties": entry })
+}
+
+/// Another definition.
+pub(super) fn of(definition: &str) -> Value {
+    json!({ "$ref": format!("#/definitions/{definition}") })
+}
+
+pub(super) fn text(description: &str) -> Value {
+    json!({ "type": "string", "minLength": 1, "description": description })
+}
+
+pub(super) fn texts(description: &str) -> Value {
+    json!({ "type": "array", "items": { "type": "string" }, "description": description })
+}
+
+/// An integer, or a text with a variable in it.
+pub(super) fn integer(description: &str, min: i64) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [
+            { "type": "integer", "minimum": min },
+            { "type": "string", "pattern": "\\$\\{" },
+        ],
+    })
+}
+
+/// `true` or `false`, or a text with a variable in it.
+pub(super) fn flag(description: &str) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [{ "type": "boolean" }, { "type": "string", "pattern": "\\$\\{" }],
+    })
+}
+
+pub(super) fn choice(description: &str, names: &[&str]) -> Value {
+    json!({ "type": "string", "enum": names, "description": description })
+}
+
+pub(super) fn duration(description: &str) -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^[0-9]+(ms|s|m|h|d)$|\\$\\{",
+        "description": format!("{description} A duration such as 250ms, 10s, 5m, 1h or 30d."),
+    })
+}
+
+fn size(description: &str) -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$|\\$\\{",
+        "description": format!("{description} A size such as 64KiB, 8MiB or 1GiB."),
+    })
+}
+
+fn secret(description: &str) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [{ "type": "string", "minLength": 1 }, of("secret")],
+    })
+}
+
+fn any_text(description: &str) -> Value {
+    let types = ["string", "integer", "number", "boolean"];
+    named(description, &json!({ "type": types }))
+}
+
+fn worker_and_registries() -> Definitions {
+    let kind = |name: &str| choice("What kind of registry.", &[name]);
+    let secret_forms = [
+        ("env", text("An environment variable that holds it.")),
+        ("file", text("A file that holds it; a relative path starts at this file's directory.")),
+    ];
+    let worker = [
+        ("name", text("Name of the fleet: workers with one name share the work.")),
+        ("listen", text("Address of REST, metrics and status page; beyond loopback with a token.")),
+        ("memory", size("What queues, caches and rebuilds share.")),
+        ("token", secret("Bearer token of the listener.")),
+    ];
+    let confluent = [
+        ("type", kind("confluent")),
+        ("url", secret("Its address.")),
+        ("username", text("With `password`.")),
+        ("password", secret("With `username`.")),
+        ("ca", text("PEM file of the authority that signed its certificate.")),
+    ];
+    let topic = [
+        ("type", kind("topic")),
+        ("topic", text("Topic of schemas, by CRC-64-AVRO fingerprint.")),
+        ("source", text("The source that has the topic, where there are several.")),
+    ];
+    vec![
+        ("secret", object("A secret from elsewhere.", &[], &secret_forms)),
+        ("worker", object("What belongs to the process.", &[], &worker)),
+        ("registry", json!({ "oneOf": [of("registry.confluent"), of("registry.topic")] })),
+        ("registry.confluent", object("A schema registry.", &["type", "url"], &confluent)),
+        ("registry.topic", object("Schemas in a topic.", &["type", "topic"], &topic)),
+    ]
+}
+
+fn converters_and_topics() -> [(&'static str, Value); 3] {
+    [
+        ("key", of("converter_or_name")),
+        ("value", of("converter_or_name")),
+        ("topics", named("What topics have of their own; ^… is a regex.", &of("topic"))),
+    ]
+}
+
+fn servers_and_properties() -> [(&'static str, Value); 2] {
+    let value =
+        json!({ "anyOf": [{ "type": ["string", "integer", "number", "boolean"] }, of("secret")] });
+    [
+        ("bootstrap_servers", text("host:port, several joined by commas.")),
+        ("properties", named("Other librdkafka properties.", &value)),
+    ]
+}
+
+fn sources() -> Definitions {
+    let kind = |name: &str| choice("What kind of source.", &[name]);
+    let mut kafka = vec![("type", kind("kafka"))];
+    kafka.extend(servers_and_properties());
+    kafka.extend(converters_and_topics());
+    let protocols = ["classic", "consumer"];
+    kafka.push(("group_protocol", choice("Who computes the assignment.", &protocols)));
+    kafka.push(("group_instance_id", text("Static membership.")));
+    let mut file = vec![("type", kind("file")), ("path", text("Directory of the log."))];
+    file.extend(converters_and_topics());
+    vec![
+        ("source", json!({ "oneOf": [of("source.kafka"), of("source.file")] })),
+        ("source.kafka", object("A Kafka cluster.", &["type", "bootstrap_servers"], &kafka)),
+        ("source.file", object("NDJSON files.", &["type", "path"], &file)),
+    ]
+}
+
+fn topics() -> Definitions {
+    let names = ["json", "connect-json", "avro", "protobuf", "text", "bytes"];
+    let converter = [
+        ("type", choice("From bytes to a value.", &names)),
+        ("registry", text("Where its schemas come from.")),
+    ];
+    let ingest = [("schema", text("JSON Schema file that posted values must fit."))];
+    let ingest_or_flag = json!({ "description": "Opens POST /topics/NAME.", "anyOf": [{ "type": "boolean" }, of("ingest")] });
+    let topic = [
+        ("key", of("converter_or_name")),
+        ("value", of("converter_or_name")),
+        ("partitions", integer("Created with so many when missing, else checked.", 1)),
+        ("replication_factor", integer("Created with so many when missing, else checked.", 1)),
+        ("config", any_text("Kafka's topic settings.")),
+        ("ingest", ingest_or_flag),
+    ];
+    let converter_or_name = json!({
+        "description": "From bytes to a value: by default text for keys and json for values.",
+        "anyOf": [{ "type": "string", "enum": names }, of("converter")],
+    });
+    vec![
+        ("converter", object("A converter with a registry.", &["type"], &converter)),
+        ("converter_or_name", converter_or_name),
+        ("topic", object("What a topic has of its own.", &[], &topic)),
+        ("ingest", object("Ingest that checks what comes.", &[], &ingest)),
+    ]
+}
+
+fn sinks() -> Definitions {
+    let kind = |name: &str| choice("Which store.", &[name]);
+    let ca = || ("ca", text("PEM file of the authority that signed its certificate."));
+    let postgres = [
+        ("type", kind("postgres")),
+        ("url", secret("postgres://user:password@host/database, or host=… user=….")),
+        ca(),
+        ("schema_name", text("Schema of Foldline's own bookkeeping; by default foldline.")),
+    ];
+    let elasticsearch = [
+        ("type", kind("elasticsearch")),
+        ("urls", texts("Its nodes.")),
+        ("api_key", secret("Base64 of id:api_key.")),
+        ("username", text("With `password`, instead of `api_key`.")),
+        ("password", secret("With `username`.")),
+        ca(),
+    ];
+    let sqlite = [("type", kind("sqlite")), ("path", text("The database file."))];
+    let mut kafka = vec![("type", kind("kafka"))];
+    kafka.extend(servers_and_properties());
+    kafka.extend(converters_and_topics());
+    let kinds = ["sink.postgres", "sink.elasticsearch", "sink.sqlite", "sink.kafka"].map(of);
+    vec![
+        ("sink", json!({ "oneOf": kinds })),
+        ("sink.postgres", object("PostgreSQL.", &["type", "url"], &postgres)),
+        ("sink.elasticsearch", object("Elasticsearch.", &["type", "urls"], &elasticsearch)),
+        ("sink.sqlite", object("SQLite.", &["type", "path"], &sqlite)),
+        ("sink.kafka", object("State topics.", &["type", "bootstrap_servers"], &kafka)),
+    ]
+}
+
+fn connectors() -> Definitions {
+    let batch = [
+        ("rows", integer("So many changed rows; by default 50000.", 1)),
+        ("bytes", size("So many bytes of records; by default 8MiB.")),
+        ("age", duration("So long after its first record; by default 10ms.")),
+    ];
+    let actions = ["dead_letter", "park", "stop", "skip"];
+    let errors = [
+        ("on_bad_record", choice("Where a bad record goes; by default dead_letter.", &actions)),
+        ("dead_letter_topic", text("Topic for dead letters; by default dlq-GROUP.")),
+        ("limit", integer("More bad records than this in an hour pause the connector.", 0)),
+    ];
+    let start = [("state_of", text("The connector that writes the state topic."))];
+    let start_forms = json!({
+        "description": "Where the first start begins: earliest, latest, a time, or a state topic.",
+        "anyOf": [{ "type": "string" }, of("start")],
+    });
+    let changes = ["refuse", "rebuild", "continue"];
+    let own = json!({ "type": "object", "description": "Elasticsearch's own words." });
+    let connector = [
+        ("source", text("May be left out where there is only one.")),
+        ("projection", text("What is folded.")),
+        ("sink", text("Where it goes.")),
+        ("table", text("PostgreSQL's or SQLite's target; by default the projection's name.")),
+        ("index", text("Elasticsearch's target; by default the projection's name.")),
+        ("topic", text("Kafka's target; by default the projection's name.")),
+        ("group", text("Consumer group; by default WORKER-CONNECTOR.")),
+        ("tasks_max", integer("How many tasks share the partitions.", 1)),
+        ("start", start_forms),
+        ("batch", of("batch")),
+        ("errors", of("errors")),
+        ("on_change", choice("When the projection is not the one that built it.", &changes)),
+        ("auto_create", flag("Whether Foldline creates the target.")),
+        ("mapping", own.clone()),
+        ("settings", own),
+    ];
+    let required = ["projection", "sink"];
+    vec![
+        ("batch", object("When a batch is flushed: whichever comes first.", &[], &batch)),
+        ("errors", object("Records that cannot be folded.", &[], &errors)),
+        ("start", object("The first start from a state topic.", &["state_of"], &start)),
+        ("connector", object("A projection running into a sink.", &required, &connector)),
+    ]
+}

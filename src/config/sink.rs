@@ -1,0 +1,222 @@
+//! `[sinks.NAME]`: target stores.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+
+use super::kafka;
+use super::reader::{Field, Reader};
+use super::secret::{Secret, mask_url};
+use super::source::{ConverterKind, TopicConfig, read_converter, read_topics};
+use super::tree::Item;
+
+/// The schema of Foldline's own bookkeeping in PostgreSQL.
+const SCHEMA_NAME: &str = "foldline";
+
+/// One sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SinkConfig {
+    /// Its name in the config.
+    pub name: String,
+    /// Which store, and how to reach it.
+    pub kind: SinkKind,
+}
+
+/// Which store, and how to reach it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SinkKind {
+    /// PostgreSQL.
+    Postgres {
+        /// `postgres://…` or `key=value` pairs.
+        url: Secret,
+        /// PEM file of the authority that signed the server's certificate.
+        ca: Option<PathBuf>,
+        /// Schema of Foldline's own bookkeeping.
+        schema_name: String,
+    },
+    /// Elasticsearch.
+    Elasticsearch {
+        /// Its nodes.
+        urls: Vec<String>,
+        /// Base64 of `id:api_key`.
+        api_key: Option<Secret>,
+        /// With `password`, instead of `api_key`.
+        username: Option<String>,
+        /// With `username`.
+        password: Option<Secret>,
+        /// PEM file of the authority that signed the servers' certificates.
+        ca: Option<PathBuf>,
+    },
+    /// SQLite.
+    Sqlite {
+        /// The database file, or `:memory:`.
+        path: PathBuf,
+    },
+    /// State topics of a Kafka cluster.
+    Kafka {
+        /// `host:port`, several joined by commas.
+        bootstrap_servers: String,
+        /// Other librdkafka properties; a value may be a secret.
+        properties: IndexMap<String, Secret>,
+        /// What encodes keys, where a topic says nothing else.
+        key: ConverterKind,
+        /// What encodes values, where a topic says nothing else.
+        value: ConverterKind,
+        /// What topics have of their own.
+        topics: IndexMap<String, TopicConfig>,
+    },
+}
+
+impl SinkKind {
+    /// Its name in the config.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Postgres { .. } => "postgres",
+            Self::Elasticsearch { .. } => "elasticsearch",
+            Self::Sqlite { .. } => "sqlite",
+            Self::Kafka { .. } => "kafka",
+        }
+    }
+
+    /// What a connector calls its target here: `table`, `index` or `topic`.
+    pub fn target_key(&self) -> &'static str {
+        match self {
+            Self::Postgres { .. } | Self::Sqlite { .. } => "table",
+            Self::Elasticsearch { .. } => "index",
+            Self::Kafka { .. } => "topic",
+        }
+    }
+}
+
+type ReadKind = fn(&mut Reader<'_>, &[&str]) -> Option<SinkKind>;
+
+pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<SinkConfig> {
+    let Item::Table(table) = &field.node.item else {
+        field.table("sink.postgres");
+        return None;
+    };
+    let Some(node) = table.get("type") else {
+        let help = "type = \"postgres\", \"elasticsearch\", \"sqlite\" or \"kafka\"";
+        field.problem_with_help("`type` is missing", help);
+        return None;
+    };
+    let kinds = ["postgres", "elasticsearch", "sqlite", "kafka"].map(|kind| (kind, kind));
+    let kind = Field { cx: field.cx, path: format!("{}.type", field.path), node }.choice(&kinds)?;
+    let (label, read): (_, ReadKind) = match kind {
+        "postgres" => ("sink.postgres", read_postgres),
+        "elasticsearch" => ("sink.elasticsearch", read_elasticsearch),
+        "sqlite" => ("sink.sqlite", read_sqlite),
+        _ => ("sink.kafka", read_kafka),
+    };
+    let mut reader = field.table(label)?;
+    reader.get("type");
+    let kind = read(&mut reader, registries);
+    reader.finish();
+    Some(SinkConfig { name: name.to_owned(), kind: kind? })
+}
+
+fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
+    let url = reader.required("url", "{ env = \"DATABASE_URL\" }").and_then(|field| {
+        let url = field.secret()?;
+        check_postgres(&field, &url);
+        Some(url)
+    });
+    let ca = reader.get("ca").and_then(|field| field.file_path());
+    let schema_name = reader.get("schema_name").and_then(|field| {
+        let name = field.text()?;
+        if name.len() > 63 || name.contains(['.', '\0']) {
+            field.problem(format!("{name:?} is no schema's name: at most 63 bytes, without `.`"));
+        }
+        Some(name)
+    });
+    let schema_name = schema_name.unwrap_or_else(|| SCHEMA_NAME.to_owned());
+    Some(SinkKind::Postgres { url: url?, ca, schema_name })
+}
+
+fn check_postgres(field: &Field<'_>, url: &Secret) {
+    let text = url.expose();
+    let placeholder = text.starts_with("${");
+    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let is_pairs = !text.contains("://") && text.contains('=');
+    if !placeholder && !is_url && !is_pairs {
+        // A text without a scheme may be the password itself.
+        let shown = match text.split_once("://") {
+            Some(_) => format!("found `{}`, ", mask_url(text)),
+            None => String::new(),
+        };
+        field.problem(format!(
+            "{shown}expected `postgres://user:password@host/database` or `host=… user=…`"
+        ));
+    }
+}
+
+fn read_elasticsearch(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
+    let urls_field = reader.required("urls", "[\"http://localhost:9200\"]");
+    let urls = urls_field.as_ref().and_then(|field| field.texts());
+    if let (Some(field), Some(urls)) = (&urls_field, &urls) {
+        check_urls(field, urls);
+    }
+    let api_key_field = reader.get("api_key");
+    let api_key = api_key_field.as_ref().and_then(|field| field.secret());
+    let username_field = reader.get("username");
+    let password_field = reader.get("password");
+    match (&api_key_field, &username_field, &password_field) {
+        (Some(field), Some(_), _) | (Some(field), _, Some(_)) => {
+            field.problem("is given beside `username` or `password`: one way to log in is allowed");
+        }
+        (None, Some(field), None) => field.problem("needs a `password`"),
+        (None, None, Some(field)) => field.problem("needs a `username`"),
+        _ => {}
+    }
+    let username = username_field.and_then(|field| field.text());
+    let password = password_field.and_then(|field| field.secret());
+    let ca = reader.get("ca").and_then(|field| field.file_path());
+    Some(SinkKind::Elasticsearch { urls: urls?, api_key, username, password, ca })
+}
+
+fn check_urls(field: &Field<'_>, urls: &[String]) {
+    if urls.is_empty() {
+        field.problem("the list is empty");
+    }
+    for text in urls {
+        let parsed = url::Url::parse(text).ok();
+        let plain = parsed.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if text.starts_with("${") {
+            continue;
+        }
+        match plain {
+            Some(url) if url.username().is_empty() && url.password().is_none() => {}
+            Some(_) => field.problem_with_help(
+                format!("`{}` holds a login", mask_url(text)),
+                "give `username` and `password`, so that no log shows them",
+            ),
+            None => field.problem(format!(
+                "found `{}`, expected a URL such as `http://localhost:9200`",
+                mask_url(text)
+            )),
+        }
+    }
+}
+
+fn read_sqlite(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
+    let path = reader.required("path", "\"foldline.db\"").and_then(|field| {
+        let in_memory = field.node.as_str() == Some(":memory:");
+        if in_memory { Some(PathBuf::from(":memory:")) } else { field.file_path() }
+    });
+    Some(SinkKind::Sqlite { path: path? })
+}
+
+fn read_kafka(reader: &mut Reader<'_>, registries: &[&str]) -> Option<SinkKind> {
+    let servers = kafka::read_servers(reader);
+    let properties = kafka::read_properties(reader.entries("properties"), kafka::Side::Sink);
+    let key = read_converter(reader.get("key"), registries).unwrap_or(ConverterKind::Text);
+    let value = read_converter(reader.get("value"), registries).unwrap_or(ConverterKind::Json);
+    let topics = reader.entries("topics");
+    for (name, field) in &topics {
+        if name.starts_with('^') {
+            field.problem("a regex names no topic to write to");
+        }
+    }
+    let topics = read_topics(topics, registries);
+    Some(SinkKind::Kafka { bootstrap_servers: servers?, properties, key, value, topics })
+}

@@ -1,0 +1,92 @@
+//! What the config can say and this version cannot do yet.
+
+use super::connector::Start;
+use super::diagnostic::{Diagnostic, join};
+use super::load::Config;
+use super::projection::ProjectionConfig;
+use super::sink::SinkKind;
+use super::source::{ConverterKind, TopicConfig};
+
+/// What the config asks for and this version cannot do yet: errors where a fold would be wrong
+/// without it, warnings where it is merely left out.
+pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
+    let mut list = List { config, found: Vec::new() };
+    for name in config.registries.keys() {
+        list.error(&join("registries", name), "schema registries are");
+    }
+    for source in config.sources.values() {
+        let path = join("sources", &source.name);
+        list.converter(&format!("{path}.key"), Some(&source.key));
+        list.converter(&format!("{path}.value"), Some(&source.value));
+        for topic in source.topics.values() {
+            list.topic(&join(&format!("{path}.topics"), &topic.name), topic);
+        }
+    }
+    for projection in config.projections.values() {
+        list.projection(projection);
+    }
+    for sink in config.sinks.values() {
+        if let SinkKind::Kafka { .. } = sink.kind {
+            list.error(&format!("{}.type", join("sinks", &sink.name)), "sinks of type `kafka` are");
+        }
+    }
+    for connector in config.connectors.values() {
+        if let Start::StateOf(_) = connector.start {
+            let path = format!("{}.start", join("connectors", &connector.name));
+            list.error(&path, "`start = { state_of }` is");
+        }
+    }
+    list.found
+}
+
+struct List<'a> {
+    config: &'a Config,
+    found: Vec<Diagnostic>,
+}
+
+impl List<'_> {
+    fn error(&mut self, path: &str, what: &str) {
+        let message = format!("{what} not available yet");
+        self.found.push(self.config.places.problem(path, message));
+    }
+
+    fn warn(&mut self, path: &str, message: &str) {
+        self.found.push(self.config.places.problem(path, message).warning());
+    }
+
+    fn converter(&mut self, path: &str, converter: Option<&ConverterKind>) {
+        let Some(converter) = converter else { return };
+        if converter.registry().is_some() {
+            self.error(path, &format!("the converter `{}` is", converter.name()));
+        }
+    }
+
+    fn topic(&mut self, path: &str, topic: &TopicConfig) {
+        self.converter(&format!("{path}.key"), topic.key.as_ref());
+        self.converter(&format!("{path}.value"), topic.value.as_ref());
+        let created = topic.partitions.is_some()
+            || topic.replication_factor.is_some()
+            || !topic.config.is_empty();
+        if created {
+            self.warn(path, "topics are not created or checked yet: it must be there");
+        }
+        if topic.ingest.is_some() {
+            self.warn(&format!("{path}.ingest"), "ingest is not available yet, and left out");
+        }
+    }
+
+    fn projection(&mut self, projection: &ProjectionConfig) {
+        let path = join("projections", &projection.name);
+        if projection.envelope.is_some() {
+            self.error(&format!("{path}.envelope"), "envelopes are");
+        }
+        if projection.expire.is_some() {
+            self.error(&format!("{path}.expire"), "`expire` is");
+        }
+        for field in projection.fields.values() {
+            if field.value.lookup.is_some() {
+                self.error(&format!("{}.lookup", field.path), "`lookup` is");
+            }
+        }
+    }
+}
