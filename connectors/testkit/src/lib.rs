@@ -1,1 +1,23 @@
 //! Test doubles and the contract that every sink must pass.
+//!
+//! [`log`] is a log in memory whose groups are assigned on command, [`store`] a sink in memory that
+//! behaves like PostgreSQL or like Elasticsearch, [`fault`] wraps any sink and makes it fail by a
+//! seed, and [`contract`] holds the cases that every sink must pass. Nothing here reads a clock or
+//! draws chance that a seed does not decide.
+
+pub mod contract;
+pub mod fault;
+pub mod log;
+pub mod rng;
+pub mod store;
+
+mod cases;
+mod source;
+mod writer;
+
+pub use contract::{Store, sink_contract};
+pub use fault::{Faults, FaultyTarget, Script};
+pub use log::{MemoryDeadLetters, MemoryGroup, MemoryLog};
+pub use rng::Rng;
+pub use source::{MemoryCommitter, MemorySource};
+pub use store::{MemoryStore, MemoryTarget};

@@ -1,0 +1,5 @@
+//! The cases of the sink contract.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite of assertions")]
+
+pub(crate) mod flush;
+pub(crate) mod lifecycle;

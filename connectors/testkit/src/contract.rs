@@ -1,0 +1,272 @@
+//! The contract of a sink, as cases that each must pass.
+//!
+//! ```ignore
+//! struct Memory(MemoryStore);
+//!
+//! #[async_trait]
+//! impl Store for Memory {
+//!     async fn target(&self, spec: TargetSpec) -> Arc<dyn Target> { self.0.target(spec) }
+//!     async fn drop_target(&self, target: &str) { self.0.drop_table(target) }
+//!     fn name(&self, case: &str) -> String { case.to_owned() }
+//! }
+//!
+//! sink_contract(&Memory(MemoryStore::transactional())).await;
+//! ```
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite of assertions")]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use foldline_api::column::{Children, ColumnType};
+use foldline_api::json;
+use foldline_api::model::{Column, Key, Model, Row};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{
+    Advance, Beginning, Check, Flush, Lease, Mark, Marks, OnChange, RowWrite, Target, TargetSpec,
+    Version, Versions, Writer, Written,
+};
+use foldline_api::value::Value;
+use serde_json::json;
+
+use crate::cases;
+
+/// A store under test.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// A target for `spec`, on its own connection. Called more than once for the same name.
+    async fn target(&self, spec: TargetSpec) -> Arc<dyn Target>;
+
+    /// Drops the physical table or index as an operator would by hand, the books untouched.
+    async fn drop_target(&self, target: &str);
+
+    /// A target's name that no other run uses, for a case.
+    fn name(&self, case: &str) -> String;
+}
+
+/// Runs every case against `store`. Panics with the case's name in the log's last line.
+pub async fn sink_contract(store: &dyn Store) {
+    cases::lifecycle::first_open_is_empty_and_idempotent(store).await;
+    cases::lifecycle::begin_records_once(store).await;
+    cases::lifecycle::epochs_rise_with_each_acquire(store).await;
+    cases::lifecycle::positions_survive_a_new_connection(store).await;
+    cases::lifecycle::the_desired_state_is_kept(store).await;
+    cases::lifecycle::rebuild_empties_and_fences(store).await;
+    cases::lifecycle::rebuild_takes_new_beginnings(store).await;
+    cases::lifecycle::a_dropped_target_voids_its_positions(store).await;
+    cases::lifecycle::another_owner_is_refused(store).await;
+    cases::lifecycle::another_model_is_refused_or_carried_over(store).await;
+    cases::flush::rows_round_trip(store).await;
+    cases::flush::every_type_round_trips(store).await;
+    cases::flush::a_stale_version_conflicts(store).await;
+    cases::flush::two_inserts_of_one_key_conflict(store).await;
+    cases::flush::a_deleted_row_is_gone_and_can_come_back(store).await;
+    cases::flush::a_delete_of_a_changed_row_conflicts(store).await;
+    cases::flush::checks_hold_the_position_back(store).await;
+    cases::flush::a_stale_epoch_is_fenced(store).await;
+    cases::flush::a_stale_position_is_fenced(store).await;
+    cases::flush::an_empty_flush_moves_positions(store).await;
+    cases::flush::a_flush_of_two_partitions_moves_both_or_none(store).await;
+    cases::flush::verdicts_come_back_with_the_lease(store).await;
+    cases::flush::many_rows_in_one_flush(store).await;
+}
+
+/// The model of most cases: a bigint key and columns whose texts and numbers need care.
+#[must_use]
+pub fn model() -> Model {
+    let names = [
+        ("id", "bigint"),
+        ("name", "text"),
+        ("amount", "numeric(12,2)"),
+        ("changes", "bigint"),
+        ("updated_at", "timestamptz"),
+        ("tags", "text[]"),
+        ("doc", "jsonb"),
+    ];
+    let mut model = model_of(&names, 1);
+    if let Some(changes) = model.columns.get_mut(3) {
+        changes.default = Value::Int(0);
+    }
+    model
+}
+
+/// A model from names and types, the first `keys` of them the key.
+#[must_use]
+pub fn model_of(columns: &[(&str, &str)], keys: usize) -> Model {
+    let column = |(name, ty): &(&str, &str)| Column {
+        name: Arc::from(*name),
+        ty: if *ty == "children" { lines() } else { ColumnType::parse(ty).unwrap() },
+        index: false,
+        default: Value::Null,
+    };
+    let columns = columns.iter().map(column).collect();
+    Model { columns, key: (0..keys).collect(), indexes: Vec::new() }
+}
+
+fn lines() -> ColumnType {
+    let field = |name: &str, ty| (Arc::from(name), ty);
+    ColumnType::Children(Arc::new(Children {
+        by: "line".to_owned(),
+        fields: vec![
+            field("line", ColumnType::Integer),
+            field("sku", ColumnType::Text),
+            field("price", ColumnType::Numeric(Some((12, 2)))),
+            field("since", ColumnType::TimestampTz),
+        ],
+    }))
+}
+
+/// A spec for `target` and `model`; its projection is the model's columns, its fingerprint their hash.
+#[must_use]
+pub fn spec_of(target: &str, model: Model) -> TargetSpec {
+    let key: Vec<_> = model.key_columns().map(|column| json!({ "name": &*column.name })).collect();
+    let column = |column: &Column| json!({ "name": &*column.name, "type": column.ty.to_string() });
+    let columns: Vec<_> = model.columns.iter().map(column).collect();
+    let projection = json!({ "columns": columns, "key": key, "topics": ["events"] });
+    TargetSpec {
+        worker: "contract".to_owned(),
+        connector: target.to_owned(),
+        group: format!("contract-{target}"),
+        log: "log-1".to_owned(),
+        target: target.to_owned(),
+        model: Arc::new(model),
+        fingerprint: projection.to_string(),
+        projection,
+        on_change: OnChange::Refuse,
+        auto_create: true,
+        mapping: None,
+        settings: None,
+    }
+}
+
+/// A row of `model` from JSON values in column order.
+#[must_use]
+pub fn row(model: &Model, values: &[&str]) -> Row {
+    let coerce = |(column, text): (&Column, &&str)| {
+        let value = json::parse(text.as_bytes()).unwrap();
+        column.ty.coerce(value).unwrap()
+    };
+    Row::new(model.columns.iter().zip(values).map(coerce).collect())
+}
+
+/// The partition of most cases.
+#[must_use]
+pub fn partition(number: i32) -> TopicPartition {
+    TopicPartition::new("events", number)
+}
+
+/// A claim that begins at `position`.
+#[must_use]
+pub fn claim(number: i32, position: i64) -> Beginning {
+    Beginning {
+        partition: partition(number),
+        topic_id: Some("topic-1".to_owned()),
+        position: Position(position),
+    }
+}
+
+/// An opened target with one writer that holds partition 0.
+pub(crate) struct Bench {
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) writer: Arc<dyn Writer>,
+    pub(crate) lease: Lease,
+    pub(crate) model: Arc<Model>,
+    pub(crate) spec: TargetSpec,
+}
+
+impl Bench {
+    /// Opens a fresh target, begins partition 0 at 0 and takes it.
+    pub(crate) async fn new(store: &dyn Store, case: &str, model: Model) -> Self {
+        let spec = spec_of(&store.name(case), model);
+        let target = store.target(spec.clone()).await;
+        let opened = target.open().await.expect(case);
+        target.begin(opened.generation, &[claim(0, 0)]).await.expect(case);
+        let writer = target.writer(opened.generation).await.expect(case);
+        let acquired = writer.acquire(&[claim(0, 0)]).await.expect(case);
+        assert!(acquired.empty, "{case}: a fresh target is empty");
+        let lease = acquired.leases.into_iter().next().expect(case);
+        Bench { target, writer, lease, model: Arc::clone(&spec.model), spec }
+    }
+
+    /// A second connection's writer, which takes nothing.
+    pub(crate) async fn other_writer(&self, store: &dyn Store) -> Arc<dyn Writer> {
+        let target = store.target(self.spec.clone()).await;
+        let opened = target.open().await.unwrap();
+        target.writer(opened.generation).await.unwrap()
+    }
+
+    /// A row of this model with the values that matter to most cases.
+    pub(crate) fn row(&self, id: i64, name: &str, changes: i64) -> Row {
+        let (id, name, changes) = (id.to_string(), format!("{name:?}"), changes.to_string());
+        let values = [&*id, &*name, "1.50", &*changes, "\"2026-01-01T00:00:00.25Z\"", "[]", "null"];
+        row(&self.model, &values)
+    }
+
+    /// A flush of the lease's partition by one step.
+    pub(crate) fn flush(&self, writes: Vec<RowWrite>) -> Flush {
+        let from = self.lease.position;
+        Flush {
+            advances: vec![advance(&self.lease, from.0, from.0 + 1)],
+            writes,
+            ..Flush::default()
+        }
+    }
+
+    /// A write as the worker makes it: marks where the sink keeps them.
+    pub(crate) fn write(&self, key: i64, row: Option<Row>, version: Version) -> RowWrite {
+        let mut marks = Marks::new();
+        if self.writer.keeps_marks() {
+            let position = Position(self.lease.position.0 + 1);
+            marks.push(Mark { partition: self.lease.partition.clone(), position });
+        }
+        RowWrite { key: key_of(key), row, version, marks }
+    }
+
+    /// Writes and moves the lease on; the versions of the rows as the worker would keep them.
+    pub(crate) async fn durable(&mut self, writes: Vec<RowWrite>) -> Vec<Version> {
+        let flush = self.flush(writes);
+        let versions = durable(&*self.writer, &flush).await;
+        self.lease.position.0 += 1;
+        versions
+    }
+}
+
+/// A key of one bigint.
+pub(crate) fn key_of(id: i64) -> Key {
+    Key::new(vec![Value::Int(id)])
+}
+
+/// A step of a lease.
+pub(crate) fn advance(lease: &Lease, from: i64, to: i64) -> Advance {
+    Advance {
+        partition: lease.partition.clone(),
+        epoch: lease.epoch,
+        from: Position(from),
+        to: Position(to),
+    }
+}
+
+/// A check of a key that is not written.
+pub(crate) fn check(id: i64, version: Version) -> Check {
+    Check { key: key_of(id), version }
+}
+
+/// Writes what must be durable, and says each row's version.
+pub(crate) async fn durable(writer: &dyn Writer, flush: &Flush) -> Vec<Version> {
+    let written = writer.write(flush).await.unwrap();
+    let Written::Durable(versions) = written else { panic!("expected Durable, got {written:?}") };
+    match versions {
+        Versions::Each(each) => {
+            assert_eq!(each.len(), flush.writes.len());
+            each
+        }
+        Versions::All(version) => {
+            let of = |w: &RowWrite| if w.row.is_some() { version } else { Version::Absent };
+            flush.writes.iter().map(of).collect()
+        }
+        Versions::Unknown => {
+            let keys: Vec<Key> = flush.writes.iter().map(|write| write.key.clone()).collect();
+            let loaded = writer.load(&keys).await.unwrap();
+            loaded.into_iter().map(|loaded| loaded.version).collect()
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Wraps a sink and makes it fail, by a seed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foldline_api::model::Key;
+use foldline_api::record::TopicPartition;
+use foldline_api::sink::{
+    Acquired, Beginning, DesiredState, Flush, Loaded, Opened, StoredPosition, Target, Writer,
+    Written,
+};
+use foldline_api::{Error, Result};
+use tokio::sync::watch;
+
+use crate::rng::Rng;
+
+/// How often each fault happens, in a thousand calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Any call fails before it does anything.
+    pub reject: u32,
+    /// A write or an acquire is done, and its reply is lost.
+    pub fail_after: u32,
+    /// A store that keeps marks fails between two rows, so that the positions do not move.
+    pub partial: u32,
+    /// Any call first takes up to `slow_max`, in Tokio's time.
+    pub slow: u32,
+    /// The longest delay of a slow call.
+    pub slow_max: Duration,
+    /// Before a write, the outside writer is called with its flush.
+    pub conflict: u32,
+}
+
+impl Faults {
+    /// A bit of everything.
+    #[must_use]
+    pub fn some() -> Self {
+        let slow_max = Duration::from_millis(200);
+        Faults { reject: 60, fail_after: 60, partial: 60, slow: 100, slow_max, conflict: 60 }
+    }
+}
+
+/// What an outside writer does to the rows of a coming flush.
+pub type Outside = Arc<dyn Fn(&Flush) + Send + Sync>;
+
+/// The faults of any number of targets and writers, decided by one seed. Clones share it.
+#[derive(Clone)]
+pub struct Script {
+    state: Arc<Mutex<State>>,
+    held: Arc<watch::Sender<bool>>,
+    outside: Option<Outside>,
+}
+
+struct State {
+    rng: Rng,
+    faults: Faults,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl Script {
+    /// Faults in the order that `seed` decides.
+    #[must_use]
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let state = State { rng: Rng::new(seed), faults, counts: BTreeMap::new() };
+        let held = Arc::new(watch::Sender::new(false));
+        Script { state: Arc::new(Mutex::new(state)), held, outside: None }
+    }
+
+    /// With a writer from outside, which a `conflict` calls.
+    #[must_use]
+    pub fn with_outside(mut self, outside: Outside) -> Self {
+        self.outside = Some(outside);
+        self
+    }
+
+    /// Changes the rates; `Faults::default()` heals the sink.
+    pub fn set(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// From now on writes wait, until [`Script::release`].
+    pub fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Lets waiting writes go on.
+    pub fn release(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// How often each fault has happened, by its name; a test asserts that it saw what it is about.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().counts.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn draw(&self, name: &'static str, rate: impl Fn(&Faults) -> u32) -> bool {
+        let mut state = self.lock();
+        let rate = rate(&state.faults);
+        let happens = state.rng.chance(rate);
+        if happens {
+            *state.counts.entry(name).or_default() += 1;
+        }
+        happens
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.lock().rng.below(bound)
+    }
+
+    /// What may go wrong before a call.
+    async fn before(&self) -> Result<()> {
+        if self.draw("slow", |faults| faults.slow) {
+            let max = self.lock().faults.slow_max.as_millis();
+            let delay = self.below(u64::try_from(max).unwrap_or(u64::MAX));
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        if self.draw("reject", |faults| faults.reject) {
+            return Err(Error::retriable("refused by the fault script"));
+        }
+        Ok(())
+    }
+
+    /// What may go wrong after a call that was carried out.
+    fn after<T>(&self, done: T) -> Result<T> {
+        if self.draw("fail_after", |faults| faults.fail_after) {
+            return Err(Error::retriable("the reply was lost by the fault script"));
+        }
+        Ok(done)
+    }
+
+    async fn wait_while_held(&self) {
+        let mut held = self.held.subscribe();
+        // The sender lives as long as this script: an error cannot come.
+        let _ = held.wait_for(|held| !held).await;
+    }
+}
+
+/// A target that fails as its script says.
+pub struct FaultyTarget {
+    inner: Arc<dyn Target>,
+    script: Script,
+}
+
+impl fmt::Debug for FaultyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyTarget").field("script", &self.script).finish_non_exhaustive()
+    }
+}
+
+impl FaultyTarget {
+    /// Wraps `inner`; its writers are wrapped too.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Target>, script: Script) -> Self {
+        FaultyTarget { inner, script }
+    }
+}
+
+#[async_trait]
+impl Target for FaultyTarget {
+    async fn open(&self) -> Result<Opened> {
+        self.script.before().await?;
+        self.script.after(self.inner.open().await?)
+    }
+
+    async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
+        self.script.before().await?;
+        self.inner.begin(generation, beginnings).await?;
+        self.script.after(())
+    }
+
+    async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
+        self.script.before().await?;
+        self.script.after(self.inner.rebuild(generation, beginnings).await?)
+    }
+
+    async fn status(&self) -> Result<Opened> {
+        self.script.before().await?;
+        self.inner.status().await
+    }
+
+    async fn set_desired(&self, desired: DesiredState) -> Result<()> {
+        self.script.before().await?;
+        self.inner.set_desired(desired).await?;
+        self.script.after(())
+    }
+
+    async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
+        self.script.before().await?;
+        let inner = self.inner.writer(generation).await?;
+        Ok(Arc::new(FaultyWriter { inner, script: self.script.clone() }))
+    }
+}
+
+/// A writer that fails as its script says.
+struct FaultyWriter {
+    inner: Arc<dyn Writer>,
+    script: Script,
+}
+
+#[async_trait]
+impl Writer for FaultyWriter {
+    async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
+        self.script.before().await?;
+        self.script.after(self.inner.acquire(claims).await?)
+    }
+
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        self.script.before().await?;
+        self.inner.load(keys).await
+    }
+
+    async fn write(&self, flush: &Flush) -> Result<Written> {
+        self.script.wait_while_held().await;
+        self.script.before().await?;
+        if let Some(outside) = &self.script.outside
+            && self.script.draw("conflict", |faults| faults.conflict)
+        {
+            outside(flush);
+        }
+        if self.inner.keeps_marks() && self.script.draw("partial", |faults| faults.partial) {
+            let count = self.script.below(flush.writes.len() as u64 + 1);
+            let writes = flush.writes.iter().take(usize::try_from(count).unwrap_or(0)).cloned();
+            let part = Flush { writes: writes.collect(), ..Flush::default() };
+            self.inner.write(&part).await?;
+            return Err(Error::retriable("cut off between two rows by the fault script"));
+        }
+        self.script.after(self.inner.write(flush).await?)
+    }
+
+    async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
+        self.script.before().await?;
+        self.inner.positions(partitions).await
+    }
+
+    fn keeps_marks(&self) -> bool {
+        self.inner.keeps_marks()
+    }
+}

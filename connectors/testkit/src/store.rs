@@ -1,0 +1,365 @@
+//! A sink in memory: PostgreSQL-like (rows and positions together), or Elasticsearch-like (rows one
+//! by one with marks, positions last). Any number of targets and writers share one store.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::model::{Key, Row};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{
+    Beginning, DesiredState, Marks, Opened, StoredPosition, StoredVerdict, Target, TargetSpec,
+    Version, Writer,
+};
+use foldline_api::{Error, Result};
+
+use crate::writer::MemoryWriter;
+
+/// A user's constraint: the reason why the store refuses a row, or none.
+pub type Constraint = Arc<dyn Fn(&Row) -> Option<String> + Send + Sync>;
+
+/// What a table keeps of a key. In marks mode a deleted row stays as a tombstone.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) row: Option<Row>,
+    pub(crate) version: u64,
+    pub(crate) marks: Marks,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) physical: u64,
+    pub(crate) rows: BTreeMap<Key, Kept>,
+}
+
+/// What the store knows of one target name. The books outlive the table.
+#[derive(Clone, Default)]
+pub(crate) struct Entry {
+    pub(crate) table: Option<Table>,
+    pub(crate) binding: Option<Binding>,
+    pub(crate) positions: BTreeMap<(u64, TopicPartition), StoredPosition>,
+    pub(crate) verdicts: BTreeMap<(TopicPartition, i64), (Option<String>, String)>,
+    pub(crate) desired: DesiredState,
+    pub(crate) constraint: Option<Constraint>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("binding", &self.binding).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) entries: BTreeMap<String, Entry>,
+    /// PostgreSQL's transaction ids, Elasticsearch's sequence numbers, and physical ids.
+    pub(crate) counter: u64,
+}
+
+impl State {
+    pub(crate) fn tick(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+}
+
+/// The store; clones share it.
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    keeps_marks: bool,
+}
+
+impl MemoryStore {
+    /// A store with transactions, as PostgreSQL.
+    #[must_use]
+    pub fn transactional() -> Self {
+        MemoryStore { state: Arc::default(), keeps_marks: false }
+    }
+
+    /// A store that writes row by row and keeps marks, as Elasticsearch.
+    #[must_use]
+    pub fn with_marks() -> Self {
+        MemoryStore { state: Arc::default(), keeps_marks: true }
+    }
+
+    /// A connector's target in this store.
+    #[must_use]
+    pub fn target(&self, spec: TargetSpec) -> Arc<MemoryTarget> {
+        Arc::new(MemoryTarget { store: self.clone(), spec: Arc::new(spec) })
+    }
+
+    /// The rows of a target as a reader sees them, tombstones left out.
+    #[must_use]
+    pub fn rows(&self, target: &str) -> BTreeMap<Key, Row> {
+        let state = self.lock();
+        let table = state.entries.get(target).and_then(|entry| entry.table.as_ref());
+        let rows = table.into_iter().flat_map(|table| table.rows.iter());
+        rows.filter_map(|(key, kept)| Some((key.clone(), kept.row.clone()?))).collect()
+    }
+
+    /// The positions of a target's live generation.
+    #[must_use]
+    pub fn positions(&self, target: &str) -> Vec<StoredPosition> {
+        self.lock().entries.get(target).map(Entry::live_positions).unwrap_or_default()
+    }
+
+    /// All verdicts of a target, whatever the topic's life.
+    #[must_use]
+    pub fn verdicts(&self, target: &str) -> Vec<StoredVerdict> {
+        let state = self.lock();
+        let entry = state.entries.get(target);
+        entry.map(|entry| entry.verdicts(|_, _, _| true)).unwrap_or_default()
+    }
+
+    /// Drops the table behind the books' back, as someone with a shell may.
+    pub fn drop_table(&self, target: &str) {
+        if let Some(entry) = self.lock().entries.get_mut(target) {
+            entry.table = None;
+        }
+    }
+
+    /// Writes a row as someone with a shell may; none deletes it. Its version rises.
+    pub fn edit(&self, target: &str, key: &Key, row: Option<Row>) {
+        let mut state = self.lock();
+        let version = state.tick();
+        let entry = state.entries.entry(target.to_owned()).or_default();
+        let table =
+            entry.table.get_or_insert_with(|| Table { physical: version, ..Table::default() });
+        let marks = table.rows.get(key).map(|kept| kept.marks.clone()).unwrap_or_default();
+        if row.is_none() && !self.keeps_marks {
+            table.rows.remove(key);
+        } else {
+            table.rows.insert(key.clone(), Kept { row, version, marks });
+        }
+    }
+
+    /// Writes a row's own values again, so that only its version rises. Nothing where there is none.
+    pub fn touch(&self, target: &str, key: &Key) {
+        let mut state = self.lock();
+        let version = state.tick();
+        let table = state.entries.get_mut(target).and_then(|entry| entry.table.as_mut());
+        if let Some(kept) = table.and_then(|table| table.rows.get_mut(key)) {
+            kept.version = version;
+        }
+    }
+
+    /// Sets a constraint on a target's rows, or takes it away.
+    pub fn constrain(&self, target: &str, constraint: Option<Constraint>) {
+        self.lock().entries.entry(target.to_owned()).or_default().constraint = constraint;
+    }
+
+    /// Takes the whole store back to an earlier moment: a failover to an older replica.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        self.lock().entries.clone_from(&snapshot.0);
+    }
+
+    /// The store as it is now, for [`MemoryStore::restore`].
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.lock().entries.clone())
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keeps_marks(&self) -> bool {
+        self.keeps_marks
+    }
+}
+
+/// A moment of a store.
+#[derive(Clone, Debug)]
+pub struct Snapshot(BTreeMap<String, Entry>);
+
+impl Entry {
+    pub(crate) fn generation(&self) -> u64 {
+        self.binding.as_ref().map_or(0, |binding| binding.generation)
+    }
+
+    pub(crate) fn live_positions(&self) -> Vec<StoredPosition> {
+        let live = self.generation();
+        let mine = self.positions.iter().filter(|((generation, _), _)| *generation == live);
+        mine.map(|(_, stored)| stored.clone()).collect()
+    }
+
+    pub(crate) fn verdicts(
+        &self,
+        keep: impl Fn(&TopicPartition, i64, Option<&String>) -> bool,
+    ) -> Vec<StoredVerdict> {
+        let kept = self.verdicts.iter().filter(|((p, o), (id, _))| keep(p, *o, id.as_ref()));
+        let stored =
+            |((partition, offset), (_, reason)): (&(TopicPartition, i64), &(_, String))| {
+                StoredVerdict {
+                    partition: partition.clone(),
+                    offset: *offset,
+                    reason: reason.clone(),
+                }
+            };
+        kept.map(stored).collect()
+    }
+
+    /// The next generation's number, with the positions of its fold's beginnings.
+    fn renew(&mut self, spec: &TargetSpec, physical: u64, beginnings: Option<&[Beginning]>) -> u64 {
+        let live = self.generation();
+        let same_log = self.binding.as_ref().is_some_and(|binding| binding.log == spec.log);
+        let beginnings = match beginnings {
+            Some(given) => given.to_vec(),
+            None if same_log => self.live_positions().into_iter().map(beginning_of).collect(),
+            None => Vec::new(),
+        };
+        self.bind(spec, physical, live + 1);
+        for beginning in &beginnings {
+            self.insert_position(live + 1, beginning);
+        }
+        live + 1
+    }
+
+    fn bind(&mut self, spec: &TargetSpec, physical: u64, generation: u64) {
+        let mut superseded = Vec::new();
+        if let Some(old) = self.binding.take() {
+            superseded = old.superseded;
+            superseded.push(old.fingerprint);
+            superseded.retain(|fingerprint| *fingerprint != spec.fingerprint);
+        }
+        self.binding = Some(Binding {
+            worker: spec.worker.clone(),
+            connector: spec.connector.clone(),
+            group: spec.group.clone(),
+            log: spec.log.clone(),
+            physical: physical.to_string(),
+            generation,
+            fingerprint: spec.fingerprint.clone(),
+            superseded,
+            projection: spec.projection.clone(),
+        });
+    }
+
+    pub(crate) fn insert_position(&mut self, generation: u64, beginning: &Beginning) {
+        let key = (generation, beginning.partition.clone());
+        self.positions.entry(key).or_insert_with(|| StoredPosition {
+            partition: beginning.partition.clone(),
+            topic_id: beginning.topic_id.clone(),
+            beginning: beginning.position,
+            position: beginning.position,
+            epoch: 0,
+        });
+    }
+
+    fn opened(&self, notices: Vec<String>) -> Opened {
+        Opened {
+            generation: self.generation(),
+            positions: self.live_positions(),
+            desired: self.desired,
+            notices,
+        }
+    }
+}
+
+fn beginning_of(stored: StoredPosition) -> Beginning {
+    Beginning {
+        partition: stored.partition,
+        topic_id: stored.topic_id,
+        position: Position(stored.beginning.0),
+    }
+}
+
+/// A version as the contract spells it.
+pub(crate) fn version_of(kept: Option<&Kept>) -> Version {
+    kept.map_or(Version::Absent, |kept| Version::At(kept.version, 0))
+}
+
+/// One connector's target in a [`MemoryStore`].
+#[derive(Debug)]
+pub struct MemoryTarget {
+    store: MemoryStore,
+    spec: Arc<TargetSpec>,
+}
+
+impl MemoryTarget {
+    fn unknown(&self) -> Error {
+        Error::config(format!("{:?} has not been opened", self.spec.target))
+    }
+}
+
+#[async_trait]
+impl Target for MemoryTarget {
+    async fn open(&self) -> Result<Opened> {
+        let mut state = self.store.lock();
+        let fresh = state.tick();
+        let entry = state.entries.entry(self.spec.target.clone()).or_default();
+        let found = entry.table.as_ref().map(|table| Found {
+            physical: table.physical.to_string(),
+            has_rows: table.rows.values().any(|kept| kept.row.is_some()),
+        });
+        let decision = decide(entry.binding.as_ref(), found.as_ref(), &self.spec)?;
+        let physical = entry.table.as_ref().map_or(fresh, |table| table.physical);
+        if entry.table.is_none() {
+            entry.table = Some(Table { physical, ..Table::default() });
+        }
+        let mut notices = Vec::new();
+        match decision {
+            Decision::Create | Decision::Adopt => entry.bind(&self.spec, physical, 1),
+            Decision::Resume => {}
+            Decision::Renew { .. } => {
+                entry.renew(&self.spec, physical, None);
+                notices.push("the table was dropped: it is built anew".to_owned());
+            }
+            Decision::Extend => {
+                let live = entry.generation();
+                entry.bind(&self.spec, physical, live);
+                // Tasks that fold by the old model must come back, and are refused then.
+                entry.positions.values_mut().for_each(|stored| stored.epoch += 1);
+            }
+            Decision::Rebuild => {
+                entry.table = Some(Table { physical, ..Table::default() });
+                entry.renew(&self.spec, physical, None);
+            }
+        }
+        Ok(entry.opened(notices))
+    }
+
+    async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
+        let mut state = self.store.lock();
+        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        if entry.generation() != generation {
+            return Err(Error::fenced("the generation is no longer live"));
+        }
+        for beginning in beginnings {
+            entry.insert_position(generation, beginning);
+        }
+        Ok(())
+    }
+
+    async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
+        let mut state = self.store.lock();
+        let fresh = state.tick();
+        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        if entry.generation() != generation {
+            return Ok(entry.generation());
+        }
+        let physical = entry.table.as_ref().map_or(fresh, |table| table.physical);
+        entry.table = Some(Table { physical, ..Table::default() });
+        Ok(entry.renew(&self.spec, physical, beginnings))
+    }
+
+    async fn status(&self) -> Result<Opened> {
+        let state = self.store.lock();
+        let entry = state.entries.get(&self.spec.target).filter(|entry| entry.binding.is_some());
+        Ok(entry.ok_or_else(|| self.unknown())?.opened(Vec::new()))
+    }
+
+    async fn set_desired(&self, desired: DesiredState) -> Result<()> {
+        let mut state = self.store.lock();
+        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        entry.desired = desired;
+        Ok(())
+    }
+
+    async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
+        Ok(Arc::new(MemoryWriter::new(self.store.clone(), Arc::clone(&self.spec), generation)))
+    }
+}

@@ -1,0 +1,211 @@
+//! The writer of the store in memory, in both of its ways to write.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use foldline_api::model::Key;
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{
+    Acquired, Beginning, Flush, Lease, Loaded, RowWrite, StoredPosition, TargetSpec, Version,
+    Versions, Writer, Written,
+};
+use foldline_api::{Error, Result};
+
+use crate::store::{Entry, Kept, MemoryStore, State, Table, version_of};
+
+/// A task's hold on a target of a [`MemoryStore`].
+#[derive(Debug)]
+pub(crate) struct MemoryWriter {
+    store: MemoryStore,
+    spec: Arc<TargetSpec>,
+    generation: u64,
+}
+
+impl MemoryWriter {
+    pub(crate) fn new(store: MemoryStore, spec: Arc<TargetSpec>, generation: u64) -> Self {
+        MemoryWriter { store, spec, generation }
+    }
+
+    /// The entry, whose table is there and belongs to this writer's generation.
+    fn entry<'s>(&self, state: &'s mut State) -> Result<&'s mut Entry> {
+        let entry = state.entries.get_mut(&self.spec.target);
+        entry
+            .filter(|entry| entry.table.is_some())
+            .ok_or_else(|| Error::config(format!("{:?} does not exist", self.spec.target)))
+    }
+
+    fn is_fenced(&self, entry: &Entry, flush: &Flush) -> bool {
+        entry.generation() != self.generation
+            || !flush.advances.iter().all(|advance| {
+                let key = (self.generation, advance.partition.clone());
+                entry.positions.get(&key).is_some_and(|stored| {
+                    stored.epoch == advance.epoch && stored.position == advance.from
+                })
+            })
+    }
+
+    /// The positions and verdicts of a flush that is not fenced.
+    fn keep_books(&self, entry: &mut Entry, flush: &Flush) {
+        for advance in &flush.advances {
+            let key = (self.generation, advance.partition.clone());
+            if let Some(stored) = entry.positions.get_mut(&key) {
+                stored.position = advance.to;
+            }
+        }
+        for verdict in &flush.verdicts {
+            let position = entry.positions.get(&(self.generation, verdict.partition.clone()));
+            let topic_id = position.and_then(|stored| stored.topic_id.clone());
+            let key = (verdict.partition.clone(), verdict.offset);
+            entry.verdicts.insert(key, (topic_id, verdict.reason.clone()));
+        }
+    }
+
+    fn write_together(&self, state: &mut State, flush: &Flush) -> Result<Written> {
+        let version = state.tick();
+        let entry = self.entry(state)?;
+        if self.is_fenced(entry, flush) {
+            return Ok(Written::Fenced);
+        }
+        let constraint = entry.constraint.clone();
+        let table = entry.table.get_or_insert_with(Table::default);
+        if !expected(table, flush).all(|seen| seen) {
+            return Ok(Written::Conflict);
+        }
+        let refused = |write: &RowWrite| constraint.as_ref()?(write.row.as_ref()?);
+        if let Some(reason) = flush.writes.iter().find_map(refused) {
+            return Ok(Written::Rejected(Error::record(reason)));
+        }
+        for write in &flush.writes {
+            match &write.row {
+                Some(row) => {
+                    let kept = Kept { row: Some(row.clone()), version, marks: write.marks.clone() };
+                    table.rows.insert(write.key.clone(), kept);
+                }
+                None => {
+                    table.rows.remove(&write.key);
+                }
+            }
+        }
+        self.keep_books(entry, flush);
+        Ok(Written::Durable(Versions::All(Version::At(version, 0))))
+    }
+
+    /// Each row by itself, guarded by its version; then the checks; then the positions. What was
+    /// written before a conflict, a refusal or the fence stays written.
+    fn write_one_by_one(&self, state: &mut State, flush: &Flush) -> Result<Written> {
+        let mut versions = Vec::with_capacity(flush.writes.len());
+        let (mut conflict, mut refused) = (false, None);
+        for write in &flush.writes {
+            let version = state.tick();
+            let entry = self.entry(state)?;
+            if entry.generation() != self.generation {
+                return Ok(Written::Fenced);
+            }
+            let constraint = entry.constraint.clone();
+            let table = entry.table.get_or_insert_with(Table::default);
+            if version_of(table.rows.get(&write.key)) != write.version {
+                conflict = true;
+                continue;
+            }
+            let reason = write.row.as_ref().and_then(|row| constraint.as_ref()?(row));
+            if reason.is_some() {
+                refused = reason;
+                continue;
+            }
+            let kept = Kept { row: write.row.clone(), version, marks: write.marks.clone() };
+            table.rows.insert(write.key.clone(), kept);
+            versions.push(Version::At(version, 0));
+        }
+        let entry = self.entry(state)?;
+        let table = entry.table.get_or_insert_with(Table::default);
+        let unseen = flush
+            .checks
+            .iter()
+            .any(|check| version_of(table.rows.get(&check.key)) != check.version);
+        if conflict || unseen {
+            return Ok(Written::Conflict);
+        }
+        if let Some(reason) = refused {
+            return Ok(Written::Rejected(Error::record(reason)));
+        }
+        if self.is_fenced(entry, flush) {
+            return Ok(Written::Fenced);
+        }
+        self.keep_books(entry, flush);
+        Ok(Written::Durable(Versions::Each(versions)))
+    }
+}
+
+/// For each write and check of a flush, whether its key is at the version it was folded from.
+fn expected<'t>(table: &'t Table, flush: &'t Flush) -> impl Iterator<Item = bool> + 't {
+    let writes = flush.writes.iter().map(|write| (&write.key, write.version));
+    let checks = flush.checks.iter().map(|check| (&check.key, check.version));
+    writes.chain(checks).map(|(key, version)| version_of(table.rows.get(key)) == version)
+}
+
+#[async_trait]
+impl Writer for MemoryWriter {
+    async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
+        let mut state = self.store.lock();
+        let entry = self.entry(&mut state)?;
+        let current = entry.binding.as_ref().is_some_and(|binding| {
+            binding.generation == self.generation && binding.fingerprint == self.spec.fingerprint
+        });
+        if !current {
+            return Err(Error::fenced("another generation or model is live"));
+        }
+        let mut acquired = Acquired::default();
+        for claim in claims {
+            entry.insert_position(self.generation, claim);
+            let key = (self.generation, claim.partition.clone());
+            let Some(stored) = entry.positions.get_mut(&key) else { continue };
+            stored.epoch += 1;
+            let StoredPosition { epoch, position, topic_id, .. } = stored.clone();
+            acquired.leases.push(Lease { partition: claim.partition.clone(), epoch, position });
+            acquired.verdicts.extend(entry.verdicts(|partition, offset, id| {
+                *partition == claim.partition
+                    && Position(offset) >= position
+                    && id == topic_id.as_ref()
+            }));
+        }
+        acquired.empty = entry.table.as_ref().is_none_or(|table| table.rows.is_empty());
+        Ok(acquired)
+    }
+
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        let mut state = self.store.lock();
+        let entry = self.entry(&mut state)?;
+        let table = entry.table.get_or_insert_with(Table::default);
+        let load = |key| {
+            let kept = table.rows.get(key);
+            Loaded {
+                row: kept.and_then(|kept| kept.row.clone()),
+                version: version_of(kept),
+                marks: kept.map(|kept| kept.marks.clone()).unwrap_or_default(),
+            }
+        };
+        Ok(keys.iter().map(load).collect())
+    }
+
+    async fn write(&self, flush: &Flush) -> Result<Written> {
+        let mut state = self.store.lock();
+        if self.store.keeps_marks() {
+            self.write_one_by_one(&mut state, flush)
+        } else {
+            self.write_together(&mut state, flush)
+        }
+    }
+
+    async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
+        let state = self.store.lock();
+        let entry = state.entries.get(&self.spec.target);
+        let find = |partition: &TopicPartition| {
+            entry?.positions.get(&(self.generation, partition.clone())).cloned()
+        };
+        Ok(partitions.iter().filter_map(find).collect())
+    }
+
+    fn keeps_marks(&self) -> bool {
+        self.store.keeps_marks()
+    }
+}
