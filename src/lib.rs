@@ -1,7 +1,23 @@
 //! Foldline folds Kafka event streams into PostgreSQL, Elasticsearch and SQLite, from TOML alone.
 //!
-//! In reading order: [`config`] (what is asked for), [`event`] (what is read), `expr` and
-//! `projection` (the pure fold), the task loop and the worker.
+//! In reading order: [`config`] (what is asked for), [`converter`] and [`event`] (bytes to what the
+//! projection names), [`expr`] and [`projection`] (the pure fold), `task` (the loop), [`connector`]
+//! and [`worker`] (who runs it), `admin` (what is seen from outside) and [`cli`].
 
+mod admin;
+pub mod cli;
 pub mod config;
+pub mod connector;
+pub mod converter;
+pub mod dead_letter;
+mod demo;
 pub mod event;
+pub mod expr;
+pub mod log;
+pub mod metrics;
+pub mod policy;
+pub mod projection;
+pub mod registry;
+pub mod reset;
+pub mod task;
+pub mod worker;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `foldline` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    foldline::cli::main()
+}

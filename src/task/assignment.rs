@@ -12,6 +12,7 @@ use super::status::PartitionStatus;
 #[derive(Debug)]
 struct Held {
     epoch: i64,
+    topic_id: Option<String>,
     /// The next offset that the inbox has not seen.
     received: Position,
     folded: Position,
@@ -97,12 +98,17 @@ impl Assignment {
     }
 
     /// Takes leases in; returns where to read on.
-    pub(super) fn acquired(&mut self, leases: &[Lease]) -> Vec<(TopicPartition, Position)> {
+    pub(super) fn acquired(
+        &mut self,
+        leases: &[Lease],
+        topic_ids: &[Option<String>],
+    ) -> Vec<(TopicPartition, Position)> {
         self.fresh = false;
         self.acquire_at = None;
-        for Lease { partition, epoch, position } in leases {
+        for (at, Lease { partition, epoch, position }) in leases.iter().enumerate() {
             let held = Held {
                 epoch: *epoch,
+                topic_id: topic_ids.get(at).cloned().flatten(),
                 received: *position,
                 folded: *position,
                 durable: *position,
@@ -247,7 +253,7 @@ impl Assignment {
         for (partition, held) in &mut self.held {
             if held.committed != Some(held.durable) {
                 held.committing = Some(held.durable);
-                commits.push(commit(partition, held.durable, generation));
+                commits.push(commit(partition, held, generation));
             }
         }
         (!commits.is_empty()).then_some(commits)
@@ -259,7 +265,7 @@ impl Assignment {
             .held
             .iter()
             .filter(|(_, held)| held.committed != Some(held.durable))
-            .map(|(partition, held)| commit(partition, held.durable, generation))
+            .map(|(partition, held)| commit(partition, held, generation))
             .collect();
         (!commits.is_empty()).then_some(commits)
     }
@@ -300,11 +306,10 @@ impl Assignment {
     }
 }
 
-/// The mark that tells Foldline's own commits from those of others (rule 12).
-pub(crate) fn mark(generation: u64) -> String {
-    format!("foldline/1 {generation}")
-}
-
-fn commit(partition: &TopicPartition, position: Position, generation: u64) -> Commit {
-    Commit { partition: partition.clone(), position, metadata: mark(generation) }
+fn commit(partition: &TopicPartition, held: &Held, generation: u64) -> Commit {
+    Commit {
+        partition: partition.clone(),
+        position: held.durable,
+        metadata: crate::reset::mark(held.topic_id.as_deref(), generation),
+    }
 }

@@ -18,8 +18,9 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Acquired, Loaded, StoredVerdict, Versions, Writer, Written};
-use foldline_api::source::{DeadLetters, Log, Source, SourceEvent};
+use foldline_api::sink::{Loaded, StoredVerdict, Versions, Writer, Written};
+use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,7 +33,7 @@ use assignment::Assignment;
 use batch::{Batch, Decoded, Folder, Verdict};
 use cache::Cache;
 use inbox::{Inbox, Item};
-use ops::{Ops, WriteEnd};
+use ops::{Ops, Taken, WriteEnd};
 
 pub(crate) use batch::Decoders;
 pub use inbox::Limits;
@@ -56,6 +57,8 @@ pub(crate) struct TaskSpec {
     pub(crate) cache_bytes: usize,
     /// The generation that is written, for the mark in the commit metadata.
     pub(crate) generation: u64,
+    /// While true, the task keeps its partitions and consumes nothing.
+    pub(crate) paused: watch::Receiver<bool>,
     /// Milliseconds since the epoch; only for latency and lag in time.
     pub(crate) now: fn() -> i64,
 }
@@ -98,7 +101,7 @@ pub(crate) struct Task {
     loading: Option<Loading>,
     folded: Option<Batch>,
     writing: Option<Writing>,
-    acquiring: Option<AbortOnDropHandle<Result<Acquired>>>,
+    acquiring: Option<AbortOnDropHandle<Result<Taken>>>,
     committing: Option<AbortOnDropHandle<Result<()>>>,
     batches: u64,
     fences: u32,
@@ -107,6 +110,7 @@ pub(crate) struct Task {
     stop: Option<String>,
     stopping: Option<Instant>,
     generation: u64,
+    paused: watch::Receiver<bool>,
     now: fn() -> i64,
 }
 
@@ -145,6 +149,7 @@ impl Task {
             stop: None,
             stopping: None,
             generation: spec.generation,
+            paused: spec.paused,
             now: spec.now,
         }
     }
@@ -170,6 +175,7 @@ impl Task {
                 return Ok(ended);
             }
             let timer = self.timer();
+            let wanted = self.wanted();
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if self.stopping.is_none() => {
@@ -182,11 +188,20 @@ impl Task {
                     self.on_loaded(loaded?);
                 }
                 committed = join(self.committing.as_mut()) => self.on_committed(committed),
-                event = self.source.next(self.inbox.has_room() && self.stopping.is_none()) => {
-                    self.on_event(event?)?;
-                }
+                event = self.source.next(wanted) => self.on_event(event?)?,
+                Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(timer) => {}
             }
+        }
+    }
+
+    /// Rebalances always; records only while there is room for them.
+    fn wanted(&self) -> Wanted {
+        let ending = self.stopping.is_some() || self.stop.is_some();
+        if self.inbox.has_room() && !ending && !*self.paused.borrow() {
+            Wanted::All
+        } else {
+            Wanted::Control
         }
     }
 
@@ -429,13 +444,14 @@ impl Task {
         self.ops.metrics.inflight.sub(records as i64);
     }
 
-    fn on_acquired(&mut self, acquired: Acquired) -> Result<()> {
+    fn on_acquired(&mut self, taken: Taken) -> Result<()> {
         self.acquiring = None;
+        let Taken { acquired, topic_ids } = taken;
         for StoredVerdict { partition, offset, reason } in acquired.verdicts {
             self.folder.verdicts.insert((partition, offset), Verdict { reason, stored: true });
         }
         let fresh = self.held.is_fresh();
-        let starts = self.held.acquired(&acquired.leases);
+        let starts = self.held.acquired(&acquired.leases, &topic_ids);
         // Only while no state was read before, and only a hint: inserts are guarded.
         if acquired.empty && fresh && self.fences == 0 {
             self.cache.set_complete(true);
@@ -626,3 +642,6 @@ async fn join<T>(handle: Option<&mut AbortOnDropHandle<Result<T>>>) -> Result<T>
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod simulation;

@@ -33,6 +33,14 @@ pub(crate) enum WriteEnd {
     Unknown(Vec<StoredPosition>),
 }
 
+/// Partitions taken over.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) acquired: Acquired,
+    /// The topics' ids, in the order of the leases.
+    pub(crate) topic_ids: Vec<Option<String>>,
+}
+
 impl Ops {
     /// Runs `call` until it succeeds or fails for a reason that waiting does not cure.
     async fn retry<T, F: Future<Output = Result<T>>>(
@@ -71,7 +79,7 @@ impl Ops {
     }
 
     /// Takes partitions over; learns their topic's id first, since a position names its topic's life.
-    pub(crate) async fn acquire(self, partitions: Vec<TopicPartition>) -> Result<Acquired> {
+    pub(crate) async fn acquire(self, partitions: Vec<TopicPartition>) -> Result<Taken> {
         let infos = self.retry("acquire", || self.log.partitions()).await?;
         let stored = self.retry("acquire", || self.writer.positions(&partitions)).await?;
         let mut claims = Vec::with_capacity(partitions.len());
@@ -87,7 +95,9 @@ impl Ops {
             let position = info.map(|info| info.low).unwrap_or_default();
             claims.push(Beginning { partition, topic_id, position });
         }
-        self.retry("acquire", || self.writer.acquire(&claims)).await
+        let acquired = self.retry("acquire", || self.writer.acquire(&claims)).await?;
+        let topic_ids = claims.into_iter().map(|claim| claim.topic_id).collect();
+        Ok(Taken { acquired, topic_ids })
     }
 
     /// Reads states.

@@ -88,12 +88,23 @@ pub enum SourceEvent {
     End(TopicPartition, Position),
 }
 
+/// What a task can take in now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Anything.
+    All,
+    /// Rebalances and errors only: the task is paused, or full while its sink is down, and must see a
+    /// revocation all the same.
+    Control,
+}
+
 /// One consuming member of the group. Only its task calls it.
 #[async_trait]
 pub trait Source: Send {
-    /// Waits for the next thing that happened. Cancel-safe. Errors of class Retriable are for the log:
-    /// the source goes on by itself; call again.
-    async fn next(&mut self) -> Result<SourceEvent>;
+    /// Waits for the next thing that happened and is wanted; what is not stays queued, and rebalances
+    /// overtake records. Cancel-safe. Errors of class Retriable are for the log: the source goes on by
+    /// itself; call again.
+    async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent>;
 
     /// Reads assigned partitions from these positions on: the answer to `Assigned`, and later a seek.
     /// Records of the old position that are still queued are not delivered any more.

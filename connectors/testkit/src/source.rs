@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Commit, Committer, Source, SourceEvent};
+use foldline_api::source::{Commit, Committer, Source, SourceEvent, Wanted};
 use foldline_api::{Error, Result};
 
 use crate::log::{Member, MemoryGroup, State};
@@ -33,7 +33,7 @@ impl MemorySource {
     }
 
     /// What there is to say now, if anything.
-    fn poll(&mut self) -> Option<Result<SourceEvent>> {
+    fn poll(&mut self, wanted: Wanted) -> Option<Result<SourceEvent>> {
         let mut guard = self.group.log.lock();
         let State { partitions, groups, .. } = &mut *guard;
         let group = groups.get_mut(&*self.group.name)?;
@@ -42,6 +42,9 @@ impl MemorySource {
         };
         if let Some(event) = member.events.pop_front() {
             return Some(event);
+        }
+        if wanted == Wanted::Control {
+            return None;
         }
         let last = self.last.clone();
         let mut order: Vec<TopicPartition> = member.assigned.keys().cloned().collect();
@@ -78,12 +81,12 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
-    async fn next(&mut self) -> Result<SourceEvent> {
+    async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent> {
         let changed = Arc::clone(&self.group.log.changed);
         loop {
             // Made before the look: what changes after it wakes us.
             let wake = changed.notified();
-            if let Some(event) = self.poll() {
+            if let Some(event) = self.poll(wanted) {
                 return event;
             }
             wake.await;

@@ -1,0 +1,225 @@
+//! Commands to a running worker, over its REST.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::Value as Json;
+
+use super::Failure;
+use crate::config::{self, Env};
+
+/// Which worker.
+#[derive(Debug, clap::Args)]
+pub(super) struct Remote {
+    /// The worker; else the config's `worker.listen`.
+    #[arg(long)]
+    url: Option<String>,
+    /// A file that holds the worker's token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// One connector of one worker.
+#[derive(Debug, clap::Args)]
+pub(super) struct Named {
+    /// The connector.
+    name: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// A worker that can be asked.
+pub(super) struct Worker {
+    url: String,
+    token: Option<String>,
+    client: Client,
+}
+
+impl Remote {
+    /// Finds the worker: `--url`, else the config.
+    pub(super) fn resolve(&self, path: &Path) -> Result<Worker, Failure> {
+        let mut token = match &self.token_file {
+            Some(file) => Some(
+                std::fs::read_to_string(file)
+                    .map_err(|error| Failure::Failed(format!("{}: {error}", file.display())))?
+                    .trim()
+                    .to_owned(),
+            ),
+            None => None,
+        };
+        let url = match &self.url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => {
+                let env = Env::of_process().with_placeholders();
+                let config = config::load(path, &env).map_err(Failure::Config)?;
+                let own = config.worker.token.as_ref().map(|token| token.expose().to_owned());
+                token = token.or(own);
+                format!("http://{}", config.worker.listen)
+            }
+        };
+        let client =
+            Client::builder().timeout(Duration::from_secs(60)).build().map_err(Failure::failed)?;
+        Ok(Worker { url, token, client })
+    }
+}
+
+impl Worker {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Json, Failure> {
+        let answer = self.request(method, path).send().await.map_err(|error| {
+            let why = if error.is_connect() { "no worker answers there".to_owned() } else { error.to_string() };
+            Failure::Failed(format!("{}: {why}", self.url))
+        })?;
+        let ok = answer.status().is_success();
+        let text = answer.text().await.map_err(Failure::failed)?;
+        let json: Json = serde_json::from_str(&text).unwrap_or(Json::Null);
+        if ok {
+            return Ok(json);
+        }
+        Err(Failure::Failed(json["message"].as_str().unwrap_or(&text).to_owned()))
+    }
+}
+
+pub(super) async fn put(named: &Named, config: &Path, verb: &str) -> Result<(), Failure> {
+    let worker = named.remote.resolve(config)?;
+    worker.ask(Method::PUT, &format!("/connectors/{}/{verb}", named.name)).await?;
+    println!("{}: {verb} accepted; workers follow within two seconds", named.name);
+    Ok(())
+}
+
+pub(super) async fn restart(named: &Named, config: &Path) -> Result<(), Failure> {
+    let worker = named.remote.resolve(config)?;
+    worker.ask(Method::POST, &format!("/connectors/{}/restart", named.name)).await?;
+    println!("{}: restarting", named.name);
+    Ok(())
+}
+
+pub(super) async fn rebuild(
+    named: &Named,
+    config: &Path,
+    in_place: bool,
+    from: Option<&str>,
+) -> Result<(), Failure> {
+    let worker = named.remote.resolve(config)?;
+    let from = from.map(|from| format!("&from={from}")).unwrap_or_default();
+    let path = format!("/connectors/{}/rebuild?in_place={in_place}{from}", named.name);
+    let answer = worker.ask(Method::POST, &path).await?;
+    println!("{}: emptied, generation {} is being folded", named.name, answer["generation"]);
+    Ok(())
+}
+
+pub(super) async fn offsets(named: &Named, config: &Path) -> Result<(), Failure> {
+    let worker = named.remote.resolve(config)?;
+    let answer = worker.ask(Method::GET, &format!("/connectors/{}/offsets", named.name)).await?;
+    let offsets = answer["offsets"].as_array().cloned().unwrap_or_default();
+    println!("{:<40} {:>9} {:>14}", "TOPIC", "PARTITION", "POSITION");
+    for offset in offsets {
+        println!(
+            "{:<40} {:>9} {:>14}",
+            offset["partition"]["kafka_topic"].as_str().unwrap_or_default(),
+            offset["partition"]["kafka_partition"].to_string(),
+            offset["offset"]["kafka_offset"].to_string()
+        );
+    }
+    Ok(())
+}
+
+pub(super) async fn status(
+    worker: &Worker,
+    name: Option<&str>,
+    watch: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    loop {
+        let all = statuses(worker, name).await?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&all).map_err(Failure::failed)?);
+        } else {
+            if watch {
+                // Home and clear, as `watch` does.
+                print!("\x1b[H\x1b[2J");
+            }
+            print!("{}", table(&all));
+        }
+        if !watch {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn statuses(worker: &Worker, name: Option<&str>) -> Result<Vec<Json>, Failure> {
+    if let Some(name) = name {
+        return Ok(vec![worker.ask(Method::GET, &format!("/connectors/{name}/status")).await?]);
+    }
+    let all = worker.ask(Method::GET, "/connectors?expand=status").await?;
+    let all = all.as_object().cloned().unwrap_or_default();
+    Ok(all.into_iter().map(|(_, one)| one["status"].clone()).collect())
+}
+
+/// The table that `status` prints.
+fn table(all: &[Json]) -> String {
+    let head = ["NAME", "STATE", "TASKS", "LAG", "EVENTS/S", "GENERATION", "LAST ERROR"];
+    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
+    for status in all {
+        let text = |json: &Json| json.as_str().map_or_else(String::new, str::to_owned);
+        rows.push(vec![
+            text(&status["name"]),
+            text(&status["connector"]["state"]),
+            status["tasks"].as_array().map_or(0, Vec::len).to_string(),
+            status["lag"].to_string(),
+            status["rate"].to_string(),
+            status["generation"].to_string(),
+            text(&status["last_error"]),
+        ]);
+    }
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let cell = match column {
+                2..=5 => format!("{cell:>width$}  "),
+                _ => format!("{cell:<width$}  "),
+            };
+            line.push_str(&cell);
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up() {
+        let all = [
+            json!({"name": "orders", "connector": {"state": "RUNNING"}, "tasks": [{}], "lag": 1200,
+                   "rate": 40000.5, "generation": 1, "last_error": null}),
+            json!({"name": "orders-search", "connector": {"state": "FAILED"}, "tasks": [], "lag": 0,
+                   "rate": 0.0, "generation": 12, "last_error": "no such index"}),
+        ];
+        let expect = "\
+NAME           STATE    TASKS   LAG  EVENTS/S  GENERATION  LAST ERROR
+orders         RUNNING      1  1200   40000.5           1
+orders-search  FAILED       0     0       0.0          12  no such index
+";
+        assert_eq!(table(&all), expect);
+    }
+}

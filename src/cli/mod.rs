@@ -1,0 +1,239 @@
+//! The command line. Exit codes: 0 done, 1 failed, 2 usage, 78 config.
+
+mod client;
+mod offline;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Diagnostic, Env};
+use crate::worker::Worker;
+
+/// `EX_CONFIG` of sysexits.
+const CONFIG: u8 = 78;
+
+/// Folds Kafka event streams into PostgreSQL, Elasticsearch and SQLite, from TOML alone.
+#[derive(Debug, Parser)]
+#[command(name = "foldline", version, arg_required_else_help = true)]
+struct Cli {
+    /// Config: a TOML file, or a directory whose *.toml files are one config.
+    #[arg(short, long, global = true, env = "FOLDLINE_CONFIG", value_name = "PATH")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which config a command reads.
+#[derive(Debug, clap::Args)]
+struct ConfigPath {
+    /// The config, instead of -c; `config/` where neither is given.
+    path: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the worker.
+    Run {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Check the config, all problems at once.
+    Validate {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the tests that the config holds.
+    Test {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Only tests whose `projection/name` contains this.
+        #[arg(long)]
+        filter: Option<String>,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the DDL, mapping and statements that a connector will use.
+    Plan {
+        /// The connector.
+        name: String,
+    },
+    /// Print the JSON Schema of the config, for editors.
+    Schema,
+    /// Append NDJSON from standard input to a topic: {"key", "value", "headers", "timestamp"} a line.
+    Produce {
+        /// The topic.
+        topic: String,
+        /// The source, where there are several.
+        #[arg(long)]
+        source: Option<String>,
+    },
+    /// Fold a growing log of orders into SQLite, with nothing installed.
+    Demo(crate::demo::Args),
+    /// Show a running worker's connectors.
+    Status {
+        /// Only this connector.
+        name: Option<String>,
+        /// Again every second, until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        remote: client::Remote,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pause a connector: it keeps its partitions and consumes nothing.
+    Pause(client::Named),
+    /// Let a paused or stopped connector go on.
+    Resume(client::Named),
+    /// Stop a connector: it leaves its group.
+    Stop(client::Named),
+    /// Restart a connector, a failed one too.
+    Restart(client::Named),
+    /// Fold everything again.
+    Rebuild {
+        #[command(flatten)]
+        named: client::Named,
+        /// Empty the target first.
+        #[arg(long)]
+        in_place: bool,
+        /// `earliest`: from what the log still has, where it has lost its beginning.
+        #[arg(long, value_name = "WHERE")]
+        from: Option<String>,
+    },
+    /// Show a connector's positions.
+    Offsets(client::Named),
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command ends that does not end well.
+#[derive(Debug)]
+enum Failure {
+    /// The config is wrong.
+    Config(Vec<Diagnostic>),
+    /// Something else, in a sentence.
+    Failed(String),
+    /// It has been said already.
+    Silent,
+}
+
+impl Failure {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Failure::Failed(error.to_string())
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Config(diagnostics)) => {
+            for diagnostic in &diagnostics {
+                eprintln!("{diagnostic}\n");
+            }
+            let count = diagnostics.len();
+            eprintln!("{count} problem{} in the config", if count == 1 { "" } else { "s" });
+            ExitCode::from(CONFIG)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Silent) => ExitCode::FAILURE,
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let path = |own: Option<PathBuf>| {
+        own.or_else(|| cli.config.clone()).unwrap_or_else(|| PathBuf::from("config"))
+    };
+    match cli.command {
+        Command::Run { config } => run_worker(load(path(config.path), &Env::of_process())?),
+        Command::Validate { config, json } => offline::validate(path(config.path), json),
+        Command::Test { config, filter, json } => {
+            offline::test(path(config.path), filter.as_deref(), json)
+        }
+        Command::Plan { name } => offline::plan(path(None), &name),
+        Command::Schema => offline::schema(),
+        Command::Produce { topic, source } => {
+            offline::produce(&load(path(None), &Env::of_process())?, &topic, source.as_deref())
+        }
+        Command::Demo(args) => runtime()?.block_on(crate::demo::run(args)).map_err(Failure::failed),
+        Command::Status { name, watch, remote, json } => {
+            let remote = remote.resolve(&path(None))?;
+            runtime()?.block_on(client::status(&remote, name.as_deref(), watch, json))
+        }
+        Command::Pause(named) => runtime()?.block_on(client::put(&named, &path(None), "pause")),
+        Command::Resume(named) => runtime()?.block_on(client::put(&named, &path(None), "resume")),
+        Command::Stop(named) => runtime()?.block_on(client::put(&named, &path(None), "stop")),
+        Command::Restart(named) => runtime()?.block_on(client::restart(&named, &path(None))),
+        Command::Rebuild { named, in_place, from } => {
+            runtime()?.block_on(client::rebuild(&named, &path(None), in_place, from.as_deref()))
+        }
+        Command::Offsets(named) => runtime()?.block_on(client::offsets(&named, &path(None))),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "foldline", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn load(path: PathBuf, env: &Env) -> Result<Config, Failure> {
+    config::load(&path, env).map_err(Failure::Config)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)
+}
+
+/// Runs until SIGTERM or Ctrl-C; a second one ends at once.
+fn run_worker(config: Config) -> Result<(), Failure> {
+    crate::log::start("info");
+    let worker = Worker::new(config).map_err(Failure::Config)?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        tokio::spawn(cancel_on_signal(cancel.clone()));
+        worker.run(cancel).await.map_err(|error| {
+            Failure::Failed(format!("the listener (worker.listen) cannot be opened: {error}"))
+        })
+    });
+    // A call into a client library that hangs must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    ended
+}
+
+/// Cancels on the first signal, ends the process on the second.
+pub(crate) async fn cancel_on_signal(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be caught: the worker ends without flushing");
+        return;
+    };
+    for turn in 0..2 {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if turn == 0 {
+            cancel.cancel();
+        }
+    }
+    tracing::warn!("second signal: leaving at once");
+    std::process::exit(1);
+}

@@ -1,0 +1,144 @@
+//! Commands that need no running worker.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Failure, load, runtime};
+use crate::config::{
+    Config, Diagnostic, Env, Severity, SourceConfig, SourceKind, json_schema, unsupported,
+};
+use crate::registry;
+
+pub(super) fn validate(path: PathBuf, json: bool) -> Result<(), Failure> {
+    let found = match load(path, &Env::of_process()) {
+        Ok(config) => {
+            let mut found = registry::compile(&config).err().unwrap_or_default();
+            found.extend(unsupported(&config));
+            if !json && found.iter().all(|d| d.severity == Severity::Warning) {
+                println!(
+                    "ok: {} connectors, {} projections",
+                    config.connectors.len(),
+                    config.projections.len()
+                );
+            }
+            found
+        }
+        Err(Failure::Config(found)) => found,
+        Err(other) => return Err(other),
+    };
+    if json {
+        let all: Vec<_> = found.iter().map(diagnostic_json).collect();
+        println!("{}", json!({ "problems": all }));
+    }
+    let (warnings, errors): (Vec<Diagnostic>, Vec<Diagnostic>) =
+        found.into_iter().partition(|d| d.severity == Severity::Warning);
+    if !json {
+        warnings.iter().for_each(|warning| eprintln!("{warning}\n"));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Failure::Config(errors)) }
+}
+
+fn diagnostic_json(diagnostic: &Diagnostic) -> serde_json::Value {
+    json!({
+        "severity": if diagnostic.severity == Severity::Error { "error" } else { "warning" },
+        "file": diagnostic.file,
+        "line": diagnostic.line,
+        "path": diagnostic.path,
+        "message": diagnostic.message,
+        "help": diagnostic.help,
+    })
+}
+
+pub(super) fn test(path: PathBuf, filter: Option<&str>, json: bool) -> Result<(), Failure> {
+    let config = load(path, &Env::of_process().with_placeholders())?;
+    let projections = registry::compile(&config).map_err(Failure::Config)?;
+    let (mut passed, mut failed) = (0u64, 0u64);
+    let mut all = Vec::new();
+    for (name, projection) in &config.projections {
+        let Some(compiled) = projections.get(name) else { continue };
+        let wanted = |test: &str| filter.is_none_or(|f| format!("{name}/{test}").contains(f));
+        for outcome in crate::projection::run_tests(compiled, projection, &wanted) {
+            if outcome.passed() { passed += 1 } else { failed += 1 }
+            if json {
+                all.push(outcome.to_json());
+            } else {
+                println!("{outcome}");
+            }
+        }
+    }
+    if json {
+        println!("{}", json!({ "passed": passed, "failed": failed, "tests": all }));
+    } else {
+        println!("{passed} passed, {failed} failed");
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::Silent) }
+}
+
+pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
+    let config = load(path, &Env::of_process().with_placeholders())?;
+    let Some(connector) = config.connectors.get(name) else {
+        let known: Vec<&str> = config.connectors.keys().map(String::as_str).collect();
+        return Err(Failure::Failed(format!(
+            "there is no connector {name:?}: known are {}",
+            known.join(", ")
+        )));
+    };
+    let projections = registry::compile(&config).map_err(Failure::Config)?;
+    let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
+    println!("{}", crate::projection::describe(projection));
+    for statement in registry::plan(&config, connector, projection).map_err(Failure::failed)? {
+        println!("{statement}\n");
+    }
+    Ok(())
+}
+
+pub(super) fn schema() -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(&json_schema()).map_err(Failure::failed)?);
+    Ok(())
+}
+
+fn the_source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a SourceConfig, Failure> {
+    let names: Vec<&str> = config.sources.keys().map(String::as_str).collect();
+    let found = match (name, config.sources.len()) {
+        (Some(name), _) => config.sources.get(name),
+        (None, 1) => config.sources.values().next(),
+        (None, _) => None,
+    };
+    found.ok_or_else(|| Failure::Failed(format!("--source must be one of: {}", names.join(", "))))
+}
+
+pub(super) fn produce(config: &Config, topic: &str, source: Option<&str>) -> Result<(), Failure> {
+    let source = the_source(config, source)?;
+    let lines = std::io::stdin().lock().lines();
+    let count = match &source.kind {
+        SourceKind::File { path } => {
+            let producer = foldline_source_file::FileProducer::new(path);
+            let mut count = 0u64;
+            for line in lines {
+                let line = line.map_err(Failure::failed)?;
+                producer.append_line(topic, None, &line).map_err(Failure::failed)?;
+                count += 1;
+            }
+            count
+        }
+        SourceKind::Kafka { .. } => {
+            let topics = foldline_source_kafka::Topics::List(vec![topic.to_owned()]);
+            let kafka = registry::kafka_config(source, "produce", topics).map_err(Failure::failed)?;
+            let records = lines.map(|line| {
+                let line = line.map_err(foldline_api_error)?;
+                foldline_source_file::parse_line(line.as_bytes())
+            });
+            runtime()?
+                .block_on(foldline_source_kafka::produce(&kafka, topic, records))
+                .map_err(Failure::failed)?
+        }
+    };
+    println!("{count} records to {topic}");
+    Ok(())
+}
+
+fn foldline_api_error(error: std::io::Error) -> foldline_api::Error {
+    foldline_api::Error::record(format!("standard input: {error}"))
+}

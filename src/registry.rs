@@ -1,0 +1,335 @@
+//! The one place where a checked config becomes concrete sources, sinks and projections.
+
+use std::fmt;
+use std::sync::Arc;
+
+use foldline_api::error::{Error, Result};
+use foldline_api::sink::{OnChange as SinkOnChange, Target, TargetSpec};
+use foldline_api::source::{DeadLetters, Log, Start as LogStart};
+use foldline_sink_elasticsearch::{ElasticsearchConfig, ElasticsearchTarget};
+use foldline_sink_postgres::{PostgresConfig, PostgresTarget};
+use foldline_sink_sqlite::{SqliteConfig, SqliteTarget};
+use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
+use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Topics};
+use hashbrown::HashMap;
+
+use crate::config::projection::{Names, ProjectionConfig};
+use crate::config::{
+    self, Config, ConnectorConfig, ConverterKind, Diagnostic, OnBadRecord, OnChange, SinkConfig,
+    SinkKind, SourceConfig, SourceKind, Start,
+};
+use crate::connector::ConnectorSpec;
+use crate::converter::{Decoder, Format};
+use crate::metrics::Metrics;
+use crate::policy;
+use crate::projection::Projection;
+use crate::task::{Decoders, Limits};
+
+/// Compiles every projection.
+///
+/// # Errors
+/// Everything that is wrong, with file, line and key path.
+pub fn compile(config: &Config) -> Result<HashMap<String, Arc<Projection>>, Vec<Diagnostic>> {
+    let mut projections = HashMap::new();
+    let mut diagnostics = Vec::new();
+    for (name, projection) in &config.projections {
+        match Projection::compile(projection) {
+            Ok(compiled) => {
+                projections.insert(name.clone(), Arc::new(compiled));
+            }
+            Err(problems) => diagnostics.extend(problems.into_iter().map(|problem| {
+                let diagnostic = config.places.problem(&problem.path, problem.message);
+                match problem.help {
+                    Some(help) => diagnostic.help(help),
+                    None => diagnostic,
+                }
+            })),
+        }
+    }
+    if diagnostics.is_empty() { Ok(projections) } else { Err(diagnostics) }
+}
+
+/// What one connector refers to.
+struct Parts<'a> {
+    connector: &'a ConnectorConfig,
+    source: &'a SourceConfig,
+    projection: &'a ProjectionConfig,
+    sink: &'a SinkConfig,
+}
+
+fn parts<'a>(config: &'a Config, connector: &'a ConnectorConfig) -> Result<Parts<'a>> {
+    let missing = |what: &str, name: &str| Error::config(format!("there is no {what} {name:?}"));
+    Ok(Parts {
+        connector,
+        source: config
+            .sources
+            .get(&connector.source)
+            .ok_or_else(|| missing("source", &connector.source))?,
+        projection: config
+            .projections
+            .get(&connector.projection)
+            .ok_or_else(|| missing("projection", &connector.projection))?,
+        sink: config.sinks.get(&connector.sink).ok_or_else(|| missing("sink", &connector.sink))?,
+    })
+}
+
+/// Builds one connector of a compiled config.
+///
+/// # Errors
+/// A config error where something cannot be built, such as a sink that is not available yet.
+pub(crate) fn connector(
+    config: &Config,
+    connector: &ConnectorConfig,
+    projection: &Arc<Projection>,
+    metrics: &Metrics,
+) -> Result<ConnectorSpec> {
+    let parts = parts(config, connector)?;
+    let decoders = Arc::new(TopicDecoders::new(&parts, projection)?);
+    let log = log(&parts)?;
+    let spec = target_spec(config, &parts, projection);
+    let sink = parts.sink.kind.clone();
+    // Refused now rather than at the first event.
+    target(&sink, TargetSpec { log: String::new(), ..spec.clone() })?;
+    let share = config.worker.memory / config.connectors.len().max(1) as u64;
+    Ok(ConnectorSpec {
+        name: connector.name.clone(),
+        group: connector.group.clone(),
+        tasks_max: connector.tasks_max,
+        start: match &connector.start {
+            Start::Earliest => LogStart::Earliest,
+            Start::Latest => LogStart::Latest,
+            Start::Timestamp(millis) => LogStart::Timestamp(*millis),
+            Start::StateOf(_) => return Err(not_yet("start = { state_of }")),
+        },
+        limits: Limits {
+            rows: connector.batch.rows,
+            bytes: usize::try_from(connector.batch.bytes).unwrap_or(usize::MAX),
+            age: connector.batch.age,
+        },
+        on_bad_record: match connector.errors.on_bad_record {
+            OnBadRecord::DeadLetter => policy::OnBadRecord::DeadLetter,
+            OnBadRecord::Stop => policy::OnBadRecord::Stop,
+            OnBadRecord::Skip => policy::OnBadRecord::Skip,
+            OnBadRecord::Park => return Err(not_yet("on_bad_record = \"park\"")),
+        },
+        errors_max: connector.errors.limit,
+        projection: Arc::clone(projection),
+        decoders,
+        log,
+        target: Box::new(move |log| target(&sink, TargetSpec { log, ..spec.clone() })),
+        dead_letters: dead_letters(&parts)?,
+        metrics: metrics.connector(&connector.name),
+        memory: usize::try_from(share).unwrap_or(usize::MAX),
+    })
+}
+
+fn not_yet(what: &str) -> Error {
+    Error::config(format!("{what} is not available yet"))
+}
+
+/// What the sink needs to know of a connector; the log's identity is added when it is reached.
+fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> TargetSpec {
+    TargetSpec {
+        worker: config.worker.name.clone(),
+        connector: parts.connector.name.clone(),
+        group: parts.connector.group.clone(),
+        log: String::new(),
+        target: parts.connector.target.clone(),
+        model: Arc::clone(projection.model()),
+        fingerprint: projection.fingerprint().to_owned(),
+        projection: projection.projection_json().clone(),
+        on_change: match parts.connector.on_change {
+            OnChange::Refuse => SinkOnChange::Refuse,
+            OnChange::Rebuild => SinkOnChange::Rebuild,
+            OnChange::Continue => SinkOnChange::Continue,
+        },
+        auto_create: parts.connector.auto_create,
+        mapping: parts.connector.mapping.clone(),
+        settings: parts.connector.settings.clone(),
+    }
+}
+
+fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
+    Ok(match sink {
+        SinkKind::Postgres { url, ca, schema_name } => {
+            let config = PostgresConfig {
+                url: url.expose().to_owned(),
+                ca: ca.clone(),
+                schema: schema_name.clone(),
+            };
+            Arc::new(PostgresTarget::new(config, spec)?)
+        }
+        SinkKind::Elasticsearch { urls, api_key, username, password, ca } => {
+            let config = ElasticsearchConfig {
+                urls: urls.clone(),
+                api_key: api_key.as_ref().map(|key| key.expose().to_owned()),
+                username: username.clone(),
+                password: password.as_ref().map(|password| password.expose().to_owned()),
+                ca: ca.clone(),
+            };
+            Arc::new(ElasticsearchTarget::new(config, spec)?)
+        }
+        SinkKind::Sqlite { path } => {
+            Arc::new(SqliteTarget::new(SqliteConfig { path: path.clone() }, spec)?)
+        }
+        SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
+    })
+}
+
+/// The statements that a connector will use, without a connection: `foldline plan`.
+///
+/// # Errors
+/// When the connector cannot be built.
+pub fn plan(
+    config: &Config,
+    connector: &ConnectorConfig,
+    projection: &Arc<Projection>,
+) -> Result<Vec<String>> {
+    let parts = parts(config, connector)?;
+    let spec = target_spec(config, &parts, projection);
+    Ok(match &parts.sink.kind {
+        SinkKind::Postgres { schema_name, .. } => foldline_sink_postgres::plan(&spec, schema_name),
+        SinkKind::Elasticsearch { .. } => foldline_sink_elasticsearch::plan(&spec),
+        SinkKind::Sqlite { .. } => foldline_sink_sqlite::plan(&spec),
+        SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
+    })
+}
+
+fn topics(names: &Names) -> Topics {
+    match names {
+        Names::List(list) => Topics::List(list.clone()),
+        Names::Regex(regex) => Topics::Regex(regex.clone()),
+    }
+}
+
+/// The Kafka client's settings for a source, with `group` and `topics`.
+///
+/// # Errors
+/// When the source is no Kafka.
+pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Result<KafkaConfig> {
+    let SourceKind::Kafka { bootstrap_servers, properties, group_protocol, group_instance_id } =
+        &source.kind
+    else {
+        return Err(Error::config(format!("source {:?} is not of type \"kafka\"", source.name)));
+    };
+    Ok(KafkaConfig {
+        bootstrap_servers: bootstrap_servers.clone(),
+        properties: properties
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect(),
+        group: group.to_owned(),
+        topics,
+        group_protocol: match group_protocol {
+            Some(config::GroupProtocol::Consumer) => GroupProtocol::Consumer,
+            Some(config::GroupProtocol::Classic) | None => GroupProtocol::Classic,
+        },
+        group_instance_id: group_instance_id.clone(),
+        client_id: format!("foldline-{group}"),
+    })
+}
+
+fn log(parts: &Parts<'_>) -> Result<Arc<dyn Log>> {
+    let topics = topics(&parts.projection.topics);
+    let group = &parts.connector.group;
+    Ok(match &parts.source.kind {
+        SourceKind::Kafka { .. } => {
+            Arc::new(KafkaLog::new(kafka_config(parts.source, group, topics)?)?)
+        }
+        SourceKind::File { path } => Arc::new(FileLog::new(FileConfig {
+            path: path.clone(),
+            group: group.clone(),
+            topics: match topics {
+                Topics::List(list) => foldline_source_file::Topics::List(list),
+                Topics::Regex(regex) => foldline_source_file::Topics::Regex(regex),
+            },
+            tasks: parts.connector.tasks_max,
+        })?),
+    })
+}
+
+fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
+    let topic = &parts.connector.errors.dead_letter_topic;
+    let group = &parts.connector.group;
+    Ok(match &parts.source.kind {
+        SourceKind::Kafka { .. } => {
+            let config = kafka_config(parts.source, group, Topics::List(Vec::new()))?;
+            Arc::new(KafkaDeadLetters::new(config, topic)?)
+        }
+        SourceKind::File { path } => Arc::new(FileDeadLetters::new(path, topic)),
+    })
+}
+
+/// A decoder per topic that the config names, per regex, and one for all others.
+struct TopicDecoders {
+    named: HashMap<Arc<str>, Decoder>,
+    patterns: Vec<(regex::Regex, Decoder)>,
+    other: Decoder,
+}
+
+impl TopicDecoders {
+    fn new(parts: &Parts<'_>, projection: &Projection) -> Result<Self> {
+        let decoder = |topic: &str| -> Result<Decoder> {
+            let (key, value) = parts.source.converters(topic);
+            decode_with(projection, key, value)
+        };
+        let mut named = HashMap::new();
+        if let Names::List(topics) = &parts.projection.topics {
+            for topic in topics {
+                named.insert(Arc::from(topic.as_str()), decoder(topic)?);
+            }
+        }
+        let mut patterns = Vec::new();
+        for topic in parts.source.topics.values() {
+            if let Some(regex) = topic.name.strip_prefix('^') {
+                let key = topic.key.as_ref().unwrap_or(&parts.source.key);
+                let value = topic.value.as_ref().unwrap_or(&parts.source.value);
+                let regex = regex::Regex::new(&format!("^{regex}"))
+                    .map_err(|error| Error::config(format!("topic {:?}: {error}", topic.name)))?;
+                patterns.push((regex, decode_with(projection, key, value)?));
+            } else if projection.topics_match(&topic.name) {
+                named.insert(Arc::from(topic.name.as_str()), decoder(&topic.name)?);
+            }
+        }
+        Ok(TopicDecoders { named, patterns, other: decoder("")? })
+    }
+}
+
+fn decode_with(
+    projection: &Projection,
+    key: &ConverterKind,
+    value: &ConverterKind,
+) -> Result<Decoder> {
+    Ok(Decoder {
+        key: if projection.reads_key() { Some(format(key)?) } else { None },
+        value: format(value)?,
+        mask: projection.mask().clone(),
+        slots: projection.slots(),
+    })
+}
+
+fn format(kind: &ConverterKind) -> Result<Format> {
+    Ok(match kind {
+        ConverterKind::Json => Format::Json,
+        ConverterKind::ConnectJson => Format::ConnectJson,
+        ConverterKind::Text => Format::Text,
+        ConverterKind::Bytes => Format::Bytes,
+        ConverterKind::Avro { .. } | ConverterKind::Protobuf { .. } => {
+            return Err(not_yet(&format!("the converter {:?}", kind.name())));
+        }
+    })
+}
+
+impl Decoders for TopicDecoders {
+    fn of(&self, topic: &Arc<str>) -> &Decoder {
+        let by_pattern =
+            || self.patterns.iter().find(|(regex, _)| regex.is_match(topic)).map(|(_, d)| d);
+        self.named.get(topic).or_else(by_pattern).unwrap_or(&self.other)
+    }
+}
+
+impl fmt::Debug for TopicDecoders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicDecoders").field("named", &self.named.len()).finish_non_exhaustive()
+    }
+}
