@@ -1,1 +1,27 @@
 //! Kafka topics as a source, and the dead-letter topic.
+//!
+//! One operating-system thread per member owns its librdkafka consumer and polls it always; the task
+//! talks to it through an [`inbox`](queue) that is bounded in bytes. A partition is assigned to
+//! librdkafka only when its task has said where to start, once, with that offset: the sink's
+//! positions decide, and the group's committed offsets are never read from.
+//!
+//! librdkafka's event queue is polled directly (see `native`): the safe wrapper hides which topic an
+//! end of partition belongs to and at which offset it is, and both are needed to be exact.
+
+mod admin;
+mod commit;
+mod config;
+mod consumer;
+mod dead_letter;
+mod error;
+mod native;
+mod producer;
+mod queue;
+mod rebalance;
+mod source;
+mod topic_id;
+
+pub use admin::KafkaLog;
+pub use config::{GroupProtocol, KafkaConfig, OWNED_PROPERTIES, Topics};
+pub use dead_letter::KafkaDeadLetters;
+pub use producer::{KafkaProducer, Outgoing, produce};

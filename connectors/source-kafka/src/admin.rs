@@ -1,0 +1,274 @@
+//! A connector's view of the log: topics, ends, the group's offsets.
+//!
+//! Each question has a client of its own that is gone afterwards: an idle client would have to be
+//! polled for its logs.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foldline_api::error::{Error, Result};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::source::{Commit, Log, PartitionInfo, Source, Start};
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::metadata::MetadataTopic;
+
+use crate::commit::{COMMIT_TIMEOUT, refused};
+use crate::config::{KafkaConfig, TopicFilter};
+use crate::consumer::{Context, Member};
+use crate::error::{from_code, from_kafka};
+use crate::native;
+use crate::source::KafkaSource;
+use crate::topic_id::topic_ids;
+
+/// No question waits longer for the brokers.
+const ASK: Duration = Duration::from_secs(10);
+
+/// A Kafka cluster as one connector sees it.
+#[derive(Clone, Debug)]
+pub struct KafkaLog {
+    config: KafkaConfig,
+    topics: TopicFilter,
+}
+
+impl KafkaLog {
+    /// Checks the config, librdkafka's own part of it too, without asking the cluster.
+    ///
+    /// # Errors
+    /// Class Config, with a sentence that names the property, never its value.
+    pub fn new(config: KafkaConfig) -> Result<Self> {
+        let topics = config.check()?;
+        asking(&config)?;
+        config
+            .member(0, 1 << 20)
+            .create_native_config()
+            .map_err(|error| from_kafka("the Kafka consumer", &error))?;
+        Ok(KafkaLog { config, topics })
+    }
+
+    /// Asks with a client of its own, off the async threads.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Asker) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let log = self.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let client = asking(&log.config)?;
+            question(&Asker { client, topics: log.topics })
+        });
+        asked
+            .await
+            .map_err(|e| Error::retriable("a question to Kafka was abandoned").with_source(e))?
+    }
+}
+
+/// A client that joins no group.
+pub(crate) fn asking(config: &KafkaConfig) -> Result<Member> {
+    config
+        .asking()
+        .create_with_context::<_, BaseConsumer<Context>>(Context)
+        .map_err(|error| from_kafka("the Kafka client", &error))
+}
+
+struct Asker {
+    client: Member,
+    topics: TopicFilter,
+}
+
+impl Asker {
+    /// The partitions of the topics, by topic.
+    fn topics(&self) -> Result<Vec<(String, Vec<i32>)>> {
+        let mut found = Vec::new();
+        match &self.topics {
+            TopicFilter::List(names) => {
+                for name in names {
+                    let metadata = self.client.fetch_metadata(Some(name), ASK);
+                    let metadata = metadata
+                        .map_err(|e| from_kafka(format!("asking for topic `{name}`"), &e))?;
+                    match metadata.topics().iter().find(|topic| topic.name() == name) {
+                        Some(topic) => found.push((name.clone(), partitions_of(topic)?)),
+                        None => return Err(missing(name)),
+                    }
+                }
+            }
+            TopicFilter::Regex(regex) => {
+                let metadata = self.client.fetch_metadata(None, ASK);
+                let metadata = metadata.map_err(|e| from_kafka("listing the topics", &e))?;
+                let taken = |topic: &&MetadataTopic| TopicFilter::takes(regex, topic.name());
+                for topic in metadata.topics().iter().filter(taken) {
+                    found.push((topic.name().to_owned(), partitions_of(topic)?));
+                }
+                found.sort();
+            }
+        }
+        Ok(found)
+    }
+
+    fn all(&self) -> Result<Vec<TopicPartition>> {
+        let topics = self.topics()?;
+        let each = topics.iter().flat_map(|(topic, partitions)| {
+            let topic: std::sync::Arc<str> = topic.as_str().into();
+            partitions.iter().map(move |p| TopicPartition::new(topic.clone(), *p))
+        });
+        Ok(each.collect())
+    }
+
+    /// Resolves the beginning, the end or a time in each partition; one request to each broker.
+    /// None where nothing is at or after the time.
+    fn offsets(&self, of: &[TopicPartition], at: Offset) -> Result<Vec<Option<Position>>> {
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        // librdkafka takes the time, or Kafka's marks for both ends, in the place of the offset.
+        let wanted = native::list(of.iter().map(|partition| (partition, at)));
+        let found = self.client.offsets_for_times(wanted, ASK);
+        let found = found.map_err(|e| from_kafka("asking for offsets", &e))?;
+        of.iter()
+            .map(|partition| {
+                let what = || format!("asking for the offsets of `{partition}`");
+                let element = found
+                    .find_partition(&partition.topic, partition.partition)
+                    .ok_or_else(|| Error::retriable(format!("{}: no answer", what())))?;
+                element.error().map_err(|e| from_kafka(what(), &e))?;
+                Ok(match element.offset() {
+                    Offset::Offset(offset) => Some(Position(offset)),
+                    _ => None,
+                })
+            })
+            .collect()
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionInfo>> {
+        let partitions = self.all()?;
+        let mut names: Vec<String> = partitions.iter().map(|p| p.topic.to_string()).collect();
+        names.dedup();
+        let ids = topic_ids(self.client.client().native_client(), &names, ASK)?;
+        let low = self.offsets(&partitions, Offset::Beginning)?;
+        let high = self.offsets(&partitions, Offset::End)?;
+        let ends = low.into_iter().zip(high);
+        partitions
+            .into_iter()
+            .zip(ends)
+            .map(|(partition, ends)| {
+                let (Some(low), Some(high)) = ends else {
+                    return Err(Error::retriable(format!("`{partition}` has no leader yet")));
+                };
+                let topic_id = ids.get(&*partition.topic).cloned();
+                Ok(PartitionInfo { partition, topic_id, low, high })
+            })
+            .collect()
+    }
+
+    fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>> {
+        let at = match start {
+            Start::Earliest => Offset::Beginning,
+            Start::Latest => Offset::End,
+            Start::Timestamp(at) => Offset::Offset(at.max(0)),
+        };
+        let found = self.offsets(partitions, at)?;
+        let ends = match found.iter().any(Option::is_none) {
+            true => self.offsets(partitions, Offset::End)?,
+            false => Vec::new(),
+        };
+        let mut positions = Vec::with_capacity(found.len());
+        for (at, found) in found.into_iter().enumerate() {
+            let position = found.or_else(|| ends.get(at).copied().flatten());
+            positions.push(position.ok_or_else(|| {
+                Error::retriable(format!("`{}` has no leader yet", partitions[at]))
+            })?);
+        }
+        Ok(positions)
+    }
+
+    fn committed(&self, of: &[TopicPartition]) -> Result<Vec<Commit>> {
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        native::committed(self.client.client().native_client(), of, ASK).map_err(
+            |(code, partition)| match partition {
+                Some(p) => from_code(format!("reading the committed offset of `{p}`"), code),
+                None => from_code("reading the committed offsets", code),
+            },
+        )
+    }
+
+    fn commit(&self, commits: &[Commit]) -> Result<()> {
+        let client = self.client.client().native_client();
+        native::commit(client, commits, COMMIT_TIMEOUT).map_err(refused)?;
+        // Who resets a group must know that it is done, for every partition.
+        let of: Vec<_> = commits.iter().map(|commit| commit.partition.clone()).collect();
+        let now = self.committed(&of)?;
+        match commits.iter().find(|commit| !now.contains(commit)) {
+            Some(commit) => Err(Error::retriable(format!(
+                "the group does not show the offset just committed for `{}`",
+                commit.partition
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn partitions_of(topic: &MetadataTopic) -> Result<Vec<i32>> {
+    // Before the partitions are looked at: an unknown topic has none to point to.
+    if let Some(code) = topic.error() {
+        return Err(match Code::from(code) {
+            Code::UnknownTopicOrPartition | Code::UnknownTopic => missing(topic.name()),
+            code => from_code(format!("asking for topic `{}`", topic.name()), code),
+        });
+    }
+    let mut partitions: Vec<i32> = topic.partitions().iter().map(|p| p.id()).collect();
+    partitions.sort_unstable();
+    if partitions.is_empty() {
+        return Err(Error::retriable(format!("topic `{}` has no partition yet", topic.name())));
+    }
+    Ok(partitions)
+}
+
+fn missing(topic: &str) -> Error {
+    Error::config(format!(
+        "topic `{topic}` does not exist; correct the name in `topics`, or create it: \
+         kafka-topics.sh --bootstrap-server … --create --topic {topic} --partitions 4"
+    ))
+    .with_code("UnknownTopicOrPartition")
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn identity(&self) -> Result<String> {
+        self.ask(|asker| {
+            asker
+                .client
+                .client()
+                .fetch_cluster_id(ASK)
+                .ok_or_else(|| Error::retriable("no broker told the cluster's id in time"))
+        })
+        .await
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
+        self.ask(Asker::partitions).await
+    }
+
+    async fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>> {
+        let partitions = partitions.to_vec();
+        self.ask(move |asker| asker.find(&partitions, start)).await
+    }
+
+    async fn committed(&self) -> Result<Vec<Commit>> {
+        self.ask(|asker| asker.committed(&asker.all()?)).await
+    }
+
+    async fn commit(&self, commits: &[Commit]) -> Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let commits = commits.to_vec();
+        self.ask(move |asker| asker.commit(&commits)).await
+    }
+
+    fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>> {
+        let source = KafkaSource::start(&self.config, self.topics.clone(), task, memory)?;
+        Ok(Box::new(source))
+    }
+}

@@ -1,0 +1,302 @@
+//! What the config says about a Kafka cluster, and the librdkafka settings that follow from it.
+
+use std::fmt;
+
+use foldline_api::error::{Error, Result};
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use regex::Regex;
+
+/// librdkafka properties that Foldline sets itself, each with the reason. A config that passes one
+/// is refused.
+pub const OWNED_PROPERTIES: &[(&str, &str)] = &[
+    ("bootstrap.servers", "write `bootstrap_servers`"),
+    ("metadata.broker.list", "write `bootstrap_servers`"),
+    ("client.id", "the worker's name and the task are in it"),
+    ("group.id", "write the connector's `group`"),
+    ("group.protocol", "write `group_protocol`"),
+    ("group.instance.id", "write `group_instance_id`; each task needs its own"),
+    ("partition.assignment.strategy", "partitions move one at a time (cooperative-sticky)"),
+    ("enable.auto.commit", "an offset is committed only when the sink has it"),
+    ("auto.commit.enable", "an offset is committed only when the sink has it"),
+    ("auto.commit.interval.ms", "an offset is committed only when the sink has it"),
+    ("enable.auto.offset.store", "an offset is committed only when the sink has it"),
+    ("offset.store.method", "positions are kept in the sink and in the group"),
+    ("auto.offset.reset", "a position that the log has lost must be an error; write `start`"),
+    ("enable.partition.eof", "the end of a partition tells when a rebuild has caught up"),
+    ("isolation.level", "records of aborted transactions must not be folded"),
+    ("allow.auto.create.topics", "a mistyped topic must be an error"),
+    ("queued.max.messages.kbytes", "the worker's `memory` decides"),
+    ("acks", "a dead letter is set aside only when all replicas have it"),
+    ("request.required.acks", "a dead letter is set aside only when all replicas have it"),
+    ("enable.idempotence", "a retried dead letter must not come twice"),
+    ("transactional.id", "dead letters are not part of a transaction"),
+    ("log.queue", "logs go to the worker's log"),
+];
+
+/// A Kafka cluster, the topics that one connector reads of it and its consumer group.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// `host:port`, several joined by commas.
+    pub bootstrap_servers: String,
+    /// Further librdkafka properties, passed through; none of [`OWNED_PROPERTIES`].
+    pub properties: Vec<(String, String)>,
+    /// The consumer group.
+    pub group: String,
+    /// What to read.
+    pub topics: Topics,
+    /// How the group shares partitions.
+    pub group_protocol: GroupProtocol,
+    /// Static membership: the name that this worker keeps over restarts; tasks append their number.
+    pub group_instance_id: Option<String>,
+    /// How this client shows in the broker's logs and metrics.
+    pub client_id: String,
+}
+
+/// Which topics to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topics {
+    /// These; each must exist.
+    List(Vec<String>),
+    /// All whose name the regex finds, now and later, but Kafka's internal ones. Starts with `^`.
+    Regex(String),
+}
+
+/// How a group shares partitions among its members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// The client-side protocol, cooperative-sticky.
+    #[default]
+    Classic,
+    /// KIP-848: the broker assigns; needs Kafka 4.
+    Consumer,
+}
+
+/// Property values may hold secrets: only names are shown.
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.properties.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("KafkaConfig")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("properties", &names)
+            .field("group", &self.group)
+            .field("topics", &self.topics)
+            .field("group_protocol", &self.group_protocol)
+            .field("group_instance_id", &self.group_instance_id)
+            .field("client_id", &self.client_id)
+            .finish()
+    }
+}
+
+/// Which topics are read, ready to match.
+#[derive(Clone, Debug)]
+pub(crate) enum TopicFilter {
+    List(Vec<String>),
+    Regex(Regex),
+}
+
+impl TopicFilter {
+    pub(crate) fn new(topics: &Topics) -> Result<Self> {
+        match topics {
+            Topics::List(names) if names.is_empty() => {
+                Err(Error::config("`topics` is empty; name at least one topic"))
+            }
+            Topics::List(names) => Ok(TopicFilter::List(names.clone())),
+            Topics::Regex(pattern) if !pattern.starts_with('^') => {
+                Err(Error::config(format!("the topic regex `{pattern}` must start with ^")))
+            }
+            Topics::Regex(pattern) => Regex::new(pattern)
+                .map(TopicFilter::Regex)
+                .map_err(|e| Error::config(format!("the topic regex `{pattern}`: {e}"))),
+        }
+    }
+
+    /// Whether a regex takes this topic; internal topics are never taken.
+    pub(crate) fn takes(regex: &Regex, topic: &str) -> bool {
+        !topic.starts_with("__") && regex.is_match(topic)
+    }
+}
+
+impl KafkaConfig {
+    /// Refuses what cannot work, without asking the cluster.
+    pub(crate) fn check(&self) -> Result<TopicFilter> {
+        for (name, _) in &self.properties {
+            if let Some((_, reason)) = OWNED_PROPERTIES.iter().find(|(owned, _)| owned == name) {
+                return Err(Error::config(format!(
+                    "the property `{name}` is Foldline's own: {reason}"
+                )));
+            }
+        }
+        if self.bootstrap_servers.trim().is_empty() {
+            return Err(Error::config("`bootstrap_servers` is empty; write host:port"));
+        }
+        TopicFilter::new(&self.topics)
+    }
+
+    /// A passed property, as a number.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        let (_, value) = self.properties.iter().rev().find(|(n, _)| n == name)?;
+        value.trim().parse().ok()
+    }
+
+    /// What every client has; `defaults` give way to passed properties, `fixed` do not.
+    fn client(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("socket.keepalive.enable", "true");
+        for (name, value) in defaults {
+            client.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            client.set(name, value);
+        }
+        client.set("bootstrap.servers", &self.bootstrap_servers);
+        client.set("client.id", &self.client_id);
+        for (name, value) in fixed {
+            client.set(*name, *value);
+        }
+        client.set_log_level(RDKafkaLogLevel::Notice);
+        client
+    }
+
+    /// A client that asks: it joins no group, but may read and write the group's offsets.
+    pub(crate) fn asking(&self) -> ClientConfig {
+        let fixed = [
+            ("group.id", self.group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("isolation.level", "read_committed"),
+        ];
+        self.client(&[], &fixed)
+    }
+
+    /// A member of the group, for task `task`, whose prefetch is bounded by `prefetch` bytes.
+    pub(crate) fn member(&self, task: u32, prefetch: usize) -> ClientConfig {
+        let queued = (prefetch / 1024).max(1024).to_string();
+        // A broker sends at least one batch however large, so this bounds the overshoot only.
+        let fetch = (prefetch / 2).clamp(1 << 20, 50 << 20).to_string();
+        let partition = (prefetch / 4).clamp(256 << 10, 1 << 20).to_string();
+        let defaults = [
+            ("check.crcs", "true"),
+            // The default of one second is a brake: a consumer that has filled its queue sleeps.
+            ("fetch.queue.backoff.ms", "5"),
+            ("fetch.max.bytes", &fetch),
+            ("fetch.message.max.bytes", &partition),
+            ("topic.metadata.refresh.interval.ms", "10000"),
+        ];
+        let fixed = [
+            ("group.id", self.group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("enable.partition.eof", "true"),
+            ("isolation.level", "read_committed"),
+            ("allow.auto.create.topics", "false"),
+            ("queued.max.messages.kbytes", &queued),
+        ];
+        let mut client = self.client(&defaults, &fixed);
+        client.set("client.id", format!("{}-{task}", self.client_id));
+        match self.group_protocol {
+            GroupProtocol::Classic => {
+                client.set("group.protocol", "classic");
+                client.set("partition.assignment.strategy", "cooperative-sticky");
+            }
+            GroupProtocol::Consumer => {
+                client.set("group.protocol", "consumer");
+            }
+        }
+        if let Some(instance) = &self.group_instance_id {
+            client.set("group.instance.id", format!("{instance}-{task}"));
+        }
+        client
+    }
+
+    /// A producer whose records are acknowledged by all replicas, once each.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let defaults = [
+            // The broker's and the topic's limits decide, not the client's default of 1 MB.
+            ("message.max.bytes", "104857600"),
+            ("message.timeout.ms", "30000"),
+            ("linger.ms", "5"),
+            ("compression.type", "zstd"),
+        ];
+        let fixed = [("acks", "all"), ("enable.idempotence", "true")];
+        self.client(&defaults, &fixed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> KafkaConfig {
+        KafkaConfig {
+            bootstrap_servers: "localhost:9092".into(),
+            properties: vec![("sasl.password".into(), "hunter2".into())],
+            group: "g".into(),
+            topics: Topics::List(vec!["t".into()]),
+            group_protocol: GroupProtocol::Classic,
+            group_instance_id: Some("node-a".into()),
+            client_id: "foldline".into(),
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_property_value() {
+        let text = format!("{:?}", config());
+        assert!(text.contains("sasl.password") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn every_owned_property_is_refused_with_its_reason() {
+        for (name, reason) in OWNED_PROPERTIES {
+            let mut config = config();
+            config.properties.push(((*name).into(), "x".into()));
+            let error = config.check().unwrap_err();
+            assert!(error.message().contains(name) && error.message().contains(reason));
+        }
+    }
+
+    #[test]
+    fn a_regex_must_be_anchored_and_valid_and_skips_internal_topics() {
+        let filter = |p: &str| TopicFilter::new(&Topics::Regex(p.into()));
+        assert!(filter("orders").is_err());
+        assert!(filter("^(").is_err());
+        let Ok(TopicFilter::Regex(all)) = filter("^.*") else { panic!("a valid regex") };
+        assert!(TopicFilter::takes(&all, "orders"));
+        assert!(!TopicFilter::takes(&all, "__consumer_offsets"));
+    }
+
+    #[test]
+    fn a_passed_property_wins_over_a_default_but_not_over_an_owned_one() {
+        let mut config = config();
+        config.properties.push(("fetch.queue.backoff.ms".into(), "77".into()));
+        let member = config.member(3, 8 << 20);
+        assert_eq!(member.get("fetch.queue.backoff.ms"), Some("77"));
+        assert_eq!(member.get("auto.offset.reset"), Some("error"));
+        assert_eq!(member.get("group.instance.id"), Some("node-a-3"));
+        assert_eq!(member.get("queued.max.messages.kbytes"), Some("8192"));
+        assert_eq!(config.producer().get("acks"), Some("all"));
+    }
+
+    #[test]
+    fn kip_848_members_set_no_assignor() {
+        let config = KafkaConfig { group_protocol: GroupProtocol::Consumer, ..config() };
+        let member = config.member(0, 8 << 20);
+        assert_eq!(member.get("group.protocol"), Some("consumer"));
+        assert_eq!(member.get("partition.assignment.strategy"), None);
+    }
+
+    #[test]
+    fn the_example_parses_and_passes_no_owned_property() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let source = &example["sources"]["events"];
+        assert_eq!(source["type"].as_str(), Some("kafka"));
+        let mut config = config();
+        config.bootstrap_servers = source["bootstrap_servers"].as_str().unwrap().into();
+        for (name, value) in source["properties"].as_table().unwrap() {
+            config.properties.push((name.clone(), value.as_str().unwrap().into()));
+        }
+        config.check().unwrap();
+        config.member(0, 1 << 20).create_native_config().unwrap();
+    }
+}

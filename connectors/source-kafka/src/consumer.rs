@@ -1,0 +1,527 @@
+//! The polling thread: it owns the consumer and polls it always, so that rebalances are answered and
+//! the group keeps this member, however slow the sink is.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use foldline_api::error::{Error, ErrorClass};
+use foldline_api::record::{Headers, Position, Record, TopicPartition};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::TopicFilter;
+use crate::error::{class, from_code, from_kafka};
+use crate::native::{Event, EventQueue, Failure, FetchedRecord, cached_end, list};
+use crate::queue::{Command, Inbox};
+use crate::rebalance::Assignment;
+
+/// A burst ends at so many records or bytes.
+const BURST_RECORDS: usize = 2_000;
+const BURST_BYTES: usize = 1 << 20;
+/// How long a poll waits; commands wake it.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a revoked partition is waited for.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often the cached ends are looked at.
+const ENDS: Duration = Duration::from_secs(1);
+/// A rebalance waits behind a full queue; pausing drops what was prefetched. So neither at once nor
+/// never.
+const STALL_MAX: Duration = Duration::from_secs(5);
+const ASK: Duration = Duration::from_secs(5);
+
+/// The consumer's context: logs go to the worker's log. Rebalances come as events and are handled by
+/// the thread, but for the last one, while the consumer is dropped.
+pub(crate) struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(level as i32, facility, line);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        code: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let done = match Code::from(code) {
+            Code::AssignPartitions => consumer.incremental_assign(&TopicPartitionList::new()),
+            // While closing, librdkafka takes this for all partitions.
+            _ => consumer.incremental_unassign(partitions),
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "answering a rebalance while closing");
+        }
+    }
+}
+
+/// A line of librdkafka's own log, at a fitting level.
+pub(crate) fn log(level: i32, facility: &str, line: &str) {
+    match level {
+        // A broker that is away is told once, as an event; its many log lines are for debugging.
+        ..=4 => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        _ => tracing::trace!(target: "librdkafka", facility, "{line}"),
+    }
+}
+
+/// The consumer of one member.
+pub(crate) type Member = BaseConsumer<Context>;
+
+/// The last known end of each partition that is read.
+pub(crate) type Ends = Arc<Mutex<Vec<(TopicPartition, Position)>>>;
+
+/// See the module.
+pub(crate) struct Poller {
+    // Before the consumer: its handle must be gone when the consumer is.
+    pub(crate) queue: Arc<EventQueue<Context>>,
+    pub(crate) consumer: Arc<Member>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) topics: TopicFilter,
+    pub(crate) ends: Ends,
+    pub(crate) max_poll: Duration,
+    pub(crate) refresh: Duration,
+    pub(crate) state: PollState,
+}
+
+/// What the thread remembers between polls.
+#[derive(Default)]
+pub(crate) struct PollState {
+    assignment: Assignment,
+    burst: Burst,
+    /// The last start that was carried out.
+    epoch: u64,
+    full_since: Option<Instant>,
+    paused: bool,
+    ends_at: Option<Instant>,
+    seen_ends: HashMap<TopicPartition, Position>,
+    subscribed: Vec<String>,
+    subscribed_at: Option<Instant>,
+}
+
+/// However the thread ends, its task must hear of it.
+struct Farewell(Arc<Inbox>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.end(ErrorClass::Config, "the Kafka consumer's thread has ended; restart the task");
+    }
+}
+
+impl Poller {
+    /// Polls until the inbox is closed, then leaves the group.
+    pub(crate) fn run(mut self) {
+        let _farewell = Farewell(Arc::clone(&self.inbox));
+        while !self.inbox.is_closed() {
+            self.keep_subscribed();
+            for command in self.inbox.take_commands() {
+                self.obey(command);
+            }
+            let now = Instant::now();
+            if let Some((unassign, held)) = self.state.assignment.overdue(now) {
+                tracing::warn!(partitions = ?held.len(), "revoked partitions were not let go in time");
+                self.unassign(&unassign);
+            }
+            self.look_at_ends(now);
+            if self.hold_back(now) {
+                self.inbox.wait_for_space(POLL);
+            } else {
+                self.poll_burst();
+            }
+        }
+        self.leave();
+    }
+
+    /// Leaves the group by dropping the consumer, once no commit uses it.
+    fn leave(self) {
+        let Poller { queue, consumer, .. } = self;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        drop(queue);
+        while Arc::strong_count(&consumer) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(consumer);
+    }
+
+    /// Subscribes; for a regex again whenever the topics that it finds have changed. The regex is
+    /// matched here: librdkafka and, with KIP-848, the broker speak other dialects.
+    fn keep_subscribed(&mut self) {
+        let state = &mut self.state;
+        if state.subscribed_at.is_some_and(|at| at.elapsed() < self.refresh) {
+            return;
+        }
+        let topics = match &self.topics {
+            TopicFilter::List(_) if !state.subscribed.is_empty() => return,
+            TopicFilter::List(names) => names.clone(),
+            TopicFilter::Regex(regex) => match self.consumer.fetch_metadata(None, ASK) {
+                Ok(metadata) => {
+                    let names = metadata.topics().iter().map(|topic| topic.name());
+                    let taken = names.filter(|name| TopicFilter::takes(regex, name));
+                    let mut taken: Vec<String> = taken.map(str::to_owned).collect();
+                    taken.sort_unstable();
+                    taken
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "listing the topics failed; trying again");
+                    state.subscribed_at = Some(Instant::now());
+                    return;
+                }
+            },
+        };
+        state.subscribed_at = Some(Instant::now());
+        if topics.is_empty() || topics == state.subscribed {
+            return;
+        }
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        match self.consumer.subscribe(&names) {
+            Ok(()) => state.subscribed = topics,
+            Err(error) => self.inbox.push_error(from_kafka("subscribing", &error)),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Start { from, epoch } => {
+                self.state.epoch = epoch;
+                let starts = self.state.assignment.start(&from);
+                self.unassign_if_any(&starts.unassign);
+                if starts.assign.is_empty() {
+                    return;
+                }
+                let at = starts.assign.iter().map(|(tp, at)| (tp, Offset::Offset(at.0)));
+                let assign = list(at);
+                if let Err(error) = self.consumer.incremental_assign(&assign) {
+                    self.state.assignment.not_started(&starts.assign);
+                    let what = format!("starting {} partitions: {error}", starts.assign.len());
+                    self.inbox.push_error(Error::fenced(what));
+                } else if self.state.paused {
+                    self.pause(&assign);
+                }
+            }
+            Command::Release(partitions) => {
+                if let Some(unassign) = self.state.assignment.release(&partitions) {
+                    self.unassign(&unassign);
+                }
+            }
+        }
+    }
+
+    /// Whether to wait instead of polling because the task is behind. A short wait keeps what was
+    /// prefetched; after a longer one the partitions are paused and polling goes on.
+    fn hold_back(&mut self, now: Instant) -> bool {
+        if self.state.paused {
+            if self.inbox.is_low() {
+                let resumed = self.consumer.resume(&list(self.started()));
+                if let Err(error) = resumed {
+                    tracing::warn!(%error, "resuming the partitions failed; trying again");
+                } else {
+                    self.state.paused = false;
+                    self.state.full_since = None;
+                }
+            }
+            return false;
+        }
+        if !self.inbox.is_full() {
+            self.state.full_since = None;
+            return false;
+        }
+        let since = *self.state.full_since.get_or_insert(now);
+        if now - since < (self.max_poll / 4).min(STALL_MAX) {
+            return true;
+        }
+        tracing::debug!("the task is behind: pausing the partitions");
+        self.pause(&list(self.started()));
+        self.state.paused = true;
+        false
+    }
+
+    fn started(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
+        self.state.assignment.started().map(|partition| (partition, Offset::Invalid))
+    }
+
+    fn pause(&self, partitions: &TopicPartitionList) {
+        if let Err(error) = self.consumer.pause(partitions) {
+            tracing::warn!(%error, "pausing partitions failed");
+        }
+    }
+
+    /// Tells librdkafka that a revocation is done, even where it knows none of the partitions.
+    fn unassign(&self, partitions: &[TopicPartition]) {
+        let known = list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+        if let Err(error) = self.consumer.incremental_unassign(&known) {
+            tracing::warn!(%error, "giving partitions back failed");
+        }
+    }
+
+    fn unassign_if_any(&self, partitions: &[TopicPartition]) {
+        if !partitions.is_empty() {
+            self.unassign(partitions);
+        }
+    }
+
+    fn poll_burst(&mut self) {
+        let mut wait = POLL;
+        while let Some(event) = self.queue.poll(wait) {
+            wait = Duration::ZERO;
+            if let Event::Record(record) = event {
+                let (topic, partition) = (record.topic(), record.partition());
+                let offset = record.offset();
+                if let Some(of) = self.state.assignment.accept(&topic, partition, offset) {
+                    self.state.burst.push(of, &record);
+                }
+                if self.state.burst.is_full() {
+                    break;
+                }
+            } else {
+                self.flush();
+                self.handle(event);
+                break;
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let records = self.state.burst.take();
+        if !records.is_empty() {
+            self.inbox.push_records(self.state.epoch, records);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::End(partition, at) => {
+                if self.state.assignment.position(&partition).is_some() {
+                    self.state.seen_ends.insert(partition.clone(), at);
+                    self.inbox.push_end(self.state.epoch, partition, at);
+                }
+            }
+            Event::Assign(partitions) => self.assigned(partitions),
+            Event::Revoke(partitions) => self.revoked(partitions),
+            Event::Failed(failure) => self.failed(&failure),
+            Event::Log(level, facility, line) => log(level, &facility, &line),
+            Event::Record(_) | Event::Other => {}
+        }
+    }
+
+    /// Answers the group at once, with no partition yet: it need not wait for the task, the
+    /// partitions that stay are read on, and each new one is assigned once, when its start is known.
+    fn assigned(&mut self, partitions: Vec<TopicPartition>) {
+        self.finish_earlier_revocation();
+        if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
+            tracing::warn!(%error, "answering an assignment failed");
+        }
+        if !partitions.is_empty() {
+            self.state.assignment.assigned(&partitions);
+            self.inbox.push_assigned(partitions);
+        }
+    }
+
+    fn revoked(&mut self, partitions: Vec<TopicPartition>) {
+        self.finish_earlier_revocation();
+        for partition in &partitions {
+            self.state.seen_ends.remove(partition);
+        }
+        if self.consumer.assignment_lost() || partitions.is_empty() {
+            let known = self.state.assignment.remove(&partitions);
+            self.unassign(&known);
+            if !partitions.is_empty() {
+                self.inbox.push_lost(partitions);
+            }
+        } else {
+            self.state.assignment.revoke(partitions.clone(), Instant::now() + DRAIN);
+            self.inbox.push_revoked(partitions);
+        }
+    }
+
+    fn finish_earlier_revocation(&mut self) {
+        if let Some(unassign) = self.state.assignment.hurry() {
+            self.unassign(&unassign);
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        if failure.fatal || failure.code == Code::Fatal {
+            let (code, reason) = self
+                .consumer
+                .client()
+                .fatal_error()
+                .unwrap_or_else(|| (failure.code, failure.reason.clone()));
+            let sentence = format!("the Kafka consumer cannot go on: {reason} ({code:?})");
+            self.inbox.end(ErrorClass::Config, sentence);
+            return;
+        }
+        match (failure.code, &failure.at) {
+            (Code::AutoOffsetReset | Code::OffsetOutOfRange, Some((partition, offset))) => {
+                if let Some(at) = self.state.assignment.position(partition) {
+                    // Behind the last record there may be markers, so the later one is meant.
+                    let stored = Position(at.0.max(*offset));
+                    self.inbox.push_error(self.out_of_range(partition, stored));
+                }
+            }
+            // While it runs, a topic that is not there may come back.
+            (Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition, _) => {
+                self.inbox.push_error(
+                    Error::retriable(failure.reason.clone())
+                        .with_code(format!("{:?}", failure.code)),
+                );
+            }
+            (code, at) if class(code) == ErrorClass::Retriable => {
+                let partition = at.as_ref().map(|(partition, _)| partition.to_string());
+                tracing::warn!(?code, partition, reason = failure.reason, "kafka consumer");
+                if code == Code::AllBrokersDown || at.is_some() {
+                    self.inbox.push_error(from_code(&failure.reason, code));
+                }
+            }
+            (code, at) => {
+                let of = at.as_ref().map(|(tp, offset)| format!("`{tp}` at offset {offset}: "));
+                let what = format!("{}{}", of.unwrap_or_default(), failure.reason);
+                self.inbox.push_error(from_code(what, code));
+            }
+        }
+    }
+
+    /// The sentence for a position that the log does not have.
+    fn out_of_range(&self, partition: &TopicPartition, at: Position) -> Error {
+        let has = self.consumer.fetch_watermarks(&partition.topic, partition.partition, ASK);
+        let found = match &has {
+            Ok((low, high)) if at.0 < *low => {
+                format!("the log now begins at {low} and ends at {high}: retention took the rest")
+            }
+            Ok((low, high)) => format!(
+                "the log has only {low} to {high}: it was truncated, or the topic was made anew"
+            ),
+            Err(error) => format!("what the log still has could not be asked ({error})"),
+        };
+        let (topic, number) = (&partition.topic, partition.partition);
+        let to = has.map_or_else(|_| "OFFSET".to_owned(), |(low, _)| low.to_string());
+        Error::config(format!(
+            "`{partition}` cannot be read on from position {at}: {found}. Either rebuild \
+             (`foldline rebuild NAME`), or leave the hole and go on \
+             (`foldline offsets NAME --skip-to {topic}:{number}={to}`, or `--skip-to latest`)"
+        ))
+        .with_code("OffsetOutOfRange")
+    }
+
+    fn look_at_ends(&mut self, now: Instant) {
+        if self.state.ends_at.is_some_and(|at| now - at < ENDS) {
+            return;
+        }
+        self.state.ends_at = Some(now);
+        let client = self.consumer.client().native_client();
+        let ends = self.state.assignment.started().filter_map(|partition| {
+            let seen = self.state.seen_ends.get(partition).copied();
+            Some((partition.clone(), cached_end(client, partition).max(seen)?))
+        });
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
+    }
+}
+
+/// Records under way, their bytes in one arena: one allocation for a burst, not one a record.
+#[derive(Default)]
+struct Burst {
+    arena: BytesMut,
+    rows: Vec<Row>,
+    headers: Vec<(Arc<str>, Option<Range<usize>>)>,
+    /// Header names that came before; they are few.
+    names: HashMap<String, Arc<str>>,
+}
+
+struct Row {
+    topic: Arc<str>,
+    partition: i32,
+    offset: i64,
+    timestamp: Option<i64>,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Range<usize>,
+}
+
+impl Burst {
+    fn is_full(&self) -> bool {
+        self.rows.len() >= BURST_RECORDS || self.arena.len() >= BURST_BYTES
+    }
+
+    fn push(&mut self, of: &TopicPartition, record: &FetchedRecord) {
+        let first = self.headers.len();
+        let (names, headers, arena) = (&mut self.names, &mut self.headers, &mut self.arena);
+        record.headers(|name, value| {
+            let name = match names.get(name) {
+                Some(name) => Arc::clone(name),
+                None => {
+                    let shared: Arc<str> = name.into();
+                    if names.len() < 1_024 {
+                        names.insert(name.to_owned(), Arc::clone(&shared));
+                    }
+                    shared
+                }
+            };
+            headers.push((name, copy(arena, value)));
+        });
+        let row = Row {
+            topic: Arc::clone(&of.topic),
+            partition: of.partition,
+            offset: record.offset(),
+            timestamp: record.timestamp(),
+            key: copy(&mut self.arena, record.key()),
+            value: copy(&mut self.arena, record.value()),
+            headers: first..self.headers.len(),
+        };
+        self.rows.push(row);
+    }
+
+    /// The records, as slices of one buffer.
+    fn take(&mut self) -> Vec<Record> {
+        if self.rows.is_empty() {
+            return Vec::new();
+        }
+        let arena = self.arena.split().freeze();
+        let slice = |range: Option<Range<usize>>| range.map(|range| arena.slice(range));
+        let mut headers = self.headers.drain(..);
+        let records = self.rows.drain(..).map(|row| Record {
+            topic: row.topic,
+            partition: row.partition,
+            offset: row.offset,
+            timestamp: row.timestamp,
+            key: slice(row.key),
+            value: slice(row.value),
+            headers: take_headers(&mut headers, row.headers.len(), &arena),
+        });
+        records.collect()
+    }
+}
+
+fn copy(arena: &mut BytesMut, bytes: Option<&[u8]>) -> Option<Range<usize>> {
+    let bytes = bytes?;
+    let from = arena.len();
+    if arena.capacity() - from < bytes.len() {
+        arena.reserve(bytes.len().max(64 << 10));
+    }
+    arena.extend_from_slice(bytes);
+    Some(from..arena.len())
+}
+
+fn take_headers(
+    from: &mut impl Iterator<Item = (Arc<str>, Option<Range<usize>>)>,
+    count: usize,
+    arena: &Bytes,
+) -> Headers {
+    if count == 0 {
+        return Headers::new();
+    }
+    from.take(count).map(|(name, value)| (name, value.map(|range| arena.slice(range)))).collect()
+}

@@ -1,0 +1,132 @@
+//! librdkafka's codes, and whose problem each is.
+
+use foldline_api::error::{Error, ErrorClass};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+/// The class of `code`. Whatever is not in the table is a machine problem: wait and try again.
+pub(crate) fn class(code: Code) -> ErrorClass {
+    TABLE.iter().find(|(row, _)| *row == code).map_or(ErrorClass::Retriable, |(_, class)| *class)
+}
+
+const TABLE: &[(Code, ErrorClass)] = &[
+    // The partition, or the membership, is someone else's now.
+    (Code::RebalanceInProgress, ErrorClass::Fenced),
+    (Code::IllegalGeneration, ErrorClass::Fenced),
+    (Code::UnknownMemberId, ErrorClass::Fenced),
+    (Code::StaleMemberEpoch, ErrorClass::Fenced),
+    (Code::FencedMemberEpoch, ErrorClass::Fenced),
+    (Code::AssignmentLost, ErrorClass::Fenced),
+    (Code::NonEmptyGroup, ErrorClass::Fenced),
+    // Two members with one `group_instance_id`: going on would fence the other in turn, for ever.
+    (Code::FencedInstanceId, ErrorClass::Config),
+    (Code::UnreleasedInstanceId, ErrorClass::Config),
+    // The log no longer has what the position names.
+    (Code::OffsetOutOfRange, ErrorClass::Config),
+    (Code::AutoOffsetReset, ErrorClass::Config),
+    (Code::LogTruncation, ErrorClass::Config),
+    // librdkafka skips a batch that it cannot read; going on would be a gap.
+    (Code::BadMessage, ErrorClass::Config),
+    (Code::InvalidMessage, ErrorClass::Config),
+    (Code::BadCompression, ErrorClass::Config),
+    (Code::UnsupportedCompressionType, ErrorClass::Config),
+    // What was asked for cannot be had.
+    (Code::UnknownTopicOrPartition, ErrorClass::Config),
+    (Code::UnknownTopic, ErrorClass::Config),
+    (Code::InvalidTopic, ErrorClass::Config),
+    (Code::InvalidPartitions, ErrorClass::Config),
+    (Code::InvalidReplicationFactor, ErrorClass::Config),
+    (Code::InvalidConfig, ErrorClass::Config),
+    (Code::PolicyViolation, ErrorClass::Config),
+    (Code::InconsistentGroupProtocol, ErrorClass::Config),
+    (Code::UnsupportedAssignor, ErrorClass::Config),
+    (Code::InvalidGroupId, ErrorClass::Config),
+    (Code::InvalidSessionTimeout, ErrorClass::Config),
+    (Code::OffsetMetadataTooLarge, ErrorClass::Config),
+    (Code::UnsupportedSASLMechanism, ErrorClass::Config),
+    (Code::UnsupportedVersion, ErrorClass::Config),
+    (Code::UnsupportedFeature, ErrorClass::Config),
+    (Code::InvalidArgument, ErrorClass::Config),
+    // One record is the problem.
+    (Code::MessageSizeTooLarge, ErrorClass::Record),
+    (Code::InvalidMessageSize, ErrorClass::Record),
+    (Code::InvalidRecord, ErrorClass::Record),
+    (Code::InvalidTimestamp, ErrorClass::Record),
+];
+
+/// An error of the class of `code`; `what` says in a few words what was tried.
+pub(crate) fn from_code(what: impl AsRef<str>, code: Code) -> Error {
+    Error::new(class(code), format!("{}: {code}", what.as_ref())).with_code(format!("{code:?}"))
+}
+
+/// The same from the crate's error. Config errors name the property, never its value.
+pub(crate) fn from_kafka(what: impl AsRef<str>, error: &KafkaError) -> Error {
+    let what = what.as_ref();
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => Error::config(format!(
+            "{what}: librdkafka does not take the property `{name}` with the value given"
+        )),
+        KafkaError::ClientCreation(reason) => Error::config(format!("{what}: {reason}")),
+        KafkaError::AdminOp(code) => from_code(what, *code),
+        other => match other.rdkafka_error_code() {
+            Some(code) => from_code(what, code),
+            None => Error::retriable(format!("{what}: {other}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_holds_and_none_comes_twice() {
+        for (at, (code, expected)) in TABLE.iter().enumerate() {
+            assert_eq!(class(*code), *expected, "{code:?}");
+            assert!(TABLE[..at].iter().all(|(earlier, _)| earlier != code), "{code:?} twice");
+        }
+    }
+
+    #[test]
+    fn machine_problems_are_retriable() {
+        for code in [
+            Code::AllBrokersDown,
+            Code::BrokerTransportFailure,
+            Code::OperationTimedOut,
+            Code::RequestTimedOut,
+            Code::MessageTimedOut,
+            Code::Resolve,
+            Code::SSL,
+            Code::Authentication,
+            Code::SaslAuthenticationFailed,
+            Code::TopicAuthorizationFailed,
+            Code::GroupAuthorizationFailed,
+            Code::CoordinatorNotAvailable,
+            Code::CoordinatorLoadInProgress,
+            Code::NotCoordinator,
+            Code::NotLeaderForPartition,
+            Code::LeaderNotAvailable,
+            Code::NotEnoughReplicas,
+            Code::NotEnoughReplicasAfterAppend,
+            Code::KafkaStorageError,
+            Code::ThrottlingQuotaExceeded,
+            Code::UnstableOffsetCommit,
+            Code::QueueFull,
+            Code::GroupMaxSizeReached,
+        ] {
+            assert_eq!(class(code), ErrorClass::Retriable, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_config_error_does_not_show_the_value() {
+        let error = rdkafka::ClientConfig::new()
+            .set("security.protocol", "s3cret")
+            .create::<rdkafka::consumer::BaseConsumer>()
+            .err()
+            .unwrap();
+        let error = from_kafka("the source", &error);
+        assert_eq!(error.class(), ErrorClass::Config);
+        assert!(error.message().contains("security.protocol"), "{error}");
+        assert!(!error.message().contains("s3cret"), "{error}");
+    }
+}
