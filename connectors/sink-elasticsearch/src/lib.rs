@@ -1,1 +1,25 @@
 //! Elasticsearch as a sink: documents that carry their own markers.
+//!
+//! A target `orders` is a filtered alias; each generation is an index of its own, `orders-g1`,
+//! `orders-g2`. Documents, positions and the target's own record cannot change together here, so each
+//! change is guarded by the sequence number it was decided on, and the order makes the rest: documents
+//! first, positions last, and a marker in each document tells a replay what it already holds.
+//!
+//! In reading order: [`config`], `mapping` (the index that a model becomes), `document` (a row as
+//! JSON and back), `bulk` and `client` (requests), `books` (the metadata index), `error` (whose
+//! problem an answer is), [`target`] and [`writer`].
+
+mod books;
+mod bulk;
+mod client;
+pub mod config;
+mod document;
+mod error;
+mod mapping;
+mod survey;
+pub mod target;
+pub mod writer;
+
+pub use config::ElasticsearchConfig;
+pub use target::{ElasticsearchTarget, check, plan};
+pub use writer::ElasticsearchWriter;

@@ -1,0 +1,329 @@
+//! The metadata index: whose target it is, which generation is live, and where each partition stands.
+//!
+//! Elasticsearch has no locks. Every change here is a compare-and-set on the sequence number that was
+//! read; whoever loses reads again. Everything is read by id, so nothing waits for a refresh.
+
+use std::sync::Arc;
+
+use elasticsearch::http::Method;
+use foldline_api::binding::Binding;
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{Beginning, DesiredState, StoredVerdict, Version};
+use foldline_api::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::bulk;
+use crate::client::{Client, Document};
+use crate::error::{Failure, Fault};
+
+/// The alias that everything here goes through: a write to it cannot create an index by mistake.
+const ALIAS: &str = "foldline-books";
+/// The index behind it.
+const INDEX: &str = "foldline-books-1";
+/// Documents of one read.
+const READ_MAX: usize = 500;
+
+/// A value as read, with the version that the next write of it must find.
+#[derive(Clone, Debug)]
+pub(crate) struct Versioned<T> {
+    pub(crate) value: T,
+    pub(crate) version: Version,
+}
+
+/// One target's record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TargetDoc {
+    pub(crate) target: String,
+    /// Whose it is. `physical` is empty until the generation's index exists.
+    pub(crate) binding: Binding,
+    /// What the index's `_meta` must say to be the one that was meant; empty for an adopted index.
+    pub(crate) build: String,
+    /// Whether index and aliases are as this record says. Until then, any worker makes them so.
+    pub(crate) ready: bool,
+    /// Where the fold begins, for every partition known.
+    pub(crate) beginnings: Vec<BeginningDoc>,
+    /// Older generations whose indexes are still to be dropped.
+    pub(crate) dropping: Vec<u64>,
+    /// What the operator wants.
+    pub(crate) desired: DesiredDoc,
+}
+
+/// [`Beginning`] as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BeginningDoc {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) topic_id: Option<String>,
+    pub(crate) position: i64,
+}
+
+/// [`DesiredState`] as JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DesiredDoc {
+    #[default]
+    Running,
+    Paused,
+    Stopped,
+}
+
+/// One partition's place in one generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PositionDoc {
+    pub(crate) target: String,
+    pub(crate) generation: u64,
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) position: i64,
+    pub(crate) epoch: i64,
+    /// Verdicts at or after the position: they move with the fence, in one write.
+    pub(crate) verdicts: Vec<VerdictDoc>,
+}
+
+/// A verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct VerdictDoc {
+    pub(crate) offset: i64,
+    pub(crate) reason: String,
+}
+
+impl From<&Beginning> for BeginningDoc {
+    fn from(beginning: &Beginning) -> Self {
+        BeginningDoc {
+            topic: beginning.partition.topic.to_string(),
+            partition: beginning.partition.partition,
+            topic_id: beginning.topic_id.clone(),
+            position: beginning.position.0,
+        }
+    }
+}
+
+impl BeginningDoc {
+    pub(crate) fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::new(self.topic.as_str(), self.partition)
+    }
+}
+
+impl From<DesiredState> for DesiredDoc {
+    fn from(desired: DesiredState) -> Self {
+        match desired {
+            DesiredState::Running => DesiredDoc::Running,
+            DesiredState::Paused => DesiredDoc::Paused,
+            DesiredState::Stopped => DesiredDoc::Stopped,
+        }
+    }
+}
+
+impl From<DesiredDoc> for DesiredState {
+    fn from(desired: DesiredDoc) -> Self {
+        match desired {
+            DesiredDoc::Running => DesiredState::Running,
+            DesiredDoc::Paused => DesiredState::Paused,
+            DesiredDoc::Stopped => DesiredState::Stopped,
+        }
+    }
+}
+
+impl TargetDoc {
+    /// The beginnings of partitions that have none yet; whether there were any.
+    pub(crate) fn add_beginnings(&mut self, beginnings: &[Beginning]) -> bool {
+        let before = self.beginnings.len();
+        for beginning in beginnings {
+            if self.beginning(&beginning.partition).is_none() {
+                self.beginnings.push(BeginningDoc::from(beginning));
+            }
+        }
+        self.beginnings.len() > before
+    }
+
+    pub(crate) fn beginning(&self, partition: &TopicPartition) -> Option<&BeginningDoc> {
+        let same =
+            |b: &&BeginningDoc| b.partition == partition.partition && *b.topic == *partition.topic;
+        self.beginnings.iter().find(same)
+    }
+}
+
+impl PositionDoc {
+    pub(crate) fn verdicts(&self, partition: &TopicPartition) -> Vec<StoredVerdict> {
+        let verdict = |v: &VerdictDoc| StoredVerdict {
+            partition: partition.clone(),
+            offset: v.offset,
+            reason: v.reason.clone(),
+        };
+        self.verdicts.iter().map(verdict).collect()
+    }
+}
+
+/// The books of one target.
+#[derive(Clone, Debug)]
+pub(crate) struct Books {
+    client: Arc<Client>,
+    target: String,
+}
+
+impl Books {
+    pub(crate) fn new(client: Arc<Client>, target: &str) -> Self {
+        Books { client, target: target.to_owned() }
+    }
+
+    /// Creates the metadata index if it is missing.
+    pub(crate) async fn ensure(&self) -> Result<()> {
+        let reply = self.client.json(Method::Get, &format!("/_alias/{ALIAS}"), &[], None).await?;
+        if reply.status == 200 {
+            return Ok(());
+        }
+        let body = json!({
+            "settings": {
+                "index.hidden": true,
+                "index.number_of_shards": 1,
+                "index.auto_expand_replicas": "0-1",
+            },
+            "mappings": { "dynamic": false, "properties": { "target": { "type": "keyword" } } },
+            "aliases": { ALIAS: { "is_hidden": true } },
+        });
+        let path = format!("/{INDEX}");
+        match self.client.json(Method::Put, &path, &[], Some(&body)).await?.success() {
+            Ok(_) => Ok(()),
+            // Another worker was faster.
+            Err(failure) if failure.cause.kind == "resource_already_exists_exception" => Ok(()),
+            Err(failure) => Err(failure.error("creating the metadata index")),
+        }
+    }
+
+    /// The target's record.
+    pub(crate) async fn target(&self) -> Result<Option<Versioned<TargetDoc>>> {
+        Ok(self.read(&[self.target_id()]).await?.pop().flatten())
+    }
+
+    /// Writes the target's record, if it is still at `version`; false where it is not.
+    pub(crate) async fn put_target(&self, doc: &TargetDoc, version: Version) -> Result<bool> {
+        let item = bulk::write(&self.target_id(), version, &text(doc)?);
+        Ok(self.put(&[item]).await?.pop().flatten().is_some())
+    }
+
+    /// The places of `partitions` in a generation, in their order.
+    pub(crate) async fn positions(
+        &self,
+        generation: u64,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<Versioned<PositionDoc>>>> {
+        let ids: Vec<String> = partitions.iter().map(|p| self.position_id(generation, p)).collect();
+        self.read(&ids).await
+    }
+
+    /// Writes places, each if it is still at its version: the new versions, none where it was not.
+    pub(crate) async fn put_positions(
+        &self,
+        docs: &[Versioned<PositionDoc>],
+    ) -> Result<Vec<Option<Version>>> {
+        let mut items = Vec::with_capacity(docs.len());
+        for Versioned { value, version } in docs {
+            let partition = TopicPartition::new(value.topic.as_str(), value.partition);
+            let id = self.position_id(value.generation, &partition);
+            items.push(bulk::write(&id, *version, &text(value)?));
+        }
+        self.put(&items).await
+    }
+
+    /// Creates the places of `beginnings` that do not exist yet.
+    pub(crate) async fn seed(&self, generation: u64, beginnings: &[BeginningDoc]) -> Result<()> {
+        let docs: Vec<_> = beginnings
+            .iter()
+            .map(|b| Versioned {
+                value: self.fresh(generation, &b.topic_partition(), Position(b.position)),
+                version: Version::Absent,
+            })
+            .collect();
+        self.put_positions(&docs).await?;
+        Ok(())
+    }
+
+    /// A partition's place before any task took it.
+    pub(crate) fn fresh(
+        &self,
+        generation: u64,
+        partition: &TopicPartition,
+        position: Position,
+    ) -> PositionDoc {
+        PositionDoc {
+            target: self.target.clone(),
+            generation,
+            topic: partition.topic.to_string(),
+            partition: partition.partition,
+            position: position.0,
+            epoch: 0,
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// Keeps verdicts that the positions have passed: `verify` repeats them.
+    pub(crate) async fn keep_verdicts(
+        &self,
+        generation: u64,
+        verdicts: &[StoredVerdict],
+    ) -> Result<()> {
+        let mut items = Vec::with_capacity(verdicts.len());
+        for verdict in verdicts {
+            let TopicPartition { topic, partition } = &verdict.partition;
+            let id = format!(
+                "verdict:{}:{generation}:{topic}:{partition}:{}",
+                self.target, verdict.offset
+            );
+            let doc = json!({
+                "target": self.target,
+                "generation": generation,
+                "topic": topic,
+                "partition": partition,
+                "offset": verdict.offset,
+                "reason": verdict.reason,
+            });
+            items.push(bulk::write(&id, Version::Absent, &doc.to_string()));
+        }
+        // One that stands already says the same.
+        self.put(&items).await.map(drop)
+    }
+
+    async fn read<T: DeserializeOwned>(&self, ids: &[String]) -> Result<Vec<Option<Versioned<T>>>> {
+        let docs = self.client.mget(ALIAS, ids, true, READ_MAX).await?;
+        docs.into_iter().map(versioned).collect()
+    }
+
+    async fn put(&self, items: &[String]) -> Result<Vec<Option<Version>>> {
+        let outcomes = self.client.bulk(ALIAS, items).await?;
+        let version = |outcome: Result<Version, Failure>| match outcome {
+            Ok(version) => Ok(Some(version)),
+            Err(failure) if failure.fault() == Fault::Conflict => Ok(None),
+            Err(failure) => Err(failure.error("writing the metadata index")),
+        };
+        outcomes.into_iter().map(version).collect()
+    }
+
+    fn target_id(&self) -> String {
+        format!("target:{}", self.target)
+    }
+
+    // Unambiguous: neither a target nor the numbers can hold a colon.
+    fn position_id(&self, generation: u64, partition: &TopicPartition) -> String {
+        let TopicPartition { topic, partition } = partition;
+        format!("position:{}:{generation}:{topic}:{partition}", self.target)
+    }
+}
+
+fn text<T: Serialize>(doc: &T) -> Result<String> {
+    serde_json::to_string(doc)
+        .map_err(|error| Error::config("the books cannot be written").with_source(error))
+}
+
+fn versioned<T: DeserializeOwned>(doc: Document) -> Result<Option<Versioned<T>>> {
+    let Some(source) = doc.source else { return Ok(None) };
+    let value = serde_json::from_str(source.get()).map_err(|error| {
+        Error::config(format!(
+            "{ALIAS} holds what this version of Foldline cannot read: run the version that wrote it, or \
+             a newer one"
+        ))
+        .with_source(error)
+    })?;
+    Ok(Some(Versioned { value, version: doc.version }))
+}

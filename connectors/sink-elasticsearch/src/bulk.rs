@@ -1,0 +1,180 @@
+//! Bulk requests as text and their replies as types. Pure.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use foldline_api::sink::Version;
+use foldline_api::value::Value;
+use foldline_api::{Error, Result, json};
+use serde::Deserialize;
+
+use crate::error::{Cause, Failure};
+
+/// Bytes of one bulk request, at most, unless one document alone is larger.
+pub(crate) const BYTES_MAX: usize = 8 << 20;
+/// Documents of one bulk request, at most.
+pub(crate) const ITEMS_MAX: usize = 5_000;
+
+/// One item's lines: writes `source` under `id`, if the document is still at `version`.
+pub(crate) fn write(id: &str, version: Version, source: &str) -> String {
+    let mut out = String::with_capacity(source.len() + id.len() + 80);
+    match version {
+        Version::Absent => out.push_str("{\"create\":{\"_id\":"),
+        Version::At(..) => out.push_str("{\"index\":{\"_id\":"),
+    }
+    close(&mut out, id, version);
+    out.push_str(source);
+    out.push('\n');
+    out
+}
+
+/// One item's line: deletes the document for good, if it is still at `version`.
+pub(crate) fn delete(id: &str, version: Version) -> String {
+    let mut out = String::from("{\"delete\":{\"_id\":");
+    close(&mut out, id, version);
+    out
+}
+
+fn close(out: &mut String, id: &str, version: Version) {
+    json::write(&Value::text(id), out);
+    if let Version::At(seq_no, primary_term) = version {
+        let _ = write!(out, ",\"if_seq_no\":{seq_no},\"if_primary_term\":{primary_term}");
+    }
+    out.push_str("}}\n");
+}
+
+/// Cuts items of these sizes into requests, in order, by bytes and by count.
+pub(crate) fn cut(sizes: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut bytes, mut at) = (0, 0, 0);
+    for size in sizes {
+        if at > start && (bytes + size > BYTES_MAX || at - start >= ITEMS_MAX) {
+            ranges.push(start..at);
+            (start, bytes) = (at, 0);
+        }
+        bytes += size;
+        at += 1;
+    }
+    if at > start {
+        ranges.push(start..at);
+    }
+    ranges
+}
+
+/// What became of one item: its new version, or why it failed.
+pub(crate) type Outcome = Result<Version, Failure>;
+
+#[derive(Deserialize)]
+struct Reply {
+    items: Vec<Slot>,
+}
+
+#[derive(Deserialize)]
+struct Slot {
+    create: Option<Item>,
+    index: Option<Item>,
+    delete: Option<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    status: u16,
+    #[serde(rename = "_seq_no")]
+    seq_no: Option<u64>,
+    #[serde(rename = "_primary_term")]
+    primary_term: Option<u64>,
+    error: Option<Cause>,
+}
+
+/// Only these parts of a reply are asked for.
+pub(crate) const FILTER: &str = "items.*.status,items.*._seq_no,items.*._primary_term,\
+                                 items.*.error.type,items.*.error.reason";
+
+/// Reads a bulk reply: one outcome per item, in the request's order.
+///
+/// # Errors
+/// Retriable, when it is not the reply to so many items: the outcome is then unknown.
+pub(crate) fn decode(body: &[u8], items: usize) -> Result<Vec<Outcome>> {
+    let reply: Reply = serde_json::from_slice(body)
+        .map_err(|error| Error::retriable("unreadable bulk reply").with_source(error))?;
+    if reply.items.len() != items {
+        return Err(Error::retriable(format!(
+            "a bulk reply with {} items to a request with {items}",
+            reply.items.len()
+        )));
+    }
+    Ok(reply.items.into_iter().map(outcome).collect())
+}
+
+fn outcome(slot: Slot) -> Outcome {
+    let unknown = || Failure { status: 500, cause: Cause::default() };
+    let item = slot.create.or(slot.index).or(slot.delete).ok_or_else(unknown)?;
+    if let Some(cause) = item.error {
+        return Err(Failure { status: item.status, cause });
+    }
+    match (item.status, item.seq_no, item.primary_term) {
+        (200..300, Some(seq_no), Some(term)) => Ok(Version::At(seq_no, term)),
+        (404, ..) => Ok(Version::Absent), // A delete of what is not there.
+        (status, ..) if status >= 300 => Err(Failure { status, cause: Cause::default() }),
+        _ => Err(unknown()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Fault;
+
+    #[test]
+    fn items_carry_their_guard() {
+        assert_eq!(write("a\"1", Version::Absent, "{}"), "{\"create\":{\"_id\":\"a\\\"1\"}}\n{}\n");
+        assert_eq!(
+            write("1", Version::At(7, 2), "{\"x\":1}"),
+            "{\"index\":{\"_id\":\"1\",\"if_seq_no\":7,\"if_primary_term\":2}}\n{\"x\":1}\n"
+        );
+        assert_eq!(
+            delete("1", Version::At(7, 2)),
+            "{\"delete\":{\"_id\":\"1\",\"if_seq_no\":7,\"if_primary_term\":2}}\n"
+        );
+    }
+
+    #[test]
+    fn requests_are_cut_by_bytes_and_count() {
+        assert_eq!(cut([]), Vec::<Range<usize>>::new());
+        assert_eq!(cut([BYTES_MAX * 2, 1, BYTES_MAX, 1]), vec![0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(cut([BYTES_MAX / 2; 5]), vec![0..2, 2..4, 4..5]);
+        assert_eq!(cut(vec![1; ITEMS_MAX + 1]), vec![0..ITEMS_MAX, ITEMS_MAX..ITEMS_MAX + 1]);
+    }
+
+    #[test]
+    fn a_reply_is_read_item_by_item() {
+        let body = br#"{"errors":true,"items":[
+            {"create":{"status":201,"_seq_no":3,"_primary_term":1}},
+            {"index":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"x"}}},
+            {"delete":{"status":404}},
+            {"index":{"status":200}}]}"#;
+        let outcomes = decode(body, 4).unwrap();
+        assert_eq!(outcomes[0], Ok(Version::At(3, 1)));
+        assert_eq!(outcomes[1].as_ref().unwrap_err().fault(), Fault::Conflict);
+        assert_eq!(outcomes[2], Ok(Version::Absent));
+        assert_eq!(outcomes[3].as_ref().unwrap_err().fault(), Fault::Retriable);
+        assert!(decode(body, 5).is_err());
+        assert!(decode(b"<html>", 1).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_breaks_the_decoder(body in prop::collection::vec(any::<u8>(), 0..200), n in 0usize..3) {
+            let _ = decode(&body, n);
+        }
+
+        #[test]
+        fn cuts_cover_every_item_once(sizes in prop::collection::vec(0usize..BYTES_MAX, 0..50)) {
+            let ranges = cut(sizes.iter().copied());
+            let flat: Vec<usize> = ranges.into_iter().flatten().collect();
+            prop_assert_eq!(flat, (0..sizes.len()).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Requests: how they are sent, and what is retried before the worker hears of it.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use elasticsearch::auth::Credentials;
+use elasticsearch::cert::{Certificate, CertificateValidation};
+use elasticsearch::http::Method;
+use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use elasticsearch::http::transport::{MultiNodeConnectionPool, Transport, TransportBuilder};
+use foldline_api::sink::Version;
+use foldline_api::{Error, Result};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use url::Url;
+
+use crate::bulk::{self, Outcome};
+use crate::config::{ElasticsearchConfig, without_login};
+use crate::error::{Cause, Failure, Fault};
+
+/// How long one request may take. A bulk that takes longer is asked about, not waited for.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests of one write or load under way at a time.
+const IN_FLIGHT: usize = 4;
+/// How often items that were refused for now are sent before the worker hears of it.
+const ATTEMPTS: u32 = 4;
+/// The first pause before such items are sent again; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A cluster.
+#[derive(Debug)]
+pub(crate) struct Client {
+    transport: Transport,
+    nodes: usize,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// The answer, if it is a success.
+    pub(crate) fn success(self) -> Result<Bytes, Failure> {
+        if self.status < 300 {
+            return Ok(self.body);
+        }
+        let cause = match serde_json::from_slice::<Refusal>(&self.body) {
+            Ok(Refusal { error: Some(Words::Cause(cause)) }) => cause,
+            Ok(Refusal { error: Some(Words::Text(text)) }) => {
+                Cause { kind: String::new(), reason: Some(text) }
+            }
+            _ => Cause::default(),
+        };
+        Err(Failure { status: self.status, cause })
+    }
+
+    /// The answer as `T`; `doing` completes "while".
+    pub(crate) fn read<T: DeserializeOwned>(self, doing: &str) -> Result<T> {
+        let body = self.success().map_err(|failure| failure.error(doing))?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Error::retriable(format!("unreadable answer while {doing}")).with_source(error)
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: Option<Words>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Words {
+    Cause(Cause),
+    Text(String),
+}
+
+impl Client {
+    /// Sends nothing yet.
+    pub(crate) fn new(config: &ElasticsearchConfig) -> Result<Self> {
+        let mut login = credentials(config)?;
+        let mut urls = Vec::with_capacity(config.urls.len());
+        for text in &config.urls {
+            let mut url = Url::parse(text).map_err(|error| {
+                let shown = without_login(text);
+                Error::config(format!("{shown:?} is no URL: {error}"))
+            })?;
+            if !matches!(url.scheme(), "http" | "https") {
+                return Err(Error::config(format!(
+                    "{:?} must start with http:// or https://",
+                    without_login(text)
+                )));
+            }
+            if !url.username().is_empty() {
+                let password = url.password().unwrap_or_default().to_owned();
+                login.get_or_insert(Credentials::Basic(url.username().to_owned(), password));
+                // Both setters only fail for URLs that cannot have a login.
+                let _ = url.set_username("");
+                let _ = url.set_password(None);
+            }
+            urls.push(url);
+        }
+        let nodes = urls.len();
+        if nodes == 0 {
+            return Err(Error::config("urls is empty: name at least one Elasticsearch node"));
+        }
+        let mut builder = TransportBuilder::new(MultiNodeConnectionPool::round_robin(urls, None))
+            .enable_meta_header(false);
+        if let Some(login) = login {
+            builder = builder.auth(login);
+        }
+        if let Some(path) = &config.ca {
+            let pem = std::fs::read(path).map_err(|error| {
+                Error::config(format!("cannot read ca {}: {error}", path.display()))
+            })?;
+            let ca = Certificate::from_pem(&pem).map_err(|error| {
+                Error::config(format!("ca {} holds no PEM certificate: {error}", path.display()))
+            })?;
+            builder = builder.cert_validation(CertificateValidation::Full(ca));
+        }
+        let transport = builder
+            .build()
+            .map_err(|error| Error::config(format!("cannot set up the HTTP client: {error}")))?;
+        Ok(Client { transport, nodes })
+    }
+
+    /// Sends a request to the next node; one that cannot be connected to is passed over. Any other
+    /// failure leaves the outcome unknown and is the worker's to retry.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Bytes>,
+    ) -> Result<Reply> {
+        let mut headers = HeaderMap::new();
+        let kind =
+            if path.ends_with("/_bulk") { "application/x-ndjson" } else { "application/json" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let mut tried = 0;
+        let response = loop {
+            let sent = self.transport.send(
+                method,
+                path,
+                headers.clone(),
+                Some(query),
+                body.clone(),
+                Some(TIMEOUT),
+            );
+            tried += 1;
+            match sent.await {
+                Ok(response) => break response,
+                Err(error) if tried < self.nodes && is_connect(&error) => {}
+                Err(error) => return Err(unreachable(error)),
+            }
+        };
+        let status = response.status_code().as_u16();
+        let body = response.bytes().await.map_err(unreachable)?;
+        Ok(Reply { status, body })
+    }
+
+    /// Sends a request whose body, if any, is JSON.
+    pub(crate) async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Json>,
+    ) -> Result<Reply> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        self.send(method, path, query, body).await
+    }
+
+    /// Writes items through an alias, never creating an index, and answers for each in their order.
+    /// Items that were refused for now are sent again a few times.
+    ///
+    /// # Errors
+    /// When a request as a whole failed: what became of its items is then unknown.
+    pub(crate) async fn bulk(&self, alias: &str, items: &[String]) -> Result<Vec<Outcome>> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; items.len()];
+        let mut pending: Vec<usize> = (0..items.len()).collect();
+        for attempt in 0..ATTEMPTS {
+            let size = |&at: &usize| items.get(at).map_or(0, String::len);
+            let requests = bulk::cut(pending.iter().map(size));
+            let sent = requests.into_iter().filter_map(|range| {
+                let chosen = pending.get(range)?.to_vec();
+                Some(self.bulk_request(alias, items, chosen))
+            });
+            // All requests are waited for, also when one failed: the next step must find them ended.
+            let answers: Vec<Result<Vec<(usize, Outcome)>>> =
+                stream::iter(sent).buffer_unordered(IN_FLIGHT).collect().await;
+            for answer in answers {
+                for (at, outcome) in answer? {
+                    if let Some(slot) = outcomes.get_mut(at) {
+                        *slot = Some(outcome);
+                    }
+                }
+            }
+            pending.retain(|&at| {
+                let outcome = outcomes.get(at).and_then(Option::as_ref);
+                matches!(outcome, Some(Err(failure)) if failure.fault() == Fault::Retriable)
+            });
+            if pending.is_empty() || attempt + 1 == ATTEMPTS {
+                break;
+            }
+            let jitter = rand::random_range(0.5..1.5);
+            tokio::time::sleep((PAUSE * 2u32.pow(attempt)).mul_f64(jitter)).await;
+        }
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.ok_or_else(|| Error::retriable("a bulk item was not answered")))
+            .collect()
+    }
+
+    /// One bulk request; halved as long as the cluster finds it too large.
+    async fn bulk_request(
+        &self,
+        alias: &str,
+        items: &[String],
+        chosen: Vec<usize>,
+    ) -> Result<Vec<(usize, Outcome)>> {
+        // `_none`: no pipeline may touch what is read back as state.
+        let query =
+            [("require_alias", "true"), ("pipeline", "_none"), ("filter_path", bulk::FILTER)];
+        let path = format!("/{alias}/_bulk");
+        let mut out = Vec::with_capacity(chosen.len());
+        let mut stack = vec![chosen];
+        while let Some(part) = stack.pop() {
+            let body: String =
+                part.iter().filter_map(|&at| items.get(at)).map(String::as_str).collect();
+            let reply = self.send(Method::Post, &path, &query, Some(Bytes::from(body))).await?;
+            match reply.success() {
+                Ok(body) => {
+                    let outcomes = bulk::decode(&body, part.len())?;
+                    out.extend(part.into_iter().zip(outcomes));
+                }
+                Err(failure) if failure.fault() == Fault::TooLarge => {
+                    if let [only] = part.as_slice() {
+                        out.push((*only, Err(failure)));
+                    } else {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        stack.push(second.to_vec());
+                        stack.push(first.to_vec());
+                    }
+                }
+                Err(failure) => return Err(failure.error("writing")),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Reads documents by id, as they are now and not as a search would see them, in their order;
+    /// with `source` their content too. `per_request` ids go into one request.
+    pub(crate) async fn mget(
+        &self,
+        index: &str,
+        ids: &[String],
+        source: bool,
+        per_request: usize,
+    ) -> Result<Vec<Document>> {
+        let requests: Vec<_> = ids
+            .chunks(per_request.max(1))
+            .map(|ids| self.mget_request(index, ids, source))
+            .collect();
+        let answers: Vec<Vec<Document>> =
+            stream::iter(requests).buffered(IN_FLIGHT).try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn mget_request(
+        &self,
+        index: &str,
+        ids: &[String],
+        source: bool,
+    ) -> Result<Vec<Document>> {
+        let query = [("_source", if source { "true" } else { "false" })];
+        let body = serde_json::json!({ "ids": ids });
+        let path = format!("/{index}/_mget");
+        let reply = self.json(Method::Post, &path, &query, Some(&body)).await?;
+        let found: Found = reply.read("reading documents")?;
+        if found.docs.len() != ids.len() {
+            return Err(Error::retriable("an answer to fewer documents than were asked for"));
+        }
+        found.docs.into_iter().map(document).collect()
+    }
+}
+
+/// A document that was asked for by id.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// Its version; absent where there is none.
+    pub(crate) version: Version,
+    /// Its content, if there is one and it was asked for.
+    pub(crate) source: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    docs: Vec<Got>,
+}
+
+#[derive(Deserialize)]
+struct Got {
+    #[serde(default)]
+    found: bool,
+    #[serde(rename = "_seq_no")]
+    seq_no: Option<u64>,
+    #[serde(rename = "_primary_term")]
+    primary_term: Option<u64>,
+    #[serde(rename = "_source")]
+    source: Option<Box<RawValue>>,
+    error: Option<Cause>,
+}
+
+fn document(got: Got) -> Result<Document> {
+    if let Some(cause) = got.error {
+        // The items of a multi-get carry no status of their own.
+        let status = if cause.kind == "index_not_found_exception" { 404 } else { 503 };
+        return Err(Failure { status, cause }.error("reading documents"));
+    }
+    match (got.found, got.seq_no, got.primary_term) {
+        (false, ..) => Ok(Document { version: Version::Absent, source: None }),
+        (true, Some(seq_no), Some(term)) => {
+            Ok(Document { version: Version::At(seq_no, term), source: got.source })
+        }
+        (true, ..) => Err(Error::retriable("a document came without its sequence number")),
+    }
+}
+
+fn credentials(config: &ElasticsearchConfig) -> Result<Option<Credentials>> {
+    match (&config.api_key, &config.username, &config.password) {
+        (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+            Err(Error::config("give api_key, or username and password, not both"))
+        }
+        (Some(key), None, None) => {
+            // The client would panic on what no header can hold.
+            if HeaderValue::from_str(key).is_err() {
+                return Err(Error::config("api_key holds what an HTTP header cannot"));
+            }
+            Ok(Some(Credentials::EncodedApiKey(key.clone())))
+        }
+        (None, Some(user), Some(password)) => {
+            Ok(Some(Credentials::Basic(user.clone(), password.clone())))
+        }
+        (None, None, None) => Ok(None),
+        (None, ..) => Err(Error::config("username and password belong together")),
+    }
+}
+
+fn is_connect(error: &elasticsearch::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>());
+    cause.is_some_and(reqwest::Error::is_connect)
+}
+
+fn unreachable(error: elasticsearch::Error) -> Error {
+    let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
+    Error::retriable(format!("Elasticsearch {what}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut ElasticsearchConfig)) -> ElasticsearchConfig {
+        let urls = vec!["http://localhost:9200".to_owned()];
+        let mut config = ElasticsearchConfig { urls, ..ElasticsearchConfig::default() };
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn a_wrong_config_is_refused_without_its_secrets() {
+        let some = |text: &str| Some(text.to_owned());
+        for wrong in [
+            config(|c| c.urls.clear()),
+            config(|c| c.urls = vec!["http://u:canary@".to_owned()]),
+            config(|c| c.urls = vec!["ftp://u:canary@localhost".to_owned()]),
+            config(|c| c.username = some("ann")),
+            config(|c| c.password = some("canary")),
+            config(|c| (c.api_key, c.username) = (some("canary"), some("ann"))),
+            config(|c| c.api_key = some("canary\n")),
+            config(|c| c.ca = Some("/nowhere/ca.pem".into())),
+        ] {
+            let error = Client::new(&wrong).unwrap_err();
+            assert!(!error.to_string().contains("canary"), "{error}");
+            assert_eq!(error.class(), foldline_api::ErrorClass::Config);
+        }
+        assert!(Client::new(&config(|c| c.api_key = some("abc=="))).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_refuses_the_connection_is_passed_over() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = server.local_addr().unwrap();
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dead = closed.local_addr().unwrap();
+        drop(closed);
+        let answer = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut socket, _) = server.accept().await.unwrap();
+                let mut request = [0; 4096];
+                let _ = socket.read(&mut request).await.unwrap();
+                let text = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+                socket.write_all(text.as_bytes()).await.unwrap();
+            }
+        });
+        let urls = vec![format!("http://{dead}"), format!("http://{alive}")];
+        let client =
+            Client::new(&ElasticsearchConfig { urls, ..ElasticsearchConfig::default() }).unwrap();
+        for _ in 0..2 {
+            let reply = client.json(Method::Get, "/_cluster/health", &[], None).await.unwrap();
+            assert_eq!(reply.status, 200);
+        }
+        answer.await.unwrap();
+    }
+}

@@ -1,0 +1,77 @@
+//! How to reach the cluster.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Where Elasticsearch is and how to log in. Its `Debug` shows no secret.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElasticsearchConfig {
+    /// The nodes' addresses; requests go round them.
+    pub urls: Vec<String>,
+    /// An API key in its encoded form.
+    #[serde(default)]
+    pub api_key: Option<String>,
+    /// A user's name, with `password`.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The user's password.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// A PEM file with the authorities to trust beside the built-in ones.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+impl fmt::Debug for ElasticsearchConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = |secret: &Option<String>| secret.as_ref().map(|_| "***");
+        let urls: Vec<&str> = self.urls.iter().map(|url| without_login(url)).collect();
+        f.debug_struct("ElasticsearchConfig")
+            .field("urls", &urls)
+            .field("api_key", &hidden(&self.api_key))
+            .field("username", &self.username)
+            .field("password", &hidden(&self.password))
+            .field("ca", &self.ca)
+            .finish()
+    }
+}
+
+/// A URL from its host on: what stands before an `@` may be a password.
+pub(crate) fn without_login(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, host)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let config = ElasticsearchConfig {
+            urls: vec!["https://ann:canary@localhost:9200".to_owned()],
+            api_key: Some("canary".to_owned()),
+            username: Some("ann".to_owned()),
+            password: Some("canary".to_owned()),
+            ca: None,
+        };
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        assert!(shown.contains("localhost:9200"), "{shown}");
+    }
+
+    #[test]
+    fn the_example_parses() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let sink = example["sinks"]["search"].as_table().unwrap();
+        for key in sink.keys() {
+            assert!(
+                ["type", "urls", "api_key", "username", "password", "ca"].contains(&key.as_str()),
+                "{key}"
+            );
+        }
+        assert!(example["connectors"]["orders-search"]["mapping"]["properties"].is_table());
+    }
+}

@@ -1,0 +1,227 @@
+//! What stands in the cluster under a target's names, and the steps that change it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use elasticsearch::http::Method;
+use foldline_api::{Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use crate::client::Client;
+use crate::error::Fault;
+use crate::mapping::{Names, alive};
+
+/// One index as it is.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Index {
+    aliases: BTreeMap<String, Json>,
+    /// The mapping.
+    pub(crate) mappings: Json,
+    /// The settings, by flat name.
+    pub(crate) settings: Map<String, Json>,
+}
+
+impl Index {
+    /// What tells it from another of its name.
+    pub(crate) fn uuid(&self) -> &str {
+        self.settings.get("index.uuid").and_then(Json::as_str).unwrap_or_default()
+    }
+
+    /// What its creator wrote into `_meta`, if that was Foldline.
+    pub(crate) fn build(&self) -> Option<&str> {
+        self.mappings.pointer("/_meta/foldline/build").and_then(Json::as_str)
+    }
+}
+
+/// What stands under a target's names.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// This target's indexes by generation.
+    pub(crate) generations: BTreeMap<u64, Index>,
+    /// What else the target's name leads to: an index of that name, a data stream, someone's alias.
+    pub(crate) strangers: Vec<String>,
+}
+
+/// A target's indexes and aliases.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) client: Arc<Client>,
+    pub(crate) names: Names,
+}
+
+impl Cluster {
+    /// Looks at all of the target's indexes and at what its name leads to.
+    pub(crate) async fn survey(&self) -> Result<Survey> {
+        let alias = self.names.alias();
+        let query = [
+            ("expand_wildcards", "all"),
+            ("ignore_unavailable", "true"),
+            ("allow_no_indices", "true"),
+            ("flat_settings", "true"),
+        ];
+        let path = format!("/{alias}-g*,{alias}");
+        let reply = self.client.json(Method::Get, &path, &query, None).await?;
+        let indexes: BTreeMap<String, Index> = reply.read("looking at the target's indexes")?;
+        let mut survey = Survey::default();
+        for (name, index) in indexes {
+            match self.names.generation(&name) {
+                Some(generation) => drop(survey.generations.insert(generation, index)),
+                None if name == alias || index.aliases.contains_key(alias) => {
+                    survey.strangers.push(name);
+                }
+                // Another target whose name starts like this one's.
+                None if name.starts_with(&format!("{alias}-g")) => {}
+                // A data stream's backing index.
+                None => survey.strangers.push(name),
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Refuses a name that is taken.
+    pub(crate) fn check_name(&self, survey: &Survey) -> Result<()> {
+        let alias = self.names.alias();
+        let Some(stranger) = survey.strangers.first() else { return Ok(()) };
+        let what = if stranger == alias {
+            format!("{alias:?} is an index, where an alias of that name must go")
+        } else {
+            format!("{alias:?} leads to {stranger:?}, which is not Foldline's")
+        };
+        Err(Error::config(format!(
+            "{what}: give the connector another index, or move the data there to an index of another name \
+             (_reindex or _clone) and delete {stranger:?}"
+        )))
+    }
+
+    /// Whether an index has documents, tombstones too.
+    pub(crate) async fn has_rows(&self, index: &str) -> Result<bool> {
+        let doing = "counting documents";
+        let path = format!("/{index}/_refresh");
+        self.client.json(Method::Post, &path, &[], None).await?.read::<Json>(doing)?;
+        let query = [("terminate_after", "1")];
+        let path = format!("/{index}/_count");
+        let counted: Json =
+            self.client.json(Method::Get, &path, &query, None).await?.read(doing)?;
+        // Shards that did not answer count nothing.
+        if counted.pointer("/_shards/failed").and_then(Json::as_u64) != Some(0) {
+            return Err(Error::retriable(format!("not all shards of {index:?} could be counted")));
+        }
+        Ok(counted.get("count").and_then(Json::as_u64).is_none_or(|count| count > 0))
+    }
+
+    /// Creates an index, which may stand already.
+    pub(crate) async fn create(&self, index: &str, body: &Json) -> Result<()> {
+        let reply = self.client.json(Method::Put, &format!("/{index}"), &[], Some(body)).await?;
+        match reply.success() {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.cause.kind == "resource_already_exists_exception" => Ok(()),
+            // A mapping that Elasticsearch refuses is the config's, not a record's.
+            Err(failure) if failure.fault() == Fault::Rejected => {
+                Err(self.wrong(index, "create", &failure.error("creating it")))
+            }
+            Err(failure) => Err(failure.error(&format!("creating index {index:?}"))),
+        }
+    }
+
+    /// Adds fields to an index's mapping.
+    pub(crate) async fn extend(&self, index: &str, mapping: &Json) -> Result<()> {
+        let path = format!("/{index}/_mapping");
+        match self.client.json(Method::Put, &path, &[], Some(mapping)).await?.success() {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.fault() == Fault::Rejected => {
+                Err(self.wrong(index, "extend", &failure.error("extending it")))
+            }
+            Err(failure) => Err(failure.error(&format!("extending index {index:?}"))),
+        }
+    }
+
+    fn wrong(&self, index: &str, verb: &str, says: &Error) -> Error {
+        Error::config(format!(
+            "cannot {verb} index {index:?}: {}: check the connector's mapping and settings, and the index \
+             templates that match",
+            says.message()
+        ))
+    }
+
+    /// Blocks writes, and returns when those under way have ended. An index that is gone is as good.
+    pub(crate) async fn block(&self, index: &str) -> Result<()> {
+        let path = format!("/{index}/_block/write");
+        match self.client.json(Method::Put, &path, &[], None).await?.success() {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.fault() == Fault::Gone => Ok(()),
+            Err(failure) => Err(failure.error(&format!("blocking writes to {index:?}"))),
+        }
+    }
+
+    /// Lets writes through again.
+    pub(crate) async fn unblock(&self, index: &str) -> Result<()> {
+        let path = format!("/{index}/_settings");
+        let body = json!({ "index.blocks.write": null });
+        let reply = self.client.json(Method::Put, &path, &[], Some(&body)).await?;
+        reply.read::<Json>(&format!("unblocking {index:?}")).map(drop)
+    }
+
+    /// Drops an index, which may be gone already.
+    pub(crate) async fn drop_index(&self, index: &str) -> Result<()> {
+        match self.client.json(Method::Delete, &format!("/{index}"), &[], None).await?.success() {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.fault() == Fault::Gone => Ok(()),
+            Err(failure) => Err(failure.error(&format!("dropping index {index:?}"))),
+        }
+    }
+
+    /// Whether writers of another model can still reach the index.
+    pub(crate) fn has_other_writers(&self, index: &Index, name: &str, write_alias: &str) -> bool {
+        let prefix = format!("{name}-w-");
+        index.aliases.keys().any(|alias| alias.starts_with(&prefix) && alias != write_alias)
+    }
+
+    /// Points readers and writers at a generation, in one step: both aliases lead to it alone. False
+    /// where another worker changed them after the survey.
+    pub(crate) async fn point(
+        &self,
+        survey: &Survey,
+        generation: u64,
+        write_alias: &str,
+    ) -> Result<bool> {
+        let (reader, live) = (self.names.alias(), self.names.index(generation));
+        let mut actions = Vec::new();
+        for (&number, index) in &survey.generations {
+            let name = self.names.index(number);
+            let writers = format!("{name}-w-");
+            for alias in index.aliases.keys() {
+                let stale = (alias == reader && number != generation)
+                    || (alias.starts_with(&writers) && alias != write_alias);
+                if stale {
+                    // `must_exist` makes this a compare-and-set: of two workers one loses and looks again.
+                    let remove = json!({ "index": name, "alias": alias, "must_exist": true });
+                    actions.push(json!({ "remove": remove }));
+                }
+            }
+        }
+        let stands = |alias: &str| {
+            survey
+                .generations
+                .get(&generation)
+                .is_some_and(|index| index.aliases.contains_key(alias))
+        };
+        if !stands(reader) {
+            let add = json!({ "index": live, "alias": reader, "filter": alive() });
+            actions.push(json!({ "add": add }));
+        }
+        if !stands(write_alias) {
+            let add = json!({ "index": live, "alias": write_alias, "is_hidden": true });
+            actions.push(json!({ "add": add }));
+        }
+        if actions.is_empty() {
+            return Ok(true);
+        }
+        let body = json!({ "actions": actions });
+        match self.client.json(Method::Post, "/_aliases", &[], Some(&body)).await?.success() {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.fault() == Fault::Gone => Ok(false),
+            Err(failure) => Err(failure.error(&format!("pointing {reader:?} at {live:?}"))),
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! One connector's target: the record in the books decides, index and aliases follow.
+//!
+//! Every change starts with a compare-and-set of the target's record, marked as not ready. Whoever
+//! reads such a record, this worker or another one after a crash, carries out the same idempotent
+//! steps and marks it ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{
+    Beginning, DesiredState, Opened, StoredPosition, Target, TargetSpec, Version, Writer,
+};
+use foldline_api::{Error, Result};
+use serde_json::json;
+
+use crate::books::{BeginningDoc, Books, DesiredDoc, PositionDoc, TargetDoc, Versioned};
+use crate::client::Client;
+use crate::config::ElasticsearchConfig;
+use crate::document::{META, hex};
+use crate::mapping::{self, Names, alive, index_body};
+use crate::survey::{Cluster, Index, Survey};
+use crate::writer::ElasticsearchWriter;
+
+/// How often a step starts over because another worker was faster.
+const ATTEMPTS: u32 = 20;
+
+/// An index, or rather the alias of that name, its generations and its books.
+#[derive(Debug)]
+pub struct ElasticsearchTarget {
+    spec: TargetSpec,
+    books: Books,
+    cluster: Cluster,
+}
+
+/// Refuses, without asking the cluster, what Foldline could not be exact with.
+///
+/// # Errors
+/// Config errors with the way out.
+pub fn check(spec: &TargetSpec) -> Result<()> {
+    mapping::check(spec)
+}
+
+/// What the connector will send: the index's body, the aliases and the bulk actions.
+#[must_use]
+pub fn plan(spec: &TargetSpec) -> Vec<String> {
+    let names = Names::new(&spec.target);
+    let pretty = |json: &serde_json::Value| format!("{json:#}");
+    let (index, alias) = (names.index(1), names.alias());
+    let writers = names.write_alias(1, &spec.fingerprint);
+    let aliases = json!({ "actions": [
+        { "add": { "index": index, "alias": alias, "filter": alive() } },
+        { "add": { "index": index, "alias": writers, "is_hidden": true } },
+    ] });
+    let marks = "{\"marks\":{\"<topic>/<partition>\":<position>}}";
+    vec![
+        format!("PUT /{index}\n{}", pretty(&index_body(spec, "<build>"))),
+        format!("POST /_aliases\n{}", pretty(&aliases)),
+        format!("POST /{writers}/_mget\n{{\"ids\":[\"<key>\"]}}"),
+        format!(
+            "POST /{writers}/_bulk?require_alias=true&pipeline=_none\n\
+             {{\"create\":{{\"_id\":\"<new key>\"}}}}\n\
+             {{<columns>,\"{META}\":{marks}}}\n\
+             {{\"index\":{{\"_id\":\"<key>\",\"if_seq_no\":<read>,\"if_primary_term\":<read>}}}}\n\
+             {{<columns>,\"{META}\":{marks}}}\n\
+             {{\"index\":{{\"_id\":\"<deleted key>\",\"if_seq_no\":<read>,\"if_primary_term\":<read>}}}}\n\
+             {{\"{META}\":{{\"deleted\":true,\"at\":<milliseconds>,{}}}",
+            marks.trim_start_matches('{')
+        ),
+    ]
+}
+
+impl ElasticsearchTarget {
+    /// A target of `spec` in the cluster of `config`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Config errors: a wrong address or login, an unreadable `ca`.
+    pub fn new(config: &ElasticsearchConfig, spec: TargetSpec) -> Result<Self> {
+        let client = Arc::new(Client::new(config)?);
+        let books = Books::new(Arc::clone(&client), &spec.target);
+        let cluster = Cluster { client, names: Names::new(&spec.target) };
+        Ok(ElasticsearchTarget { spec, books, cluster })
+    }
+
+    /// Removes tombstone documents for good, those that are older than `retention` and whose markers
+    /// the stored positions have passed; how many were removed. Exactness against a writer that was
+    /// paused for longer than `retention` ends here.
+    ///
+    /// # Errors
+    /// Retriable ones; nothing is half done.
+    pub async fn purge_tombstones(&self, retention: Duration) -> Result<u64> {
+        let Some(doc) = self.books.target().await? else { return Ok(0) };
+        if !doc.value.ready {
+            return Ok(0);
+        }
+        let positions = self.stored_positions(&doc.value).await?;
+        let binding = &doc.value.binding;
+        let alias = self.cluster.names.write_alias(binding.generation, &binding.fingerprint);
+        crate::writer::purge(&self.cluster.client, &alias, &positions, retention).await
+    }
+
+    /// What stands where the books say the live generation is.
+    async fn find(&self, stored: Option<&TargetDoc>, survey: &Survey) -> Result<Option<Found>> {
+        let Some(stored) = stored else {
+            // Nothing recorded: an index with documents is someone's; an empty one can be taken.
+            let mut found = None;
+            for (&generation, index) in &survey.generations {
+                let has_rows = self.cluster.has_rows(&self.index(generation)).await?;
+                found = Some(Found { physical: index.uuid().to_owned(), has_rows });
+                if has_rows {
+                    break;
+                }
+            }
+            return Ok(found);
+        };
+        let physical = &stored.binding.physical;
+        if physical.is_empty() {
+            // Still being made: as good as there, `settle` goes on with it.
+            return Ok(Some(Found { physical: String::new(), has_rows: false }));
+        }
+        let Some(index) = survey.generations.get(&stored.binding.generation) else {
+            return Ok(None);
+        };
+        let has_rows = index.uuid() != physical
+            && self.cluster.has_rows(&self.index(stored.binding.generation)).await?;
+        Ok(Some(Found { physical: index.uuid().to_owned(), has_rows }))
+    }
+
+    /// The record that a decision asks for; none where it stays as it is.
+    fn decided(
+        &self,
+        decision: &Decision,
+        stored: Option<&TargetDoc>,
+        survey: &Survey,
+    ) -> Option<(TargetDoc, String)> {
+        let target = &self.spec.target;
+        match (decision, stored) {
+            (Decision::Adopt, _) => {
+                let (&generation, index) = survey.generations.last_key_value()?;
+                let physical = index.uuid().to_owned();
+                let notice = format!("took the empty index {:?}", self.index(generation));
+                Some((self.first(generation, physical), notice))
+            }
+            (Decision::Resume, _) => None,
+            (Decision::Create, _) | (_, None) => {
+                let notice = format!("created {target:?}, generation 1");
+                Some((self.first(1, String::new()), notice))
+            }
+            (Decision::Renew { .. }, Some(stored)) => {
+                let next = self.next(stored, survey);
+                let notice = format!(
+                    "the index behind {target:?} was dropped: its positions are void, generation {} is \
+                     filled from the fold's beginnings",
+                    next.binding.generation
+                );
+                Some((next, notice))
+            }
+            (Decision::Rebuild, Some(stored)) => {
+                let next = self.next(stored, survey);
+                let notice = format!(
+                    "the projection changed: generation {} of {target:?} is filled from the fold's \
+                     beginnings",
+                    next.binding.generation
+                );
+                Some((next, notice))
+            }
+            (Decision::Extend, Some(stored)) => {
+                let mut next = stored.clone();
+                self.take_model(&mut next.binding);
+                next.ready = false;
+                Some((next, format!("added the new columns to {target:?}")))
+            }
+        }
+    }
+
+    fn first(&self, generation: u64, physical: String) -> TargetDoc {
+        let spec = &self.spec;
+        TargetDoc {
+            target: spec.target.clone(),
+            binding: Binding {
+                worker: spec.worker.clone(),
+                connector: spec.connector.clone(),
+                group: spec.group.clone(),
+                log: spec.log.clone(),
+                generation,
+                fingerprint: spec.fingerprint.clone(),
+                superseded: Vec::new(),
+                projection: spec.projection.clone(),
+                physical,
+            },
+            build: new_build(),
+            ready: false,
+            beginnings: Vec::new(),
+            dropping: Vec::new(),
+            desired: DesiredDoc::Running,
+        }
+    }
+
+    /// The next generation: a new index, from the fold's beginnings.
+    fn next(&self, stored: &TargetDoc, survey: &Survey) -> TargetDoc {
+        let mut next = stored.clone();
+        let last = survey.generations.last_key_value().map_or(0, |(&generation, _)| generation);
+        self.take_model(&mut next.binding);
+        next.binding.log.clone_from(&self.spec.log);
+        next.binding.generation = stored.binding.generation.max(last) + 1;
+        next.binding.physical = String::new();
+        next.build = new_build();
+        next.ready = false;
+        next.dropping.push(stored.binding.generation);
+        next
+    }
+
+    fn take_model(&self, binding: &mut Binding) {
+        if binding.fingerprint != self.spec.fingerprint {
+            let old = std::mem::replace(&mut binding.fingerprint, self.spec.fingerprint.clone());
+            binding.superseded.push(old);
+            binding.superseded.retain(|print| *print != self.spec.fingerprint);
+        }
+        binding.projection = self.spec.projection.clone();
+    }
+
+    /// Makes index and aliases what the record says, and marks it ready. False where another worker
+    /// changed something meanwhile: look again.
+    async fn settle(&self, stored: &Versioned<TargetDoc>) -> Result<bool> {
+        let doc = &stored.value;
+        let generation = doc.binding.generation;
+        let index = self.index(generation);
+        let write_alias = self.cluster.names.write_alias(generation, &doc.binding.fingerprint);
+        if doc.binding.physical.is_empty() {
+            let mut body = index_body(&self.spec, &doc.build);
+            if let Some(body) = body.as_object_mut() {
+                let aliases = json!({ &write_alias: { "is_hidden": true } });
+                body.insert("aliases".to_owned(), aliases);
+            }
+            self.cluster.create(&index, &body).await?;
+        }
+        let survey = self.cluster.survey().await?;
+        let Some(stands) = survey.generations.get(&generation) else { return Ok(false) };
+        if !self.is_meant(doc, stands, &index).await? {
+            return Ok(false);
+        }
+        let uuid = stands.uuid().to_owned();
+        let fenced = self.cluster.has_other_writers(stands, &index, &write_alias);
+        if fenced {
+            // Returns when the writes under way have ended: no writer of the old model is left that
+            // could write a document without the new columns over one that has them.
+            self.cluster.block(&index).await?;
+        }
+        self.cluster.extend(&index, &mapping::mapping(&self.spec, &doc.build)).await?;
+        for &old in &doc.dropping {
+            self.cluster.block(&self.index(old)).await?;
+        }
+        if !self.cluster.point(&survey, generation, &write_alias).await? {
+            return Ok(false);
+        }
+        self.books.seed(generation, &doc.beginnings).await?;
+        for &old in &doc.dropping {
+            self.cluster.drop_index(&self.index(old)).await?;
+        }
+        if fenced {
+            self.cluster.unblock(&index).await?;
+        }
+        let mut done = doc.clone();
+        done.binding.physical = uuid;
+        (done.ready, done.dropping) = (true, Vec::new());
+        self.books.put_target(&done, stored.version).await
+    }
+
+    /// Whether the index is the one that the record means; one that stands in its way is dropped if
+    /// it is an empty leftover of Foldline's.
+    async fn is_meant(&self, doc: &TargetDoc, index: &Index, name: &str) -> Result<bool> {
+        let fresh = doc.binding.physical.is_empty();
+        let meant = if fresh {
+            index.build() == Some(doc.build.as_str())
+        } else {
+            index.uuid() == doc.binding.physical
+        };
+        if meant {
+            let verdict = mapping::refuse(name, &index.settings, &index.mappings);
+            if verdict.is_err() && fresh {
+                // Made from a template that must change first; then it is made anew.
+                self.cluster.drop_index(name).await?;
+            }
+            return verdict.map(|()| true);
+        }
+        if !fresh {
+            return Ok(false);
+        }
+        if index.build().is_none() || self.cluster.has_rows(name).await? {
+            return Err(Error::config(format!(
+                "index {name:?} stands where the next generation of {:?} must go: delete it, or move it \
+                 to another name",
+                self.spec.target
+            )));
+        }
+        self.cluster.drop_index(name).await?;
+        Ok(false)
+    }
+
+    async fn opened(&self, doc: &TargetDoc, notices: Vec<String>) -> Result<Opened> {
+        Ok(Opened {
+            generation: doc.binding.generation,
+            positions: self.stored_positions(doc).await?,
+            desired: doc.desired.into(),
+            notices,
+        })
+    }
+
+    async fn stored_positions(&self, doc: &TargetDoc) -> Result<Vec<StoredPosition>> {
+        let partitions: Vec<TopicPartition> =
+            doc.beginnings.iter().map(BeginningDoc::topic_partition).collect();
+        let places = self.books.positions(doc.binding.generation, &partitions).await?;
+        let stored = |((partition, beginning), place): ((TopicPartition, &BeginningDoc), _)| {
+            let place: Option<Versioned<PositionDoc>> = place;
+            let (position, epoch) =
+                place.map_or((beginning.position, 0), |p| (p.value.position, p.value.epoch));
+            StoredPosition {
+                partition,
+                topic_id: beginning.topic_id.clone(),
+                beginning: Position(beginning.position),
+                position: Position(position),
+                epoch,
+            }
+        };
+        Ok(partitions.into_iter().zip(&doc.beginnings).zip(places).map(stored).collect())
+    }
+
+    fn index(&self, generation: u64) -> String {
+        self.cluster.names.index(generation)
+    }
+
+    async fn stored(&self) -> Result<Versioned<TargetDoc>> {
+        self.books.target().await?.ok_or_else(|| {
+            Error::fenced(format!("{:?} is not in the books: open it again", self.spec.target))
+        })
+    }
+
+    fn check_owner(&self, binding: &Binding) -> Result<()> {
+        let spec = &self.spec;
+        if (&binding.worker, &binding.connector, &binding.group)
+            != (&spec.worker, &spec.connector, &spec.group)
+        {
+            return Err(Error::config(format!(
+                "{:?} belongs to connector {:?} of worker {:?} (group {:?}): only that one rebuilds it",
+                spec.target, binding.connector, binding.worker, binding.group
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn contended() -> Error {
+    Error::retriable("other workers keep changing the same target")
+}
+
+/// Tells one index from another of its name.
+fn new_build() -> String {
+    hex(&rand::random::<[u8; 12]>())
+}
+
+#[async_trait]
+impl Target for ElasticsearchTarget {
+    async fn open(&self) -> Result<Opened> {
+        mapping::check(&self.spec)?;
+        self.books.ensure().await?;
+        let mut notices = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let stored = self.books.target().await?;
+            let survey = self.cluster.survey().await?;
+            self.cluster.check_name(&survey)?;
+            let doc = stored.as_ref().map(|stored| &stored.value);
+            let found = self.find(doc, &survey).await?;
+            let decision = decide(doc.map(|doc| &doc.binding), found.as_ref(), &self.spec)?;
+            if let Some((next, notice)) = self.decided(&decision, doc, &survey) {
+                let version = stored.as_ref().map_or(Version::Absent, |stored| stored.version);
+                // Won or lost, the record is read again: then it says what there is to do.
+                if self.books.put_target(&next, version).await? {
+                    notices.push(notice);
+                }
+                continue;
+            }
+            let Some(stored) = stored else { continue };
+            if stored.value.ready {
+                let live = survey.generations.get(&stored.value.binding.generation);
+                if let Some(live) = live {
+                    let name = self.index(stored.value.binding.generation);
+                    mapping::refuse(&name, &live.settings, &live.mappings)?;
+                }
+                return self.opened(&stored.value, notices).await;
+            }
+            self.settle(&stored).await?;
+        }
+        Err(contended())
+    }
+
+    async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.stored().await?;
+            if stored.value.binding.generation != generation {
+                return Err(Error::fenced(format!("generation {generation} is no longer live")));
+            }
+            let mut doc = stored.value;
+            if !doc.add_beginnings(beginnings)
+                || self.books.put_target(&doc, stored.version).await?
+            {
+                return self.books.seed(generation, &doc.beginnings).await;
+            }
+        }
+        Err(contended())
+    }
+
+    async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
+        mapping::check(&self.spec)?;
+        let mut next_generation = None;
+        for _ in 0..ATTEMPTS {
+            let stored = self.stored().await?;
+            let doc = &stored.value;
+            self.check_owner(&doc.binding)?;
+            if doc.binding.generation != generation {
+                let ours = doc.binding.fingerprint == self.spec.fingerprint;
+                // Another worker's rebuild with another model is that worker's to finish.
+                if doc.ready || !ours || self.settle(&stored).await? {
+                    return Ok(next_generation.unwrap_or(doc.binding.generation));
+                }
+                continue;
+            }
+            let survey = self.cluster.survey().await?;
+            self.cluster.check_name(&survey)?;
+            let mut next = self.next(doc, &survey);
+            if let Some(beginnings) = beginnings {
+                next.beginnings = beginnings.iter().map(BeginningDoc::from).collect();
+            }
+            if self.books.put_target(&next, stored.version).await? {
+                next_generation = Some(next.binding.generation);
+            }
+        }
+        Err(contended())
+    }
+
+    async fn status(&self) -> Result<Opened> {
+        let stored = self.stored().await?;
+        self.opened(&stored.value, Vec::new()).await
+    }
+
+    async fn set_desired(&self, desired: DesiredState) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.stored().await?;
+            let mut doc = stored.value;
+            doc.desired = desired.into();
+            if self.books.put_target(&doc, stored.version).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
+        Ok(Arc::new(ElasticsearchWriter::new(
+            Arc::clone(&self.cluster.client),
+            self.books.clone(),
+            &self.spec,
+            generation,
+        )))
+    }
+}
