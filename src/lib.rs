@@ -4,3 +4,4 @@
 //! `projection` (the pure fold), the task loop and the worker.
 
 pub mod event;
+pub mod expr;
