@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Commit, Committer, Source, SourceEvent};
+use foldline_api::source::{Commit, Committer, Source, SourceEvent, Wanted};
 use foldline_api::{Error, ErrorClass, Result};
 use tokio::sync::mpsc;
 
@@ -45,6 +45,8 @@ type Ends = Arc<Mutex<BTreeMap<TopicPartition, Position>>>;
 #[derive(Debug)]
 pub struct FileSource {
     deliveries: mpsc::Receiver<Delivery>,
+    /// Delivered while records were not wanted.
+    held_back: Option<Delivery>,
     begin: Sender<Begin>,
     seeks: BTreeMap<TopicPartition, Seek>,
     last_seek: Seek,
@@ -78,16 +80,27 @@ impl FileSource {
         thread
             .spawn(move || ahead.run())
             .map_err(|error| Error::retriable("cannot start a thread").with_source(error))?;
-        Ok(FileSource { deliveries, begin, seeks: BTreeMap::new(), last_seek: 0, ends, membership })
+        Ok(FileSource { deliveries, held_back: None, begin, seeks: BTreeMap::new(), last_seek: 0, ends, membership })
     }
 }
 
 #[async_trait]
 impl Source for FileSource {
-    async fn next(&mut self) -> Result<SourceEvent> {
+    async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent> {
         loop {
-            let delivery = self.deliveries.recv().await;
+            let delivery = match (self.held_back.take(), wanted) {
+                (Some(held_back), Wanted::All) => Some(held_back),
+                (Some(held_back), Wanted::Control) => {
+                    // Partitions do not move here: nothing can come that is more urgent.
+                    self.held_back = Some(held_back);
+                    return std::future::pending().await;
+                }
+                (None, _) => self.deliveries.recv().await,
+            };
             match delivery.ok_or_else(|| Error::retriable("the reading thread is gone"))? {
+                records @ Delivery::Of(..) if wanted == Wanted::Control => {
+                    self.held_back = Some(records);
+                }
                 Delivery::Assigned(partitions) => return Ok(SourceEvent::Assigned(partitions)),
                 Delivery::Of(partition, seek, event) => {
                     if self.seeks.get(&partition) == Some(&seek) {
