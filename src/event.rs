@@ -17,21 +17,35 @@ pub enum Mask {
 
 /// The event paths that expressions name, collected while they are compiled.
 #[derive(Clone, Debug, Default)]
-pub struct PathSet(Vec<Vec<Arc<str>>>);
+pub struct PathSet {
+    paths: Vec<Vec<Arc<str>>>,
+    key: bool,
+}
 
 impl PathSet {
     /// Names `event.a.b` as `["a", "b"]`; the empty path is the whole event.
     pub fn insert(&mut self, path: &[Arc<str>]) {
-        if !self.0.iter().any(|known| known == path) {
-            self.0.push(path.to_vec());
+        if !self.paths.iter().any(|known| known == path) {
+            self.paths.push(path.to_vec());
         }
+    }
+
+    /// Notes that an expression reads the record's key.
+    pub fn note_key(&mut self) {
+        self.key = true;
+    }
+
+    /// Whether some expression reads the record's key: else it is not decoded, whatever it holds.
+    #[must_use]
+    pub fn reads_key(&self) -> bool {
+        self.key
     }
 
     /// The mask, and how many slots an event has.
     #[must_use]
     pub fn mask(&self) -> (Mask, usize) {
         let mut slots = 0;
-        let paths: Vec<&[Arc<str>]> = self.0.iter().map(Vec::as_slice).collect();
+        let paths: Vec<&[Arc<str>]> = self.paths.iter().map(Vec::as_slice).collect();
         let mask = build(&paths, &mut slots);
         (mask, slots)
     }

@@ -62,10 +62,16 @@ pub(super) fn test(path: PathBuf, filter: Option<&str>, json: bool) -> Result<()
     for (name, projection) in &config.projections {
         let Some(compiled) = projections.get(name) else { continue };
         let wanted = |test: &str| filter.is_none_or(|f| format!("{name}/{test}").contains(f));
-        for outcome in crate::projection::run_tests(compiled, projection, &wanted) {
-            if outcome.passed() { passed += 1 } else { failed += 1 }
+        let tests: Vec<_> =
+            projection.tests.iter().filter(|test| wanted(&test.value.name)).cloned().collect();
+        for outcome in crate::projection::test::run(compiled, &tests) {
+            if outcome.passed() {
+                passed += 1;
+            } else {
+                failed += 1;
+            }
             if json {
-                all.push(outcome.to_json());
+                all.push(json!(outcome));
             } else {
                 println!("{outcome}");
             }

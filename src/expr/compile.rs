@@ -236,7 +236,10 @@ impl<'a> Lower<'a, '_> {
         }
         match name {
             "event" => Ok(self.path(Vec::new())),
-            "key" => Ok(self.record(Node::Key)),
+            "key" => {
+                self.reads.key = true;
+                Ok(self.record(Node::Key))
+            }
             "headers" => Ok(self.record(Node::Headers)),
             "topic" => Ok(self.record(Node::Topic)),
             "partition" => Ok(self.record(Node::Partition)),

@@ -82,6 +82,7 @@ enum Form {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Reads {
     record: bool,
+    key: bool,
     exists: bool,
     item: bool,
     child: bool,
@@ -102,6 +103,9 @@ impl Expr {
         let compiled = compile::compile(source, scope)?;
         for path in &compiled.paths {
             paths.insert(&path.names);
+        }
+        if compiled.reads.key {
+            paths.note_key();
         }
         let form = match compiled.node {
             Node::Const(value) => Form::Constant(value),

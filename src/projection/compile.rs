@@ -71,6 +71,7 @@ impl Projection {
             model: Arc::new(model),
             mask: crate::event::Mask::Fields(Vec::new()),
             slots: 0,
+            reads_key: false,
         };
         projection.link(&compiler.paths);
         Ok(projection)
@@ -89,6 +90,7 @@ impl Projection {
             expr.link(&mask);
         }
         (self.mask, self.slots) = (mask, slots);
+        self.reads_key = paths.reads_key();
     }
 }
 

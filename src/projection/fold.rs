@@ -21,7 +21,7 @@ use crate::expr::{Env, Expr};
 /// States by key, as far as the caller loaded them.
 pub trait States {
     /// The state of `key`; none where it was not loaded. The caller makes sure that all of
-    /// [`Projection::keys`] are there.
+    /// [`Prepared::keys`] are there.
     fn get(&self, key: &Key) -> Option<StateRef<'_>>;
 }
 
@@ -72,6 +72,24 @@ pub struct Prepared {
     asks: bool,
     /// No further handler can be reached.
     closed: bool,
+    /// Places of keys whose rows hold this event already.
+    held: SmallVec<[u32; 1]>,
+}
+
+impl Prepared {
+    /// The keys that folding the event may touch, in no order, each once.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Leaves these keys' rows as they are: they hold the event already. Their handlers count as
+    /// applied, so that what applied to the others the first time applies to them again.
+    pub fn skip(&mut self, held: &[Key]) {
+        let place = |key: &Key| self.keys.iter().position(|other| other == key);
+        let places = held.iter().filter_map(place).filter_map(|at| u32::try_from(at).ok());
+        self.held = places.collect();
+    }
 }
 
 /// One run of a handler: for the event, or for one item.
@@ -168,12 +186,6 @@ impl Projection {
             }
         }
         Ok(prepared)
-    }
-
-    /// The keys that folding the event may touch, in no order, each once.
-    #[must_use]
-    pub fn keys(prepared: &Prepared) -> &[Key] {
-        &prepared.keys
     }
 
     fn handler(&self, at: u32) -> Option<&Handler> {
@@ -348,6 +360,7 @@ impl Projection {
         slots: &mut Slots,
     ) -> Result<bool, BadRecord> {
         let place = match &step.key {
+            Ok(place) if prepared.held.contains(place) => return Ok(true),
             Ok(place) => usize::try_from(*place).unwrap_or(usize::MAX),
             Err(fault) => return Err(BadRecord::clone(fault)),
         };

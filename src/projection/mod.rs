@@ -78,6 +78,7 @@ pub struct Projection {
     blank: Row,
     mask: Mask,
     slots: usize,
+    reads_key: bool,
     json: Json,
     fingerprint: String,
 }
@@ -99,6 +100,12 @@ impl Projection {
     #[must_use]
     pub fn mask(&self) -> &Mask {
         &self.mask
+    }
+
+    /// Whether some expression reads the record's key.
+    #[must_use]
+    pub fn reads_key(&self) -> bool {
+        self.reads_key
     }
 
     /// How many slots an event has.

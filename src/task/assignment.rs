@@ -36,7 +36,10 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Assignment {
     held: HashMap<TopicPartition, Held>,
+    /// To be acquired, for the first time or again.
     waiting: HashSet<TopicPartition>,
+    /// Being acquired: what is delivered of them now is of the position before.
+    acquiring: HashSet<TopicPartition>,
     acquire_at: Option<Instant>,
     revoking: Option<(Vec<TopicPartition>, Instant)>,
     commit_at: Instant,
@@ -48,6 +51,7 @@ impl Assignment {
         Assignment {
             held: HashMap::new(),
             waiting: HashSet::new(),
+            acquiring: HashSet::new(),
             acquire_at: None,
             revoking: None,
             commit_at,
@@ -94,6 +98,7 @@ impl Assignment {
         }
         let mut partitions: Vec<TopicPartition> = self.waiting.drain().collect();
         partitions.sort();
+        self.acquiring.extend(partitions.iter().cloned());
         Some(partitions)
     }
 
@@ -105,7 +110,13 @@ impl Assignment {
     ) -> Vec<(TopicPartition, Position)> {
         self.fresh = false;
         self.acquire_at = None;
+        let mut starts = Vec::with_capacity(leases.len());
         for (at, Lease { partition, epoch, position }) in leases.iter().enumerate() {
+            // Lost or revoked meanwhile: its new owner raises the epoch again.
+            if !self.acquiring.remove(partition) {
+                continue;
+            }
+            starts.push((partition.clone(), *position));
             let held = Held {
                 epoch: *epoch,
                 topic_id: topic_ids.get(at).cloned().flatten(),
@@ -119,16 +130,21 @@ impl Assignment {
             };
             self.held.insert(partition.clone(), held);
         }
-        leases.iter().map(|lease| (lease.partition.clone(), lease.position)).collect()
+        self.acquiring.clear();
+        starts
+    }
+
+    /// Whether what is delivered of a partition is of no use now.
+    fn in_transit(&self, partition: &TopicPartition) -> bool {
+        self.waiting.contains(partition)
+            || self.acquiring.contains(partition)
+            || self.revoking.as_ref().is_some_and(|(gone, _)| gone.contains(partition))
     }
 
     /// Whether this record is the next of a partition that is held; notes it as received.
     pub(super) fn expects(&mut self, record: &Record) -> bool {
-        let revoking = self.revoking.as_ref();
         let partition = record.topic_partition();
-        if revoking.is_some_and(|(partitions, _)| partitions.contains(&partition))
-            || self.waiting.contains(&partition)
-        {
+        if self.in_transit(&partition) {
             return false;
         }
         match self.held.get_mut(&partition) {
@@ -142,11 +158,10 @@ impl Assignment {
 
     /// Notes the end of a partition; returns whether it lies behind the last record.
     pub(super) fn ended(&mut self, partition: &TopicPartition, position: Position) -> bool {
-        let revoked =
-            self.revoking.as_ref().is_some_and(|(partitions, _)| partitions.contains(partition));
+        let in_transit = self.in_transit(partition);
         let Some(held) = self.held.get_mut(partition) else { return false };
         held.end = held.end.max(Some(position));
-        if revoked || self.waiting.contains(partition) || position <= held.received {
+        if in_transit || position <= held.received {
             return false;
         }
         held.received = position;
@@ -212,6 +227,7 @@ impl Assignment {
     ) -> HashSet<TopicPartition> {
         for partition in &partitions {
             self.waiting.remove(partition);
+            self.acquiring.remove(partition);
         }
         let (all, _) = self.revoking.get_or_insert((Vec::new(), deadline));
         all.extend(partitions);
@@ -226,6 +242,7 @@ impl Assignment {
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
         self.held.remove(partition);
         self.waiting.remove(partition);
+        self.acquiring.remove(partition);
         if let Some((partitions, _)) = &mut self.revoking {
             partitions.retain(|other| other != partition);
             if partitions.is_empty() {

@@ -292,11 +292,11 @@ impl Folder {
                 return Ok(());
             }
             // The event is in some of its rows already: the others still want it.
-            prepared.forget(&old);
+            prepared.skip(&old);
         }
         match self.projection.apply(event, &prepared, &Cached(cache))? {
-            Effects::Filtered { read } => {
-                batch.reads.extend(read);
+            Effects::Filtered { reads } => {
+                batch.reads.extend(reads);
                 batch.counts.filtered += u64::from(!replayed);
                 batch.counts.replayed += u64::from(replayed);
             }

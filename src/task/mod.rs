@@ -453,7 +453,9 @@ impl Task {
         let fresh = self.held.is_fresh();
         let starts = self.held.acquired(&acquired.leases, &topic_ids);
         // Only while no state was read before, and only a hint: inserts are guarded.
-        if acquired.empty && fresh && self.fences == 0 {
+        if !acquired.empty {
+            self.cache.set_complete(false);
+        } else if fresh && self.fences == 0 {
             self.cache.set_complete(true);
         }
         self.source.start(&starts)?;

@@ -182,7 +182,7 @@ fn fold(projection: &Projection, events: &[Event], batch: usize) -> (Store, Vec<
         let effects = projection.prepare(event).and_then(|prepared| {
             let effects = projection.apply(event, &prepared, &store)?;
             if let Effects::Applied { writes, reads } = &effects {
-                let known = |key: &Key| Projection::keys(&prepared).contains(key);
+                let known = |key: &Key| prepared.keys().contains(key);
                 assert!(writes.iter().all(|(key, _)| known(key)) && reads.iter().all(known));
             }
             Ok(effects)
