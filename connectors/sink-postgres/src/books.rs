@@ -315,6 +315,24 @@ impl Books {
         Ok(())
     }
 
+    /// Takes the verdicts of a generation over into the next, which repeats them.
+    pub(crate) async fn keep_verdicts(
+        &self,
+        client: &Client,
+        target: &str,
+        old: u64,
+        next: u64,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET generation = $3 WHERE target = $1 AND generation = $2",
+            self.verdicts
+        );
+        let (old, next) = (old.cast_signed(), next.cast_signed());
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&old, Type::INT8), (&next, Type::INT8)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
     /// Records from which positions on a changed projection holds.
     pub(crate) async fn record_extension(
         &self,

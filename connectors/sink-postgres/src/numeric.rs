@@ -39,7 +39,7 @@ pub(crate) fn encode(decimal: &Decimal, out: &mut BytesMut) -> Result<(), CodecE
     let groups = groups.get(zeros..used.max(zeros)).unwrap_or_default();
 
     let too_long = |_| error("a number with too many digits");
-    let count = i16::try_from(groups.len()).map_err(too_long)?;
+    let count = u16::try_from(groups.len()).map_err(too_long)?;
     let weight = if groups.is_empty() {
         0
     } else {
@@ -47,7 +47,7 @@ pub(crate) fn encode(decimal: &Decimal, out: &mut BytesMut) -> Result<(), CodecE
         i16::try_from(lead - 1 - zeros).map_err(too_long)?
     };
     let scale = u16::try_from(fraction.len()).map_err(too_long)?;
-    out.put_i16(count);
+    out.put_u16(count);
     out.put_i16(weight);
     out.put_u16(if groups.is_empty() { POSITIVE } else { sign });
     out.put_u16(scale);

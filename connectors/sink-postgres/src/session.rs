@@ -26,6 +26,12 @@ SET LOCAL jit = off; \
 SELECT set_config('synchronous_commit', 'on', true) \
 WHERE current_setting('synchronous_commit') = 'off'";
 
+/// Several reads of one moment, without a lock and without a write.
+const SNAPSHOT: &str = "\
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+SET LOCAL idle_in_transaction_session_timeout = '15s'; \
+SET LOCAL statement_timeout = '25s'";
+
 /// One connection, made when it is first needed and again when it was lost.
 pub(crate) struct Lane {
     endpoint: Arc<Endpoint>,
@@ -56,8 +62,18 @@ impl Lane {
 
     /// Takes the connection and begins a transaction.
     pub(crate) async fn begin(&self) -> Result<Session<'_>> {
+        self.begin_with(BEGIN).await
+    }
+
+    /// Takes the connection and begins a transaction that only reads, all at one moment.
+    pub(crate) async fn snapshot(&self) -> Result<Session<'_>> {
+        self.begin_with(SNAPSHOT).await
+    }
+
+    async fn begin_with(&self, sql: &str) -> Result<Session<'_>> {
         let session = self.take().await?;
-        session.client.batch_execute(BEGIN).await.map_err(|error| classify(error, "begin"))?;
+        let begun = session.client.batch_execute(sql).await;
+        begun.map_err(|error| classify(error, &self.endpoint.place))?;
         Ok(session)
     }
 }
@@ -107,7 +123,17 @@ async fn connect(endpoint: &Endpoint) -> Result<Client> {
     let attempt = endpoint.client.connect(endpoint.tls.clone());
     let (client, connection) = match tokio::time::timeout(CONNECT_LIMIT, attempt).await {
         Ok(Ok(pair)) => pair,
-        Ok(Err(error)) => return Err(classify(error, &endpoint.place)),
+        Ok(Err(error)) => {
+            let tls = error.to_string().contains("TLS");
+            let error = classify(error, &endpoint.place);
+            if !tls {
+                return Err(error);
+            }
+            // A certificate may be mended on the other side too, so this is worth trying again.
+            let hint =
+                "give the sink the ca that signed the certificate, or choose another sslmode";
+            return Err(Error::retriable(format!("{}; {hint}", error.message())));
+        }
         Err(_) => return Err(Error::retriable(format!("{}: no answer", endpoint.place))),
     };
     // The task ends with the client; what ended it shows in the client's next call.
@@ -128,5 +154,23 @@ pub(crate) async fn within<T>(
     match tokio::time::timeout(limit, call).await {
         Ok(result) => result,
         Err(_) => Err(Error::retriable(format!("{doing}: no answer within {} s", limit.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_holds_locks_for_longer_than_a_session_lasts() {
+        for (name, seconds) in [
+            ("idle_in_transaction_session_timeout", 15),
+            ("statement_timeout", 25),
+            ("lock_timeout", 10),
+        ] {
+            assert!(BEGIN.contains(&format!("SET LOCAL {name} = '{seconds}s'")), "{name}");
+        }
+        // Nothing outlives the transaction.
+        assert!(!BEGIN.replace("SET LOCAL", "").contains("SET "));
     }
 }

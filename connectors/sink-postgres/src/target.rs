@@ -20,6 +20,8 @@ use crate::statement::Statements;
 use crate::writer::{Place, PostgresWriter};
 
 const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// A table lock that waits for one slow reader keeps all readers behind it waiting.
+const LOCK_BRIEFLY: &str = "SET LOCAL lock_timeout = '3s'";
 /// Emptying a large table that a foreign key refers to is a long DELETE.
 const OPEN_LIMIT: Duration = Duration::from_secs(3_600);
 
@@ -229,6 +231,7 @@ impl PostgresTarget {
     async fn extend(&self, client: &Client, site: &Site, stored: &Binding) -> Result<Vec<String>> {
         // Positions before tables, as flushes lock them. Tasks of the old projection are fenced.
         self.books.raise_epochs(client, &site.label, stored.generation, None).await?;
+        self.run(client, LOCK_BRIEFLY).await?;
         let missing = site.relation.as_ref().map_or_else(Vec::new, |r| r.missing(&self.spec.model));
         for column in &missing {
             self.run(client, &schema::add_column(&site.table, column)).await?;
@@ -282,8 +285,14 @@ impl PostgresTarget {
                 }
             }
         }
-        self.books.forget(client, label, old).await?;
         let next = self.succeed(stored, oid, old + 1);
+        // The same table refuses the same rows of the same projection, and so a rebuild does too.
+        if (&next.log, &next.fingerprint, &next.physical)
+            == (&stored.log, &stored.fingerprint, &stored.physical)
+        {
+            self.books.keep_verdicts(client, label, old, next.generation).await?;
+        }
+        self.books.forget(client, label, old).await?;
         self.books.bind(client, label, &next).await?;
         self.books.begin(client, label, next.generation, &list).await?;
         Ok(next.generation)
@@ -303,6 +312,7 @@ impl PostgresTarget {
         // Positions before tables: this waits for the flushes on their way, and fences those to come.
         let oid = relation.oid;
         let next = self.next_generation(client, site, (stored, oid), beginnings).await?;
+        self.run(client, LOCK_BRIEFLY).await?;
         let slowly = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = $1 AND contype = 'f' AND \
                       conrelid <> confrelid) OR NOT has_table_privilege($1, 'TRUNCATE')";
         let verb = if self.ask(client, slowly, oid).await? { "DELETE FROM" } else { "TRUNCATE" };
@@ -344,7 +354,7 @@ impl PostgresTarget {
     }
 
     async fn opened(&self, client: &Client, label: &str, notices: Vec<String>) -> Result<Opened> {
-        let entry = self.entry(client, label, "FOR SHARE").await?;
+        let entry = self.entry(client, label, "").await?;
         let generation = entry.binding.generation;
         let positions = self.books.positions(client, label, generation, "").await?;
         Ok(Opened { generation, positions, desired: entry.desired, notices })
@@ -432,7 +442,7 @@ impl Target for PostgresTarget {
 
     async fn status(&self) -> Result<Opened> {
         within(CALL_LIMIT, "reading the books", async {
-            let session = self.lane.begin().await?;
+            let session = self.lane.snapshot().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
                 self.opened(&session.client, &label, Vec::new()).await
@@ -461,7 +471,7 @@ impl Target for PostgresTarget {
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
         within(CALL_LIMIT, "reading the books", async {
-            let session = self.lane.begin().await?;
+            let session = self.lane.snapshot().await?;
             let result = async {
                 let table = self.resolve(&session.client).await?;
                 let label = table.label();

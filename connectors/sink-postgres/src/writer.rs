@@ -399,7 +399,7 @@ impl Writer for PostgresWriter {
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
         let Place { label, generation, .. } = &self.place;
         within(LOAD_LIMIT, "reading positions", async {
-            let session = self.writing.begin().await?;
+            let session = self.writing.snapshot().await?;
             let stored = self.books.positions(&session.client, label, *generation, "").await;
             let stored = session.finish(stored).await?;
             let mut by_partition: HashMap<TopicPartition, StoredPosition> =

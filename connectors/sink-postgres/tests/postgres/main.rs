@@ -3,6 +3,15 @@
 
 mod support;
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test says what it expects, and lists are long"
+)]
+
 mod books;
+mod contract;
 mod values;
 mod writes;

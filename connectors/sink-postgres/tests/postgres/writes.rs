@@ -224,7 +224,22 @@ async fn a_key_too_long_for_its_index_is_refused() {
 }
 
 #[tokio::test]
-async fn verdicts_are_kept_until_their_generation_is_over() {
+async fn a_number_longer_than_numeric_holds_is_refused() {
+    let fixture = Fixture::new().await;
+    let mut held = fixture.writer(model(&[("id", "bigint"), ("n", "numeric")])).await;
+    let number = |digits| foldline_api::value::Value::Decimal("7".repeat(digits).parse().unwrap());
+    let row = |digits| foldline_api::model::Row::new(vec![1i64.into(), number(digits)]);
+    let Written::Rejected(error) = held.write(vec![put(row(140_000), Version::Absent)]).await
+    else {
+        panic!("accepted")
+    };
+    assert_eq!((error.class(), error.code()), (ErrorClass::Record, Some("22003")));
+    held.durable(vec![put(row(131_000), Version::Absent)]).await;
+    assert_eq!(held.load(1).await.0, Some(row(131_000)));
+}
+
+#[tokio::test]
+async fn verdicts_are_kept_as_long_as_they_hold() {
     let fixture = Fixture::new().await;
     let target = fixture.target(fixture.spec(orders()));
     target.open().await.unwrap();
@@ -246,8 +261,15 @@ async fn verdicts_are_kept_until_their_generation_is_over() {
     assert!(matches!(held.send(flush).await, Written::Durable(_)));
     let found = held.writer.acquire(&[claim(0), claim(1)]).await.unwrap().verdicts;
     assert_eq!(found, [verdict(1, "at\u{fffd}"), verdict(5, "ahead")]);
+    // The same rebuild meets the same constraint; another projection may not.
     target.rebuild(1, None).await.unwrap();
     let held = Held::new(&target, 2, orders()).await;
+    assert_eq!(held.writer.acquire(&[claim(0)]).await.unwrap().verdicts.len(), 3);
+    let mut spec = fixture.spec(orders());
+    spec.fingerprint = "another".into();
+    let target = fixture.target(spec);
+    target.rebuild(2, None).await.unwrap();
+    let held = Held::new(&target, 3, orders()).await;
     assert!(held.writer.acquire(&[claim(0)]).await.unwrap().verdicts.is_empty());
 }
 
