@@ -22,4 +22,4 @@ mod target;
 mod writer;
 
 pub use config::PostgresConfig;
-pub use target::{PostgresTarget, plan};
+pub use target::{PostgresTarget, check, plan};

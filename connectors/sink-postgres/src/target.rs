@@ -34,20 +34,27 @@ pub struct PostgresTarget {
     lane: Lane,
 }
 
-/// The DDL and the statements that a connector uses, without a connection: what `foldline plan` shows.
+/// Whether PostgreSQL can keep the table's name and the model at all, told without a connection.
 ///
 /// # Errors
-/// A config error where PostgreSQL cannot keep a name or the key.
-pub fn plan(spec: &TargetSpec, schema: &str) -> Result<Vec<String>> {
-    let name = table_name(spec)?;
-    schema::check(&spec.model)?;
+/// A config error that names what it cannot.
+pub fn check(spec: &TargetSpec) -> Result<()> {
+    table_name(spec).and_then(|_| schema::check(&spec.model))
+}
+
+/// The DDL and the statements that a connector uses, without a connection: what `foldline plan` shows.
+/// `schema` is the one of Foldline's own tables. Means something only where [`check`] finds no fault.
+#[must_use]
+pub fn plan(spec: &TargetSpec, schema: &str) -> Vec<String> {
+    let whole = || TableName { schema: None, table: spec.target.clone() };
+    let name = table_name(spec).unwrap_or_else(|_| whole());
     let books = Books::new(schema);
     let mut out = books.ddl();
     out.extend(name.schema.iter().map(|schema| create_schema(schema)));
     out.extend(schema::create(&name, &spec.model));
     out.push(books.fence_sql());
     out.extend(Statements::new(&name.sql(), &spec.model).into_texts());
-    Ok(out)
+    out
 }
 
 fn table_name(spec: &TargetSpec) -> Result<TableName> {
@@ -64,11 +71,11 @@ impl PostgresTarget {
     ///
     /// # Errors
     /// A config error, without the password, where the URL, the CA file, a name or the key is wrong.
-    pub fn new(config: &PostgresConfig, spec: TargetSpec) -> Result<Self> {
+    pub fn new(config: PostgresConfig, spec: TargetSpec) -> Result<Self> {
+        check(&spec)?;
         let name = table_name(&spec)?;
-        schema::check(&spec.model)?;
         identifier::check(&config.schema).map_err(Error::config)?;
-        let endpoint = Arc::new(Endpoint::new(config, &format!("foldline/{}", spec.connector))?);
+        let endpoint = Arc::new(Endpoint::new(&config, &format!("foldline/{}", spec.connector))?);
         let lane = Lane::new(Arc::clone(&endpoint), false);
         Ok(PostgresTarget { books: Books::new(&config.schema), spec, name, endpoint, lane })
     }

@@ -377,14 +377,14 @@ async fn a_role_without_rights_is_told_so_and_needs_none_that_are_not_used() {
     let mut config = fixture.config();
     let (_, host) = config.url.rsplit_once('@').unwrap();
     config.url = format!("postgres://{role}:secret-{role}@{host}");
-    let least = PostgresTarget::new(&config, fixture.spec(orders())).unwrap();
+    let least = PostgresTarget::new(config.clone(), fixture.spec(orders())).unwrap();
     let opened = least.open().await;
     let mut held = Held::new(&least, 1, orders()).await;
     let version = held.durable(vec![put(row(1, 2, "a"), Version::Absent)]).await;
     let rebuilt = least.rebuild(1, None).await;
     let mut spec = fixture.spec(orders());
     spec.target = format!("{}.others", fixture.schema);
-    let denied = PostgresTarget::new(&config, spec).unwrap().open().await.unwrap_err();
+    let denied = PostgresTarget::new(config.clone(), spec).unwrap().open().await.unwrap_err();
     drop((held, least));
     fixture.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     assert_eq!(opened.unwrap().generation, 1);
@@ -400,7 +400,7 @@ async fn a_wrong_password_is_retried_and_not_printed() {
     let mut config = fixture.config();
     let (_, host) = config.url.rsplit_once('@').unwrap();
     config.url = format!("postgres://foldline:hunter2@{host}");
-    let target = PostgresTarget::new(&config, fixture.spec(orders())).unwrap();
+    let target = PostgresTarget::new(config.clone(), fixture.spec(orders())).unwrap();
     let error = target.open().await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Retriable, Some("28P01")));
     assert!(!format!("{error:?}").contains("hunter2"));
@@ -414,7 +414,7 @@ async fn the_plan_is_what_open_makes() {
     model.columns[4].default = Value::list(vec![Value::text("it's \\ \"x\"")]);
     assert!(matches!(model.columns[4].ty, ColumnType::Array(_)));
     let spec = fixture.spec(model);
-    let plan = foldline_sink_postgres::plan(&spec, &format!("{}_books", fixture.schema)).unwrap();
+    let plan = foldline_sink_postgres::plan(&spec, &format!("{}_books", fixture.schema));
     let ddl: Vec<_> = plan.iter().filter(|sql| sql.starts_with("CREATE")).cloned().collect();
     fixture.run(&ddl.join(";\n")).await;
     // The plan's table is adopted: it fits.

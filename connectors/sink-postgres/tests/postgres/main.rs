@@ -1,8 +1,5 @@
 //! The sink against a real PostgreSQL. `DATABASE_URL` names one; each test works in schemas of its own
 //! and removes them.
-
-mod support;
-
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,5 +10,6 @@ mod support;
 
 mod books;
 mod contract;
+mod support;
 mod values;
 mod writes;

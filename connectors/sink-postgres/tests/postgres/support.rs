@@ -114,7 +114,7 @@ impl Fixture {
     }
 
     pub(crate) fn target(&self, spec: TargetSpec) -> PostgresTarget {
-        PostgresTarget::new(&self.config(), spec).unwrap()
+        PostgresTarget::new(self.config(), spec).unwrap()
     }
 
     /// An open target with a writer that holds partition 0.

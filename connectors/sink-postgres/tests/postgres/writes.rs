@@ -233,7 +233,8 @@ async fn a_number_longer_than_numeric_holds_is_refused() {
     else {
         panic!("accepted")
     };
-    assert_eq!((error.class(), error.code()), (ErrorClass::Record, Some("22003")));
+    assert_eq!(error.class(), ErrorClass::Record);
+    assert!(error.message().contains("column \"n\": a number with too many digits"), "{error}");
     held.durable(vec![put(row(131_000), Version::Absent)]).await;
     assert_eq!(held.load(1).await.0, Some(row(131_000)));
 }
