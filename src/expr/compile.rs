@@ -7,13 +7,15 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr as Ast, IdedExpr, LiteralValue, MapExpr,
     SourceInfo, operators,
 };
-use cel::parser::{ParseErrors, Parser};
+use cel::parser::Parser;
 use foldline_api::decimal::Decimal;
 use foldline_api::value::Value;
 
-use super::error::{ExprError, member, nearest};
-use super::node::{Fault, Form, Function, Loop, LoopKind, Node, Op, PathRef, Work};
-use super::scan::{self, DEPTH_MAX, Kind, Token};
+use super::error::ExprError;
+use super::explain::syntax;
+use super::names::text_literal;
+use super::node::{Function, Loop, LoopKind, Node, Op, PathRef, Work};
+use super::scan::{self, DEPTH_MAX, Token};
 use super::{Reads, Scope, functions, ops};
 
 /// Stack for the parser, which is generous with it.
@@ -68,75 +70,25 @@ fn parse_and_lower(
     Ok(Compiled { node, paths, reads })
 }
 
-/// The parser's first complaint in fewer words.
-fn syntax(source: &str, tokens: &[Token<'_>], errors: &ParseErrors) -> ExprError {
-    let Some(first) = errors.errors.first() else {
-        return ExprError::new(source, (0, source.len()), "this is no CEL expression");
-    };
-    let line = usize::try_from(first.pos.0 - 1).unwrap_or(0);
-    let column = usize::try_from(first.pos.1 - 1).unwrap_or(0);
-    let line_start: usize = source.split_inclusive('\n').take(line).map(str::len).sum();
-    let rest = source.get(line_start..).unwrap_or_default();
-    let at = line_start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at);
-    let token = tokens.iter().find(|token| token.end() > at);
-    let span = token.map_or((source.len(), source.len()), Token::span);
-    let message = &first.msg;
-    if message.contains("has() macro") {
-        return ExprError::new(source, span, "has() takes a path, such as has(event.a.b)")
-            .help("a field that CEL cannot spell is asked for as 'ship-to' in event");
-    }
-    if message.contains("invalid int literal") || message.contains("invalid uint literal") {
-        return ExprError::new(source, span, "this integer does not fit 64 bits")
-            .corrected(&format!("decimal('{}')", token.map_or("", |token| token.text)));
-    }
-    if message.contains("simple name") {
-        return ExprError::new(source, span, "the macro's first argument names its variable")
-            .help("as in event.lines.map(line, line.qty)");
-    }
-    if !message.contains("Syntax error") {
-        let message = message.replace("reserved identifier:", "a word that CEL reserves:");
-        return ExprError::new(source, span, message);
-    }
-    match token {
-        Some(token) => ExprError::new(source, span, format!("`{}` is unexpected here", token.text)),
-        None => ExprError::new(source, span, "the expression ends too early"),
-    }
-}
-
-/// Names that stand for something at the top, where the scope allows it.
-const VARIABLES: [&str; 12] = [
-    "event",
-    "envelope",
-    "key",
-    "headers",
-    "topic",
-    "partition",
-    "offset",
-    "timestamp",
-    "state",
-    "exists",
-    "item",
-    "child",
-];
 /// Functions whose names have a space before them.
 const SPACES: [&str; 3] = ["math", "lists", "strings"];
 
-struct Lower<'a, 's> {
-    scope: &'a Scope<'s>,
-    source: &'a str,
-    tokens: &'a [Token<'a>],
-    info: &'a SourceInfo,
-    paths: Vec<PathRef>,
-    reads: Reads,
+pub(super) struct Lower<'a, 's> {
+    pub(super) scope: &'a Scope<'s>,
+    pub(super) source: &'a str,
+    pub(super) tokens: &'a [Token<'a>],
+    pub(super) info: &'a SourceInfo,
+    pub(super) paths: Vec<PathRef>,
+    pub(super) reads: Reads,
     /// The variables of the loops around, innermost last.
-    locals: Vec<String>,
-    depth: usize,
+    pub(super) locals: Vec<String>,
+    pub(super) depth: usize,
 }
 
-type Lowered = Result<Node, ExprError>;
+pub(super) type Lowered = Result<Node, ExprError>;
 
 impl<'a> Lower<'a, '_> {
-    fn lower(&mut self, ast: &IdedExpr) -> Lowered {
+    pub(super) fn lower(&mut self, ast: &IdedExpr) -> Lowered {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(self.error(ast.id, format!("nested deeper than {DEPTH_MAX}")));
@@ -170,34 +122,6 @@ impl<'a> Lower<'a, '_> {
         }
     }
 
-    /// The token where the parser saw the node.
-    fn token(&self, id: u64) -> Option<usize> {
-        let (start, _) = self.info.offset_for(id)?;
-        let start = usize::try_from(start).ok()?;
-        self.tokens.iter().position(|token| token.end() > start)
-    }
-
-    fn span(&self, at: Option<usize>) -> (usize, usize) {
-        at.and_then(|at| self.tokens.get(at)).map_or((0, self.source.len()), Token::span)
-    }
-
-    fn error(&self, id: u64, message: impl Into<String>) -> ExprError {
-        ExprError::new(self.source, self.span(self.token(id)), message)
-    }
-
-    /// At the name behind the dot, or in the brackets, of a member.
-    fn member_error(&self, id: u64, message: String) -> ExprError {
-        ExprError::new(self.source, self.span(self.token(id).map(|at| at + 1)), message)
-    }
-
-    /// At the function's name, which stands before the parenthesis.
-    fn call_error(&self, id: u64, message: impl Into<String>) -> ExprError {
-        let at = self.token(id);
-        let paren = at.and_then(|at| self.tokens.get(at)).is_some_and(|token| token.text == "(");
-        let at = if paren { at.and_then(|at| at.checked_sub(1)) } else { at };
-        ExprError::new(self.source, self.span(at), message)
-    }
-
     fn literal(&self, id: u64, literal: &LiteralValue) -> Result<Value, ExprError> {
         Ok(match literal {
             LiteralValue::Null => Value::Null,
@@ -218,247 +142,6 @@ impl<'a> Lower<'a, '_> {
                 };
                 let negative = double.inner().is_sign_negative();
                 Value::Decimal(if negative { decimal.negated() } else { decimal })
-            }
-        })
-    }
-
-    fn is_local(&self, name: &str) -> bool {
-        self.locals.iter().any(|local| local == name)
-    }
-
-    fn variable(&mut self, id: u64, name: &str) -> Lowered {
-        if let Some(depth) = self.locals.iter().rev().position(|local| local == name) {
-            return Ok(Node::Local(depth));
-        }
-        let name = name.strip_prefix('.').unwrap_or(name);
-        if VARIABLES.contains(&name) {
-            self.allowed(id, name)?;
-        }
-        match name {
-            "event" => Ok(self.path(Vec::new())),
-            "key" => {
-                self.reads.key = true;
-                Ok(self.record(Node::Key))
-            }
-            "headers" => Ok(self.record(Node::Headers)),
-            "topic" => Ok(self.record(Node::Topic)),
-            "partition" => Ok(self.record(Node::Partition)),
-            "offset" => Ok(self.record(Node::Offset)),
-            "timestamp" => Ok(self.record(Node::Timestamp)),
-            "exists" => {
-                self.reads.exists = true;
-                Ok(Node::Exists)
-            }
-            "item" => {
-                self.reads.item = true;
-                Ok(Node::Item)
-            }
-            "child" => {
-                self.reads.child = true;
-                Ok(Node::Child)
-            }
-            "state" => Err(self
-                .error(id, "`state` is read column by column")
-                .help(format!("columns are: {}", self.columns()))),
-            _ => match functions::type_named(name) {
-                Some(ty) => Ok(Node::Const(Value::text(ty))),
-                None => Err(self.unknown_variable(id, name)),
-            },
-        }
-    }
-
-    fn record(&mut self, node: Node) -> Node {
-        self.reads.record = true;
-        node
-    }
-
-    fn path(&mut self, names: Vec<Arc<str>>) -> Node {
-        let at = self.paths.iter().position(|known| known.names == names).unwrap_or_else(|| {
-            self.paths.push(PathRef::new(names));
-            self.paths.len() - 1
-        });
-        Node::Path(at)
-    }
-
-    fn can_read(&self, name: &str) -> bool {
-        match name {
-            "state" | "exists" => self.scope.state,
-            "item" => self.scope.item,
-            "child" => self.scope.child.is_some(),
-            "envelope" => false,
-            _ => self.scope.event,
-        }
-    }
-
-    fn allowed(&self, id: u64, name: &str) -> Result<(), ExprError> {
-        if name == "envelope" {
-            return Err(self.error(
-                id,
-                "`envelope` is not available yet: needs envelope = \"debezium\" or \"cloudevents\"",
-            ));
-        }
-        if self.can_read(name) {
-            return Ok(());
-        }
-        let why = match name {
-            "item" => "`item` is there only beside for_each",
-            "child" => "`child` is there only inside put",
-            _ => {
-                return Err(self
-                    .error(id, format!("`{name}` cannot be read here"))
-                    .help(self.known()));
-            }
-        };
-        Err(self.error(id, why))
-    }
-
-    fn known(&self) -> String {
-        let known: Vec<&str> =
-            VARIABLES.into_iter().filter(|variable| self.can_read(variable)).collect();
-        if known.is_empty() {
-            return "nothing can be read here: only values and functions".to_owned();
-        }
-        format!("what can be read here: {}", known.join(", "))
-    }
-
-    fn columns(&self) -> String {
-        let names: Vec<&str> = self.scope.columns.iter().map(|column| &*column.0).collect();
-        names.join(", ")
-    }
-
-    fn unknown_variable(&self, id: u64, name: &str) -> ExprError {
-        let error = self.error(id, format!("unknown variable `{name}`"));
-        if let Some(error) = self.hyphenated(id) {
-            return error;
-        }
-        let variables = VARIABLES.into_iter().filter(|variable| self.can_read(variable));
-        let locals = self.locals.iter().map(String::as_str);
-        let follows = self.token(id).and_then(|at| self.tokens.get(at + 1)).map(|t| t.text);
-        if let Some(known) = nearest(name, variables.chain(locals))
-            && (follows.is_some() || name.len() > 3)
-        {
-            return error.corrected(known);
-        }
-        // Only words and what joins words: a text whose quotes are missing.
-        let texty = self.tokens.iter().all(|token| {
-            matches!(token.kind, Kind::Name | Kind::Number)
-                || matches!(token.text, "-" | "." | ":" | "/")
-        });
-        if follows.is_none() && self.tokens.len() == 1 || texty && !self.source.contains(' ') {
-            return error.help(scan::text_help(self.source));
-        }
-        if self.scope.state && self.scope.columns.iter().any(|column| &*column.0 == name) {
-            return error.corrected(&format!("state.{name}"));
-        }
-        error.help(self.known())
-    }
-
-    /// A name with hyphens, which CEL reads as a subtraction: `event.order-id`.
-    fn hyphenated(&self, id: u64) -> Option<ExprError> {
-        let at = self.token(id)?;
-        let token = |at: usize| self.tokens.get(at);
-        let joined = |at: usize| {
-            token(at).is_some_and(|t| token(at + 1).is_some_and(|n| n.start == t.end()))
-        };
-        let mut first = at;
-        while first >= 2 && token(first - 1)?.text == "-" && joined(first - 2) && joined(first - 1)
-        {
-            first -= 2;
-        }
-        let dot = first.checked_sub(1).and_then(token)?;
-        let mut last = at;
-        while token(last + 1).is_some_and(|t| t.text == "-")
-            && token(last + 2).is_some_and(|t| t.kind == Kind::Name)
-            && joined(last)
-            && joined(last + 1)
-        {
-            last += 2;
-        }
-        if first == at || dot.text != "." {
-            return None;
-        }
-        let (start, end) = (token(first)?.start, token(last)?.end());
-        let name = self.source.get(start..end)?;
-        let message = format!("`{name}` is a subtraction to CEL");
-        Some(ExprError::new(self.source, (dot.start, end), message).corrected(&member(name)))
-    }
-
-    /// The names below `event` that `ast` spells, if it is such a path.
-    fn event_path(&self, ast: &IdedExpr) -> Option<Vec<Arc<str>>> {
-        let (outer, name): (&IdedExpr, &str) = match &ast.expr {
-            Ast::Ident(name) if name.trim_start_matches('.') == "event" => {
-                return (!self.is_local("event")).then(Vec::new);
-            }
-            Ast::Select(select) if !select.test => (&select.operand, &select.field),
-            Ast::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
-                [outer, index] => (outer, text_literal(index)?),
-                _ => return None,
-            },
-            _ => return None,
-        };
-        let mut names = self.event_path(outer)?;
-        names.push(Arc::from(name));
-        Some(names)
-    }
-
-    /// `operand.name` and `operand['name']`.
-    fn member(&mut self, id: u64, operand: &IdedExpr, name: &str) -> Lowered {
-        if let Some(mut names) = self.event_path(operand)
-            && self.scope.event
-        {
-            names.push(Arc::from(name));
-            return Ok(self.path(names));
-        }
-        if let Ast::Ident(root) = &operand.expr
-            && !self.is_local(root)
-        {
-            let root = root.strip_prefix('.').unwrap_or(root);
-            match root {
-                "state" => {
-                    self.allowed(operand.id, root)?;
-                    return self.column(id, name);
-                }
-                "headers" => {
-                    self.allowed(operand.id, root)?;
-                    return Ok(self.record(Node::Header(Arc::from(name))));
-                }
-                "child" => self.child_field(id, operand.id, name)?,
-                _ => {}
-            }
-        }
-        if let Some(ty) = qualified(operand).and_then(|outer| {
-            functions::type_named(&format!("{outer}.{name}")).filter(|_| !self.is_local("google"))
-        }) {
-            return Ok(Node::Const(Value::text(ty)));
-        }
-        let outer = self.lower(operand)?;
-        Ok(Node::Select(Box::new(outer), Arc::from(name)))
-    }
-
-    fn column(&mut self, id: u64, name: &str) -> Lowered {
-        if let Some(column) = self.scope.columns.iter().position(|column| &*column.0 == name) {
-            self.reads.columns.push(column);
-            return Ok(Node::State(column));
-        }
-        let error = self.member_error(id, format!("`state` has no column `{name}`"));
-        Err(match nearest(name, self.scope.columns.iter().map(|column| &*column.0)) {
-            Some(known) => error.corrected(known),
-            None => error.help(format!("columns are: {}", self.columns())),
-        })
-    }
-
-    fn child_field(&self, id: u64, root: u64, name: &str) -> Result<(), ExprError> {
-        self.allowed(root, "child")?;
-        let fields = self.scope.child.unwrap_or_default();
-        if fields.iter().any(|field| **field == *name) {
-            return Ok(());
-        }
-        let error = self.member_error(id, format!("`child` has no field `{name}`"));
-        Err(match nearest(name, fields.iter().map(|field| &**field)) {
-            Some(known) => error.corrected(known),
-            None => {
-                let names: Vec<&str> = fields.iter().map(|field| &**field).collect();
-                error.help(format!("fields are: {}", names.join(", ")))
             }
         })
     }
@@ -531,6 +214,13 @@ impl<'a> Lower<'a, '_> {
     }
 
     fn binary(&mut self, id: u64, op: Op, args: &[IdedExpr]) -> Lowered {
+        if let (Op::Subtract, [_, IdedExpr { id: right, expr: Ast::Ident(name) }]) = (op, args)
+            && !self.is_local(name)
+            && let Some(error) = self.hyphenated(*right)
+        {
+            // `event.routing-key` would be a difference that fails on every event.
+            return Err(error);
+        }
         let pair = self.pair(id, args)?;
         if let (Node::Const(left), Node::Const(right)) = (&pair.0, &pair.1)
             && let Ok(value) = ops::binary(op, left, right, &Work::default())
@@ -620,45 +310,6 @@ impl<'a> Lower<'a, '_> {
         Ok(Node::Call(function, args))
     }
 
-    fn impossible(&self, id: u64, name: &str, args: &[Cow<'_, Value>], fault: Fault) -> ExprError {
-        self.call_error(id, super::eval::fault(name, args, fault).message)
-    }
-
-    fn unknown_function(&self, id: u64, name: &str, member: bool, args: usize) -> ExprError {
-        let wanted = if member { Form::Member } else { Form::Global };
-        let mut forms = functions::named(name).peekable();
-        let macros = ["all", "exists", "exists_one", "existsOne", "map", "filter", "sortBy"];
-        if macros.contains(&name) {
-            return self
-                .call_error(id, format!("{name} is a macro over a list"))
-                .help(format!("as in event.lines.{name}(line, ...)"));
-        }
-        if name == "has" {
-            return self.call_error(id, "has() takes one path, such as has(event.a.b)");
-        }
-        if forms.peek().is_none() {
-            let error = self.call_error(id, format!("unknown function `{name}`"));
-            if matches!(name, "now" | "today" | "random" | "rand" | "uuid" | "getDate") && !member {
-                return error.help(
-                    "there is no clock and no chance: a replay must give the same; `timestamp` is the record's",
-                );
-            }
-            let others =
-                ["coalesce", "has", "all", "exists", "exists_one", "map", "filter", "sortBy"];
-            return match nearest(name, functions::names().chain(others)) {
-                Some(known) => error.help(format!("did you mean {known}?")),
-                None => error,
-            };
-        }
-        let right_form = forms.any(|f| f.form == wanted || f.form == Form::Either);
-        if right_form {
-            let plural = if args == 1 { "" } else { "s" };
-            return self.call_error(id, format!("{name} does not take {args} argument{plural}"));
-        }
-        let usage = if member { format!("{name}(x)") } else { format!("x.{name}(...)") };
-        self.call_error(id, format!("{name} is called another way")).help(format!("write {usage}"))
-    }
-
     fn with_local<T>(&mut self, name: &str, run: impl FnOnce(&mut Self) -> T) -> T {
         self.locals.push(name.to_owned());
         let result = run(self);
@@ -696,24 +347,6 @@ fn folded_list(items: Vec<Node>) -> Node {
         _ => None,
     });
     Node::Const(Value::list(values.collect()))
-}
-
-fn text_literal(ast: &IdedExpr) -> Option<&str> {
-    match &ast.expr {
-        Ast::Literal(LiteralValue::String(text)) => Some(text.inner()),
-        _ => None,
-    }
-}
-
-/// The name `a.b` that `ast` spells.
-fn qualified(ast: &IdedExpr) -> Option<String> {
-    match &ast.expr {
-        Ast::Ident(name) => Some(name.clone()),
-        Ast::Select(select) if !select.test => {
-            Some(format!("{}.{}", qualified(&select.operand)?, select.field))
-        }
-        _ => None,
-    }
 }
 
 fn operator(name: &str) -> Option<Op> {

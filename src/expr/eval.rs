@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use foldline_api::value::Value;
+use regex::Regex;
 use smallvec::SmallVec;
 
 use super::Env;
@@ -177,13 +178,7 @@ impl Node {
             Node::Map(entries) => map(cx, entries),
             Node::Loop(each) => each.eval(cx).map(owned),
             Node::Coalesce(choices) => coalesce(cx, choices),
-            Node::Matches(text, regex) => match text.eval(cx)?.as_ref() {
-                Value::Text(text) => Ok(owned(Value::Bool(regex.is_match(text)))),
-                other => Err(EvalError::new(format!(
-                    "`matches` is for texts, not {}",
-                    other.type_name()
-                ))),
-            },
+            Node::Matches(text, regex) => matches(cx, text, regex),
             Node::Call(function, nodes) => {
                 let mut args: SmallVec<[Cow<'c, Value>; 3]> = SmallVec::new();
                 for node in nodes {
@@ -295,6 +290,16 @@ fn coalesce<'c>(cx: &Context<'c>, choices: &'c [Node]) -> Got<'c> {
         }
     }
     Ok(Cow::Borrowed(&NULL))
+}
+
+fn matches<'c>(cx: &Context<'c>, text: &'c Node, regex: &Regex) -> Got<'c> {
+    match text.eval(cx)?.as_ref() {
+        Value::Text(text) => {
+            cx.work.pass(text.len()).map_err(|error| failed("matches", error))?;
+            Ok(owned(Value::Bool(regex.is_match(text))))
+        }
+        other => Err(EvalError::new(format!("`matches` is for texts, not {}", other.type_name()))),
+    }
 }
 
 /// The last header of that name, as text; null where it is not UTF-8.

@@ -1,13 +1,15 @@
 //! Expressions: CEL over [`Value`], with exact numbers and with null where a path leads nowhere.
 //!
 //! The parser is the `cel` crate's; the evaluator is ours, since CEL's own refuses to mix kinds of
-//! numbers and fails on a path that is absent. In reading order: [`scan`] and [`compile`] (text to
-//! nodes), [`node`], [`eval`], [`ops`] (operators) and [`functions`].
+//! numbers and fails on a path that is absent. In reading order: `scan`, `compile`, `names` and
+//! `explain` (text to nodes, or to an error), `node`, `eval`, `ops` (operators) and `functions`.
 
 mod compile;
 mod error;
 mod eval;
+mod explain;
 mod functions;
+mod names;
 mod node;
 mod ops;
 mod scan;

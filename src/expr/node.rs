@@ -141,6 +141,9 @@ pub(super) enum Form {
     Either,
 }
 
+/// Looks at arguments, of which only those are there that are known when compiling.
+pub(super) type Check = fn(&[Option<&Value>]) -> Result<(), Fault>;
+
 /// A function of the language.
 pub(super) struct Function {
     pub(super) name: &'static str,
@@ -148,8 +151,7 @@ pub(super) struct Function {
     /// How many arguments, the receiver counted: at least and at most.
     pub(super) takes: (usize, usize),
     pub(super) run: fn(Args<'_, '_>, &Work) -> Out,
-    /// Looks at the arguments that are known when compiling; none where one is not.
-    pub(super) check: Option<fn(&[Option<&Value>]) -> Result<(), Fault>>,
+    pub(super) check: Option<Check>,
 }
 
 impl Function {
@@ -162,10 +164,7 @@ impl Function {
         Function { name, form, takes, run, check: None }
     }
 
-    pub(super) const fn checked(
-        mut self,
-        check: fn(&[Option<&Value>]) -> Result<(), Fault>,
-    ) -> Self {
+    pub(super) const fn checked(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
     }
@@ -190,6 +189,11 @@ impl Work {
             return Err("more than 100,000 steps through lists".into());
         }
         Ok(())
+    }
+
+    /// A pass over `bytes` of a text, which in a loop may be a long one.
+    pub(super) fn pass(&self, bytes: usize) -> Result<(), Fault> {
+        self.steps(bytes / 4_096)
     }
 
     pub(super) fn bytes(&self, bytes: usize) -> Result<(), Fault> {

@@ -26,8 +26,8 @@ pub(super) fn binary(op: Op, left: &Value, right: &Value, work: &Work) -> Out {
         Op::Add => add(left, right, work),
         Op::Subtract => subtract(left, right),
         Op::Multiply | Op::Divide | Op::Remainder => arithmetic(op, left, right),
-        Op::Equal => Ok(Value::Bool(equal(left, right))),
-        Op::NotEqual => Ok(Value::Bool(!equal(left, right))),
+        Op::Equal => same(left, right, work).map(Value::Bool),
+        Op::NotEqual => same(left, right, work).map(|same| Value::Bool(!same)),
         Op::Less => ordered(left, right, Ordering::is_lt),
         Op::LessOrEqual => ordered(left, right, Ordering::is_le),
         Op::Greater => ordered(left, right, Ordering::is_gt),
@@ -38,6 +38,15 @@ pub(super) fn binary(op: Op, left: &Value, right: &Value, work: &Work) -> Out {
 
 fn ordered(left: &Value, right: &Value, wanted: fn(Ordering) -> bool) -> Out {
     compare(left, right).map(|order| Value::Bool(order.is_some_and(wanted)))
+}
+
+fn same(left: &Value, right: &Value, work: &Work) -> Result<bool, Fault> {
+    match left {
+        Value::List(items) => work.steps(items.len() / 100)?,
+        Value::Text(text) => work.pass(text.len())?,
+        _ => {}
+    }
+    Ok(equal(left, right))
 }
 
 fn contains(item: &Value, container: &Value, work: &Work) -> Result<bool, Fault> {
@@ -191,13 +200,14 @@ fn read_as(like: &Value, text: &Value) -> Option<Value> {
         Value::Uuid(_) => ColumnType::Uuid,
         Value::Date(_) => ColumnType::Date,
         Value::Time(_) => ColumnType::Time,
+        Value::Timestamp(_) => ColumnType::TimestampTz,
         _ => return None,
     };
     ty.coerce(text.clone()).ok()
 }
 
-/// CEL's `==`: numbers by what they are worth, a date, time or UUID also with its text, and what is of
-/// different kinds is not equal.
+/// CEL's `==`: numbers by what they are worth, a moment, date, time or UUID also with its text, as
+/// events hold it, and what is of different kinds is not equal.
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Int(a), Value::Int(b)) => a == b,
@@ -212,10 +222,14 @@ pub(super) fn equal(left: &Value, right: &Value) -> bool {
         (Value::Map(a), Value::Map(b)) => {
             a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && equal(a.1, b.1))
         }
-        (Value::Uuid(_) | Value::Date(_) | Value::Time(_), Value::Text(_)) => {
-            read_as(left, right).is_some_and(|right| *left == right)
-        }
-        (Value::Text(_), Value::Uuid(_) | Value::Date(_) | Value::Time(_)) => equal(right, left),
+        (
+            Value::Uuid(_) | Value::Date(_) | Value::Time(_) | Value::Timestamp(_),
+            Value::Text(_),
+        ) => read_as(left, right).is_some_and(|right| *left == right),
+        (
+            Value::Text(_),
+            Value::Uuid(_) | Value::Date(_) | Value::Time(_) | Value::Timestamp(_),
+        ) => equal(right, left),
         _ => left == right,
     }
 }
@@ -257,12 +271,14 @@ pub(super) fn compare(left: &Value, right: &Value) -> Result<Option<Ordering>, F
         | (Value::Date(_), Value::Date(_))
         | (Value::Time(_), Value::Time(_))
         | (Value::Uuid(_), Value::Uuid(_)) => Ok(Some(left.cmp(right))),
-        (Value::Uuid(_) | Value::Date(_) | Value::Time(_), Value::Text(_)) => {
-            read_as(left, right).map(|right| Some(left.cmp(&right))).ok_or(Fault::Types)
-        }
-        (Value::Text(_), Value::Uuid(_) | Value::Date(_) | Value::Time(_)) => {
-            compare(right, left).map(|order| order.map(Ordering::reverse))
-        }
+        (
+            Value::Uuid(_) | Value::Date(_) | Value::Time(_) | Value::Timestamp(_),
+            Value::Text(_),
+        ) => read_as(left, right).map(|right| Some(left.cmp(&right))).ok_or(Fault::Types),
+        (
+            Value::Text(_),
+            Value::Uuid(_) | Value::Date(_) | Value::Time(_) | Value::Timestamp(_),
+        ) => compare(right, left).map(|order| order.map(Ordering::reverse)),
         _ => Err(Fault::Types),
     }
 }

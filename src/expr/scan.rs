@@ -156,10 +156,14 @@ fn text_end(rest: &str, prefix: usize) -> Option<usize> {
 /// What is known of one bracket while its tokens go by.
 #[derive(Default)]
 struct Group {
-    /// Links of the chain since the last separator.
-    chain: usize,
-    /// The deepest bracket since the last separator.
+    /// Links of the path or call chain at hand: `a.b[0].c()` has four.
+    links: usize,
+    /// The deepest bracket in that chain.
     inner: usize,
+    /// Operators since the last separator; each holds what stands left of it.
+    operators: usize,
+    /// The deepest operand of those.
+    operand: usize,
     /// The deepest part so far.
     deepest: usize,
     /// Ternaries, each of which holds what follows it.
@@ -167,9 +171,16 @@ struct Group {
 }
 
 impl Group {
+    fn operator(&mut self) {
+        self.operators += 1;
+        self.operand = self.operand.max(self.links + self.inner);
+        (self.links, self.inner) = (0, 0);
+    }
+
     fn separate(&mut self) {
-        self.deepest = self.deepest.max(self.chain + self.inner);
-        (self.chain, self.inner) = (0, 0);
+        self.operand = self.operand.max(self.links + self.inner);
+        self.deepest = self.deepest.max(self.operators + self.operand);
+        (self.links, self.inner, self.operators, self.operand) = (0, 0, 0, 0);
     }
 
     fn depth(mut self) -> usize {
@@ -189,15 +200,16 @@ fn depth(tokens: &[Token<'_>]) -> usize {
                 let inside = group.depth() + 1;
                 group = outer.pop().unwrap_or_default();
                 group.inner = group.inner.max(inside);
-                group.chain += 1;
+                group.links += 1;
             }
             "," | ":" | "&&" | "||" => group.separate(),
             "?" => {
                 group.separate();
                 group.ternaries += 1;
             }
-            "in" => group.chain += 1,
-            _ if token.kind == Kind::Symbol => group.chain += 1,
+            "." => group.links += 1,
+            "in" => group.operator(),
+            _ if token.kind == Kind::Symbol => group.operator(),
             _ => {}
         }
     }

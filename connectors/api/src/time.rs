@@ -73,10 +73,11 @@ impl Timestamp {
         Self::from_micros(self.0 - self.0.rem_euclid(span.0))
     }
 
-    /// The moment as jiff's, for calendars and zones.
+    /// The moment as jiff's, whose last one is 9999-12-30T22:00:00Z: later ones, which are moments here
+    /// and in PostgreSQL (`9999-12-31` is many a table's "for ever"), become that.
     #[must_use]
     pub fn to_jiff(self) -> jiff::Timestamp {
-        jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::MAX)
     }
 }
 
@@ -87,16 +88,33 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let wrong = TimeError("timestamp (RFC 3339 with a zone, such as 2026-03-01T10:15:00Z)");
         // jiff also reads dates without a zone through other types; here a zone must be there.
-        let moment: jiff::Timestamp = text.trim().parse().map_err(|_| wrong)?;
-        let micros = nanos_to_micros(moment.as_nanosecond());
+        let nanos = match text.trim().parse::<jiff::Timestamp>() {
+            Ok(moment) => moment.as_nanosecond(),
+            Err(_) => beyond_jiff(text.trim()).ok_or(wrong)?,
+        };
+        let micros = nanos_to_micros(nanos);
         i64::try_from(micros).ok().and_then(Self::from_micros).ok_or(wrong)
     }
 }
 
+/// Nanoseconds since the epoch of a moment that jiff's calendar holds but its timestamps do not.
+fn beyond_jiff(text: &str) -> Option<i128> {
+    let pieces = jiff::fmt::temporal::DateTimeParser::new().parse_pieces(text).ok()?;
+    let offset = pieces.to_numeric_offset()?.seconds();
+    let date = Date::from_civil(pieces.date())?;
+    let time = pieces.time()?.duration_since(civil::Time::midnight()).as_nanos();
+    let seconds = i128::from(date.days()) * 86_400 - i128::from(offset);
+    Some(seconds * 1_000_000_000 + time)
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // jiff prints no more digits of a fraction than it needs.
-        write!(f, "{}", self.to_jiff())
+        // jiff prints no more digits of a fraction than it needs, and neither does `Time`.
+        if let Ok(moment) = jiff::Timestamp::from_microsecond(self.0) {
+            return write!(f, "{moment}");
+        }
+        let days = i32::try_from(self.0.div_euclid(MICROS_PER_DAY)).unwrap_or_default();
+        write!(f, "{}T{}Z", Date(days), Time(self.0.rem_euclid(MICROS_PER_DAY)))
     }
 }
 
@@ -224,6 +242,29 @@ mod tests {
             "1969-12-31T23:59:59Z".parse::<Timestamp>().unwrap().window(Duration(3_600 * MICROS)),
             "1969-12-31T23:00:00Z".parse().ok()
         );
+    }
+
+    #[test]
+    fn the_first_and_the_last_moment_read_and_print() {
+        for text in [
+            "0001-01-01T00:00:00Z",
+            "9999-12-30T22:00:00.999999Z",
+            "9999-12-30T22:00:01Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), text);
+        }
+        let t: Timestamp = "9999-12-31T23:59:59.25+05:00".parse().unwrap();
+        assert_eq!(t.to_string(), "9999-12-31T18:59:59.25Z");
+        for text in [
+            "9999-12-31T23:59:59-01:00",
+            "9999-12-31T23:59:59",
+            "9999-12-31",
+            "9999-12-32T00:00:00Z",
+        ] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
     }
 
     #[test]

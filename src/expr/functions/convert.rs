@@ -39,6 +39,9 @@ pub(in crate::expr) fn type_named(name: &str) -> Option<&'static str> {
         "list" => "list",
         "map" => "map",
         "null_type" => "null_type",
+        "date" => "date",
+        "time" => "time",
+        "uuid" => "uuid",
         "google.protobuf.Timestamp" => "google.protobuf.Timestamp",
         "google.protobuf.Duration" => "google.protobuf.Duration",
         _ => return None,
@@ -75,10 +78,13 @@ pub(super) fn count(length: usize) -> Value {
     Value::Int(i64::try_from(length).unwrap_or(i64::MAX))
 }
 
-fn size(args: Args<'_, '_>, _: &Work) -> Out {
+fn size(args: Args<'_, '_>, work: &Work) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
-        Value::Text(text) => Ok(count(text.chars().count())),
+        Value::Text(text) => {
+            work.pass(text.len())?;
+            Ok(count(text.chars().count()))
+        }
         Value::Bytes(bytes) => Ok(count(bytes.len())),
         Value::List(items) => Ok(count(items.len())),
         Value::Map(map) => Ok(count(map.len())),

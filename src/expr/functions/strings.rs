@@ -72,7 +72,8 @@ fn made(text: String, work: &Work) -> Out {
     Ok(Value::Text(Arc::from(text)))
 }
 
-fn contains(args: Args<'_, '_>, _: &Work) -> Out {
+fn contains(args: Args<'_, '_>, work: &Work) -> Out {
+    work.pass(text(args, 0)?.len())?;
     Ok(Value::Bool(text(args, 0)?.contains(&**text(args, 1)?)))
 }
 
@@ -87,11 +88,13 @@ fn ends_with(args: Args<'_, '_>, _: &Work) -> Out {
 fn matches(args: Args<'_, '_>, work: &Work) -> Out {
     let (subject, pattern) = (text(args, 0)?, text(args, 1)?);
     work.steps(REGEX_STEPS)?;
+    work.pass(subject.len())?;
     Ok(Value::Bool(regex(pattern)?.is_match(subject)))
 }
 
 fn char_at(args: Args<'_, '_>, work: &Work) -> Out {
     let (subject, at) = (text(args, 0)?, whole(args, 1)?.ok_or(Fault::Types)?);
+    work.pass(subject.len())?;
     let at = position(at, subject.chars().count())?;
     made(subject.chars().nth(at).map(String::from).unwrap_or_default(), work)
 }
@@ -108,16 +111,18 @@ fn found(subject: &str, byte: Option<usize>) -> Value {
     }
 }
 
-fn index_of(args: Args<'_, '_>, _: &Work) -> Out {
+fn index_of(args: Args<'_, '_>, work: &Work) -> Out {
     let (subject, wanted) = (text(args, 0)?, text(args, 1)?);
+    work.pass(subject.len())?;
     let from = position(whole(args, 2)?.unwrap_or(0), subject.chars().count())?;
     let from = byte_of(subject, from);
     let at = subject.get(from..).and_then(|rest| rest.find(&**wanted));
     Ok(found(subject, at.map(|at| from + at)))
 }
 
-fn last_index_of(args: Args<'_, '_>, _: &Work) -> Out {
+fn last_index_of(args: Args<'_, '_>, work: &Work) -> Out {
     let (subject, wanted) = (text(args, 0)?, text(args, 1)?);
+    work.pass(subject.len())?;
     let last = match whole(args, 2)? {
         Some(last) => byte_of(subject, position(last, subject.chars().count())?),
         None => subject.len(),
@@ -192,6 +197,7 @@ fn join(args: Args<'_, '_>, work: &Work) -> Out {
 
 fn substring(args: Args<'_, '_>, work: &Work) -> Out {
     let subject = text(args, 0)?;
+    work.pass(subject.len())?;
     let length = subject.chars().count();
     let start = position(whole(args, 1)?.ok_or(Fault::Types)?, length)?;
     let end = match whole(args, 2)? {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use foldline_api::decimal::Decimal;
-use foldline_api::time::{Date, Duration, Timestamp};
+use foldline_api::time::{Date, Duration, MICROS, Timestamp};
 use foldline_api::value::Value;
 use jiff::Zoned;
 use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
@@ -22,7 +22,7 @@ pub(super) const TABLE: &[Function] = &[
     Function::new("timestampMicros", Form::Global, (1, 1), |args, _| epoch(args, 1)),
     Function::new("window", Form::Global, (2, 2), window).checked(check_window),
     Function::new("date", Form::Global, (2, 2), date).checked(check_zone),
-    part("getFullYear", |args, _| calendar(args, |t| i64::from(t.year()))),
+    part("getFullYear", year),
     part("getMonth", |args, _| calendar(args, |t| i64::from(t.month()) - 1)),
     part("getDate", |args, _| calendar(args, |t| i64::from(t.day()))),
     part("getDayOfMonth", |args, _| calendar(args, |t| i64::from(t.day()) - 1)),
@@ -82,6 +82,7 @@ fn check_window(args: &[Option<&Value>]) -> Result<(), Fault> {
     }
 }
 
+const OUTSIDE: &str = "the date is outside the years 1 to 9999";
 const WINDOW: &str = "a window is longer than nothing";
 
 fn moment(args: Args<'_, '_>) -> Result<Timestamp, Fault> {
@@ -91,18 +92,35 @@ fn moment(args: Args<'_, '_>) -> Result<Timestamp, Fault> {
     }
 }
 
-/// The moment in the zone that the second argument names, UTC without one.
-fn zoned(args: Args<'_, '_>) -> Result<Zoned, Fault> {
+/// Years after which the calendar repeats, weekdays and the zones' rules too, and their days.
+const CYCLE: (i64, i32) = (400, 146_097);
+
+/// The moment in the zone that the second argument names, UTC without one; and whether it is a cycle
+/// of the calendar early, as jiff does not reach the last hours of the year 9999.
+fn zoned(args: Args<'_, '_>) -> Result<(Zoned, bool), Fault> {
     let zone = match args.get(1).map(Cow::as_ref) {
         None => TimeZone::UTC,
         Some(Value::Text(name)) => zone(name)?,
         Some(_) => return Err(Fault::Types),
     };
-    Ok(moment(args)?.to_jiff().to_zoned(zone))
+    let moment = moment(args)?;
+    // Two days before its end no zone's offset leads beyond it.
+    let near_end = jiff::Timestamp::MAX.as_microsecond() - 48 * 3_600 * MICROS;
+    if moment.micros() < near_end {
+        return Ok((moment.to_jiff().to_zoned(zone), false));
+    }
+    let cycle = Duration(-i64::from(CYCLE.1) * 86_400 * MICROS);
+    let early = moment.plus(cycle).map(Timestamp::to_jiff).ok_or(OUTSIDE)?;
+    Ok((early.to_zoned(zone), true))
 }
 
 fn calendar(args: Args<'_, '_>, part: fn(&Zoned) -> i64) -> Out {
-    zoned(args).map(|moment| Value::Int(part(&moment)))
+    zoned(args).map(|(moment, _)| Value::Int(part(&moment)))
+}
+
+fn year(args: Args<'_, '_>, _: &Work) -> Out {
+    let (moment, early) = zoned(args)?;
+    Ok(Value::Int(i64::from(moment.year()) + if early { CYCLE.0 } else { 0 }))
 }
 
 /// A part of a moment, or of a duration's microseconds.
@@ -155,6 +173,9 @@ fn window(args: Args<'_, '_>, _: &Work) -> Out {
 }
 
 fn date(args: Args<'_, '_>, _: &Work) -> Out {
-    let date = Date::from_civil(zoned(args)?.date());
-    date.map(Value::Date).ok_or_else(|| "the date is outside the years 1 to 9999".into())
+    let (moment, early) = zoned(args)?;
+    let days = Date::from_civil(moment.date()).map(Date::days);
+    days.and_then(|days| Date::from_days(days + if early { CYCLE.1 } else { 0 }))
+        .map(Value::Date)
+        .ok_or_else(|| OUTSIDE.into())
 }

@@ -1,0 +1,217 @@
+//! Names: what they stand for, and whether they may be read here.
+
+use std::sync::Arc;
+
+use cel::common::ast::{Expr as Ast, IdedExpr, LiteralValue, operators};
+use foldline_api::value::Value;
+
+use super::compile::{Lower, Lowered};
+use super::error::{ExprError, nearest};
+use super::functions;
+use super::node::{Node, PathRef};
+
+/// Names that stand for something at the top, where the scope allows it.
+pub(super) const VARIABLES: [&str; 12] = [
+    "event",
+    "envelope",
+    "key",
+    "headers",
+    "topic",
+    "partition",
+    "offset",
+    "timestamp",
+    "state",
+    "exists",
+    "item",
+    "child",
+];
+impl Lower<'_, '_> {
+    pub(super) fn is_local(&self, name: &str) -> bool {
+        self.locals.iter().any(|local| local == name)
+    }
+
+    pub(super) fn variable(&mut self, id: u64, name: &str) -> Lowered {
+        if let Some(depth) = self.locals.iter().rev().position(|local| local == name) {
+            return Ok(Node::Local(depth));
+        }
+        let name = name.strip_prefix('.').unwrap_or(name);
+        if VARIABLES.contains(&name) {
+            self.allowed(id, name)?;
+        }
+        match name {
+            "event" => Ok(self.path(Vec::new())),
+            "key" => {
+                self.reads.key = true;
+                Ok(self.record(Node::Key))
+            }
+            "headers" => Ok(self.record(Node::Headers)),
+            "topic" => Ok(self.record(Node::Topic)),
+            "partition" => Ok(self.record(Node::Partition)),
+            "offset" => Ok(self.record(Node::Offset)),
+            "timestamp" => Ok(self.record(Node::Timestamp)),
+            "exists" => {
+                self.reads.exists = true;
+                Ok(Node::Exists)
+            }
+            "item" => {
+                self.reads.item = true;
+                Ok(Node::Item)
+            }
+            "child" => {
+                self.reads.child = true;
+                Ok(Node::Child)
+            }
+            "state" => Err(self
+                .error(id, "`state` is read column by column")
+                .help(format!("columns are: {}", self.columns()))),
+            _ => match functions::type_named(name) {
+                // Alone it is no type to compare with, but a text that lacks its quotes.
+                Some(ty) if self.tokens.len() > 1 => Ok(Node::Const(Value::text(ty))),
+                _ => Err(self.unknown_variable(id, name)),
+            },
+        }
+    }
+
+    pub(super) fn record(&mut self, node: Node) -> Node {
+        self.reads.record = true;
+        node
+    }
+
+    pub(super) fn path(&mut self, names: Vec<Arc<str>>) -> Node {
+        let at = self.paths.iter().position(|known| known.names == names).unwrap_or_else(|| {
+            self.paths.push(PathRef::new(names));
+            self.paths.len() - 1
+        });
+        Node::Path(at)
+    }
+
+    pub(super) fn can_read(&self, name: &str) -> bool {
+        match name {
+            "state" | "exists" => self.scope.state,
+            "item" => self.scope.item,
+            "child" => self.scope.child.is_some(),
+            "envelope" => false,
+            _ => self.scope.event,
+        }
+    }
+
+    pub(super) fn allowed(&self, id: u64, name: &str) -> Result<(), ExprError> {
+        if name == "envelope" {
+            return Err(self.error(
+                id,
+                "`envelope` is not available yet: needs envelope = \"debezium\" or \"cloudevents\"",
+            ));
+        }
+        if self.can_read(name) {
+            return Ok(());
+        }
+        let why = match name {
+            "item" => "`item` is there only beside for_each",
+            "child" => "`child` is there only inside put",
+            _ => {
+                return Err(self
+                    .error(id, format!("`{name}` cannot be read here"))
+                    .help(self.known()));
+            }
+        };
+        Err(self.error(id, why))
+    }
+
+    /// The names below `event` that `ast` spells, if it is such a path.
+    pub(super) fn event_path(&self, ast: &IdedExpr) -> Option<Vec<Arc<str>>> {
+        let (outer, name): (&IdedExpr, &str) = match &ast.expr {
+            Ast::Ident(name) if name.trim_start_matches('.') == "event" => {
+                return (!self.is_local("event")).then(Vec::new);
+            }
+            Ast::Select(select) if !select.test => (&select.operand, &select.field),
+            Ast::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+                [outer, index] => (outer, text_literal(index)?),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let mut names = self.event_path(outer)?;
+        names.push(Arc::from(name));
+        Some(names)
+    }
+
+    /// `operand.name` and `operand['name']`.
+    pub(super) fn member(&mut self, id: u64, operand: &IdedExpr, name: &str) -> Lowered {
+        if let Some(mut names) = self.event_path(operand)
+            && self.scope.event
+        {
+            names.push(Arc::from(name));
+            return Ok(self.path(names));
+        }
+        if let Ast::Ident(root) = &operand.expr
+            && !self.is_local(root)
+        {
+            let root = root.strip_prefix('.').unwrap_or(root);
+            match root {
+                "state" => {
+                    self.allowed(operand.id, root)?;
+                    return self.column(id, name);
+                }
+                "headers" => {
+                    self.allowed(operand.id, root)?;
+                    return Ok(self.record(Node::Header(Arc::from(name))));
+                }
+                "child" => self.child_field(id, operand.id, name)?,
+                _ => {}
+            }
+        }
+        if let Some(ty) = qualified(operand).and_then(|outer| {
+            functions::type_named(&format!("{outer}.{name}")).filter(|_| !self.is_local("google"))
+        }) {
+            return Ok(Node::Const(Value::text(ty)));
+        }
+        let outer = self.lower(operand)?;
+        Ok(Node::Select(Box::new(outer), Arc::from(name)))
+    }
+
+    pub(super) fn column(&mut self, id: u64, name: &str) -> Lowered {
+        if let Some(column) = self.scope.columns.iter().position(|column| &*column.0 == name) {
+            self.reads.columns.push(column);
+            return Ok(Node::State(column));
+        }
+        let error = self.member_error(id, format!("`state` has no column `{name}`"));
+        Err(match nearest(name, self.scope.columns.iter().map(|column| &*column.0)) {
+            Some(known) => error.corrected(known),
+            None => error.help(format!("columns are: {}", self.columns())),
+        })
+    }
+
+    pub(super) fn child_field(&self, id: u64, root: u64, name: &str) -> Result<(), ExprError> {
+        self.allowed(root, "child")?;
+        let fields = self.scope.child.unwrap_or_default();
+        if fields.iter().any(|field| **field == *name) {
+            return Ok(());
+        }
+        let error = self.member_error(id, format!("`child` has no field `{name}`"));
+        Err(match nearest(name, fields.iter().map(|field| &**field)) {
+            Some(known) => error.corrected(known),
+            None => {
+                let names: Vec<&str> = fields.iter().map(|field| &**field).collect();
+                error.help(format!("fields are: {}", names.join(", ")))
+            }
+        })
+    }
+}
+
+pub(super) fn text_literal(ast: &IdedExpr) -> Option<&str> {
+    match &ast.expr {
+        Ast::Literal(LiteralValue::String(text)) => Some(text.inner()),
+        _ => None,
+    }
+}
+
+/// The name `a.b` that `ast` spells.
+fn qualified(ast: &IdedExpr) -> Option<String> {
+    match &ast.expr {
+        Ast::Ident(name) => Some(name.clone()),
+        Ast::Select(select) if !select.test => {
+            Some(format!("{}.{}", qualified(&select.operand)?, select.field))
+        }
+        _ => None,
+    }
+}
