@@ -33,6 +33,16 @@ pub struct NewRecord {
     pub timestamp: Option<i64>,
 }
 
+impl NewRecord {
+    /// Reads a line of the log's own format: what `foldline produce` takes from standard input. None
+    /// where the line is blank; what is no record becomes one whose value no converter takes.
+    #[must_use]
+    pub fn from_line(line: &Bytes) -> Option<Self> {
+        let Line { key, value, headers, timestamp } = line::read(line)?;
+        Some(NewRecord { partition: None, key, value, headers, timestamp })
+    }
+}
+
 /// Appends to a file log. Each record is one write at the file's end, so any number of processes may
 /// append at once. Calls wait for the disk's cache; only [`FileProducer::sync`] waits for the disk.
 #[derive(Debug)]
