@@ -1,4 +1,9 @@
 //! The SQLite sink on real database files.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes the helpers of an integration test for production code"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

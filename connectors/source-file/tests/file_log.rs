@@ -1,4 +1,10 @@
 //! The file log from outside: files in, records out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy takes the helpers of an integration test for production code"
+)]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

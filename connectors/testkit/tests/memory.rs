@@ -1,4 +1,9 @@
 //! The doubles keep the contract themselves.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes the helpers of an integration test for production code"
+)]
 
 use std::sync::Arc;
 
