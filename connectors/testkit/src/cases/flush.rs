@@ -59,93 +59,45 @@ pub(crate) async fn rows_round_trip(store: &dyn Store) {
     assert!(bench.writer.load(&[]).await.unwrap().is_empty());
 }
 
+/// Name, type, a value that needs care, and a plain one.
+#[rustfmt::skip]
+const TYPES: [(&str, &str, &str, &str); 25] = [
+    ("id", "bigint", "1", "3"),
+    ("int", "integer", "-2147483648", "0"),
+    ("small", "smallint", "32767", "0"),
+    ("double", "double precision", "1e-7", "100"),
+    ("single", "real", "0.1", "16777216"),
+    ("exact", "numeric", "123456789012345678901234567890.123456789", "0.00"),
+    ("money", "numeric(30,4)", "99999999999999999999999999.9999", "0"),
+    ("yes", "boolean", "true", "false"),
+    ("words", "text", r#""\ud83d\ude00 {\"a\"}, \\N \t\n""#, r#""""#),
+    ("short", "varchar(5)", r#""äöüßé""#, r#""""#),
+    ("at", "timestamptz", r#""9999-12-30T21:59:59.999999Z""#, r#""0001-01-01T00:00:00Z""#),
+    ("day", "date", r#""2024-02-29""#, r#""0001-01-01""#),
+    ("hour", "time", r#""23:59:59.999999""#, r#""00:00:00""#),
+    ("uid", "uuid", r#""6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01""#, r#""00000000-0000-0000-0000-000000000000""#),
+    ("raw", "bytea", r#""AP8BAg==""#, r#""""#),
+    ("doc", "jsonb", r#"{"z":[{"n":12345678901234567890.5,"t":"é"}],"a":null,"f":false}"#, r#""text""#),
+    ("ints", "bigint[]", "[1,null,-9223372036854775808]", "[]"),
+    ("sums", "numeric(6,2)[]", r#"["1.5",null]"#, "[]"),
+    ("times", "timestamptz[]", r#"["2026-01-01T00:00:00Z",null]"#, "[]"),
+    ("flags", "boolean[]", "[true,false,null]", "[]"),
+    ("uids", "uuid[]", r#"["6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01"]"#, "[]"),
+    ("raws", "bytea[]", r#"["AP8=",null,""]"#, "[]"),
+    ("days", "date[]", r#"["2024-02-29"]"#, "[]"),
+    ("reals", "double precision[]", "[0.1,null,1e300]", "[]"),
+    ("lines", "children", r#"[{"line":2,"sku":"b"},{"line":1,"sku":"a","price":1.5,"since":"2026-01-01T00:00:00Z"}]"#, "[]"),
+];
+
 pub(crate) async fn every_type_round_trips(store: &dyn Store) {
-    let columns = [
-        ("id", "bigint"),
-        ("int", "integer"),
-        ("small", "smallint"),
-        ("double", "double precision"),
-        ("single", "real"),
-        ("exact", "numeric"),
-        ("money", "numeric(30,4)"),
-        ("yes", "boolean"),
-        ("words", "text"),
-        ("short", "varchar(5)"),
-        ("at", "timestamptz"),
-        ("day", "date"),
-        ("hour", "time"),
-        ("uid", "uuid"),
-        ("raw", "bytea"),
-        ("doc", "jsonb"),
-        ("ints", "bigint[]"),
-        ("sums", "numeric(6,2)[]"),
-        ("times", "timestamptz[]"),
-        ("flags", "boolean[]"),
-        ("uids", "uuid[]"),
-        ("raws", "bytea[]"),
-        ("days", "date[]"),
-        ("reals", "double precision[]"),
-        ("lines", "children"),
-    ];
+    let columns: Vec<(&str, &str)> = TYPES.iter().map(|(name, ty, ..)| (*name, *ty)).collect();
     let mut bench = Bench::new(store, "types", model_of(&columns, 1)).await;
-    let full = [
-        "1",
-        "-2147483648",
-        "32767",
-        "1e-7",
-        "0.1",
-        "123456789012345678901234567890.123456789",
-        "99999999999999999999999999.9999",
-        "true",
-        "\"\\ud83d\\ude00 {\\\"a\\\"}, \\\\N \\t\\n\"",
-        "\"äöüßé\"",
-        "\"9999-12-30T21:59:59.999999Z\"",
-        "\"2024-02-29\"",
-        "\"23:59:59.999999\"",
-        "\"6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01\"",
-        "\"AP8BAg==\"",
-        "{\"z\":[{\"n\":12345678901234567890.5,\"t\":\"é\"}],\"a\":null,\"f\":false}",
-        "[1,null,-9223372036854775808]",
-        "[\"1.5\",null]",
-        "[\"2026-01-01T00:00:00Z\",null]",
-        "[true,false,null]",
-        "[\"6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01\"]",
-        "[\"AP8=\",null,\"\"]",
-        "[\"2024-02-29\"]",
-        "[0.1,null,1e300]",
-        "[{\"line\":2,\"sku\":\"b\"},{\"line\":1,\"sku\":\"a\",\"price\":1.5,\"since\":\"2026-01-01T00:00:00Z\"}]",
-    ];
+    let full: Vec<&str> = TYPES.iter().map(|(_, _, full, _)| *full).collect();
+    let plain: Vec<&str> = TYPES.iter().map(|(_, _, _, plain)| *plain).collect();
     let nulls: Vec<&str> =
         std::iter::once("2").chain(std::iter::repeat_n("null", columns.len() - 1)).collect();
-    let plain = [
-        "3",
-        "0",
-        "0",
-        "100",
-        "16777216",
-        "0.00",
-        "0",
-        "false",
-        "\"\"",
-        "\"\"",
-        "\"0001-01-01T00:00:00Z\"",
-        "\"0001-01-01\"",
-        "\"00:00:00\"",
-        "\"00000000-0000-0000-0000-000000000000\"",
-        "\"\"",
-        "\"text\"",
-        "[]",
-        "[]",
-        "[]",
-        "[]",
-        "[]",
-        "[]",
-        "[]",
-        "[]",
-        "[]",
-    ];
     let rows: Vec<_> =
-        [&full[..], &nulls, &plain].iter().map(|values| row(&bench.model, values)).collect();
+        [full, nulls, plain].iter().map(|values| row(&bench.model, values)).collect();
     let write = |(id, row): (i64, &foldline_api::model::Row)| {
         bench.write(id, Some(row.clone()), Version::Absent)
     };
