@@ -1,7 +1,14 @@
 //! The source and the dead letters against a real broker, whose address is in `KAFKA`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -272,9 +279,10 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
         .set("transactional.id", id)
         .create()
         .unwrap();
+    let producer = Arc::new(producer);
     let patience = Duration::from_secs(60);
     let write = {
-        let producer = producer.clone();
+        let producer = Arc::clone(&producer);
         move |from: i32, to: i32| {
             producer.begin_transaction().unwrap();
             for n in from..to {
@@ -286,7 +294,7 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
         }
     };
     let write_and_end = write.clone();
-    let ending = producer.clone();
+    let ending = Arc::clone(&producer);
     tokio::task::spawn_blocking(move || {
         ending.init_transactions(patience).unwrap();
         write_and_end(0, 10);
