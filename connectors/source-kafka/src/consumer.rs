@@ -2,13 +2,11 @@
 //! the group keeps this member, however slow the sink is.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use foldline_api::error::{Error, ErrorClass};
-use foldline_api::record::{Headers, Position, Record, TopicPartition};
+use foldline_api::record::{Position, TopicPartition};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -16,15 +14,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::burst::Burst;
 use crate::config::TopicFilter;
 use crate::error::{class, from_code, from_kafka};
-use crate::native::{Event, EventQueue, Failure, FetchedRecord, cached_end, list};
+use crate::native::{Event, EventQueue, Failure, cached_end, list};
 use crate::queue::{Command, Inbox};
-use crate::rebalance::Assignment;
+use crate::rebalance::{Assignment, From};
 
-/// A burst ends at so many records or bytes.
-const BURST_RECORDS: usize = 2_000;
-const BURST_BYTES: usize = 1 << 20;
 /// How long a poll waits; commands wake it.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a revoked partition is waited for.
@@ -105,6 +101,8 @@ pub(crate) struct PollState {
     burst: Burst,
     /// The last start that was carried out.
     epoch: u64,
+    /// Starts that wait to be assigned anew.
+    deferred: From,
     full_since: Option<Instant>,
     paused: bool,
     ends_at: Option<Instant>,
@@ -136,6 +134,7 @@ impl Poller {
                 tracing::warn!(partitions = ?held.len(), "revoked partitions were not let go in time");
                 self.unassign(&unassign);
             }
+            self.assign_anew();
             self.look_at_ends(now);
             if self.hold_back(now) {
                 self.inbox.wait_for_space(POLL);
@@ -197,20 +196,10 @@ impl Poller {
         match command {
             Command::Start { from, epoch } => {
                 self.state.epoch = epoch;
+                self.state.deferred.retain(|(old, _)| !from.iter().any(|(new, _)| new == old));
                 let starts = self.state.assignment.start(&from);
-                self.unassign_if_any(&starts.unassign);
-                if starts.assign.is_empty() {
-                    return;
-                }
-                let at = starts.assign.iter().map(|(tp, at)| (tp, Offset::Offset(at.0)));
-                let assign = list(at);
-                if let Err(error) = self.consumer.incremental_assign(&assign) {
-                    self.state.assignment.not_started(&starts.assign);
-                    let what = format!("starting {} partitions: {error}", starts.assign.len());
-                    self.inbox.push_error(Error::fenced(what));
-                } else if self.state.paused {
-                    self.pause(&assign);
-                }
+                self.assign(&starts.assign);
+                self.seek(starts.seek);
             }
             Command::Release(partitions) => {
                 if let Some(unassign) = self.state.assignment.release(&partitions) {
@@ -220,12 +209,63 @@ impl Poller {
         }
     }
 
+    fn assign(&mut self, from: &[(TopicPartition, Position)]) {
+        if from.is_empty() {
+            return;
+        }
+        let assign = list(from.iter().map(|(partition, at)| (partition, Offset::Offset(at.0))));
+        if let Err(error) = self.consumer.incremental_assign(&assign) {
+            let what = format!("starting {} partitions failed: {error}", from.len());
+            self.inbox.push_error(Error::fenced(what));
+            return;
+        }
+        self.state.assignment.reading(from);
+        if self.state.paused {
+            self.pause(&assign);
+        }
+    }
+
+    /// Reads partitions from elsewhere. Where librdkafka does not seek (after an offset that the log
+    /// does not have it reads no more), they are taken off and assigned anew.
+    fn seek(&mut self, from: From) {
+        if from.is_empty() {
+            return;
+        }
+        let seek = list(from.iter().map(|(partition, at)| (partition, Offset::Offset(at.0))));
+        let (done, not): (From, From) = match self.consumer.seek_partitions(seek, ASK) {
+            Ok(found) => from.into_iter().partition(|(of, _)| {
+                let element = found.find_partition(&of.topic, of.partition);
+                element.is_some_and(|element| element.error().is_ok())
+            }),
+            Err(_) => (From::new(), from),
+        };
+        self.state.assignment.reading(&done);
+        self.state.deferred.extend(not);
+    }
+
+    /// Assigns anew what could not seek. Not while a revocation waits for the task: librdkafka takes
+    /// any unassign for its answer.
+    fn assign_anew(&mut self) {
+        if self.state.deferred.is_empty() || self.state.assignment.is_revoking() {
+            return;
+        }
+        let mut from = std::mem::take(&mut self.state.deferred);
+        from.retain(|(partition, _)| self.state.assignment.has(partition));
+        if from.is_empty() {
+            return;
+        }
+        let known: Vec<_> = from.iter().map(|(partition, _)| partition.clone()).collect();
+        self.unassign(&known);
+        self.state.assignment.forgotten(&from);
+        self.assign(&from);
+    }
+
     /// Whether to wait instead of polling because the task is behind. A short wait keeps what was
     /// prefetched; after a longer one the partitions are paused and polling goes on.
     fn hold_back(&mut self, now: Instant) -> bool {
         if self.state.paused {
             if self.inbox.is_low() {
-                let resumed = self.consumer.resume(&list(self.started()));
+                let resumed = self.consumer.resume(&list(self.known()));
                 if let Err(error) = resumed {
                     tracing::warn!(%error, "resuming the partitions failed; trying again");
                 } else {
@@ -244,13 +284,13 @@ impl Poller {
             return true;
         }
         tracing::debug!("the task is behind: pausing the partitions");
-        self.pause(&list(self.started()));
+        self.pause(&list(self.known()));
         self.state.paused = true;
         false
     }
 
-    fn started(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
-        self.state.assignment.started().map(|partition| (partition, Offset::Invalid))
+    fn known(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
+        self.state.assignment.known().map(|partition| (partition, Offset::Invalid))
     }
 
     fn pause(&self, partitions: &TopicPartitionList) {
@@ -261,15 +301,21 @@ impl Poller {
 
     /// Tells librdkafka that a revocation is done, even where it knows none of the partitions.
     fn unassign(&self, partitions: &[TopicPartition]) {
-        let known = list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
-        if let Err(error) = self.consumer.incremental_unassign(&known) {
-            tracing::warn!(%error, "giving partitions back failed");
+        let take_off = |partitions: &[TopicPartition]| {
+            let known = list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+            self.consumer.incremental_unassign(&known)
+        };
+        let Err(error) = take_off(partitions) else { return };
+        // It refuses the whole list for one partition that it does not know, and without an answer
+        // the group would wait.
+        tracing::warn!(%error, "giving partitions back failed; trying one by one");
+        for partition in partitions {
+            if let Err(error) = take_off(std::slice::from_ref(partition)) {
+                tracing::warn!(%error, %partition, "giving a partition back failed");
+            }
         }
-    }
-
-    fn unassign_if_any(&self, partitions: &[TopicPartition]) {
-        if !partitions.is_empty() {
-            self.unassign(partitions);
+        if let Err(error) = take_off(&[]) {
+            tracing::warn!(%error, "answering a revocation failed");
         }
     }
 
@@ -423,105 +469,10 @@ impl Poller {
         }
         self.state.ends_at = Some(now);
         let client = self.consumer.client().native_client();
-        let ends = self.state.assignment.started().filter_map(|partition| {
+        let ends = self.state.assignment.known().filter_map(|partition| {
             let seen = self.state.seen_ends.get(partition).copied();
             Some((partition.clone(), cached_end(client, partition).max(seen)?))
         });
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends.collect();
     }
-}
-
-/// Records under way, their bytes in one arena: one allocation for a burst, not one a record.
-#[derive(Default)]
-struct Burst {
-    arena: BytesMut,
-    rows: Vec<Row>,
-    headers: Vec<(Arc<str>, Option<Range<usize>>)>,
-    /// Header names that came before; they are few.
-    names: HashMap<String, Arc<str>>,
-}
-
-struct Row {
-    topic: Arc<str>,
-    partition: i32,
-    offset: i64,
-    timestamp: Option<i64>,
-    key: Option<Range<usize>>,
-    value: Option<Range<usize>>,
-    headers: Range<usize>,
-}
-
-impl Burst {
-    fn is_full(&self) -> bool {
-        self.rows.len() >= BURST_RECORDS || self.arena.len() >= BURST_BYTES
-    }
-
-    fn push(&mut self, of: &TopicPartition, record: &FetchedRecord) {
-        let first = self.headers.len();
-        let (names, headers, arena) = (&mut self.names, &mut self.headers, &mut self.arena);
-        record.headers(|name, value| {
-            let name = match names.get(name) {
-                Some(name) => Arc::clone(name),
-                None => {
-                    let shared: Arc<str> = name.into();
-                    if names.len() < 1_024 {
-                        names.insert(name.to_owned(), Arc::clone(&shared));
-                    }
-                    shared
-                }
-            };
-            headers.push((name, copy(arena, value)));
-        });
-        let row = Row {
-            topic: Arc::clone(&of.topic),
-            partition: of.partition,
-            offset: record.offset(),
-            timestamp: record.timestamp(),
-            key: copy(&mut self.arena, record.key()),
-            value: copy(&mut self.arena, record.value()),
-            headers: first..self.headers.len(),
-        };
-        self.rows.push(row);
-    }
-
-    /// The records, as slices of one buffer.
-    fn take(&mut self) -> Vec<Record> {
-        if self.rows.is_empty() {
-            return Vec::new();
-        }
-        let arena = self.arena.split().freeze();
-        let slice = |range: Option<Range<usize>>| range.map(|range| arena.slice(range));
-        let mut headers = self.headers.drain(..);
-        let records = self.rows.drain(..).map(|row| Record {
-            topic: row.topic,
-            partition: row.partition,
-            offset: row.offset,
-            timestamp: row.timestamp,
-            key: slice(row.key),
-            value: slice(row.value),
-            headers: take_headers(&mut headers, row.headers.len(), &arena),
-        });
-        records.collect()
-    }
-}
-
-fn copy(arena: &mut BytesMut, bytes: Option<&[u8]>) -> Option<Range<usize>> {
-    let bytes = bytes?;
-    let from = arena.len();
-    if arena.capacity() - from < bytes.len() {
-        arena.reserve(bytes.len().max(64 << 10));
-    }
-    arena.extend_from_slice(bytes);
-    Some(from..arena.len())
-}
-
-fn take_headers(
-    from: &mut impl Iterator<Item = (Arc<str>, Option<Range<usize>>)>,
-    count: usize,
-    arena: &Bytes,
-) -> Headers {
-    if count == 0 {
-        return Headers::new();
-    }
-    from.take(count).map(|(name, value)| (name, value.map(|range| arena.slice(range)))).collect()
 }

@@ -1,7 +1,7 @@
 //! Kafka topics as a source, and the dead-letter topic.
 //!
 //! One operating-system thread per member owns its librdkafka consumer and polls it always; the task
-//! talks to it through an [`inbox`](queue) that is bounded in bytes. A partition is assigned to
+//! talks to it through an inbox that is bounded in bytes. A partition is assigned to
 //! librdkafka only when its task has said where to start, once, with that offset: the sink's
 //! positions decide, and the group's committed offsets are never read from.
 //!
@@ -9,6 +9,7 @@
 //! end of partition belongs to and at which offset it is, and both are needed to be exact.
 
 mod admin;
+mod burst;
 mod commit;
 mod config;
 mod consumer;
