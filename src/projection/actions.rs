@@ -95,12 +95,10 @@ impl Compiler<'_> {
             match assignments {
                 None => {}
                 Some(Assignments::Fields(fields)) => self.plain(&mut out, fields, verb),
+                Some(Assignments::All(all)) if short.is_none() => short = Some((all, verb)),
                 Some(Assignments::All(all)) => {
-                    if short.replace((all, verb)).is_some() {
-                        let message =
-                            "only one of `set`, `merge` and `patch` can stand for all fields";
-                        self.problem(&all.path, message, None);
-                    }
+                    let message = "only one of `set`, `merge` and `patch` can stand for all fields";
+                    self.problem(&all.path, message, None);
                 }
             }
         }

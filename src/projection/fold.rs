@@ -1,4 +1,4 @@
-//! The fold: which keys an event may touch, and what becomes of them.
+//! The fold: what an event does to the states that it names.
 //!
 //! It takes two steps, so that states can be loaded for a whole batch in between:
 //! [`Projection::prepare`] decides all that needs no state, [`Projection::apply`] the rest. Both are
@@ -7,16 +7,15 @@
 
 use std::sync::Arc;
 
-use foldline_api::column::scalar_text;
 use foldline_api::model::{Key, Row};
 use foldline_api::value::Value;
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::Projection;
-use super::handler::{Effect, Handler, TOMBSTONE};
+use super::handler::Effect;
+use super::prepare::{Prepared, Step, bad, says};
 use crate::event::Event;
-use crate::expr::{Env, Expr};
+use crate::expr::Env;
 
 /// States by key, as far as the caller loaded them.
 pub trait States {
@@ -50,7 +49,7 @@ pub enum Effects {
     /// Nothing.
     Filtered {
         /// The keys whose state decided that.
-        reads: Vec<Key>,
+        read: Vec<Key>,
     },
     /// Writes rows.
     Applied {
@@ -61,265 +60,7 @@ pub enum Effects {
     },
 }
 
-/// What could be decided of an event without any state.
-#[derive(Clone, Debug, Default)]
-pub struct Prepared {
-    steps: SmallVec<[Step; 1]>,
-    keys: SmallVec<[Key; 1]>,
-    /// Places of keys, once there are too many to look through.
-    index: Option<Box<HashMap<Key, u32>>>,
-    /// Some step has still to ask the state whether it applies.
-    asks: bool,
-    /// No further handler can be reached.
-    closed: bool,
-    /// Places of keys whose rows hold this event already.
-    held: SmallVec<[u32; 1]>,
-}
-
-impl Prepared {
-    /// The keys that folding the event may touch, in no order, each once.
-    #[must_use]
-    pub fn keys(&self) -> &[Key] {
-        &self.keys
-    }
-
-    /// Leaves these keys' rows as they are: they hold the event already. Their handlers count as
-    /// applied, so that what applied to the others the first time applies to them again.
-    pub fn skip(&mut self, held: &[Key]) {
-        let place = |key: &Key| self.keys.iter().position(|other| other == key);
-        let places = held.iter().filter_map(place).filter_map(|at| u32::try_from(at).ok());
-        self.held = places.collect();
-    }
-}
-
-/// One run of a handler: for the event, or for one item.
-#[derive(Clone, Debug)]
-struct Step {
-    /// Index of the handler; [`DELETE_BY_TOMBSTONE`] is none of the config's.
-    handler: u32,
-    /// Whether `when` has still to be asked, since it reads the state.
-    ask: bool,
-    item: Option<Value>,
-    /// Index of the key, or why there is none: the record is bad if the step is reached.
-    key: Result<u32, Box<BadRecord>>,
-}
-
-const DELETE_BY_TOMBSTONE: u32 = u32::MAX;
-
-/// Above this many keys, one event's keys are found by hash.
-const KEYS_SCANNED_MAX: usize = 16;
-
-impl Prepared {
-    /// The handlers that the event reached, as indexes in config order; each as often as it runs.
-    pub(super) fn handlers(&self) -> impl Iterator<Item = usize> {
-        self.steps.iter().filter_map(|step| usize::try_from(step.handler).ok())
-    }
-
-    fn place(&mut self, key: Key) -> u32 {
-        let next = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        if let Some(index) = &mut self.index {
-            let place = *index.entry(key.clone()).or_insert(next);
-            if place == next {
-                self.keys.push(key);
-            }
-            return place;
-        }
-        if let Some(at) = self.keys.iter().position(|known| *known == key) {
-            return u32::try_from(at).unwrap_or(u32::MAX);
-        }
-        self.keys.push(key);
-        if self.keys.len() > KEYS_SCANNED_MAX {
-            let places = self.keys.iter().cloned().zip(0..);
-            self.index = Some(Box::new(places.collect()));
-        }
-        next
-    }
-
-    fn push(&mut self, handler: u32, item: Option<Value>, ask: bool, key: Key) {
-        let key = Ok(self.place(key));
-        self.asks |= ask;
-        self.steps.push(Step { handler, ask, item, key });
-    }
-
-    /// Nothing before it can keep the event from reaching this fault, or it is kept for later.
-    fn fail(&mut self, handler: u32, bad: BadRecord) -> Result<(), BadRecord> {
-        if !self.asks {
-            return Err(bad);
-        }
-        self.closed = true;
-        self.steps.push(Step { handler, ask: false, item: None, key: Err(Box::new(bad)) });
-        Ok(())
-    }
-}
-
-fn bad(stage: &'static str, reason: String) -> BadRecord {
-    BadRecord { reason, stage, read: Vec::new() }
-}
-
-fn stateless<'a>(event: &'a Event, item: Option<&'a Value>) -> Env<'a> {
-    Env { event, state: &[], exists: false, item, child: None }
-}
-
 impl Projection {
-    /// All that can be decided of an event before states are known: its name, the handlers it may
-    /// reach, their items and keys. `when` is asked where it reads no state.
-    ///
-    /// # Errors
-    /// When the record is bad whatever the states are.
-    pub fn prepare(&self, event: &Event) -> Result<Prepared, BadRecord> {
-        let mut prepared = Prepared::default();
-        if event.tombstone {
-            self.prepare_tombstone(event, &mut prepared)?;
-            return Ok(prepared);
-        }
-        let name = self.event_name(event)?;
-        let (candidates, ask) = self.dispatch.candidates(name.as_deref());
-        for &at in candidates {
-            let Some(handler) = self.handler(at) else { continue };
-            let named = !ask || matches(handler, name.as_deref());
-            if !named || !handler.hears_topic(&event.topic) {
-                continue;
-            }
-            self.prepare_handler(at, handler, event, &mut prepared)?;
-            if prepared.closed {
-                break;
-            }
-        }
-        Ok(prepared)
-    }
-
-    fn handler(&self, at: u32) -> Option<&Handler> {
-        usize::try_from(at).ok().and_then(|at| self.handlers.get(at))
-    }
-
-    fn event_name(&self, event: &Event) -> Result<Option<Arc<str>>, BadRecord> {
-        let Some(expr) = &self.event_type else { return Ok(event.name.clone()) };
-        let named =
-            |fault: String| bad("expression", format!("event_type ({}): {fault}", expr.source()));
-        match expr.eval(&stateless(event, None)).map_err(|error| named(error.to_string()))? {
-            Value::Null => Ok(event.name.clone()),
-            Value::Text(text) => Ok(Some(text)),
-            found @ (Value::List(_) | Value::Map(_) | Value::Bytes(_)) => {
-                Err(named(format!("{} is no name", found.type_name())))
-            }
-            scalar => Ok(Some(Arc::from(scalar_text(&scalar)))),
-        }
-    }
-
-    /// Handlers hear a tombstone by its name; else it deletes the row that the key names, where it
-    /// can be known which.
-    fn prepare_tombstone(&self, event: &Event, prepared: &mut Prepared) -> Result<(), BadRecord> {
-        let mut heard = false;
-        for &at in &self.dispatch.tombstone {
-            let Some(handler) = self.handler(at).filter(|h| h.hears_topic(&event.topic)) else {
-                continue;
-            };
-            heard = true;
-            self.prepare_handler(at, handler, event, prepared)?;
-            if prepared.closed {
-                break;
-            }
-        }
-        if heard || self.dispatch.names_topics || self.key.iter().any(Expr::reads_event) {
-            return Ok(());
-        }
-        match self.key_of(&self.key, &stateless(event, None), TOMBSTONE) {
-            Ok(key) => prepared.push(DELETE_BY_TOMBSTONE, None, false, key),
-            Err(fault) => prepared.fail(DELETE_BY_TOMBSTONE, fault)?,
-        }
-        Ok(())
-    }
-
-    fn prepare_handler(
-        &self,
-        at: u32,
-        handler: &Handler,
-        event: &Event,
-        prepared: &mut Prepared,
-    ) -> Result<(), BadRecord> {
-        // Without `when` it applies, be it to no item at all.
-        let mut applies = handler.when.is_none();
-        match &handler.for_each {
-            None => applies |= self.prepare_item(at, handler, event, None, prepared)?,
-            Some(expr) => {
-                let fault = |fault: &str| {
-                    let source = expr.source();
-                    bad("expression", format!("{} for_each ({source}): {fault}", handler.label))
-                };
-                match expr.eval(&stateless(event, None)) {
-                    Ok(Value::Null) => {}
-                    Ok(Value::List(items)) => {
-                        for item in items.iter() {
-                            let item = Some(item.clone());
-                            applies |= self.prepare_item(at, handler, event, item, prepared)?;
-                            if prepared.closed {
-                                break;
-                            }
-                        }
-                    }
-                    Ok(found) => {
-                        prepared.fail(at, fault(&format!("{} is no list", found.type_name())))?;
-                    }
-                    Err(error) => prepared.fail(at, fault(&error.to_string()))?,
-                }
-            }
-        }
-        prepared.closed |= applies && !handler.continues;
-        Ok(())
-    }
-
-    /// Whether the handler surely applies.
-    fn prepare_item(
-        &self,
-        at: u32,
-        handler: &Handler,
-        event: &Event,
-        item: Option<Value>,
-        prepared: &mut Prepared,
-    ) -> Result<bool, BadRecord> {
-        let env = stateless(event, item.as_ref());
-        let mut ask = false;
-        if let Some(when) = &handler.when {
-            if when.reads_state() {
-                ask = true;
-            } else {
-                match says(handler, when, &env) {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(false),
-                    Err(fault) => return prepared.fail(at, fault).map(|()| true),
-                }
-            }
-        }
-        let key = handler.key.as_deref().unwrap_or(&self.key);
-        match self.key_of(key, &env, &handler.label) {
-            Ok(key) => prepared.push(at, item, ask, key),
-            Err(fault) => prepared.fail(at, fault)?,
-        }
-        Ok(!ask)
-    }
-
-    fn key_of(&self, exprs: &[Expr], env: &Env<'_>, label: &str) -> Result<Key, BadRecord> {
-        let part = |place: usize, expr: &Expr| -> Result<Value, BadRecord> {
-            let column = self.model.key.get(place).and_then(|&at| self.model.columns.get(at));
-            let Some(column) = column else { return Ok(Value::Null) };
-            let fault = |fault: String| {
-                let source = expr.source();
-                bad("key", format!("{label} key {} ({source}): {fault}", column.name))
-            };
-            let value = expr.eval(env).map_err(|error| fault(error.to_string()))?;
-            match column.ty.coerce(value).map_err(|error| fault(error.to_string()))? {
-                Value::Null => Err(fault("it is null".to_owned())),
-                value => Ok(value),
-            }
-        };
-        if let [only] = exprs {
-            return Ok(Key::from_shared(Arc::from([part(0, only)?])));
-        }
-        let parts: Result<Vec<Value>, _> =
-            exprs.iter().enumerate().map(|(place, expr)| part(place, expr)).collect();
-        parts.map(Key::new)
-    }
-
     /// Applies the event to the states it names. Nothing is applied on error.
     ///
     /// # Errors
@@ -465,7 +206,7 @@ impl Projection {
             }
         }
         if writes.is_empty() {
-            Effects::Filtered { reads }
+            Effects::Filtered { read: reads }
         } else {
             Effects::Applied { writes, reads }
         }
@@ -533,21 +274,6 @@ fn load(prepared: &Prepared, states: &dyn States) -> Result<Slots, BadRecord> {
 fn consulted(prepared: &Prepared, slots: &Slots) -> Vec<Key> {
     let keys = prepared.keys.iter().zip(slots);
     keys.filter(|(_, slot)| slot.consulted).map(|(key, _)| key.clone()).collect()
-}
-
-fn matches(handler: &Handler, name: Option<&str>) -> bool {
-    match (&handler.event, name) {
-        (None, _) => true,
-        (Some(event), Some(name)) => event.is_match(name),
-        (Some(_), None) => false,
-    }
-}
-
-/// What `when` says.
-fn says(handler: &Handler, when: &Expr, env: &Env<'_>) -> Result<bool, BadRecord> {
-    let fault =
-        |fault: &str| bad("when", format!("{} when ({}): {fault}", handler.label, when.source()));
-    when.eval(env).and_then(|value| Expr::as_bool(&value)).map_err(|e| fault(&e.to_string()))
 }
 
 /// What a computed column sees: the state alone. Its expressions were compiled so that they cannot

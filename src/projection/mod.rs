@@ -1,8 +1,8 @@
 //! The projection: the pure fold, event by event, from state to state.
 //!
-//! In reading order: `compile` (config to [`Projection`], every semantic check), `handler` (what a
-//! handler is made of), `fold` (which keys an event touches, and what becomes of them), `ops` (what
-//! each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says)
+//! In reading order: `compile` and `actions` (config to [`Projection`], every semantic check), `handler` (what a
+//! handler is made of), `prepare` (which handlers and keys an event reaches), `fold` (what becomes of
+//! their states), `ops` (what each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says)
 //! and `coverage` (paths that no event ever had). No I/O and no clock: the same events give the same
 //! rows, however they are batched.
 
@@ -16,6 +16,7 @@ mod json;
 mod literal;
 mod matcher;
 mod ops;
+mod prepare;
 pub mod test;
 
 #[cfg(test)]
@@ -29,7 +30,8 @@ use serde_json::Value as Json;
 
 pub use coverage::{Coverage, EVENTS_WATCHED, NeverSeen};
 pub use describe::Description;
-pub use fold::{BadRecord, Effects, Prepared, StateRef, States};
+pub use fold::{BadRecord, Effects, StateRef, States};
+pub use prepare::Prepared;
 
 use crate::event::Mask;
 use crate::expr::Expr;

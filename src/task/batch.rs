@@ -295,7 +295,7 @@ impl Folder {
             prepared.skip(&old);
         }
         match self.projection.apply(event, &prepared, &Cached(cache))? {
-            Effects::Filtered { reads } => {
+            Effects::Filtered { read } => {
                 batch.reads.extend(reads);
                 batch.counts.filtered += u64::from(!replayed);
                 batch.counts.replayed += u64::from(replayed);

@@ -16,103 +16,106 @@ fn problems(text: &str) -> String {
     problems.iter().map(|problem| format!("{problem}\n")).collect()
 }
 
+/// What stands below the head, and what is said of it.
+const PROBLEMS: &[(&str, &[&str])] = &[
+    (
+        "[projections.p.fields]\nid = \"bigit\"\n[[projections.p.on]]\nset = \"event\"",
+        &["projections.p.fields.id", "unknown type", "did you mean `bigint`?"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"jsonb\"\n[[projections.p.on]]\nset = \"event\"",
+        &["projections.p.key.id", "jsonb cannot be a key"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"real\"\n[[projections.p.on]]\nset = \"event\"",
+        &["real cannot be a key"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { m = 1 }",
+        &["projections.p.on[0].set.m", "no field", "did you mean"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { n = true }",
+        &["projections.p.on[0].set.n", "a boolean does not fit bigint"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { n = \"'many'\" }",
+        &["projections.p.on[0].set.n", "a text does not fit bigint"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"text\"\n[[projections.p.on]]\nadd = { n = 1 }",
+        &["projections.p.on[0].add.n", "`add` works on a number; \"n\" is text"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nadd = { n = 0.5 }",
+        &["projections.p.on[0].add.n", "it has a fraction"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nmin = { n = 1 }",
+        &["`min and max` works on a number, a text or a time"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nappend = { n = 1 }",
+        &["an array such as text[]"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = { type = \"integer\", default = \"x\" }\n[[projections.p.on]]\nset = \"event\"",
+        &["projections.p.fields.n.default", "not a number"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = { type = \"integer\", computed = \"event.n\" }\n[[projections.p.on]]\nset = \"event\"",
+        &["projections.p.fields.n.computed"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nn = { type = \"integer\", computed = \"state.m\" }\nm = { type = \"integer\", computed = \"state.id\" }\n[[projections.p.on]]\nset = { q = 1 }\n",
+        &["projections.p.on[0].set.q"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\nn = { type = \"integer\", computed = \"state.m\" }\nm = { type = \"integer\", computed = \"state.id\" }\n[[projections.p.on]]\nset = { a = \"event.a\" }\n",
+        &[
+            "projections.p.fields.n.computed",
+            "reads the computed field \"m\", which comes after it",
+        ],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"paid\" }",
+        &["projections.p.on[0].set.a", "paid"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"state.b\" }",
+        &["projections.p.on[0].set.a"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nkey = { id = \"state.id\" }\nset = { a = \"event.a\" }",
+        &["projections.p.on[0].key.id"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"item.a\" }",
+        &["projections.p.on[0].set.a"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"\nmerge = \"event\"",
+        &["only one of `set`, `merge` and `patch`"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nat = \"timestamptz\"\n[[projections.p.on]]\nset = { at = 2026-01-01T00:00:00 }",
+        &["projections.p.on[0].set.at", "a time without an offset"],
+    ),
+    (
+        "[projections.p.fields]\nid = \"bigint\"\nl = { type = \"children\", by = \"x\", fields = { x = \"jsonb\" } }\n[[projections.p.on]]\nset = \"event\"",
+        &["jsonb cannot be a child's key"],
+    ),
+    (
+        "envelope = \"debezium\"\n[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"",
+        &["projections.p.envelope", "not available yet"],
+    ),
+];
+
 #[test]
 fn problems_name_their_place_and_the_way_out() {
-    for (rest, expected) in [
-        (
-            "[projections.p.fields]\nid = \"bigit\"\n[[projections.p.on]]\nset = \"event\"",
-            &["projections.p.fields.id", "unknown type", "did you mean `bigint`?"][..],
-        ),
-        (
-            "[projections.p.fields]\nid = \"jsonb\"\n[[projections.p.on]]\nset = \"event\"",
-            &["projections.p.key.id", "jsonb cannot be a key"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"real\"\n[[projections.p.on]]\nset = \"event\"",
-            &["real cannot be a key"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { m = 1 }",
-            &["projections.p.on[0].set.m", "no field", "did you mean"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { n = true }",
-            &["projections.p.on[0].set.n", "a boolean does not fit bigint"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { n = \"'many'\" }",
-            &["projections.p.on[0].set.n", "a text does not fit bigint"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"text\"\n[[projections.p.on]]\nadd = { n = 1 }",
-            &["projections.p.on[0].add.n", "`add` works on a number; \"n\" is text"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nadd = { n = 0.5 }",
-            &["projections.p.on[0].add.n", "it has a fraction"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nmin = { n = 1 }",
-            &["`min and max` works on a number, a text or a time"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nappend = { n = 1 }",
-            &["an array such as text[]"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = { type = \"integer\", default = \"x\" }\n[[projections.p.on]]\nset = \"event\"",
-            &["projections.p.fields.n.default", "not a number"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = { type = \"integer\", computed = \"event.n\" }\n[[projections.p.on]]\nset = \"event\"",
-            &["projections.p.fields.n.computed"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nn = { type = \"integer\", computed = \"state.m\" }\nm = { type = \"integer\", computed = \"state.id\" }\n[[projections.p.on]]\nset = { q = 1 }\n",
-            &["projections.p.on[0].set.q"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\nn = { type = \"integer\", computed = \"state.m\" }\nm = { type = \"integer\", computed = \"state.id\" }\n[[projections.p.on]]\nset = { a = \"event.a\" }\n",
-            &[
-                "projections.p.fields.n.computed",
-                "reads the computed field \"m\", which comes after it",
-            ],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"paid\" }",
-            &["projections.p.on[0].set.a", "paid"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"state.b\" }",
-            &["projections.p.on[0].set.a"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nkey = { id = \"state.id\" }\nset = { a = \"event.a\" }",
-            &["projections.p.on[0].key.id"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"item.a\" }",
-            &["projections.p.on[0].set.a"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"\nmerge = \"event\"",
-            &["only one of `set`, `merge` and `patch`"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nat = \"timestamptz\"\n[[projections.p.on]]\nset = { at = 2026-01-01T00:00:00 }",
-            &["projections.p.on[0].set.at", "a time without an offset"],
-        ),
-        (
-            "[projections.p.fields]\nid = \"bigint\"\nl = { type = \"children\", by = \"x\", fields = { x = \"jsonb\" } }\n[[projections.p.on]]\nset = \"event\"",
-            &["jsonb cannot be a child's key"],
-        ),
-        (
-            "envelope = \"debezium\"\n[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"",
-            &["projections.p.envelope", "not available yet"],
-        ),
-    ] {
+    for (rest, expected) in PROBLEMS {
         let found = problems(&format!("{HEAD}{rest}\n"));
-        for part in expected {
+        for part in *expected {
             assert!(found.contains(part), "{part:?} is not in {found:?} of\n{rest}");
         }
     }

@@ -1,6 +1,7 @@
 //! The fold against tables of cases, the scenarios' own tests, and against itself.
 
 mod cases;
+mod effects;
 mod messages;
 mod order;
 mod properties;
