@@ -206,15 +206,21 @@ impl ElasticsearchTarget {
             return Ok(false);
         }
         let uuid = stands.uuid().to_owned();
+        let partitions: Vec<TopicPartition> =
+            doc.beginnings.iter().map(BeginningDoc::topic_partition).collect();
         let fenced = self.cluster.has_other_writers(stands, &index, &write_alias);
         if fenced {
             // Returns when the writes under way have ended: no writer of the old model is left that
             // could write a document without the new columns over one that has them.
             self.cluster.block(&index).await?;
+            // Nor may they move positions, with flushes that write no document.
+            self.books.raise(doc, generation, &partitions).await?;
         }
         self.cluster.extend(&index, &mapping::mapping(&self.spec, &doc.build)).await?;
         for &old in &doc.dropping {
             self.cluster.block(&self.index(old)).await?;
+            self.books.raise(doc, old, &partitions).await?;
+            self.books.keep_verdicts_of(old, &partitions).await?;
         }
         if !self.cluster.point(&survey, generation, &write_alias).await? {
             return Ok(false);

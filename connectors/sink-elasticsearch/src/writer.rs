@@ -103,48 +103,8 @@ impl ElasticsearchWriter {
         Err(Error::retriable("other workers keep changing the same target"))
     }
 
-    /// Raises the epochs of `partitions`; what stands afterwards.
-    async fn raise(
-        &self,
-        target: &TargetDoc,
-        partitions: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, Versioned<PositionDoc>>> {
-        let mut done = HashMap::new();
-        let mut open = partitions.to_vec();
-        for _ in 0..ATTEMPTS {
-            let mut next = Vec::with_capacity(open.len());
-            for (partition, place) in
-                open.iter().zip(self.books.positions(self.generation, &open).await?)
-            {
-                let beginning = target.beginning(partition).map_or(0, |b| b.position);
-                let mut place = place.unwrap_or_else(|| Versioned {
-                    value: self.books.fresh(self.generation, partition, Position(beginning)),
-                    version: Version::Absent,
-                });
-                place.value.epoch += 1;
-                next.push(place);
-            }
-            let versions = self.books.put_positions(&next).await?;
-            let mut lost = Vec::new();
-            for ((partition, mut place), version) in open.into_iter().zip(next).zip(versions) {
-                match version {
-                    Some(version) => {
-                        place.version = version;
-                        done.insert(partition, place);
-                    }
-                    None => lost.push(partition),
-                }
-            }
-            open = lost;
-            if open.is_empty() {
-                return Ok(done);
-            }
-        }
-        Err(Error::retriable("other tasks keep taking the same partitions"))
-    }
-
-    /// The places that a flush moves to, if each partition stands where the flush says.
-    fn steps(&self, flush: &Flush) -> Option<Vec<Versioned<PositionDoc>>> {
+    /// The steps of a flush, if each partition stands where the flush says.
+    fn steps(&self, flush: &Flush) -> Option<Vec<Step>> {
         let held = self.held();
         flush
             .advances
@@ -186,41 +146,32 @@ impl ElasticsearchWriter {
     }
 }
 
+/// One partition's step.
+#[derive(Debug)]
+struct Step {
+    /// The place that it moves to.
+    place: Versioned<PositionDoc>,
+    /// Verdicts that the fence let through before and that the place need not hold any longer.
+    settled: Vec<StoredVerdict>,
+}
+
 /// One partition's step, if it stands where `advance` says.
-fn step(
-    held: &Versioned<PositionDoc>,
-    advance: &Advance,
-    flush: &Flush,
-) -> Option<Versioned<PositionDoc>> {
+fn step(held: &Versioned<PositionDoc>, advance: &Advance, flush: &Flush) -> Option<Step> {
     if held.value.epoch != advance.epoch || held.value.position != advance.from.0 {
         return None;
     }
-    let mut next = held.clone();
-    next.value.position = advance.to.0;
+    let mut place = held.clone();
+    let mut settled = place.value.verdicts(&advance.partition);
+    settled.retain(|verdict| verdict.offset < advance.from.0);
+    place.value.verdicts.retain(|verdict| verdict.offset >= advance.from.0);
     let new = flush.verdicts.iter().filter(|verdict| verdict.partition == advance.partition);
-    next.value.verdicts.extend(
+    place.value.verdicts.extend(
         new.map(|verdict| VerdictDoc { offset: verdict.offset, reason: verdict.reason.clone() }),
     );
-    next.value.verdicts.sort_by_key(|verdict| verdict.offset);
-    next.value.verdicts.dedup_by_key(|verdict| verdict.offset);
-    Some(next)
-}
-
-/// Takes out of the steps the verdicts that their positions have passed.
-fn passed(steps: &mut [Versioned<PositionDoc>]) -> Vec<StoredVerdict> {
-    let mut out = Vec::new();
-    for Versioned { value, .. } in steps {
-        let partition = TopicPartition::new(value.topic.as_str(), value.partition);
-        let position = value.position;
-        let passed = value.verdicts.iter().filter(|verdict| verdict.offset < position);
-        out.extend(passed.map(|verdict| StoredVerdict {
-            partition: partition.clone(),
-            offset: verdict.offset,
-            reason: verdict.reason.clone(),
-        }));
-        value.verdicts.retain(|verdict| verdict.offset >= position);
-    }
-    out
+    place.value.verdicts.sort_by_key(|verdict| verdict.offset);
+    place.value.verdicts.dedup_by_key(|verdict| verdict.offset);
+    place.value.position = advance.to.0;
+    Some(Step { place, settled })
 }
 
 /// What became of all documents of a flush: their versions, or the failure that decides.
@@ -255,15 +206,22 @@ impl Writer for ElasticsearchWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
         let target = self.record_beginnings(claims).await?;
         let partitions: Vec<TopicPartition> = claims.iter().map(|c| c.partition.clone()).collect();
-        let taken = self.raise(&target, &partitions).await?;
+        let taken = self.books.raise(&target, self.generation, &partitions).await?;
         // Again, now that the epochs are raised: a model that took over before is seen here, and one
         // that takes over later takes the alias away.
         self.live().await?.ok_or_else(|| self.not_live())?;
         let empty = !self.cluster.has_rows(&self.alias).await?;
         let mut acquired = Acquired { empty, ..Acquired::default() };
+        self.books.refresh().await?;
         for partition in partitions {
             let Some(place) = taken.get(&partition) else { continue };
-            acquired.verdicts.extend(place.value.verdicts(&partition));
+            let position = Position(place.value.position);
+            let mut verdicts = self.books.verdicts(&partition, position).await?;
+            verdicts.extend(place.value.verdicts(&partition));
+            verdicts.retain(|verdict| verdict.offset >= position.0);
+            verdicts.sort_by_key(|verdict| verdict.offset);
+            verdicts.dedup_by_key(|verdict| verdict.offset);
+            acquired.verdicts.extend(verdicts);
             acquired.leases.push(Lease {
                 epoch: place.value.epoch,
                 position: Position(place.value.position),
@@ -304,7 +262,7 @@ impl Writer for ElasticsearchWriter {
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
-        let Some(mut steps) = self.steps(flush) else { return Ok(Written::Fenced) };
+        let Some(steps) = self.steps(flush) else { return Ok(Written::Fenced) };
         let now = now_millis();
         let items: Vec<String> = flush.writes.iter().map(|write| self.encode(write, now)).collect();
         let versions = match judge(self.client.bulk(&self.alias, &items).await?) {
@@ -323,15 +281,17 @@ impl Writer for ElasticsearchWriter {
         if !self.checks_hold(&flush.checks).await? {
             return Ok(Written::Conflict);
         }
-        self.books.keep_verdicts(self.generation, &passed(&mut steps)).await?;
-        let moved = self.books.put_positions(&steps).await?;
+        let (places, settled): (Vec<_>, Vec<_>) =
+            steps.into_iter().map(|step| (step.place, step.settled)).unzip();
+        self.books.keep_verdicts(&settled.concat()).await?;
+        let moved = self.books.put_positions(&places).await?;
         let mut fenced = false;
         let mut held = self.held();
-        for ((advance, mut step), version) in flush.advances.iter().zip(steps).zip(moved) {
+        for ((advance, mut place), version) in flush.advances.iter().zip(places).zip(moved) {
             match version {
                 Some(version) => {
-                    step.version = version;
-                    held.insert(advance.partition.clone(), step);
+                    place.version = version;
+                    held.insert(advance.partition.clone(), place);
                 }
                 None => fenced = true,
             }
@@ -410,15 +370,17 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_wait_beside_the_position_until_it_has_passed_them() {
+    fn verdicts_go_through_the_fence_before_they_are_settled() {
         let verdict =
             |offset| StoredVerdict { partition: partition(), offset, reason: "n".to_owned() };
         let flush = Flush { verdicts: vec![verdict(7), verdict(6)], ..Flush::default() };
-        let mut steps = vec![step(&held(5, &[5, 7]), &advance(3, 5, 7), &flush).unwrap()];
-        let offsets: Vec<i64> = passed(&mut steps).iter().map(|v| v.offset).collect();
-        assert_eq!(offsets, [5, 6]);
-        let kept: Vec<_> = steps[0].value.verdicts.iter().map(|v| (v.offset, &*v.reason)).collect();
-        assert_eq!(kept, [(7, "r")]);
+        let step = step(&held(5, &[4, 7]), &advance(3, 5, 9), &flush).unwrap();
+        let settled: Vec<i64> = step.settled.iter().map(|v| v.offset).collect();
+        assert_eq!(settled, [4]);
+        let kept = &step.place.value.verdicts;
+        let kept: Vec<_> = kept.iter().map(|v| (v.offset, &*v.reason)).collect();
+        assert_eq!(kept, [(6, "n"), (7, "r")]);
+        assert_eq!(step.place.value.position, 9);
     }
 
     #[test]
