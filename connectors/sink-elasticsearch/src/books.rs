@@ -3,6 +3,7 @@
 //! Elasticsearch has no locks. Every change here is a compare-and-set on the sequence number that was
 //! read; whoever loses reads again. Everything is read by id, so nothing waits for a refresh.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use elasticsearch::http::Method;
@@ -22,6 +23,10 @@ use crate::error::{Failure, Fault};
 const ALIAS: &str = "foldline-books";
 /// The index behind it.
 const INDEX: &str = "foldline-books-1";
+/// How often a partition's place is read again because another task changed it.
+const ATTEMPTS: u32 = 20;
+/// Verdicts of one page.
+const VERDICTS_MAX: usize = 1_000;
 /// Documents of one read.
 const READ_MAX: usize = 500;
 
@@ -78,7 +83,7 @@ pub(crate) struct PositionDoc {
     pub(crate) partition: i32,
     pub(crate) position: i64,
     pub(crate) epoch: i64,
-    /// Verdicts at or after the position: they move with the fence, in one write.
+    /// Verdicts that came with the last steps: they stand here first, since only this write is fenced.
     pub(crate) verdicts: Vec<VerdictDoc>,
 }
 
@@ -156,6 +161,22 @@ impl PositionDoc {
     }
 }
 
+#[derive(Deserialize)]
+struct Page {
+    hits: Hits,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    hits: Vec<Hit>,
+}
+
+#[derive(Deserialize)]
+struct Hit {
+    #[serde(rename = "_source")]
+    source: VerdictDoc,
+}
+
 /// The books of one target.
 #[derive(Clone, Debug)]
 pub(crate) struct Books {
@@ -180,7 +201,12 @@ impl Books {
                 "index.number_of_shards": 1,
                 "index.auto_expand_replicas": "0-1",
             },
-            "mappings": { "dynamic": false, "properties": { "target": { "type": "keyword" } } },
+            "mappings": { "dynamic": false, "properties": {
+                "target": { "type": "keyword" },
+                "topic": { "type": "keyword" },
+                "partition": { "type": "integer" },
+                "offset": { "type": "long" },
+            } },
             "aliases": { ALIAS: { "is_hidden": true } },
         });
         let path = format!("/{INDEX}");
@@ -227,6 +253,45 @@ impl Books {
         self.put(&items).await
     }
 
+    /// Raises the epochs of `partitions`; what stands afterwards.
+    pub(crate) async fn raise(
+        &self,
+        target: &TargetDoc,
+        generation: u64,
+        partitions: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, Versioned<PositionDoc>>> {
+        let mut done = HashMap::new();
+        let mut open = partitions.to_vec();
+        for _ in 0..ATTEMPTS {
+            let mut next = Vec::with_capacity(open.len());
+            for (partition, place) in open.iter().zip(self.positions(generation, &open).await?) {
+                let beginning = target.beginning(partition).map_or(0, |b| b.position);
+                let mut place = place.unwrap_or_else(|| Versioned {
+                    value: self.fresh(generation, partition, Position(beginning)),
+                    version: Version::Absent,
+                });
+                place.value.epoch += 1;
+                next.push(place);
+            }
+            let versions = self.put_positions(&next).await?;
+            let mut lost = Vec::new();
+            for ((partition, mut place), version) in open.into_iter().zip(next).zip(versions) {
+                match version {
+                    Some(version) => {
+                        place.version = version;
+                        done.insert(partition, place);
+                    }
+                    None => lost.push(partition),
+                }
+            }
+            open = lost;
+            if open.is_empty() {
+                return Ok(done);
+            }
+        }
+        Err(Error::retriable("other tasks keep taking the same partitions"))
+    }
+
     /// Creates the places of `beginnings` that do not exist yet.
     pub(crate) async fn seed(&self, generation: u64, beginnings: &[BeginningDoc]) -> Result<()> {
         let docs: Vec<_> = beginnings
@@ -258,22 +323,14 @@ impl Books {
         }
     }
 
-    /// Keeps verdicts that the positions have passed: `verify` repeats them.
-    pub(crate) async fn keep_verdicts(
-        &self,
-        generation: u64,
-        verdicts: &[StoredVerdict],
-    ) -> Result<()> {
+    /// Keeps verdicts for good, whatever generation they come from: a rebuild repeats them.
+    pub(crate) async fn keep_verdicts(&self, verdicts: &[StoredVerdict]) -> Result<()> {
         let mut items = Vec::with_capacity(verdicts.len());
         for verdict in verdicts {
             let TopicPartition { topic, partition } = &verdict.partition;
-            let id = format!(
-                "verdict:{}:{generation}:{topic}:{partition}:{}",
-                self.target, verdict.offset
-            );
+            let id = format!("verdict:{}:{topic}:{partition}:{}", self.target, verdict.offset);
             let doc = json!({
                 "target": self.target,
-                "generation": generation,
                 "topic": topic,
                 "partition": partition,
                 "offset": verdict.offset,
@@ -283,6 +340,62 @@ impl Books {
         }
         // One that stands already says the same.
         self.put(&items).await.map(drop)
+    }
+
+    /// Keeps the verdicts that stand in a generation's places.
+    pub(crate) async fn keep_verdicts_of(
+        &self,
+        generation: u64,
+        partitions: &[TopicPartition],
+    ) -> Result<()> {
+        let places = self.positions(generation, partitions).await?;
+        let places = partitions.iter().zip(places);
+        let verdicts: Vec<StoredVerdict> =
+            places.filter_map(|(p, place)| Some(place?.value.verdicts(p))).flatten().collect();
+        self.keep_verdicts(&verdicts).await
+    }
+
+    /// The kept verdicts at or after `from`, by offset.
+    pub(crate) async fn verdicts(
+        &self,
+        partition: &TopicPartition,
+        from: Position,
+    ) -> Result<Vec<StoredVerdict>> {
+        let path = format!("/{ALIAS}/_search");
+        let (mut found, mut from) = (Vec::new(), from.0);
+        loop {
+            let query = json!({
+                "size": VERDICTS_MAX,
+                "track_total_hits": false,
+                "query": { "bool": { "filter": [
+                    { "term": { "target": self.target } },
+                    { "term": { "topic": partition.topic } },
+                    { "term": { "partition": partition.partition } },
+                    { "range": { "offset": { "gte": from } } },
+                ] } },
+                "sort": [{ "offset": "asc" }],
+            });
+            let reply = self.client.json(Method::Post, &path, &[], Some(&query)).await?;
+            let page: Page = reply.read("reading verdicts")?;
+            let Some(last) = page.hits.hits.last() else { return Ok(found) };
+            from = last.source.offset + 1;
+            let full = page.hits.hits.len() == VERDICTS_MAX;
+            found.extend(page.hits.hits.into_iter().map(|hit| StoredVerdict {
+                partition: partition.clone(),
+                offset: hit.source.offset,
+                reason: hit.source.reason,
+            }));
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Makes what was kept visible to [`Books::verdicts`].
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let path = format!("/{ALIAS}/_refresh");
+        let reply = self.client.json(Method::Post, &path, &[], None).await?;
+        reply.read::<serde_json::Value>("refreshing the metadata index").map(drop)
     }
 
     async fn read<T: DeserializeOwned>(&self, ids: &[String]) -> Result<Vec<Option<Versioned<T>>>> {

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use elasticsearch::http::Method;
 use foldline_api::model::{Key, Model};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
@@ -15,9 +14,6 @@ use foldline_api::sink::{
     StoredVerdict, TargetSpec, Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, Result};
-use serde::Deserialize;
-use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::books::{Books, PositionDoc, TargetDoc, VerdictDoc, Versioned};
 use crate::bulk::{self, Outcome};
@@ -34,8 +30,6 @@ const LOAD_MIN: usize = 20;
 const LOAD_BYTES: usize = 8 << 20;
 /// How often a partition's place is read again because another task changed it.
 const ATTEMPTS: u32 = 20;
-/// Tombstones of one page of a purge.
-const PURGE_PAGE: usize = 1_000;
 
 /// Writes one generation's index.
 #[derive(Debug)]
@@ -109,48 +103,8 @@ impl ElasticsearchWriter {
         Err(Error::retriable("other workers keep changing the same target"))
     }
 
-    /// Raises the epochs of `partitions`; what stands afterwards.
-    async fn raise(
-        &self,
-        target: &TargetDoc,
-        partitions: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, Versioned<PositionDoc>>> {
-        let mut done = HashMap::new();
-        let mut open = partitions.to_vec();
-        for _ in 0..ATTEMPTS {
-            let mut next = Vec::with_capacity(open.len());
-            for (partition, place) in
-                open.iter().zip(self.books.positions(self.generation, &open).await?)
-            {
-                let beginning = target.beginning(partition).map_or(0, |b| b.position);
-                let mut place = place.unwrap_or_else(|| Versioned {
-                    value: self.books.fresh(self.generation, partition, Position(beginning)),
-                    version: Version::Absent,
-                });
-                place.value.epoch += 1;
-                next.push(place);
-            }
-            let versions = self.books.put_positions(&next).await?;
-            let mut lost = Vec::new();
-            for ((partition, mut place), version) in open.into_iter().zip(next).zip(versions) {
-                match version {
-                    Some(version) => {
-                        place.version = version;
-                        done.insert(partition, place);
-                    }
-                    None => lost.push(partition),
-                }
-            }
-            open = lost;
-            if open.is_empty() {
-                return Ok(done);
-            }
-        }
-        Err(Error::retriable("other tasks keep taking the same partitions"))
-    }
-
-    /// The places that a flush moves to, if each partition stands where the flush says.
-    fn steps(&self, flush: &Flush) -> Option<Vec<Versioned<PositionDoc>>> {
+    /// The steps of a flush, if each partition stands where the flush says.
+    fn steps(&self, flush: &Flush) -> Option<Vec<Step>> {
         let held = self.held();
         flush
             .advances
@@ -175,7 +129,11 @@ impl ElasticsearchWriter {
         if self.live().await?.is_none() || failure.fault() == Fault::Gone {
             return Ok(Written::Fenced);
         }
-        Err(failure.error("writing: unless an operator wants the index.blocks.write, remove it"))
+        Err(Error::retriable(format!(
+            "an index of {:?} has index.blocks.write: writing goes on once that is removed",
+            self.cluster.names.alias()
+        ))
+        .with_code("403 cluster_block_exception"))
     }
 
     async fn checks_hold(&self, checks: &[Check]) -> Result<bool> {
@@ -188,41 +146,32 @@ impl ElasticsearchWriter {
     }
 }
 
+/// One partition's step.
+#[derive(Debug)]
+struct Step {
+    /// The place that it moves to.
+    place: Versioned<PositionDoc>,
+    /// Verdicts that the fence let through before and that the place need not hold any longer.
+    settled: Vec<StoredVerdict>,
+}
+
 /// One partition's step, if it stands where `advance` says.
-fn step(
-    held: &Versioned<PositionDoc>,
-    advance: &Advance,
-    flush: &Flush,
-) -> Option<Versioned<PositionDoc>> {
+fn step(held: &Versioned<PositionDoc>, advance: &Advance, flush: &Flush) -> Option<Step> {
     if held.value.epoch != advance.epoch || held.value.position != advance.from.0 {
         return None;
     }
-    let mut next = held.clone();
-    next.value.position = advance.to.0;
+    let mut place = held.clone();
+    let mut settled = place.value.verdicts(&advance.partition);
+    settled.retain(|verdict| verdict.offset < advance.from.0);
+    place.value.verdicts.retain(|verdict| verdict.offset >= advance.from.0);
     let new = flush.verdicts.iter().filter(|verdict| verdict.partition == advance.partition);
-    next.value.verdicts.extend(
+    place.value.verdicts.extend(
         new.map(|verdict| VerdictDoc { offset: verdict.offset, reason: verdict.reason.clone() }),
     );
-    next.value.verdicts.sort_by_key(|verdict| verdict.offset);
-    next.value.verdicts.dedup_by_key(|verdict| verdict.offset);
-    Some(next)
-}
-
-/// Takes out of the steps the verdicts that their positions have passed.
-fn passed(steps: &mut [Versioned<PositionDoc>]) -> Vec<StoredVerdict> {
-    let mut out = Vec::new();
-    for Versioned { value, .. } in steps {
-        let partition = TopicPartition::new(value.topic.as_str(), value.partition);
-        let position = value.position;
-        let passed = value.verdicts.iter().filter(|verdict| verdict.offset < position);
-        out.extend(passed.map(|verdict| StoredVerdict {
-            partition: partition.clone(),
-            offset: verdict.offset,
-            reason: verdict.reason.clone(),
-        }));
-        value.verdicts.retain(|verdict| verdict.offset >= position);
-    }
-    out
+    place.value.verdicts.sort_by_key(|verdict| verdict.offset);
+    place.value.verdicts.dedup_by_key(|verdict| verdict.offset);
+    place.value.position = advance.to.0;
+    Some(Step { place, settled })
 }
 
 /// What became of all documents of a flush: their versions, or the failure that decides.
@@ -257,15 +206,22 @@ impl Writer for ElasticsearchWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
         let target = self.record_beginnings(claims).await?;
         let partitions: Vec<TopicPartition> = claims.iter().map(|c| c.partition.clone()).collect();
-        let taken = self.raise(&target, &partitions).await?;
+        let taken = self.books.raise(&target, self.generation, &partitions).await?;
         // Again, now that the epochs are raised: a model that took over before is seen here, and one
         // that takes over later takes the alias away.
         self.live().await?.ok_or_else(|| self.not_live())?;
         let empty = !self.cluster.has_rows(&self.alias).await?;
         let mut acquired = Acquired { empty, ..Acquired::default() };
+        self.books.refresh().await?;
         for partition in partitions {
             let Some(place) = taken.get(&partition) else { continue };
-            acquired.verdicts.extend(place.value.verdicts(&partition));
+            let position = Position(place.value.position);
+            let mut verdicts = self.books.verdicts(&partition, position).await?;
+            verdicts.extend(place.value.verdicts(&partition));
+            verdicts.retain(|verdict| verdict.offset >= position.0);
+            verdicts.sort_by_key(|verdict| verdict.offset);
+            verdicts.dedup_by_key(|verdict| verdict.offset);
+            acquired.verdicts.extend(verdicts);
             acquired.leases.push(Lease {
                 epoch: place.value.epoch,
                 position: Position(place.value.position),
@@ -306,7 +262,7 @@ impl Writer for ElasticsearchWriter {
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
-        let Some(mut steps) = self.steps(flush) else { return Ok(Written::Fenced) };
+        let Some(steps) = self.steps(flush) else { return Ok(Written::Fenced) };
         let now = now_millis();
         let items: Vec<String> = flush.writes.iter().map(|write| self.encode(write, now)).collect();
         let versions = match judge(self.client.bulk(&self.alias, &items).await?) {
@@ -325,15 +281,17 @@ impl Writer for ElasticsearchWriter {
         if !self.checks_hold(&flush.checks).await? {
             return Ok(Written::Conflict);
         }
-        self.books.keep_verdicts(self.generation, &passed(&mut steps)).await?;
-        let moved = self.books.put_positions(&steps).await?;
+        let (places, settled): (Vec<_>, Vec<_>) =
+            steps.into_iter().map(|step| (step.place, step.settled)).unzip();
+        self.books.keep_verdicts(&settled.concat()).await?;
+        let moved = self.books.put_positions(&places).await?;
         let mut fenced = false;
         let mut held = self.held();
-        for ((advance, mut step), version) in flush.advances.iter().zip(steps).zip(moved) {
+        for ((advance, mut place), version) in flush.advances.iter().zip(places).zip(moved) {
             match version {
                 Some(version) => {
-                    step.version = version;
-                    held.insert(advance.partition.clone(), step);
+                    place.version = version;
+                    held.insert(advance.partition.clone(), place);
                 }
                 None => fenced = true,
             }
@@ -369,85 +327,9 @@ impl Writer for ElasticsearchWriter {
     }
 }
 
-fn now_millis() -> i64 {
+pub(crate) fn now_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[derive(Deserialize)]
-struct Page {
-    hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Hits {
-    hits: Vec<Hit>,
-}
-
-#[derive(Deserialize)]
-struct Hit {
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_seq_no")]
-    seq_no: u64,
-    #[serde(rename = "_primary_term")]
-    primary_term: u64,
-    #[serde(rename = "_source")]
-    source: Box<RawValue>,
-    sort: Vec<serde_json::Value>,
-}
-
-/// Removes the tombstones of an index that are older than `retention` and that the positions have
-/// passed, each if it is still what was read.
-pub(crate) async fn purge(
-    client: &Client,
-    alias: &str,
-    positions: &[StoredPosition],
-    retention: Duration,
-) -> Result<u64> {
-    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    let before = now_millis().saturating_sub(retention);
-    let meta = document::META;
-    let mut after: Option<Vec<serde_json::Value>> = None;
-    let no_columns = Model { columns: Vec::new(), key: Vec::new(), indexes: Vec::new() };
-    let mut removed = 0;
-    loop {
-        let mut search = json!({
-            "size": PURGE_PAGE,
-            "seq_no_primary_term": true,
-            "track_total_hits": false,
-            "query": { "bool": { "filter": [
-                { "term": { format!("{meta}.deleted"): true } },
-                { "range": { format!("{meta}.at"): { "lte": before } } },
-            ] } },
-            "sort": [{ format!("{meta}.at"): "asc" }, { "_seq_no": "asc" }],
-        });
-        if let (Some(after), Some(search)) = (&after, search.as_object_mut()) {
-            search.insert("search_after".to_owned(), json!(after));
-        }
-        let path = format!("/{alias}/_search");
-        let reply = client.json(Method::Post, &path, &[], Some(&search)).await?;
-        let hits = reply.read::<Page>("looking for tombstones")?.hits.hits;
-        let Some(last) = hits.last() else { return Ok(removed) };
-        after = Some(last.sort.clone());
-        let mut items = Vec::new();
-        for hit in &hits {
-            let (_, marks) = document::decode(&no_columns, hit.source.get().as_bytes())?;
-            if is_passed(&marks, positions) {
-                items.push(bulk::delete(&hit.id, Version::At(hit.seq_no, hit.primary_term)));
-            }
-        }
-        let outcomes = client.bulk(alias, &items).await?;
-        removed += outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
-    }
-}
-
-/// Whether no event at or before the marks can be read again.
-fn is_passed(marks: &Marks, positions: &[StoredPosition]) -> bool {
-    marks.iter().all(|mark| {
-        let stored = positions.iter().find(|stored| stored.partition == mark.partition);
-        stored.is_some_and(|stored| stored.position >= mark.position)
-    })
 }
 
 #[cfg(test)]
@@ -488,15 +370,17 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_wait_beside_the_position_until_it_has_passed_them() {
+    fn verdicts_go_through_the_fence_before_they_are_settled() {
         let verdict =
             |offset| StoredVerdict { partition: partition(), offset, reason: "n".to_owned() };
         let flush = Flush { verdicts: vec![verdict(7), verdict(6)], ..Flush::default() };
-        let mut steps = vec![step(&held(5, &[5, 7]), &advance(3, 5, 7), &flush).unwrap()];
-        let offsets: Vec<i64> = passed(&mut steps).iter().map(|v| v.offset).collect();
-        assert_eq!(offsets, [5, 6]);
-        let kept: Vec<_> = steps[0].value.verdicts.iter().map(|v| (v.offset, &*v.reason)).collect();
-        assert_eq!(kept, [(7, "r")]);
+        let step = step(&held(5, &[4, 7]), &advance(3, 5, 9), &flush).unwrap();
+        let settled: Vec<i64> = step.settled.iter().map(|v| v.offset).collect();
+        assert_eq!(settled, [4]);
+        let kept = &step.place.value.verdicts;
+        let kept: Vec<_> = kept.iter().map(|v| (v.offset, &*v.reason)).collect();
+        assert_eq!(kept, [(6, "n"), (7, "r")]);
+        assert_eq!(step.place.value.position, 9);
     }
 
     #[test]
@@ -516,23 +400,5 @@ mod tests {
             fault(vec![failed(503, ""), failed(404, "index_not_found_exception")]),
             Err(Fault::Gone)
         );
-    }
-
-    #[test]
-    fn tombstones_wait_for_their_positions() {
-        use foldline_api::sink::Mark;
-        let mark = |p: i64| -> Marks {
-            std::iter::once(Mark { partition: partition(), position: Position(p) }).collect()
-        };
-        let stored = |p: i64| StoredPosition {
-            partition: partition(),
-            topic_id: None,
-            beginning: Position(0),
-            position: Position(p),
-            epoch: 1,
-        };
-        assert!(is_passed(&mark(5), &[stored(5)]));
-        assert!(!is_passed(&mark(6), &[stored(5)]));
-        assert!(!is_passed(&mark(5), &[]));
     }
 }

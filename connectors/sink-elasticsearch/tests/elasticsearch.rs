@@ -102,10 +102,13 @@ impl Bench {
         {
             self.call("DELETE", &format!("/{index}"), None).await;
         }
-        let query = json!({ "query": { "term": { "target": self.name } } });
-        let path = "/foldline-books/_delete_by_query?refresh=true&conflicts=proceed";
         self.call("POST", "/foldline-books/_refresh", None).await;
-        self.call("POST", path, Some(query)).await;
+        let query = json!({ "size": 1000, "query": { "term": { "target": self.name } } });
+        let (_, found) = self.call("POST", "/foldline-books/_search", Some(query)).await;
+        for hit in found["hits"]["hits"].as_array().into_iter().flatten() {
+            let path = format!("/foldline-books/_doc/{}", hit["_id"].as_str().unwrap());
+            self.call("DELETE", &path, None).await;
+        }
     }
 }
 
@@ -377,6 +380,26 @@ async fn a_dropped_index_voids_its_positions() {
 }
 
 #[tokio::test]
+async fn an_index_that_was_replaced_is_not_the_one_that_was_filled() {
+    let bench = Bench::new("replaced");
+    let spec = bench.spec(&SMALL);
+    let (target, writer) = opened(&bench, &spec).await;
+    let one = flush(1, 0, 5, vec![write(1, Some(1), Version::Absent, 5)]);
+    durable(writer.write(&one).await.unwrap());
+    let index = format!("/{}-g1", bench.name);
+    bench.call("DELETE", &index, None).await;
+    bench.call("PUT", &format!("{index}/_doc/1"), Some(json!({ "n": 1 }))).await;
+    let error = target.open().await.unwrap_err();
+    assert!(error.message().contains("replaced by another"), "{error}");
+    bench.call("DELETE", &format!("{index}/_doc/1"), None).await;
+
+    let again = target.open().await.unwrap();
+    assert_eq!((again.generation, again.positions[0].position), (2, Position(0)));
+    assert_eq!(bench.call("GET", &index, None).await.0, 404);
+    bench.clean().await;
+}
+
+#[tokio::test]
 async fn a_stale_write_conflicts_and_moves_no_position() {
     let bench = Bench::new("stale");
     let (_, writer) = opened(&bench, &bench.spec(&SMALL)).await;
@@ -547,6 +570,8 @@ async fn a_rebuild_moves_the_alias_and_leaves_nothing_to_zombies() {
 
     let late = zombie.write(&flush(1, 2, 3, vec![write(2, Some(1), Version::Absent, 3)])).await;
     assert!(matches!(late, Ok(Written::Fenced)), "{late:?}");
+    let late = zombie.write(&flush(1, 2, 3, vec![])).await;
+    assert!(matches!(late, Ok(Written::Fenced)), "{late:?}");
     assert_eq!(bench.call("GET", &format!("/{}-g1", bench.name), None).await.0, 404);
     assert_eq!(zombie.acquire(&[beginning(0)]).await.unwrap_err().class(), ErrorClass::Fenced);
 
@@ -649,13 +674,13 @@ async fn another_projection_is_refused_or_adds_its_columns() {
     let late = old.write(&flush(1, 1, 2, vec![write(1, Some(2), versions[0], 2)])).await;
     assert!(matches!(late, Ok(Written::Fenced)), "{late:?}");
     let writer = target.writer(1).await.unwrap();
-    assert_eq!(writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch, 2);
+    let epoch = writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch;
     let loaded = writer.load(&[key(1)]).await.unwrap().remove(0);
     let row = Row::new(vec![Value::Int(1), Value::Int(1), Value::Null]);
     assert_eq!((loaded.row, loaded.version), (Some(row), versions[0]));
     let row = Row::new(vec![Value::Int(1), Value::Int(2), Value::text("ann")]);
     let next = RowWrite { row: Some(row), ..write(1, None, versions[0], 2) };
-    durable(writer.write(&flush(2, 1, 2, vec![next])).await.unwrap());
+    durable(writer.write(&flush(epoch, 1, 2, vec![next])).await.unwrap());
 
     // The old projection does not come back, and a changed type is no new column.
     let mut back = bench.spec(&SMALL);
