@@ -1,7 +1,6 @@
 //! The SQLite sink on real database files.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "clippy takes the helpers of an integration test for production code"
 )]
 
