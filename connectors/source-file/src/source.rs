@@ -18,6 +18,9 @@ use crate::reader::PartitionReader;
 /// How often the ends of files and new partitions are looked for.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Looks between two tries of a file that could not be read.
+const RETRY_LOOKS: u32 = 10;
+
 /// Reads that wait for the task. With the one being made and the one being folded there are four.
 const READS_QUEUED: usize = 2;
 
@@ -40,6 +43,7 @@ struct Delivery {
 /// What does not wait behind records.
 type Control = Result<SourceEvent>;
 
+#[derive(Clone)]
 struct Begin {
     partition: TopicPartition,
     position: Position,
@@ -82,6 +86,8 @@ impl FileSource {
             chunk,
             assigned: BTreeSet::new(),
             active: BTreeMap::new(),
+            waiting: Vec::new(),
+            looks: 0,
         };
         let thread = std::thread::Builder::new().name(format!("file-source-{}", membership.task));
         thread
@@ -164,6 +170,9 @@ struct ReadAhead {
     chunk: usize,
     assigned: BTreeSet<TopicPartition>,
     active: BTreeMap<TopicPartition, Active>,
+    /// What could not be read: tried again later.
+    waiting: Vec<Begin>,
+    looks: u32,
 }
 
 struct Active {
@@ -216,22 +225,41 @@ impl ReadAhead {
     }
 
     fn begin(&mut self, begin: Begin) -> Result<(), Gone> {
-        let Begin { partition, position, seek } = begin;
+        let partition = begin.partition.clone();
         self.active.remove(&partition);
+        self.waiting.retain(|other| other.partition != partition);
         let index = self.log.index_of(&partition);
         let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
         let at = (partition.clone(), self.log.file_of(&partition));
-        match PartitionReader::open(at, position, &mut index, self.chunk) {
+        match PartitionReader::open(at, begin.position, &mut index, self.chunk) {
             Ok(reader) => {
-                self.active.insert(partition, Active { reader, seek, ended: None });
+                self.active.insert(partition, Active { reader, seek: begin.seek, ended: None });
                 Ok(())
             }
-            Err(error) => self.tell(Err(error)),
+            Err(error) => {
+                drop(index);
+                self.failed(begin, error)
+            }
         }
+    }
+
+    /// What only a person can mend is told once; the rest is told and tried again.
+    fn failed(&mut self, begin: Begin, error: Error) -> Result<(), Gone> {
+        self.active.remove(&begin.partition);
+        if error.class() != ErrorClass::Config {
+            self.waiting.push(begin);
+        }
+        self.tell(Err(error))
     }
 
     /// Looks for new partitions, and how far the files have grown.
     fn look(&mut self) -> Result<(), Gone> {
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(RETRY_LOOKS) {
+            for begin in std::mem::take(&mut self.waiting) {
+                self.begin(begin)?;
+            }
+        }
         let mine = match self.log.assignment(self.task) {
             Ok(mine) => mine,
             Err(error) => return self.tell(Err(error)),
@@ -275,11 +303,8 @@ impl ReadAhead {
                 SourceEvent::End(place.clone(), end)
             }
             Err(error) => {
-                // What only a person can mend is told once; the rest is tried again.
-                if error.class() == ErrorClass::Config {
-                    self.active.remove(place);
-                }
-                self.tell(Err(error))?;
+                let position = active.reader.position();
+                self.failed(Begin { partition: place.clone(), position, seek }, error)?;
                 return Ok(false);
             }
         };

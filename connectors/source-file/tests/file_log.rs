@@ -129,6 +129,28 @@ async fn new_partitions_are_picked_up_and_tasks_share_them() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_opened_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    append(folder.path(), 0, "");
+    let log = log_of(folder.path(), &["t"], 1);
+    let mut source = log.source(0, 1 << 20).unwrap();
+    assert!(matches!(next(&mut *source).await, SourceEvent::Assigned(_)));
+    fs::remove_file(folder.path().join("t/0.ndjson")).unwrap();
+    source.start(&[(place(0), Position(0))]).unwrap();
+    let error = try_next(&mut *source).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Retriable, "{error}");
+    append(folder.path(), 0, "{\"value\":1}\n");
+    let records = loop {
+        match try_next(&mut *source).await {
+            Ok(SourceEvent::Records(records)) => break records,
+            Ok(other) => panic!("unexpected {other:?}"),
+            Err(error) => assert_eq!(error.class(), ErrorClass::Retriable, "{error}"),
+        }
+    };
+    assert_eq!(values(&records), [(0, "1".to_owned())]);
+}
+
+#[tokio::test]
 async fn a_paused_task_sees_new_partitions_and_no_records() {
     let folder = tempfile::tempdir().unwrap();
     append(folder.path(), 0, "{\"value\":0}\n");
