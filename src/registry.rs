@@ -157,7 +157,7 @@ fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
                 ca: ca.clone(),
                 schema: schema_name.clone(),
             };
-            Arc::new(PostgresTarget::new(&config, spec)?)
+            Arc::new(PostgresTarget::new(config, spec)?)
         }
         SinkKind::Elasticsearch { urls, api_key, username, password, ca } => {
             let config = ElasticsearchConfig {
@@ -188,7 +188,7 @@ pub fn plan(
     let parts = parts(config, connector)?;
     let spec = target_spec(config, &parts, projection);
     Ok(match &parts.sink.kind {
-        SinkKind::Postgres { schema_name, .. } => foldline_sink_postgres::plan(&spec, schema_name)?,
+        SinkKind::Postgres { schema_name, .. } => foldline_sink_postgres::plan(&spec, schema_name),
         SinkKind::Elasticsearch { .. } => foldline_sink_elasticsearch::plan(&spec),
         SinkKind::Sqlite { .. } => foldline_sink_sqlite::plan(&spec),
         SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),

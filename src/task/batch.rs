@@ -296,7 +296,7 @@ impl Folder {
         }
         match self.projection.apply(event, &prepared, &Cached(cache))? {
             Effects::Filtered { read } => {
-                batch.reads.extend(reads);
+                batch.reads.extend(read);
                 batch.counts.filtered += u64::from(!replayed);
                 batch.counts.replayed += u64::from(replayed);
             }

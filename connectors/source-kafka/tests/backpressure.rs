@@ -56,7 +56,7 @@ async fn a_slow_task_bounds_the_queue_and_loses_nothing() {
     let mut next = [0_i64; 4];
     let mut bursts = 0;
     while next.iter().sum::<i64>() < RECORDS as i64 {
-        match reader.source.next().await.unwrap() {
+        match reader.source.next(foldline_api::source::Wanted::All).await.unwrap() {
             SourceEvent::Records(records) => {
                 for record in records {
                     let next = &mut next[record.partition as usize];

@@ -182,7 +182,7 @@ impl Reader {
     pub(crate) async fn next(&mut self) -> Result<SourceEvent> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let event = tokio::time::timeout_at(deadline, self.source.next())
+            let event = tokio::time::timeout_at(deadline, self.source.next(foldline_api::source::Wanted::All))
                 .await
                 .expect("something happens in time");
             return match event {
