@@ -583,11 +583,6 @@ impl Connector {
         };
         self.spec.metrics.lag_seconds.set(behind);
     }
-
-    /// The projection it runs.
-    pub(crate) fn projection(&self) -> &Arc<Projection> {
-        &self.spec.projection
-    }
 }
 
 fn topics_recreated(books: &Opened, infos: &[PartitionInfo]) -> bool {

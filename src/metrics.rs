@@ -183,7 +183,6 @@ pub struct ConnectorMetrics {
     pub(crate) applied: IntCounter,
     pub(crate) filtered: IntCounter,
     pub(crate) dead_lettered: IntCounter,
-    pub(crate) parked: IntCounter,
     pub(crate) replayed: IntCounter,
     pub(crate) skipped: IntCounter,
     pub(crate) abandoned: IntCounter,
@@ -199,7 +198,6 @@ pub struct ConnectorMetrics {
     pub(crate) generation: IntGauge,
     pub(crate) lag_seconds: prometheus::Gauge,
     pub(crate) rebuild_progress: prometheus::Gauge,
-    pub(crate) rebuild_eta: prometheus::Gauge,
     pub(crate) flush_seconds: Histogram,
     pub(crate) batch_rows: Histogram,
     pub(crate) latency_seconds: Histogram,
@@ -212,7 +210,10 @@ pub const STATES: [&str; 6] =
 impl ConnectorMetrics {
     fn new(family: &Family, name: &str) -> Self {
         let c = |vec: &IntCounterVec| vec.with_label_values(&[name]);
+        // Series that nothing moves yet are there all the same, so that queries over them hold.
         family.parked_keys.with_label_values(&[name]).set(0);
+        family.parked.with_label_values(&[name]);
+        family.rebuild_eta.with_label_values(&[name]).set(0.0);
         let metrics = ConnectorMetrics {
             name: name.to_owned(),
             fetched: c(&family.fetched),
@@ -220,7 +221,6 @@ impl ConnectorMetrics {
             applied: c(&family.applied),
             filtered: c(&family.filtered),
             dead_lettered: c(&family.dead_lettered),
-            parked: c(&family.parked),
             replayed: c(&family.replayed),
             skipped: c(&family.skipped),
             abandoned: c(&family.abandoned),
@@ -236,7 +236,6 @@ impl ConnectorMetrics {
             generation: family.generation.with_label_values(&[name]),
             lag_seconds: family.lag_seconds.with_label_values(&[name]),
             rebuild_progress: family.rebuild_progress.with_label_values(&[name]),
-            rebuild_eta: family.rebuild_eta.with_label_values(&[name]),
             flush_seconds: family.flush_seconds.with_label_values(&[name]),
             batch_rows: family.batch_rows.with_label_values(&[name]),
             latency_seconds: family.latency_seconds.with_label_values(&[name]),

@@ -141,6 +141,7 @@ impl Cache {
     }
 
     /// Bytes held, roughly.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -103,6 +103,7 @@ impl Inbox {
     }
 
     /// Records waiting.
+    #[cfg(test)]
     pub(crate) fn records(&self) -> usize {
         self.records
     }
