@@ -188,10 +188,19 @@ impl Assignment {
         }
     }
 
-    pub(super) fn fold_from_durable(&mut self) {
-        for held in self.held.values_mut() {
-            held.folded = held.durable;
+    /// What is not durable is to be folded again, except what is being written.
+    pub(super) fn fold_from_durable(
+        &mut self,
+        writing: Option<&HashMap<TopicPartition, (Position, Position)>>,
+    ) {
+        for (partition, held) in &mut self.held {
+            let under_way = writing.and_then(|steps| steps.get(partition)).map(|(_, to)| *to);
+            held.folded = under_way.unwrap_or(held.durable);
         }
+    }
+
+    pub(super) fn holds(&self, partition: &TopicPartition) -> bool {
+        self.held.contains_key(partition) || self.acquiring.contains(partition)
     }
 
     /// What became of a flush, by the positions that the store shows now.

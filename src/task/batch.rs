@@ -47,6 +47,8 @@ pub(crate) struct Batch {
     writes: HashMap<Key, (Option<Row>, Marks)>,
     reads: HashSet<Key>,
     verdicts: Vec<StoredVerdict>,
+    /// Records delivered a second time, below the position where the batch begins.
+    pub(crate) duplicates: u64,
     /// Set by `on_bad_record = "stop"`: what comes behind this batch is not folded.
     pub(crate) stop: Option<String>,
 }
@@ -102,11 +104,6 @@ impl Batch {
         Flush { advances, writes, checks, verdicts: self.verdicts.clone() }
     }
 
-    /// The rows that the flush writes, in the flush's order, for the cache to take the versions in.
-    #[cfg(test)]
-    pub(crate) fn row(&self, key: &Key) -> Option<&Option<Row>> {
-        self.writes.get(key).map(|(row, _)| row)
-    }
 }
 
 /// A batch that is decoded and knows its keys, waiting for the states of those not in the cache.
@@ -214,7 +211,18 @@ impl Folder {
                 (Item::Record(r), _) => r.topic_partition(),
                 (Item::End(partition, _), _) => partition.clone(),
             };
+            let step = batch.steps.entry(partition.clone());
+            let step = step.or_insert_with_key(|partition| {
+                let from = folded(partition);
+                (from, from)
+            });
+            let reached = step.1;
             let next = match (&item, event) {
+                (Item::Record(record), _) if record.next() <= reached => {
+                    // Positions only go forward: what lies below is folded already.
+                    batch.duplicates += 1;
+                    continue;
+                }
                 (Item::Record(record), Some(event)) => {
                     last = Some((Arc::clone(&record.topic), partition.clone()));
                     if !self.fold_record(record, &partition, event, cache, &mut batch) {
@@ -225,12 +233,9 @@ impl Folder {
                 (Item::End(_, position), _) => *position,
                 (Item::Record(record), None) => record.next(),
             };
-            let step = batch.steps.entry(partition);
-            let step = step.or_insert_with_key(|partition| {
-                let from = folded(partition);
-                (from, from)
-            });
-            step.1 = step.1.max(next);
+            if let Some(step) = batch.steps.get_mut(&partition) {
+                step.1 = step.1.max(next);
+            }
             kept.push(item);
         }
         batch.items = kept;

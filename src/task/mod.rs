@@ -83,6 +83,8 @@ struct Writing {
     batch: Batch,
     keys: Vec<(Key, bool)>,
     started: Instant,
+    /// The states were forgotten meanwhile: the cache must not take the versions in.
+    forgotten: bool,
     handle: AbortOnDropHandle<Result<WriteEnd>>,
 }
 
@@ -284,7 +286,7 @@ impl Task {
         let keys = flush.writes.iter().map(|w| (w.key.clone(), w.row.is_some())).collect();
         let letters = std::mem::take(&mut batch.letters);
         let handle = spawn(self.ops.clone().write(letters, flush));
-        self.writing = Some(Writing { batch, keys, started: Instant::now(), handle });
+        self.writing = Some(Writing { batch, keys, started: Instant::now(), forgotten: false, handle });
     }
 
     fn on_written(&mut self, end: WriteEnd) -> Result<()> {
@@ -313,13 +315,14 @@ impl Task {
 
     fn durable(&mut self, writing: Writing, versions: &Versions) {
         use foldline_api::sink::Version;
-        let Writing { batch, keys, started, .. } = writing;
+        let Writing { batch, keys, started, forgotten, .. } = writing;
         for (partition, (_, to)) in &batch.steps {
             self.held.set_durable(partition, *to);
         }
         match versions {
             // What is folded on top of unknown versions could not be written: fold it again.
             Versions::Unknown => self.fold_again(None),
+            _ if forgotten => {}
             Versions::All(version) => {
                 for (key, present) in &keys {
                     self.cache.written(key, if *present { *version } else { Version::Absent });
@@ -353,6 +356,7 @@ impl Task {
         metrics.dead_lettered.inc_by(counts.dead_lettered);
         metrics.skipped.inc_by(counts.skipped);
         metrics.consumed.inc_by(counts.consumed());
+        self.count_abandoned(batch.duplicates);
         metrics.inflight.sub(counts.consumed() as i64);
         let upserts = keys.iter().filter(|(_, present)| *present).count() as u64;
         metrics.upserts.inc_by(upserts);
@@ -389,6 +393,9 @@ impl Task {
     fn fold_again(&mut self, batch: Option<Batch>) {
         let now = Instant::now();
         self.cache.clear();
+        if let Some(writing) = &mut self.writing {
+            writing.forgotten = true;
+        }
         if let Some(loading) = self.loading.take() {
             self.inbox.put_back(loading.decoded.items, now);
         }
@@ -398,7 +405,7 @@ impl Task {
         if let Some(batch) = batch {
             self.inbox.put_back(batch.items, now);
         }
-        self.held.fold_from_durable();
+        self.held.fold_from_durable(self.writing.as_ref().map(|writing| &writing.batch.steps));
     }
 
     /// The store refused the data: halve until the record to blame is alone.
@@ -506,6 +513,12 @@ impl Task {
             SourceEvent::Assigned(partitions) => {
                 self.ops.metrics.rebalances.inc();
                 tracing::info!(count = partitions.len(), "partitions assigned");
+                let again: Vec<TopicPartition> =
+                    partitions.iter().filter(|p| self.held.holds(p)).cloned().collect();
+                if !again.is_empty() {
+                    // Lost and given back before this task heard of it.
+                    self.lose(&again);
+                }
                 self.held.assigned(partitions);
             }
             SourceEvent::Revoked(partitions) => {
