@@ -31,8 +31,8 @@ const PROBLEMS: &[(&str, &[&str])] = &[
         &["real cannot be a key"],
     ),
     (
-        "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { m = 1 }",
-        &["projections.p.on[0].set.m", "no field", "did you mean"],
+        "[projections.p.fields]\nid = \"bigint\"\namount = \"bigint\"\n[[projections.p.on]]\nset = { amuont = 1 }",
+        &["projections.p.on[0].set.amuont", "no field", "did you mean"],
     ),
     (
         "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nset = { n = true }",
