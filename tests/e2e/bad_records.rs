@@ -33,7 +33,11 @@ fn bad() -> Vec<(Raw, &'static str, &'static [&'static str])> {
 }
 
 fn good(partition: i32, id: u32, amount: u32) -> Raw {
-    let mut raw = Raw::value(partition, &id.to_string(), format!("{{\"id\":{id},\"amount\":{amount},\"note\":\"n\"}}"));
+    let mut raw = Raw::value(
+        partition,
+        &id.to_string(),
+        format!("{{\"id\":{id},\"amount\":{amount},\"note\":\"n\"}}"),
+    );
     raw.headers = vec![("trace".to_owned(), format!("t{id}"))];
     raw
 }
@@ -71,9 +75,12 @@ fn assert_counts(scrape: &Scrape, connector: &str, name: &str) {
 
 async fn assert_rows(setup: &Setup) {
     let table = setup.name("orders");
-    let row = |id: &str, amount: &str| vec![Some(id.to_owned()), Some(amount.to_owned()), Some("n".to_owned())];
+    let row = |id: &str, amount: &str| {
+        vec![Some(id.to_owned()), Some(amount.to_owned()), Some("n".to_owned())]
+    };
     let last = (100 + bad().len() - 1).to_string();
-    let expected = [row("1", &last), row("101", "50"), row("2", "20"), row("3", "30"), row("4", "40")];
+    let expected =
+        [row("1", &last), row("101", "50"), row("2", "20"), row("3", "30"), row("4", "40")];
     for rows in [postgres_rows(&table, COLUMNS).await, elasticsearch_rows(&table, COLUMNS).await] {
         assert_eq!(rows.into_values().collect::<Vec<_>>(), expected);
     }
@@ -166,7 +173,11 @@ async fn a_bad_record_stops_the_connector_before_it_where_the_config_says_so() {
         assert!(!daemon.metrics().await.of("orders", "records_fetched_total") > 0);
         daemon.stop().await;
         let rows = postgres_rows(&table, COLUMNS).await;
-        assert_eq!(rows.keys().collect::<Vec<_>>(), ["1"], "what came before is durable, what follows waits");
+        assert_eq!(
+            rows.keys().collect::<Vec<_>>(),
+            ["1"],
+            "what came before is durable, what follows waits"
+        );
         assert_eq!(kafka::committed(&setup.group("orders"), &topic, 4).unwrap()[1], 1);
     }
     setup.clean().await;

@@ -31,7 +31,11 @@ impl Case {
 
     /// The same with one column more.
     fn wider(&self) -> String {
-        orders_projection(&self.topic, "last_amount = \"bigint\"", ", last_amount = \"event.amount\"")
+        orders_projection(
+            &self.topic,
+            "last_amount = \"bigint\"",
+            ", last_amount = \"event.amount\"",
+        )
     }
 
     async fn assert_exact(&self) {

@@ -4,7 +4,8 @@ use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink, users_projection,
+    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    users_projection,
 };
 use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
 use crate::support::use_servers;

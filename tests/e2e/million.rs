@@ -4,7 +4,8 @@ use crate::support::kafka;
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, file_source, kafka_source, orders_projection, postgres_sink, sqlite_sink,
+    Setup, connector, elasticsearch_sink, file_source, kafka_source, orders_projection,
+    postgres_sink, sqlite_sink,
 };
 use crate::support::stores::{ORDERS, elasticsearch_rows, postgres_rows, sqlite_rows};
 use crate::support::wait::{self, LATER};
@@ -21,7 +22,11 @@ async fn committed(group: &str, topic: &str, share: u64) -> u64 {
     wait::until(&format!("{group} has committed {share} %"), LATER, async || {
         let committed = kafka::committed(group, topic, PARTITIONS as usize);
         let done: i64 = committed.map_err(|error| error.to_string())?.iter().sum();
-        if done as u64 * 100 >= total as u64 * share { Ok(done as u64) } else { Err(done.to_string()) }
+        if done as u64 * 100 >= total as u64 * share {
+            Ok(done as u64)
+        } else {
+            Err(done.to_string())
+        }
     })
     .await
 }
@@ -99,7 +104,11 @@ async fn a_million_updates_of_a_file_log_end_as_the_plain_fold_in_sqlite_through
             let all_known = scrape.of("orders", "assigned_partitions") == PARTITIONS as u64;
             let consumed = scrape.of("orders", "records_consumed_total");
             let left = scrape.of("orders", "consumer_lag");
-            if all_known && consumed > 0 && left <= lag { Ok(left) } else { Err(format!("{left} left")) }
+            if all_known && consumed > 0 && left <= lag {
+                Ok(left)
+            } else {
+                Err(format!("{left} left"))
+            }
         })
         .await;
         daemon.kill9();
@@ -109,7 +118,10 @@ async fn a_million_updates_of_a_file_log_end_as_the_plain_fold_in_sqlite_through
     let daemon = setup.start().await;
     let scrape = daemon.idle("orders", PARTITIONS as u64).await;
     scrape.assert_balanced("orders");
-    assert!(scrape.of("orders", "records_consumed_total") < count, "the last start went on where the kill was");
+    assert!(
+        scrape.of("orders", "records_consumed_total") < count,
+        "the last start went on where the kill was"
+    );
     daemon.stop().await;
 
     let mut oracle = Oracle::default();

@@ -3,12 +3,13 @@
 use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::own_servers;
 use crate::support::servers::ctl;
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink, users_projection,
+    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    users_projection,
 };
 use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
-use crate::support::own_servers;
 use crate::support::wait::LATER;
 
 const NAMES: [&str; 3] = ["orders", "docs", "users"];

@@ -37,7 +37,9 @@ async fn folded(events: u64) -> Case {
 
 fn reset(case: &Case) {
     let to = ["--to-earliest", "--execute"];
-    consumer_groups(&[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat());
+    consumer_groups(
+        &[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat(),
+    );
 }
 
 async fn assert_exact(case: &Case) {
@@ -115,11 +117,17 @@ async fn a_group_that_was_set_into_the_middle_is_not_obeyed_and_warned_of() {
     let case = folded(5_000).await;
     let versions = postgres_versions(&case.table).await;
     let to = ["--to-offset", "10", "--execute"];
-    consumer_groups(&[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat());
+    consumer_groups(
+        &[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat(),
+    );
 
     let daemon = case.setup.start().await;
     let scrape = daemon.idle("orders", PARTITIONS as u64).await;
-    assert_eq!(scrape.of("orders", "records_consumed_total"), 0, "a fold from the middle would be wrong");
+    assert_eq!(
+        scrape.of("orders", "records_consumed_total"),
+        0,
+        "a fold from the middle would be wrong"
+    );
     assert_eq!(scrape.of("orders", "generation"), 1);
     kafka::caught_up(&case.group, &case.topic, SOON).await;
     assert_eq!(postgres_versions(&case.table).await, versions);

@@ -79,7 +79,8 @@ async fn the_metrics_are_those_of_the_contract_and_the_dashboard_shows_them_all(
     let missing: Vec<_> = wanted.difference(&found).collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
     let known_beside = ["build_info"];
-    let more: Vec<_> = found.difference(&wanted).filter(|n| !known_beside.contains(&n.as_str())).collect();
+    let more: Vec<_> =
+        found.difference(&wanted).filter(|n| !known_beside.contains(&n.as_str())).collect();
     assert!(more.is_empty(), "not in the contract: {more:?}");
 
     let load = Background::start(&topic, Orders::new(300), 3_000);
@@ -157,7 +158,11 @@ async fn no_payload_and_no_secret_is_in_logs_status_or_metrics() {
     let daemon = setup.start().await;
     daemon.metric("orders", "retries_total", |retries| retries > 1).await;
     daemon.metric("docs", "events_dead_lettered_total", |letters| letters == 2).await;
-    for path in ["/connectors/orders/status", "/connectors/orders/config", "/connectors?expand=info&expand=status"] {
+    for path in [
+        "/connectors/orders/status",
+        "/connectors/orders/config",
+        "/connectors?expand=info&expand=status",
+    ] {
         let (_, body) = daemon.get(path).await;
         assert!(!body.to_string().contains(CANARY), "{path}: {body}");
     }

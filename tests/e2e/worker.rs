@@ -4,10 +4,12 @@ use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink, sqlite_sink,
-    users_projection,
+    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    sqlite_sink, users_projection,
 };
-use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows, query, sqlite_rows};
+use crate::support::stores::{
+    ORDERS, USERS, elasticsearch_rows, postgres_rows, query, sqlite_rows,
+};
 use crate::support::use_servers;
 use crate::support::wait::SOON;
 
@@ -16,7 +18,8 @@ async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
     let _servers = use_servers().await;
     let setup = Setup::new();
     let topic = setup.name("orders");
-    let (table, taken, database) = (setup.name("orders"), setup.name("taken"), setup.path("orders.db"));
+    let (table, taken, database) =
+        (setup.name("orders"), setup.name("taken"), setup.path("orders.db"));
     kafka::create(&topic, PARTITIONS).await;
     kafka::produce(&topic, Orders::new(300).events(0..3_000));
     // Its columns are not the projection's.
@@ -44,7 +47,9 @@ async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
     }
     let shown = daemon.cli(&["status"]);
     assert_eq!(shown.code, Some(0), "{shown:?}");
-    for word in ["orders", "broken", "docs", "embedded", "users", "RUNNING", "FAILED", taken.as_str()] {
+    for word in
+        ["orders", "broken", "docs", "embedded", "users", "RUNNING", "FAILED", taken.as_str()]
+    {
         assert!(shown.out.contains(word), "no {word} in {}", shown.out);
     }
     let oracle = Oracle::of_topic(&topic);
@@ -76,7 +81,11 @@ async fn sigterm_under_load_flushes_commits_and_leaves_the_group() {
     assert_eq!(kafka::group_state(&group), "Empty");
     let committed: i64 = kafka::committed(&group, &topic, 4).unwrap().iter().sum();
     let durable = query(&format!("select sum(changes) from {table}")).await;
-    assert_eq!(durable[0][0].as_deref(), Some(committed.to_string().as_str()), "all that is durable is committed");
+    assert_eq!(
+        durable[0][0].as_deref(),
+        Some(committed.to_string().as_str()),
+        "all that is durable is committed"
+    );
     load.stop();
 
     let daemon = setup.start().await;

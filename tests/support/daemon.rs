@@ -52,7 +52,10 @@ impl Daemon {
             .arg("run")
             .arg(config)
             .env("FOLDLINE__WORKER__LISTEN", address.to_string())
-            .env("RUST_LOG", std::env::var("FOLDLINE_E2E_LOG").unwrap_or("info,foldline=debug".to_owned()))
+            .env(
+                "RUST_LOG",
+                std::env::var("FOLDLINE_E2E_LOG").unwrap_or("info,foldline=debug".to_owned()),
+            )
             .env("RUST_BACKTRACE", "1")
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -80,7 +83,11 @@ impl Daemon {
     }
 
     /// A request without a body; status and JSON (a text where it is none).
-    pub(crate) async fn request(&self, method: &str, path: &str) -> Result<(u16, Value), reqwest::Error> {
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> Result<(u16, Value), reqwest::Error> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let answer = self.http.request(method, self.url(path)).send().await?;
         let status = answer.status().as_u16();
@@ -125,7 +132,12 @@ impl Daemon {
     }
 
     /// Waits until a gauge or counter of the connector fits.
-    pub(crate) async fn metric(&self, connector: &str, name: &str, fits: impl Fn(u64) -> bool) -> u64 {
+    pub(crate) async fn metric(
+        &self,
+        connector: &str,
+        name: &str,
+        fits: impl Fn(u64) -> bool,
+    ) -> u64 {
         wait::until(&format!("{name} of {connector}"), wait::LATER, async || {
             let value = self.metrics().await.of(connector, name);
             if fits(value) { Ok(value) } else { Err(value.to_string()) }

@@ -119,7 +119,8 @@ pub(crate) fn produce_raw(topic: &str, records: &[Raw]) {
         for (key, value) in &record.headers {
             headers = headers.insert(Header { key, value: Some(value) });
         }
-        let mut base = BaseRecord::<Vec<u8>, Vec<u8>>::to(topic).partition(record.partition).headers(headers);
+        let mut base =
+            BaseRecord::<Vec<u8>, Vec<u8>>::to(topic).partition(record.partition).headers(headers);
         base.key = record.key.as_ref();
         base.payload = record.value.as_ref();
         producer.send(base).map_err(|(error, _)| error).unwrap();
@@ -225,7 +226,8 @@ pub(crate) fn read_back(topic: &str) -> Vec<Owned> {
         return all;
     }
     read(topic, |message| {
-        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or(b"")).into_owned();
+        let text =
+            |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or(b"")).into_owned();
         let headers = message.headers().map(|headers| {
             headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
         });
@@ -267,7 +269,11 @@ pub(crate) fn ends(topic: &str) -> Vec<i64> {
 }
 
 /// What a group has committed, for each partition of a topic; 0 where it has nothing.
-pub(crate) fn committed(group: &str, topic: &str, partitions: usize) -> Result<Vec<i64>, KafkaError> {
+pub(crate) fn committed(
+    group: &str,
+    topic: &str,
+    partitions: usize,
+) -> Result<Vec<i64>, KafkaError> {
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions as i32 - 1);
     let list = consumer(group).committed_offsets(list, TIMEOUT)?;

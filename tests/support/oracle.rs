@@ -80,7 +80,9 @@ impl Oracle {
                 order.user_id.map(text),
                 order.product_id.map(text),
                 order.amount.map(text),
-                order.cents.map(|cents| super::stores::decimal(&format!("{}.{:02}", cents / 100, cents % 100))),
+                order.cents.map(|cents| {
+                    super::stores::decimal(&format!("{}.{:02}", cents / 100, cents % 100))
+                }),
                 Some(text(order.changes)),
                 Some(text(order.updated_at)),
             ];
@@ -126,7 +128,11 @@ pub(crate) fn assert_same(what: &str, expected: &Rows, found: &Rows) {
         for (key, expected, found) in other.iter().take(8) {
             text += &format!("  {key}: expected {expected:?}\n  {key}: found    {found:?}\n");
         }
-        panic!("{text}  missing {:?}\n  too many {:?}", &missing[..count.0.min(8)], &extra[..count.1.min(8)]);
+        panic!(
+            "{text}  missing {:?}\n  too many {:?}",
+            &missing[..count.0.min(8)],
+            &extra[..count.1.min(8)]
+        );
     }
     assert!(!expected.is_empty(), "{what}: nothing was compared");
 }

@@ -17,7 +17,9 @@ pub(crate) struct Scrape(Vec<Sample>);
 impl Scrape {
     pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        Scrape(lines.map(|line| sample(line).unwrap_or_else(|| panic!("no sample: {line}"))).collect())
+        Scrape(
+            lines.map(|line| sample(line).unwrap_or_else(|| panic!("no sample: {line}"))).collect(),
+        )
     }
 
     /// The sum of `foldline_<name>` over the series with these labels; none where there is no such series.
@@ -54,7 +56,10 @@ impl Scrape {
         let outcomes = ["applied", "filtered", "replayed", "dead_lettered", "parked", "skipped"];
         let decided: u64 = outcomes.iter().map(|name| of(&format!("events_{name}_total"))).sum();
         let (fetched, consumed) = (of("records_fetched_total"), of("records_consumed_total"));
-        assert_eq!(consumed, decided, "consumed of {connector} is not the sum of the outcomes: {self:#?}");
+        assert_eq!(
+            consumed, decided,
+            "consumed of {connector} is not the sum of the outcomes: {self:#?}"
+        );
         let accounted = consumed + of("inflight_events") + of("events_abandoned_total");
         assert_eq!(fetched, accounted, "fetched of {connector} is not accounted for: {self:#?}");
     }

@@ -53,7 +53,10 @@ impl Setup {
     /// Starts a worker.
     pub(crate) fn spawn(&self) -> Daemon {
         self.started.set(self.started.get() + 1);
-        Daemon::spawn(&self.path("config"), &self.path(&format!("worker-{}.log", self.started.get())))
+        Daemon::spawn(
+            &self.path("config"),
+            &self.path(&format!("worker-{}.log", self.started.get())),
+        )
     }
 
     /// What the last started worker logged.
@@ -99,7 +102,13 @@ pub(crate) fn sqlite_sink(path: &std::path::Path) -> String {
 }
 
 /// `key` is `table` or `index`; `more` is any other line of the connector.
-pub(crate) fn connector(name: &str, projection: &str, sink: &str, target: &str, more: &str) -> String {
+pub(crate) fn connector(
+    name: &str,
+    projection: &str,
+    sink: &str,
+    target: &str,
+    more: &str,
+) -> String {
     let key = if sink == "search" { "index" } else { "table" };
     format!(
         "[connectors.{name}]\nprojection = {projection:?}\nsink = {sink:?}\n{key} = {target:?}\n{more}\n"

@@ -30,7 +30,8 @@ pub(crate) const ORDERS: Columns = &[
     ("updated_at", Kind::Time),
 ];
 /// Of the counters for each user.
-pub(crate) const USERS: Columns = &[("user_id", Kind::Plain), ("events", Kind::Plain), ("spent", Kind::Plain)];
+pub(crate) const USERS: Columns =
+    &[("user_id", Kind::Plain), ("events", Kind::Plain), ("spent", Kind::Plain)];
 
 impl Kind {
     fn canonical(self, text: String) -> String {
@@ -38,7 +39,8 @@ impl Kind {
             Kind::Plain => text,
             Kind::Decimal => decimal(&text),
             Kind::Time => text.parse::<i64>().map(|_| text.clone()).unwrap_or_else(|_| {
-                let time: jiff::Timestamp = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+                let time: jiff::Timestamp =
+                    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
                 time.as_millisecond().to_string()
             }),
         }
@@ -47,12 +49,19 @@ impl Kind {
 
 /// A decimal without the zeros that say nothing.
 pub(crate) fn decimal(text: &str) -> String {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 fn add(rows: &mut Rows, columns: Columns, values: Vec<Option<String>>) {
-    let values: Vec<Option<String>> =
-        values.into_iter().zip(columns).map(|(value, (_, kind))| value.map(|v| kind.canonical(v))).collect();
+    let values: Vec<Option<String>> = values
+        .into_iter()
+        .zip(columns)
+        .map(|(value, (_, kind))| value.map(|v| kind.canonical(v)))
+        .collect();
     let key = values[0].clone().expect("a key is never null");
     let before = rows.insert(key.clone(), values);
     assert!(before.is_none(), "{key} is there twice");
@@ -69,7 +78,8 @@ pub(crate) async fn postgres() -> tokio_postgres::Client {
 
 /// Runs a query; its rows as texts.
 pub(crate) async fn query(sql: &str) -> Vec<Vec<Option<String>>> {
-    let messages = postgres().await.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let messages =
+        postgres().await.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let row = |message: &tokio_postgres::SimpleQueryMessage| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => {
             Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())
@@ -112,7 +122,8 @@ pub(crate) async fn elasticsearch_rows(alias: &str, columns: Columns) -> Rows {
     let (status, answer) = elasticsearch("POST", &format!("{alias}/_refresh"), None).await;
     assert_eq!(status, 200, "{alias}: {answer}");
     let first = json!({ "size": 10_000, "query": { "match_all": {} }, "sort": ["_doc"] });
-    let (status, mut page) = elasticsearch("POST", &format!("{alias}/_search?scroll=1m"), Some(first)).await;
+    let (status, mut page) =
+        elasticsearch("POST", &format!("{alias}/_search?scroll=1m"), Some(first)).await;
     assert_eq!(status, 200, "{alias}: {page}");
     let mut rows = Rows::new();
     loop {
@@ -126,7 +137,8 @@ pub(crate) async fn elasticsearch_rows(alias: &str, columns: Columns) -> Rows {
                 Value::String(text) => Some(text.clone()),
                 other => Some(other.to_string()),
             };
-            let values: Vec<_> = columns.iter().map(|(name, _)| text(&hit["_source"][name])).collect();
+            let values: Vec<_> =
+                columns.iter().map(|(name, _)| text(&hit["_source"][name])).collect();
             assert_eq!(hit["_id"].as_str(), values[0].as_deref(), "the document's id is its key");
             add(&mut rows, columns, values);
         }
@@ -142,8 +154,10 @@ pub(crate) async fn elasticsearch_rows(alias: &str, columns: Columns) -> Rows {
 pub(crate) fn sqlite_rows(file: &Path, table: &str, columns: Columns) -> Rows {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let database = rusqlite::Connection::open_with_flags(file, flags).unwrap();
-    let names: Vec<String> = columns.iter().map(|(name, _)| format!("cast({name} as text)")).collect();
-    let mut statement = database.prepare(&format!("select {} from {table}", names.join(", "))).unwrap();
+    let names: Vec<String> =
+        columns.iter().map(|(name, _)| format!("cast({name} as text)")).collect();
+    let mut statement =
+        database.prepare(&format!("select {} from {table}", names.join(", "))).unwrap();
     let mut found = statement.query([]).unwrap();
     let mut rows = Rows::new();
     while let Some(row) = found.next().unwrap() {
