@@ -5,6 +5,9 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use foldline_api::Result;
+use foldline_source_file::{FileProducer, NewRecord};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -33,8 +36,10 @@ const TOPIC: &str = "es-orders";
 const PARTITIONS: i32 = 4;
 const ORDERS: u64 = 10_000;
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Runs the demo until its time is up or Ctrl-C.
-pub(crate) async fn run(args: Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     crate::log::start("warn");
     let dir = args.dir.clone();
     std::fs::create_dir_all(dir.join("config"))?;
@@ -79,9 +84,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Box<dyn std::error::Error + Se
 }
 
 /// Appends random partial updates: an event holds only what changed.
-fn grow(dir: &Path, rate: u64, seconds: u64, stop: &CancellationToken) -> std::io::Result<u64> {
+fn grow(dir: &Path, rate: u64, seconds: u64, stop: &CancellationToken) -> Result<u64> {
     const STEPS: u64 = 50;
-    let producer = foldline_source_file::FileProducer::new(dir);
+    let producer = FileProducer::new(dir);
+    producer.create_topic(TOPIC, PARTITIONS)?;
     let mut random = StdRng::seed_from_u64(42);
     let start = std::time::Instant::now();
     let mut written = 0;
@@ -89,14 +95,9 @@ fn grow(dir: &Path, rate: u64, seconds: u64, stop: &CancellationToken) -> std::i
         if stop.is_cancelled() {
             break;
         }
-        let per_partition = rate / STEPS / u64::try_from(PARTITIONS).unwrap_or(1);
-        for partition in 0..PARTITIONS {
-            let mut lines = String::new();
-            for _ in 0..per_partition {
-                event(&mut random, partition, &mut lines);
-            }
-            producer.append_lines(TOPIC, partition, &lines).map_err(std::io::Error::other)?;
-            written += per_partition;
+        for _ in 0..rate / STEPS {
+            producer.append(TOPIC, event(&mut random))?;
+            written += 1;
         }
         let due = Duration::from_millis((step + 1) * 1_000 / STEPS);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
@@ -104,22 +105,23 @@ fn grow(dir: &Path, rate: u64, seconds: u64, stop: &CancellationToken) -> std::i
     Ok(written)
 }
 
-fn event(random: &mut StdRng, partition: i32, lines: &mut String) {
-    use std::fmt::Write as _;
-    let parts = u64::try_from(PARTITIONS).unwrap_or(1);
-    let id = random.random_range(0..ORDERS / parts) * parts + u64::try_from(partition).unwrap_or(0);
+fn event(random: &mut StdRng) -> NewRecord {
+    let id = random.random_range(0..ORDERS);
     let mut field = |most: u64| match random.random_range(0..3) {
         0 => "null".to_owned(),
         _ => random.random_range(1..most).to_string(),
     };
     let (user, product, amount) = (field(500), field(200), field(10));
     let price = format!("{}.{:02}", random.random_range(1..300), random.random_range(0..100));
-    let _ = writeln!(
-        lines,
-        "{{\"key\":\"{id}\",\"value\":{{\"id\":{id},\"userId\":{user},\"productId\":{product},\
-         \"amount\":{amount},\"price\":{price}}},\"timestamp\":{}}}",
-        now_millis()
+    let value = format!(
+        "{{\"id\":{id},\"userId\":{user},\"productId\":{product},\"amount\":{amount},\"price\":{price}}}"
     );
+    NewRecord {
+        key: Some(Bytes::from(id.to_string())),
+        value: Some(Bytes::from(value)),
+        timestamp: Some(now_millis()),
+        ..NewRecord::default()
+    }
 }
 
 struct Shown {
@@ -169,7 +171,7 @@ impl Shown {
     }
 }
 
-fn finish(dir: &Path, written: u64) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn finish(dir: &Path, written: u64) -> Result<(), Failure> {
     let db = rusqlite::Connection::open(dir.join("orders.db"))?;
     println!("\n{written} events written. The orders that changed most:\n");
     println!("{:>8} {:>8} {:>8} {:>8} {:>10} {:>8}", "ID", "USER", "PRODUCT", "AMOUNT", "PRICE", "CHANGES");

@@ -167,7 +167,7 @@ fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
                 password: password.as_ref().map(|password| password.expose().to_owned()),
                 ca: ca.clone(),
             };
-            Arc::new(ElasticsearchTarget::new(config, spec)?)
+            Arc::new(ElasticsearchTarget::new(&config, spec)?)
         }
         SinkKind::Sqlite { path } => {
             Arc::new(SqliteTarget::new(SqliteConfig { path: path.clone() }, spec)?)
@@ -238,12 +238,12 @@ fn log(parts: &Parts<'_>) -> Result<Arc<dyn Log>> {
         }
         SourceKind::File { path } => Arc::new(FileLog::new(FileConfig {
             path: path.clone(),
-            group: group.clone(),
             topics: match topics {
-                Topics::List(list) => foldline_source_file::Topics::List(list),
-                Topics::Regex(regex) => foldline_source_file::Topics::Regex(regex),
+                Topics::List(list) => list,
+                Topics::Regex(regex) => vec![regex],
             },
-            tasks: parts.connector.tasks_max,
+            group: group.clone(),
+            tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
         })?),
     })
 }
@@ -256,7 +256,7 @@ fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
             let config = kafka_config(parts.source, group, Topics::List(Vec::new()))?;
             Arc::new(KafkaDeadLetters::new(config, topic)?)
         }
-        SourceKind::File { path } => Arc::new(FileDeadLetters::new(path, topic)),
+        SourceKind::File { path } => Arc::new(FileDeadLetters::new(path, topic)?),
     })
 }
 

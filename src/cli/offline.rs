@@ -3,6 +3,9 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use foldline_source_file::{FileProducer, NewRecord};
+use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing, Topics};
 use serde_json::json;
 
 use super::{Failure, load, runtime};
@@ -87,7 +90,7 @@ pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
     };
     let projections = registry::compile(&config).map_err(Failure::Config)?;
     let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
-    println!("{}", crate::projection::describe(projection));
+    println!("{}", projection.describe());
     for statement in registry::plan(&config, connector, projection).map_err(Failure::failed)? {
         println!("{statement}\n");
     }
@@ -111,34 +114,55 @@ fn the_source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a SourceCo
 
 pub(super) fn produce(config: &Config, topic: &str, source: Option<&str>) -> Result<(), Failure> {
     let source = the_source(config, source)?;
-    let lines = std::io::stdin().lock().lines();
+    let records = std::io::stdin().lock().lines().filter_map(|line| match line {
+        Ok(line) => NewRecord::from_line(&Bytes::from(line)).map(Ok),
+        Err(error) => Some(Err(error)),
+    });
     let count = match &source.kind {
-        SourceKind::File { path } => {
-            let producer = foldline_source_file::FileProducer::new(path);
-            let mut count = 0u64;
-            for line in lines {
-                let line = line.map_err(Failure::failed)?;
-                producer.append_line(topic, None, &line).map_err(Failure::failed)?;
-                count += 1;
-            }
-            count
-        }
+        SourceKind::File { path } => append(&FileProducer::new(path), topic, records)?,
         SourceKind::Kafka { .. } => {
-            let topics = foldline_source_kafka::Topics::List(vec![topic.to_owned()]);
+            let topics = Topics::List(vec![topic.to_owned()]);
             let kafka = registry::kafka_config(source, "produce", topics).map_err(Failure::failed)?;
-            let records = lines.map(|line| {
-                let line = line.map_err(foldline_api_error)?;
-                foldline_source_file::parse_line(line.as_bytes())
-            });
-            runtime()?
-                .block_on(foldline_source_kafka::produce(&kafka, topic, records))
-                .map_err(Failure::failed)?
+            runtime()?.block_on(send(&kafka, topic, records))?
         }
     };
     println!("{count} records to {topic}");
     Ok(())
 }
 
-fn foldline_api_error(error: std::io::Error) -> foldline_api::Error {
-    foldline_api::Error::record(format!("standard input: {error}"))
+fn append(
+    producer: &FileProducer,
+    topic: &str,
+    records: impl Iterator<Item = std::io::Result<NewRecord>>,
+) -> Result<u64, Failure> {
+    let mut count = 0;
+    for record in records {
+        producer.append(topic, record.map_err(Failure::failed)?).map_err(Failure::failed)?;
+        count += 1;
+    }
+    producer.sync().map_err(Failure::failed)?;
+    Ok(count)
+}
+
+/// Sends in chunks, each acknowledged before the next.
+async fn send(
+    kafka: &KafkaConfig,
+    topic: &str,
+    records: impl Iterator<Item = std::io::Result<NewRecord>>,
+) -> Result<u64, Failure> {
+    const CHUNK: usize = 10_000;
+    let producer = KafkaProducer::new(kafka).map_err(Failure::failed)?;
+    let (mut chunk, mut count) = (Vec::new(), 0);
+    let mut records = records.peekable();
+    while let Some(record) = records.next() {
+        let NewRecord { partition, key, value, headers, timestamp } =
+            record.map_err(Failure::failed)?;
+        chunk.push(Outgoing { key, value, headers, timestamp, partition });
+        if chunk.len() == CHUNK || records.peek().is_none() {
+            producer.send(topic, &chunk).await.map_err(Failure::failed)?;
+            count += chunk.len() as u64;
+            chunk.clear();
+        }
+    }
+    Ok(count)
 }

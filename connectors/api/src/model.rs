@@ -61,6 +61,12 @@ impl Key {
         Key(Arc::from(values))
     }
 
+    /// Like [`Key::new`], without a copy.
+    #[must_use]
+    pub fn from_shared(values: Arc<[Value]>) -> Self {
+        Key(values)
+    }
+
     /// The values, in key order.
     #[must_use]
     pub fn values(&self) -> &[Value] {
@@ -131,6 +137,11 @@ impl Row {
     #[must_use]
     pub fn values(&self) -> &[Value] {
         &self.0
+    }
+
+    /// All values, to be changed in place; a row that is shared (by a cache, say) is copied first.
+    pub fn values_mut(&mut self) -> &mut [Value] {
+        Arc::make_mut(&mut self.0)
     }
 
     /// Bytes on the heap, roughly.

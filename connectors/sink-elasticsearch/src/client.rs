@@ -31,6 +31,20 @@ const ATTEMPTS: u32 = 4;
 /// The first pause before such items are sent again; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a read that found no shard is sent again: about six seconds.
+pub(crate) const READ_ATTEMPTS: u32 = 6;
+
+/// The pause after an attempt, from 0.
+pub(crate) async fn pause(attempt: u32) {
+    let jitter = rand::random_range(0.5..1.5);
+    tokio::time::sleep((PAUSE * 2u32.pow(attempt)).mul_f64(jitter)).await;
+}
+
+/// Whether the shards were not there to answer, as right after an index was created.
+pub(crate) fn is_unavailable(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.starts_with("503 "))
+}
+
 /// A cluster.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -210,8 +224,7 @@ impl Client {
             if pending.is_empty() || attempt + 1 == ATTEMPTS {
                 break;
             }
-            let jitter = rand::random_range(0.5..1.5);
-            tokio::time::sleep((PAUSE * 2u32.pow(attempt)).mul_f64(jitter)).await;
+            pause(attempt).await;
         }
         outcomes
             .into_iter()
@@ -280,6 +293,20 @@ impl Client {
         ids: &[String],
         source: bool,
     ) -> Result<Vec<Document>> {
+        let mut attempt = 0;
+        loop {
+            match self.mget_once(index, ids, source).await {
+                // An index that another worker just created answers so until its shards are up.
+                Err(error) if attempt < READ_ATTEMPTS && is_unavailable(&error) => {
+                    pause(attempt).await;
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn mget_once(&self, index: &str, ids: &[String], source: bool) -> Result<Vec<Document>> {
         let query = [("_source", if source { "true" } else { "false" })];
         let body = serde_json::json!({ "ids": ids });
         let path = format!("/{index}/_mget");

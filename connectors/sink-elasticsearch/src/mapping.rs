@@ -130,8 +130,8 @@ fn properties(model: &Model) -> Json {
     Json::Object(columns.collect())
 }
 
-/// How a column is indexed. What a column may hold and an index may not (a year beyond 9999, a
-/// number beyond a double) is left out of the index and kept in the document: the index never refuses
+/// How a column is indexed. What a column may hold and an index may not (a number beyond a double, a
+/// text beyond a term) is left out of the index and kept in the document: the index never refuses
 /// what the model takes.
 fn field(ty: &ColumnType) -> Json {
     match ty {
@@ -150,7 +150,6 @@ fn field(ty: &ColumnType) -> Json {
         ColumnType::TimestampTz | ColumnType::Date => json!({
             "type": "date",
             "format": "strict_date_optional_time_nanos||strict_date_optional_time",
-            "ignore_malformed": true,
         }),
         ColumnType::Time | ColumnType::Uuid => json!({ "type": "keyword" }),
         ColumnType::Bytea => json!({ "type": "binary" }),

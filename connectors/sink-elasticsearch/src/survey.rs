@@ -8,7 +8,7 @@ use foldline_api::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::client::Client;
+use crate::client::{Client, READ_ATTEMPTS, is_unavailable, pause};
 use crate::error::Fault;
 use crate::mapping::{Names, alive};
 
@@ -96,6 +96,19 @@ impl Cluster {
 
     /// Whether an index has documents, tombstones too.
     pub(crate) async fn has_rows(&self, index: &str) -> Result<bool> {
+        let mut attempt = 0;
+        loop {
+            match self.count(index).await {
+                Err(error) if attempt < READ_ATTEMPTS && is_unavailable(&error) => {
+                    pause(attempt).await;
+                    attempt += 1;
+                }
+                result => return result.map(|count| count > 0),
+            }
+        }
+    }
+
+    async fn count(&self, index: &str) -> Result<u64> {
         let doing = "counting documents";
         let path = format!("/{index}/_refresh");
         self.client.json(Method::Post, &path, &[], None).await?.read::<Json>(doing)?;
@@ -103,11 +116,13 @@ impl Cluster {
         let path = format!("/{index}/_count");
         let counted: Json =
             self.client.json(Method::Get, &path, &query, None).await?.read(doing)?;
-        // Shards that did not answer count nothing.
-        if counted.pointer("/_shards/failed").and_then(Json::as_u64) != Some(0) {
-            return Err(Error::retriable(format!("not all shards of {index:?} could be counted")));
+        let number = |path| counted.pointer(path).and_then(Json::as_u64);
+        // Shards that did not answer count nothing, and are not always called failed.
+        match (number("/_shards/total"), number("/_shards/successful"), number("/count")) {
+            (Some(total), Some(successful), Some(count)) if total == successful => Ok(count),
+            _ => Err(Error::retriable(format!("not all shards of {index:?} could be counted"))
+                .with_code("503 no_shard_available_action_exception")),
         }
-        Ok(counted.get("count").and_then(Json::as_u64).is_none_or(|count| count > 0))
     }
 
     /// Creates an index, which may stand already.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::source::SourceEvent;
+use foldline_api::source::{SourceEvent, Wanted};
 use tokio::sync::Notify;
 
 /// What the task asks of the polling thread.
@@ -168,16 +168,16 @@ impl Inbox {
     // What the task does.
 
     /// The next thing that happened. Cancel-safe: it is taken out only when it is returned.
-    pub(crate) async fn next(&self) -> Result<SourceEvent> {
+    pub(crate) async fn next(&self, wanted: Wanted) -> Result<SourceEvent> {
         loop {
-            if let Some(next) = self.pop() {
+            if let Some(next) = self.pop(wanted) {
                 return next;
             }
             self.ready.notified().await;
         }
     }
 
-    fn pop(&self) -> Option<Result<SourceEvent>> {
+    fn pop(&self, wanted: Wanted) -> Option<Result<SourceEvent>> {
         let mut state = self.state();
         match state.control.pop_front() {
             Some(Control::Event(event)) => {
@@ -189,7 +189,8 @@ impl Inbox {
             Some(Control::Failed(error)) => return Some(Err(error)),
             None => {}
         }
-        while let Some(data) = state.data.pop_front() {
+        let with_records = wanted == Wanted::All;
+        while with_records && let Some(data) = state.data.pop_front() {
             state.bytes -= data.bytes;
             let kept = state.keep(data);
             if state.bytes < self.limit {
@@ -306,7 +307,7 @@ mod tests {
 
     /// What is there, as short texts.
     fn drain(inbox: &Inbox) -> Vec<String> {
-        std::iter::from_fn(|| inbox.pop())
+        std::iter::from_fn(|| inbox.pop(Wanted::All))
             .map(|event| match event {
                 Ok(SourceEvent::Records(r)) => {
                     let each = r.iter().map(|r| format!("{}@{}", r.partition, r.offset));
@@ -373,7 +374,7 @@ mod tests {
         let inbox = Inbox::new(1000);
         inbox.push_assigned(vec![tp(0), tp(1)]);
         inbox.push_revoked(vec![tp(0)]);
-        assert!(matches!(inbox.pop(), Some(Ok(SourceEvent::Assigned(_)))));
+        assert!(matches!(inbox.pop(Wanted::All), Some(Ok(SourceEvent::Assigned(_)))));
         inbox.start(&[(tp(0), Position(0)), (tp(1), Position(2))]);
         assert_eq!(
             inbox.take_commands(),
@@ -393,7 +394,7 @@ mod tests {
         assert!((1000..1000 + 2 * record(0, 0).bytes()).contains(&full), "{full}");
         assert!(!inbox.is_low());
         while !inbox.is_low() {
-            assert!(inbox.pop().is_some());
+            assert!(inbox.pop(Wanted::All).is_some());
         }
         drain(&inbox);
         assert_eq!(inbox.bytes(), 0);
@@ -405,9 +406,9 @@ mod tests {
         inbox.push_records(epoch, vec![record(0, 0)]);
         inbox.end(ErrorClass::Config, "fenced");
         inbox.end(ErrorClass::Retriable, "later");
-        assert!(matches!(inbox.pop(), Some(Ok(SourceEvent::Records(_)))));
+        assert!(matches!(inbox.pop(Wanted::All), Some(Ok(SourceEvent::Records(_)))));
         for _ in 0..2 {
-            let Some(Err(error)) = inbox.pop() else { panic!("an error") };
+            let Some(Err(error)) = inbox.pop(Wanted::All) else { panic!("an error") };
             assert_eq!((error.class(), error.message()), (ErrorClass::Config, "fenced"));
         }
     }
@@ -416,12 +417,12 @@ mod tests {
     async fn a_cancelled_wait_loses_nothing() {
         let (inbox, epoch) = started(&[0]);
         {
-            let waiting = inbox.next();
+            let waiting = inbox.next(Wanted::All);
             tokio::pin!(waiting);
             assert!(futures_poll(waiting.as_mut()).await.is_none());
         }
         inbox.push_records(epoch, vec![record(0, 1)]);
-        assert!(matches!(inbox.next().await, Ok(SourceEvent::Records(_))));
+        assert!(matches!(inbox.next(Wanted::All).await, Ok(SourceEvent::Records(_))));
     }
 
     /// Polls once.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::error::{Error, Result};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Committer, Source, SourceEvent};
+use foldline_api::source::{Committer, Source, SourceEvent, Wanted};
 use rdkafka::ClientConfig;
 use tokio::sync::oneshot;
 
@@ -90,8 +90,8 @@ impl KafkaSource {
 
 #[async_trait]
 impl Source for KafkaSource {
-    async fn next(&mut self) -> Result<SourceEvent> {
-        self.inbox.next().await
+    async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent> {
+        self.inbox.next(wanted).await
     }
 
     fn start(&mut self, from: &[(TopicPartition, Position)]) -> Result<()> {

@@ -1,0 +1,395 @@
+//! One line of the log: read into a record's parts, and written from them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldline_api::json;
+use foldline_api::record::Headers;
+use foldline_api::time::Timestamp;
+use jiter::{Jiter, JiterError, Peek};
+
+/// What a line holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) headers: Headers,
+    pub(crate) timestamp: Option<i64>,
+}
+
+/// Why a line is no record of this format.
+enum Fault {
+    /// Not JSON at all.
+    Syntax,
+    /// JSON, but not of this shape.
+    Shape(&'static str),
+}
+
+impl From<JiterError> for Fault {
+    fn from(_: JiterError) -> Self {
+        Fault::Syntax
+    }
+}
+
+/// Reads a line; none where it is blank. What is no record becomes one whose value no converter takes.
+pub(crate) fn read(line: &Bytes) -> Option<Line> {
+    if line.trim_ascii().is_empty() {
+        return None;
+    }
+    let parsed = match std::str::from_utf8(line) {
+        Ok(_) => parse(line),
+        Err(_) => Err(Fault::Syntax),
+    };
+    let value = match parsed {
+        Ok(parsed) => return Some(parsed),
+        Err(Fault::Syntax) => line.clone(),
+        // A fault of shape may be met before the line turns out not to be JSON either.
+        Err(Fault::Shape(_)) if !is_json(line) => line.clone(),
+        Err(Fault::Shape(why)) => {
+            let mut marked = format!("not a log line ({why}): ").into_bytes();
+            marked.extend_from_slice(line);
+            Bytes::from(marked)
+        }
+    };
+    Some(Line { value: Some(value), ..Line::default() })
+}
+
+fn parse(line: &Bytes) -> Result<Line, Fault> {
+    let mut reader = Jiter::new(line);
+    if reader.peek()? != Peek::Object {
+        return Err(Fault::Shape("not an object"));
+    }
+    let mut out = Line::default();
+    let mut seen = [false; 4];
+    let mut name = Name::of(reader.known_object()?);
+    while let Some(current) = name {
+        let part = match current {
+            Name::Key | Name::KeyBase64 => 0,
+            Name::Value | Name::ValueBase64 => 1,
+            Name::Headers => 2,
+            Name::Timestamp => 3,
+            Name::Unknown => return Err(Fault::Shape("an unknown name")),
+        };
+        if seen.get_mut(part).is_some_and(|seen| std::mem::replace(seen, true)) {
+            return Err(Fault::Shape("a name twice"));
+        }
+        match current {
+            Name::Key => out.key = read_raw(&mut reader, line, true)?,
+            Name::Value => out.value = read_raw(&mut reader, line, false)?,
+            Name::KeyBase64 => out.key = read_base64(&mut reader)?,
+            Name::ValueBase64 => out.value = read_base64(&mut reader)?,
+            Name::Headers => out.headers = read_headers(&mut reader)?,
+            Name::Timestamp => out.timestamp = read_timestamp(&mut reader)?,
+            Name::Unknown => {}
+        }
+        name = Name::of(reader.next_key()?);
+    }
+    reader.finish()?;
+    Ok(out)
+}
+
+enum Name {
+    Key,
+    KeyBase64,
+    Value,
+    ValueBase64,
+    Headers,
+    Timestamp,
+    Unknown,
+}
+
+impl Name {
+    fn of(name: Option<&str>) -> Option<Self> {
+        Some(match name? {
+            "key" => Name::Key,
+            "key_base64" => Name::KeyBase64,
+            "value" => Name::Value,
+            "value_base64" => Name::ValueBase64,
+            "headers" => Name::Headers,
+            "timestamp" => Name::Timestamp,
+            _ => Name::Unknown,
+        })
+    }
+}
+
+/// The bytes of any JSON as they stand in the line, not copied; of a string, its text if asked for.
+fn read_raw(reader: &mut Jiter<'_>, line: &Bytes, text: bool) -> Result<Option<Bytes>, Fault> {
+    let peek = reader.peek()?;
+    let from = reader.current_index();
+    if peek == Peek::Null {
+        reader.known_null()?;
+        return Ok(None);
+    }
+    if peek == Peek::String && text {
+        let length = reader.known_str()?.len();
+        let to = reader.current_index();
+        // As long as what its quotes hold: no escapes in it, so the text stands there as it is.
+        if length + 2 == to - from {
+            return Ok(Some(line.slice(from + 1..to - 1)));
+        }
+        let quoted = line.slice(from..to);
+        let mut again = Jiter::new(&quoted);
+        return Ok(Some(Bytes::copy_from_slice(again.next_str()?.as_bytes())));
+    }
+    reader.known_skip(peek)?;
+    Ok(Some(line.slice(from..reader.current_index())))
+}
+
+fn read_base64(reader: &mut Jiter<'_>) -> Result<Option<Bytes>, Fault> {
+    match reader.peek()? {
+        Peek::Null => {
+            reader.known_null()?;
+            Ok(None)
+        }
+        Peek::String => {
+            let bytes = json::parse_base64(reader.known_str()?);
+            Ok(Some(Bytes::from(bytes.ok_or(Fault::Shape("no base64"))?)))
+        }
+        _ => Err(Fault::Shape("no base64")),
+    }
+}
+
+fn read_headers(reader: &mut Jiter<'_>) -> Result<Headers, Fault> {
+    let wrong = Fault::Shape("headers that are not an object of texts");
+    let mut headers = Headers::new();
+    match reader.peek()? {
+        Peek::Null => {
+            reader.known_null()?;
+            return Ok(headers);
+        }
+        Peek::Object => {}
+        _ => return Err(wrong),
+    }
+    let mut name = reader.known_object()?.map(Arc::<str>::from);
+    while let Some(current) = name {
+        let value = match reader.peek()? {
+            Peek::Null => {
+                reader.known_null()?;
+                None
+            }
+            Peek::String => Some(Bytes::copy_from_slice(reader.known_str()?.as_bytes())),
+            Peek::Object if reader.known_object()? == Some("base64") => {
+                let bytes = read_base64(reader)?;
+                if reader.next_key()?.is_some() {
+                    return Err(wrong);
+                }
+                bytes
+            }
+            _ => return Err(wrong),
+        };
+        headers.push((current, value));
+        name = reader.next_key()?.map(Arc::from);
+    }
+    Ok(headers)
+}
+
+fn read_timestamp(reader: &mut Jiter<'_>) -> Result<Option<i64>, Fault> {
+    let wrong = Fault::Shape("a timestamp that is neither milliseconds nor RFC 3339");
+    match reader.peek()? {
+        Peek::Null => {
+            reader.known_null()?;
+            Ok(None)
+        }
+        Peek::String => {
+            let moment: Timestamp = reader.known_str()?.parse().map_err(|_| wrong)?;
+            Ok(Some(moment.micros().div_euclid(1_000)))
+        }
+        Peek::Object | Peek::Array | Peek::True | Peek::False => Err(wrong),
+        number => {
+            let digits = reader.known_number_bytes(number)?;
+            let millis = std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok());
+            millis.map(Some).ok_or(wrong)
+        }
+    }
+}
+
+/// Writes a line, its end included; read back it gives the same bytes.
+pub(crate) fn write(line: &Line) -> Vec<u8> {
+    let mut out = String::from("{");
+    let name = |out: &mut String, name: &str| {
+        out.push_str(if out.len() > 1 { ",\"" } else { "\"" });
+        out.push_str(name);
+        out.push_str("\":");
+    };
+    match line.key.as_deref().map(|key| (std::str::from_utf8(key), key)) {
+        None => {}
+        Some((Ok(text), _)) => {
+            name(&mut out, "key");
+            json::write_text(text, &mut out);
+        }
+        Some((Err(_), key)) => {
+            name(&mut out, "key_base64");
+            write_base64(key, &mut out);
+        }
+    }
+    match line.value.as_deref().map(|value| (as_it_is(value), value)) {
+        None => {}
+        Some((Some(text), _)) => {
+            name(&mut out, "value");
+            out.push_str(text);
+        }
+        Some((None, value)) => {
+            name(&mut out, "value_base64");
+            write_base64(value, &mut out);
+        }
+    }
+    if !line.headers.is_empty() {
+        name(&mut out, "headers");
+        write_headers(&line.headers, &mut out);
+    }
+    if let Some(timestamp) = line.timestamp {
+        name(&mut out, "timestamp");
+        out.push_str(&timestamp.to_string());
+    }
+    out.push_str("}\n");
+    out.into_bytes()
+}
+
+/// A value as the text to put into the line, if it can stand there byte by byte: JSON on one line that
+/// is not null (which would be a tombstone) and has no space around it (which would be lost).
+fn as_it_is(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    if value.trim_ascii().len() != value.len() || value.contains(&b'\n') || text == "null" {
+        return None;
+    }
+    is_json(value).then_some(text)
+}
+
+/// Whether these bytes, known to be UTF-8, are one JSON document.
+fn is_json(bytes: &[u8]) -> bool {
+    let mut reader = Jiter::new(bytes);
+    reader.next_skip().is_ok() && reader.finish().is_ok()
+}
+
+fn write_headers(headers: &Headers, out: &mut String) {
+    out.push('{');
+    for (at, (name, value)) in headers.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        json::write_text(name, out);
+        out.push(':');
+        match value.as_deref().map(|value| (std::str::from_utf8(value), value)) {
+            None => out.push_str("null"),
+            Some((Ok(text), _)) => json::write_text(text, out),
+            Some((Err(_), bytes)) => {
+                out.push_str("{\"base64\":");
+                write_base64(bytes, out);
+                out.push('}');
+            }
+        }
+    }
+    out.push('}');
+}
+
+fn write_base64(bytes: &[u8], out: &mut String) {
+    out.push('"');
+    json::write_base64(bytes, out);
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parts(line: &str) -> (Option<String>, Option<String>) {
+        let line = read(&Bytes::copy_from_slice(line.as_bytes())).unwrap();
+        let text = |bytes: Option<Bytes>| bytes.map(|b| String::from_utf8(b.to_vec()).unwrap());
+        (text(line.key), text(line.value))
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn keys_and_values_are_handed_on_as_they_stand() {
+        for (line, key, value) in [
+            (r#"{"key":"a","value":{"n": 1.50 }}"#, some("a"), some(r#"{"n": 1.50 }"#)),
+            (
+                r#" { "value" : "text" , "key" : 12345678901234567890 } "#,
+                some("12345678901234567890"),
+                some("\"text\""),
+            ),
+            (r#"{"key":"a\"\u00e9","value":null}"#, some("a\"é"), None),
+            (r#"{"key":{"id":1}}"#, some(r#"{"id":1}"#), None),
+            (r#"{"key_base64":"YWI=","value_base64":"Y2Q="}"#, some("ab"), some("cd")),
+            ("{}\r", None, None),
+        ] {
+            assert_eq!(parts(line), (key, value), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_becomes_a_value_that_no_json_converter_takes() {
+        for line in [
+            "{",
+            "{\"key\":1} x",
+            "[1,2]",
+            "3",
+            "{\"vlaue\":1}",
+            "{\"key\":1,\"key_base64\":\"YQ==\"}",
+            "{\"value\":1,\"value\":2}",
+            "{\"timestamp\":\"yesterday\"}",
+            "{\"timestamp\":1.5}",
+            "{\"headers\":{\"a\":1}}",
+            "{\"headers\":[]}",
+            "{\"key_base64\":\"?\"}",
+            "{\"value\":01}",
+        ] {
+            let (key, value) = parts(line);
+            let value = value.unwrap();
+            assert!(key.is_none() && value.ends_with(line), "{line}");
+            assert!(json::parse(value.as_bytes()).is_err(), "{value} must not pass for an event");
+        }
+        let binary = Bytes::from_static(b"{\"key\":\"\xff\"}");
+        assert_eq!(read(&binary).unwrap().value, Some(binary));
+        assert_eq!(read(&Bytes::from_static(b" \r")), None);
+    }
+
+    #[test]
+    fn timestamps_are_milliseconds_or_rfc_3339() {
+        for (line, expect) in [
+            ("{\"timestamp\":1767225600123}", Some(1_767_225_600_123)),
+            ("{\"timestamp\":\"2026-01-01T01:00:00.123+01:00\"}", Some(1_767_225_600_123)),
+            ("{\"timestamp\":null}", None),
+        ] {
+            let line = read(&Bytes::from_static(line.as_bytes())).unwrap();
+            assert_eq!(line.timestamp, expect);
+        }
+    }
+
+    fn bytes() -> impl Strategy<Value = Option<Bytes>> {
+        let json = prop_oneof![
+            Just("null"),
+            Just("{\"a\":1}"),
+            Just(" 1"),
+            Just("1\n"),
+            Just("\"x\""),
+            Just("{\"a\":1,}")
+        ];
+        proptest::option::of(prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from),
+            any::<String>().prop_map(Bytes::from),
+            json.prop_map(Bytes::from),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_byte_by_byte(
+            (key, value) in (bytes(), bytes()),
+            headers in proptest::collection::vec((any::<String>(), bytes()), 0..3),
+            timestamp in any::<Option<i64>>(),
+        ) {
+            let headers = headers.into_iter().map(|(name, value)| (Arc::from(name), value)).collect();
+            let line = Line { key, value, headers, timestamp };
+            let text = write(&line);
+            prop_assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 1);
+            let text = Bytes::from(text);
+            prop_assert_eq!(read(&text.slice(..text.len() - 1)), Some(line));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What an expression compiles to.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::Arc;
+
+use foldline_api::value::Value;
+use regex::Regex;
+
+use crate::event::{Event, Mask};
+
+/// One operation. Names are resolved: an event path is a number into the expression's paths, a column
+/// its index, a loop's variable how many loops lie between.
+pub(super) enum Node {
+    Const(Value),
+    Path(usize),
+    State(usize),
+    Exists,
+    Key,
+    Header(Arc<str>),
+    Headers,
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    Item,
+    Child,
+    Local(usize),
+    Select(Box<Node>, Arc<str>),
+    Index(Box<(Node, Node)>),
+    /// Whether the path within leads somewhere.
+    Has(Box<Node>),
+    Not(Box<Node>),
+    Negate(Box<Node>),
+    And(Box<(Node, Node)>),
+    Or(Box<(Node, Node)>),
+    Ternary(Box<(Node, Node, Node)>),
+    Binary(Op, Box<(Node, Node)>),
+    List(Vec<Node>),
+    Map(Vec<(Node, Node)>),
+    Loop(Box<Loop>),
+    Coalesce(Vec<Node>),
+    Matches(Box<Node>, Regex),
+    Call(&'static Function, Vec<Node>),
+}
+
+/// A macro that goes through a list, or through the keys of an object.
+pub(super) struct Loop {
+    pub(super) kind: LoopKind,
+    pub(super) range: Node,
+    /// What an item must meet first (`map` with three arguments).
+    pub(super) when: Option<Node>,
+    pub(super) body: Node,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoopKind {
+    All,
+    Exists,
+    ExistsOne,
+    Map,
+    Filter,
+    SortBy,
+}
+
+impl LoopKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            LoopKind::All => "all",
+            LoopKind::Exists => "exists",
+            LoopKind::ExistsOne => "exists_one",
+            LoopKind::Map => "map",
+            LoopKind::Filter => "filter",
+            LoopKind::SortBy => "sortBy",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+}
+
+impl Op {
+    pub(super) fn symbol(self) -> &'static str {
+        match self {
+            Op::Add => "+",
+            Op::Subtract => "-",
+            Op::Multiply => "*",
+            Op::Divide => "/",
+            Op::Remainder => "%",
+            Op::Equal => "==",
+            Op::NotEqual => "!=",
+            Op::Less => "<",
+            Op::LessOrEqual => "<=",
+            Op::Greater => ">",
+            Op::GreaterOrEqual => ">=",
+            Op::In => "in",
+        }
+    }
+}
+
+/// Arguments of a function, the receiver first.
+pub(super) type Args<'a, 'v> = &'a [Cow<'v, Value>];
+/// What a function or an operator yields.
+pub(super) type Out = Result<Value, Fault>;
+
+/// Why there is no result; the caller adds the operation's name.
+pub(super) enum Fault {
+    /// Not for arguments of these types.
+    Types,
+    /// What else is wrong.
+    Says(Cow<'static, str>),
+}
+
+impl From<&'static str> for Fault {
+    fn from(message: &'static str) -> Self {
+        Fault::Says(Cow::Borrowed(message))
+    }
+}
+
+/// How a function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `f(x)`.
+    Global,
+    /// `x.f()`.
+    Member,
+    /// Both.
+    Either,
+}
+
+/// A function of the language.
+pub(super) struct Function {
+    pub(super) name: &'static str,
+    pub(super) form: Form,
+    /// How many arguments, the receiver counted: at least and at most.
+    pub(super) takes: (usize, usize),
+    pub(super) run: fn(Args<'_, '_>, &Work) -> Out,
+    /// Looks at the arguments that are known when compiling; none where one is not.
+    pub(super) check: Option<fn(&[Option<&Value>]) -> Result<(), Fault>>,
+}
+
+impl Function {
+    pub(super) const fn new(
+        name: &'static str,
+        form: Form,
+        takes: (usize, usize),
+        run: fn(Args<'_, '_>, &Work) -> Out,
+    ) -> Self {
+        Function { name, form, takes, run, check: None }
+    }
+
+    pub(super) const fn checked(
+        mut self,
+        check: fn(&[Option<&Value>]) -> Result<(), Fault>,
+    ) -> Self {
+        self.check = Some(check);
+        self
+    }
+}
+
+/// Steps that one evaluation may take through lists.
+pub(super) const STEPS_MAX: usize = 100_000;
+/// Bytes of texts and lists that one evaluation may build.
+pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What one evaluation has spent: no event may hold up the others or fill the memory.
+#[derive(Default)]
+pub(super) struct Work {
+    steps: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+impl Work {
+    pub(super) fn steps(&self, steps: usize) -> Result<(), Fault> {
+        self.steps.set(self.steps.get().saturating_add(steps));
+        if self.steps.get() > STEPS_MAX {
+            return Err("more than 100,000 steps through lists".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn bytes(&self, bytes: usize) -> Result<(), Fault> {
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+        if self.bytes.get() > BYTES_MAX {
+            return Err("the result is larger than 16 MiB".into());
+        }
+        Ok(())
+    }
+
+    /// Room for a list of `items`.
+    pub(super) fn list(&self, items: usize) -> Result<(), Fault> {
+        self.bytes(items.saturating_mul(size_of::<Value>()))
+    }
+}
+
+/// A path below `event`, and where the event's mask keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct PathRef {
+    pub(super) names: Vec<Arc<str>>,
+    at: Option<(usize, usize)>,
+}
+
+impl PathRef {
+    pub(super) fn new(names: Vec<Arc<str>>) -> Self {
+        PathRef { names, at: None }
+    }
+
+    pub(super) fn link(&mut self, mask: &Mask) {
+        self.at = mask.locate(&self.names);
+    }
+
+    /// The value at the path; none where it leads nowhere.
+    pub(super) fn read<'e>(&self, event: &'e Event) -> Result<Option<&'e Value>, Fault> {
+        let (slot, depth) = self.at.ok_or("the event's paths are not linked")?;
+        let Some(mut value) = event.slots.get(slot).and_then(Option::as_ref) else {
+            return Ok(None);
+        };
+        for name in self.names.get(depth..).unwrap_or_default() {
+            match select(value, name) {
+                Some(inner) => value = inner,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(value))
+    }
+}
+
+/// The field `name` of an object; nothing else has fields, so a path through it leads nowhere.
+pub(super) fn select<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    match value {
+        Value::Map(map) => map.get(name),
+        _ => None,
+    }
+}

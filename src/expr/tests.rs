@@ -1,0 +1,617 @@
+//! Expressions by table, and what their errors say.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use foldline_api::column::ColumnType;
+use foldline_api::json;
+use foldline_api::value::Value;
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Event, Mask, PathSet};
+
+const KEY: &str = r#"{"id":7}"#;
+
+fn columns() -> Vec<(Arc<str>, ColumnType)> {
+    let ty = |name: &str| ColumnType::parse(name).unwrap();
+    [
+        ("id", ty("bigint")),
+        ("price", ty("numeric(12,2)")),
+        ("name", ty("text")),
+        ("day", ty("date")),
+        ("at", ty("time")),
+        ("uid", ty("uuid")),
+        ("seen", ty("timestamptz")),
+        ("tags", ty("text[]")),
+        ("meta", ty("jsonb")),
+        ("ratio", ty("double precision")),
+        ("raw", ty("bytea")),
+        ("empty", ty("text")),
+    ]
+    .map(|(name, ty)| (Arc::from(name), ty))
+    .to_vec()
+}
+
+fn state() -> Vec<Value> {
+    let texts = [
+        "5",
+        "12.5",
+        "\"ann\"",
+        "\"2026-03-01\"",
+        "\"10:20:30\"",
+        "\"6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01\"",
+        "\"2026-03-01T10:15:00Z\"",
+        "[\"a\",\"b\"]",
+        "{\"a\":{\"b\":1}}",
+        "0.5",
+        "\"AP8=\"",
+        "null",
+    ];
+    let columns = columns();
+    let coerced = texts
+        .iter()
+        .zip(&columns)
+        .map(|(text, (_, ty))| ty.coerce(json::parse(text.as_bytes()).unwrap()).unwrap());
+    coerced.collect()
+}
+
+fn child_fields() -> Vec<Arc<str>> {
+    vec![Arc::from("line"), Arc::from("sku")]
+}
+
+fn pick(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
+    match mask {
+        Mask::Whole(slot) => slots[*slot] = Some(value.clone()),
+        Mask::Fields(fields) => {
+            for (name, mask) in fields {
+                if let Value::Map(map) = value
+                    && let Some(value) = map.get(name)
+                {
+                    pick(value, mask, slots);
+                }
+            }
+        }
+    }
+}
+
+/// A record whose event is `text`, decoded as a converter does it.
+fn event(text: &str, paths: &PathSet) -> Event {
+    let (mask, count) = paths.mask();
+    let mut slots = vec![None; count];
+    pick(&json::parse(text.as_bytes()).unwrap(), &mask, &mut slots);
+    let header = |name: &str, bytes: &'static [u8]| {
+        (Arc::from(name), Some(bytes::Bytes::from_static(bytes)))
+    };
+    Event {
+        slots,
+        name: None,
+        tombstone: false,
+        key: json::parse(KEY.as_bytes()).unwrap(),
+        headers: vec![
+            header("x", b"1"),
+            header("x", b"2"),
+            header("bin", b"\xff"),
+            (Arc::from("none"), None),
+        ],
+        topic: Arc::from("orders"),
+        partition: 3,
+        offset: 41,
+        timestamp: Some(1_772_360_100_123),
+    }
+}
+
+fn compile(source: &str) -> Result<(Expr, PathSet), ExprError> {
+    let columns = columns();
+    let fields = child_fields();
+    let scope =
+        Scope { columns: &columns, state: true, item: true, child: Some(&fields), event: true };
+    let mut paths = PathSet::default();
+    let mut expr = Expr::compile(source, &scope, &mut paths)?;
+    expr.link(&paths.mask().0);
+    Ok((expr, paths))
+}
+
+fn with_env<T>(text: &str, paths: &PathSet, run: impl FnOnce(&Env<'_>) -> T) -> T {
+    let event = event(text, paths);
+    let item = json::parse(br#"{"a":1,"n":null}"#).unwrap();
+    let child = json::parse(br#"{"line":1,"sku":null}"#).unwrap();
+    let state = state();
+    run(&Env { event: &event, state: &state, exists: true, item: Some(&item), child: Some(&child) })
+}
+
+/// What `source` yields over the event: JSON, `error: …` when it has no result there, or `compile: …`.
+fn outcome(source: &str, event: &str) -> String {
+    let (expr, paths) = match compile(source) {
+        Ok(compiled) => compiled,
+        Err(error) => return format!("compile: {}", error.message),
+    };
+    with_env(event, &paths, |env| match expr.eval(env) {
+        Ok(value) => json::to_string(&value),
+        Err(error) => format!("error: {error}"),
+    })
+}
+
+fn agrees(got: &str, wanted: &str) -> bool {
+    match wanted.split_once(": ") {
+        Some(("error" | "compile", text)) if !wanted.starts_with(['"', '{']) => got
+            .split_once(": ")
+            .is_some_and(|(kind, message)| wanted.starts_with(kind) && message.contains(text)),
+        _ => got == wanted,
+    }
+}
+
+/// Runs a table: expression, event and what is expected, with tabs between; `#` starts a remark.
+fn run_table(name: &str, table: &str, least: usize) {
+    let mut wrong = String::new();
+    let mut rows = 0;
+    for line in table.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split('\t').filter(|field| !field.is_empty()).collect();
+        let (source, event, wanted) = match fields.as_slice() {
+            [source, wanted] => (source, "{}", wanted),
+            [source, event, wanted] => (source, *event, wanted),
+            _ => panic!("{name}: {line:?} has {} fields", fields.len()),
+        };
+        rows += 1;
+        let got = outcome(source, event);
+        if !agrees(&got, wanted) {
+            let _ = writeln!(wrong, "{source}\n  over {event}\n  wanted {wanted}\n  got    {got}");
+        }
+    }
+    assert!(wrong.is_empty(), "{name}:\n{wrong}");
+    assert!(rows >= least, "{name} holds only {rows} rows");
+}
+
+macro_rules! tables {
+    ($($test:ident: $file:literal, $least:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            run_table($file, include_str!(concat!("../../tests/fixtures/cel/", $file)), $least);
+        }
+    )*};
+}
+
+tables! {
+    foldline_expressions: "foldline.tsv", 150;
+    conformance_of_the_core: "core.tsv", 100;
+    conformance_of_strings: "strings.tsv", 80;
+    conformance_of_lists_and_macros: "lists.tsv", 60;
+    conformance_of_math: "math.tsv", 60;
+    conformance_of_time: "time.tsv", 50;
+    differences_from_cel: "differences.tsv", 20;
+}
+
+#[test]
+fn numbers_mix_on_both_sides_of_every_operator() {
+    let same: [(&str, &[&str]); 3] = [
+        ("6", &["6", "6.0", "double(6)"]),
+        ("4", &["4", "4.00", "double(4)"]),
+        ("0", &["0", "0.0"]),
+    ];
+    let [(_, sixes), (_, fours), _] = same;
+    for six in sixes {
+        for four in fours {
+            for (op, wanted) in [
+                ("+", "10"),
+                ("-", "2"),
+                ("*", "24"),
+                ("==", "false"),
+                ("!=", "true"),
+                ("<", "false"),
+                ("<=", "false"),
+                (">", "true"),
+                (">=", "true"),
+            ] {
+                let source = format!("{six} {op} {four} == {wanted}");
+                let source = match wanted {
+                    "true" | "false" => format!("({six} {op} {four}) == {wanted}"),
+                    _ => source,
+                };
+                assert_eq!(outcome(&source, "{}"), "true", "{source}");
+            }
+            assert_eq!(outcome(&format!("{six} in [1, {six}]"), "{}"), "true");
+            assert_eq!(outcome(&format!("{six} == {six} && !({six} == {four})"), "{}"), "true");
+            assert_eq!(outcome(&format!("[{four}] == [4]"), "{}"), "true");
+            assert_eq!(outcome(&format!("{{'a': {four}}} == {{'a': 4.0}}"), "{}"), "true");
+        }
+    }
+    for (left, right) in [("7", "2.0"), ("7.0", "2"), ("7.0", "2.0")] {
+        assert_eq!(outcome(&format!("{left} / {right} == 3.5"), "{}"), "true");
+        assert_eq!(outcome(&format!("{left} % {right} == 1"), "{}"), "true");
+    }
+}
+
+#[test]
+fn a_path_tells_absent_from_null() {
+    let presence = |source: &str, event: &str| {
+        let (expr, paths) = compile(source).unwrap();
+        with_env(event, &paths, |env| {
+            expr.eval_presence(env).map(|v| v.map(|v| json::to_string(&v)))
+        })
+    };
+    let some = |text: &str| Ok(Some(text.to_owned()));
+    for source in ["event.a.b", "event.a['b']", "event['a'].b", "event.list[0].b"] {
+        assert_eq!(presence(source, "{}"), Ok(None), "{source}");
+        let null = r#"{"a":{"b":null},"list":[{"b":null}]}"#;
+        assert_eq!(presence(source, null), some("null"), "{source}");
+    }
+    assert_eq!(presence("event.a.b", r#"{"a":3}"#), Ok(None));
+    assert_eq!(presence("event", "{}"), some("{}"));
+    assert_eq!(presence("item.a", "{}"), some("1"));
+    assert_eq!(presence("item.n", "{}"), some("null"));
+    assert_eq!(presence("item.none", "{}"), Ok(None));
+    assert_eq!(presence("key.id", "{}"), some("7"));
+    assert_eq!(presence("key.none", "{}"), Ok(None));
+    assert_eq!(presence("headers['none-such']", "{}"), Ok(None));
+    assert_eq!(presence("state.empty", "{}"), some("null"));
+    assert_eq!(presence("coalesce(event.a)", "{}"), some("null"));
+    assert_eq!(presence("3", "{}"), some("3"));
+}
+
+#[test]
+fn what_an_expression_reads_is_known() {
+    let (expr, _) =
+        compile("event.a.b + state.id + item.x + state.price + event['ship-to'] + state.id")
+            .unwrap();
+    assert!(expr.reads_state() && expr.reads_event() && expr.reads_item());
+    assert!(!expr.reads_record() && !expr.reads_child() && !expr.is_path());
+    assert_eq!(expr.columns_read(), [0, 1]);
+    assert_eq!(expr.event_paths(), ["event.a.b", "event['ship-to']"]);
+    for path in [
+        "event",
+        "event.a",
+        "event['a']['b-c']",
+        "state.id",
+        "item.a",
+        "key",
+        "key.a",
+        "timestamp",
+        "headers.x",
+        "event.a[0]",
+    ] {
+        assert!(compile(path).unwrap().0.is_path(), "{path}");
+    }
+    for other in ["1", "event.a + 1", "size(event.a)", "event.a[event.b]", "exists"] {
+        assert!(!compile(other).unwrap().0.is_path(), "{other}");
+    }
+    assert!(compile("key").unwrap().0.is_record_key());
+    assert!(!compile("key.id").unwrap().0.is_record_key());
+    assert!(compile("exists").unwrap().0.reads_state());
+    assert!(compile("offset").unwrap().0.reads_record());
+    assert_eq!(compile("2 * 3").unwrap().0.constant_value(), Some(&Value::Int(6)));
+    assert_eq!(Expr::constant(Value::from("a")).source(), "\"a\"");
+}
+
+#[test]
+fn fields_of_the_event_need_no_source() {
+    let mut paths = PathSet::default();
+    let mut expr = Expr::path_of_event("ship-to", &mut paths);
+    expr.link(&paths.mask().0);
+    assert_eq!(expr.source(), "event['ship-to']");
+    assert!(expr.is_path());
+    let value = with_env(r#"{"ship-to":"x"}"#, &paths, |env| expr.eval(env));
+    assert_eq!(value, Ok(Value::from("x")));
+}
+
+#[test]
+fn paths_share_slots_with_their_prefix() {
+    let columns = columns();
+    let scope = Scope { columns: &columns, event: true, ..Scope::default() };
+    let mut paths = PathSet::default();
+    let mut exprs: Vec<Expr> = ["event.a.b", "event.a", "event.c", "has(event.a.x)"]
+        .iter()
+        .map(|source| Expr::compile(source, &scope, &mut paths).unwrap())
+        .collect();
+    let (mask, slots) = paths.mask();
+    assert_eq!(slots, 2);
+    for expr in &mut exprs {
+        expr.link(&mask);
+    }
+    let got: Vec<String> = with_env(r#"{"a":{"b":1},"c":2}"#, &paths, |env| {
+        exprs.iter().map(|expr| json::to_string(&expr.eval(env).unwrap())).collect()
+    });
+    assert_eq!(got, ["1", r#"{"b":1}"#, "2", "false"]);
+}
+
+#[test]
+fn an_expression_that_is_not_linked_fails() {
+    let scope = Scope { event: true, ..Scope::default() };
+    let expr = Expr::compile("event.a", &scope, &mut PathSet::default()).unwrap();
+    let result = with_env("{}", &PathSet::default(), |env| expr.eval(env));
+    assert!(result.unwrap_err().message.contains("not linked"));
+}
+
+#[test]
+fn scopes_say_what_may_be_read() {
+    let columns = columns();
+    let compile = |source: &str, scope: Scope<'_>| {
+        Expr::compile(source, &scope, &mut PathSet::default()).map_err(|error| error.to_string())
+    };
+    let computed = Scope { columns: &columns, state: true, ..Scope::default() };
+    assert!(compile("state.price * 2", computed).is_ok());
+    for source in ["event.a", "key", "timestamp", "headers['x']", "'a' in event"] {
+        let error = compile(source, computed).unwrap_err();
+        assert!(
+            error.contains("cannot be read here") && error.contains("state, exists"),
+            "{error}"
+        );
+    }
+    let key = Scope { event: true, ..Scope::default() };
+    assert!(compile("state.id", key).unwrap_err().contains("cannot be read here"));
+    assert!(compile("exists", key).unwrap_err().contains("cannot be read here"));
+    assert!(compile("item.a", key).unwrap_err().contains("for_each"));
+    assert!(compile("child.a", key).unwrap_err().contains("put"));
+    assert!(compile("envelope.before.id", key).unwrap_err().contains("not available yet"));
+    assert!(compile("paid", Scope::default()).unwrap_err().contains("only values"));
+}
+
+#[test]
+fn errors_show_the_place_and_the_corrected_line() {
+    for (source, parts) in [
+        ("paid", &["unknown variable `paid`", "\"'paid'\""][..]),
+        ("order placed", &["these words", "\"'order placed'\""]),
+        ("es-orders", &["unknown variable `es`", "\"'es-orders'\""]),
+        ("event.order-id", &["`order-id` is a subtraction", "event['order-id']", "     ^^^^^^^^^"]),
+        ("event.a.order-line-id == 3", &["did you mean event.a['order-line-id'] == 3 ?"]),
+        ("event.in", &["CEL's own", "event['in']"]),
+        ("event.a.true > 1", &["event.a['true'] > 1"]),
+        ("event.a = 1", &["equal is `==`", "did you mean event.a == 1 ?"]),
+        ("event.a and event.b", &["and is `&&`", "event.a && event.b"]),
+        ("event.a === 1", &["equal is `==`"]),
+        ("evnt.id", &["unknown variable `evnt`", "did you mean event.id ?"]),
+        ("state.prize", &["no column `prize`", "did you mean state.price ?", "          ^^^^^"]),
+        ("state.zzzzzzz", &["columns are: id, price"]),
+        ("state['prize']", &["no column `prize`"]),
+        ("child.skew", &["`child` has no field `skew`"]),
+        ("price * 2", &["did you mean state.price * 2 ?"]),
+        ("state", &["column by column"]),
+        ("event.a.startWith('x')", &["unknown function `startWith`", "did you mean startsWith?"]),
+        ("now()", &["no clock and no chance"]),
+        ("startsWith(event.a, 'x')", &["write x.startsWith(...)"]),
+        ("event.a.int()", &["write int(x)"]),
+        ("size()", &["size does not take 0 arguments"]),
+        ("event.a.map(1, 2)", &["names its variable"]),
+        ("event.a.map(x)", &["map is a macro over a list"]),
+        ("has(event['a'])", &["has() takes a path", "'ship-to' in event"]),
+        ("9223372036854775808", &["does not fit 64 bits", "decimal('9223372036854775808')"]),
+        ("1 +", &["ends too early"]),
+        ("(1 + 2", &["ends too early"]),
+        ("1 + + 2", &["`+` is unexpected here", "    1 + + 2\n        ^"]),
+        ("'abc", &["not closed"]),
+        ("", &["empty"]),
+        ("event.a &  1", &["and is `&&`"]),
+        ("€", &["only inside a text"]),
+        ("duration('1d')", &["a day is 24h"]),
+        ("timestamp('yesterday')", &["RFC 3339"]),
+        ("event.a.matches('(')", &["no regular expression"]),
+        ("date(timestamp, 'Europe/Berlim')", &["no time zone"]),
+        ("window(timestamp, duration('0s'))", &["longer than nothing"]),
+        ("{1: 2}", &["a key is a text", "an object's key is a text"]),
+        ("Foo{a: 1}", &["no message type Foo"]),
+        ("let", &["CEL reserves"]),
+        ("\n  event.a +\n  bad", &["(line 3, column 3)", "    ^^^"]),
+    ] {
+        let error = compile(source).map(|_| ()).unwrap_err().to_string();
+        let all = if source == "{1: 2}" { &parts[1..] } else { parts };
+        for part in all {
+            assert!(error.contains(part), "{source:?} lacks {part:?} in:\n{error}");
+        }
+    }
+}
+
+#[test]
+fn evaluation_errors_name_types_and_no_values() {
+    for (source, event, wanted) in [
+        ("event.a + 1", r#"{"a":"secret"}"#, "`+` does not take (a text, an integer)"),
+        ("event.a + 1", "{}", "`+` does not take (null, an integer)"),
+        ("int(event.a)", r#"{"a":"secret"}"#, "`int`: the text is no 64-bit integer"),
+        ("event.a ? 1 : 2", r#"{"a":"secret"}"#, "`? :` is for true and false, not a text"),
+        ("event.a.map(x, x)", r#"{"a":"secret"}"#, "`map` is for lists and objects, not a text"),
+        ("event.a.matches('x')", "{}", "`matches` is for texts, not null"),
+        ("size(event.a)", "{}", "`size` does not take (null)"),
+        ("event.a[event.b]", r#"{"a":[1],"b":true}"#, "`[]` does not take (a list, a boolean)"),
+    ] {
+        assert_eq!(outcome(source, event), format!("error: {wanted}"), "{source}");
+    }
+    assert!(Expr::as_bool(&Value::Null).unwrap_err().message.contains("not null"));
+    assert!(Expr::as_bool(&Value::Int(1)).is_err());
+    assert_eq!(Expr::as_bool(&Value::Bool(true)), Ok(true));
+}
+
+#[test]
+fn work_is_bounded() {
+    let items: Vec<String> = (0..400).map(|n| n.to_string()).collect();
+    let event = format!(r#"{{"a":[{}],"t":"{}"}}"#, items.join(","), "x".repeat(100_000));
+    for (source, wanted) in [
+        ("event.a.map(x, event.a.map(y, x * y))", "steps"),
+        ("event.a.all(x, event.a.all(y, event.a.all(z, true)))", "steps"),
+        ("event.a.exists(x, event.a.exists(y, event.a.exists(z, z < 0)))", "steps"),
+        ("event.a.map(x, event.t + string(x))", "16 MiB"),
+        ("event.t.replace('', event.t)", "16 MiB"),
+        ("event.a.map(x, event.t).join(event.t)", "16 MiB"),
+        ("lists.range(event.a[399] * 100000000)", "16 MiB"),
+        ("event.a.map(x, event.a.map(y, event.t.matches(string(y))))", "steps"),
+        ("event.a.map(x, event.a).map(x, event.a).flatten(9).size() >= 0", "ok"),
+    ] {
+        let got = outcome(source, &event);
+        match wanted {
+            "ok" => assert!(!got.contains("error"), "{source}: {got}"),
+            _ => assert!(got.starts_with("error") && got.contains(wanted), "{source}: {got}"),
+        }
+    }
+    let squares = vec!["event.d"; 190].join(" * ");
+    let digits = format!(r#"{{"d":{}}}"#, "7".repeat(9_000));
+    assert!(outcome(&squares, &digits).contains("too many digits"));
+    assert!(compile("'x'.matches('(a{1000}){1000}')").unwrap_err().message.contains("too large"));
+}
+
+#[test]
+fn depth_is_bounded_before_the_parser_follows_it() {
+    let deep = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    for source in [
+        deep("(", "1", ")", 20_000),
+        deep("[", "1", "]", 20_000),
+        deep("[", "", "", 60_000),
+        deep("!(", "true", ")", 20_000),
+        deep("1+", "1", "", 30_000),
+        deep("event.a.", "b", "", 8_000),
+        deep("true?", "1", ":2", 15_000),
+        deep("true ? 1 : ", "1", "", 5_000),
+        deep("event.a[", "1", "]", 5_000),
+        deep("size(", "1", ")", 5_000),
+        deep("{'a':", "1", "}", 5_000),
+        format!("event{}", "['a']".repeat(5_000)),
+        format!("'a'{}", ".trim()".repeat(5_000)),
+        "-".repeat(60_000) + "1",
+    ] {
+        let error = compile(&source).map(|_| ()).unwrap_err();
+        assert!(error.message.contains("deeper than"), "{}", error.message);
+    }
+    assert!(compile(&"1".repeat(70_000)).unwrap_err().message.contains("64 KiB"));
+    // What is allowed also fits the stack of an ordinary thread.
+    for source in [
+        deep("(", "event.a", ")", 90),
+        deep("[", "event.a", "]", 90),
+        deep("event.a + ", "1", "", 190),
+        deep("true ? 1 : ", "event.a", "", 180),
+        deep("event.a == 1 || ", "true", "", 2_000),
+        format!("event.a in [{}]", vec!["'some text'"; 3_000].join(",")),
+        format!("event{}", ".a".repeat(190)),
+    ] {
+        assert!(compile(&source).is_ok(), "{}", compile(&source).unwrap_err());
+        outcome(&source, r#"{"a":1}"#);
+    }
+}
+
+#[test]
+fn an_expression_is_shared_between_threads() {
+    fn shared<T: Send + Sync + Clone + std::fmt::Debug>(_: &T) {}
+    let (expr, _) = compile("event.a").unwrap();
+    shared(&expr);
+    assert_eq!(format!("{expr:?}"), "Expr(\"event.a\")");
+}
+
+/// Tokens that make up expressions, and some that do not.
+const SOUP: &[&str] = &[
+    "event",
+    "state",
+    ".a",
+    ".price",
+    "['x-y']",
+    "[0]",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    "'a':",
+    ",",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "==",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "&&",
+    "||",
+    "!",
+    "?",
+    ":",
+    " in ",
+    "1",
+    "1.5",
+    "0x1f",
+    "2u",
+    "1e400",
+    "9223372036854775807",
+    "'text'",
+    "b'\\x00'",
+    "r'\\d'",
+    "'''t'''",
+    "\"",
+    "'",
+    "`a b`",
+    "true",
+    "null",
+    "has(",
+    "has(event.a)",
+    ".map(x, ",
+    ".filter(x,",
+    ".all(x, x > 0)",
+    ".exists_one(x, x)",
+    ".sortBy(x, x)",
+    ".size()",
+    "size(",
+    ".substring(",
+    ".format([",
+    "math.greatest(",
+    "lists.range(",
+    "duration('1h')",
+    "timestamp",
+    "timestamp(",
+    "coalesce(",
+    "x",
+    ".",
+    "..",
+    "\n",
+    "// c\n",
+    "\\",
+    "é",
+    "\u{1f600}",
+    "\0",
+    "and",
+    "=",
+    "let",
+    "int(",
+    ".split(",
+    "''",
+    ".matches('a+')",
+    "window(",
+    "date(",
+    ".?a",
+    "[?0]",
+    "Foo{a: 1}",
+    "google.protobuf.Duration",
+    ";",
+    "#",
+    "@",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_token_soup_panics(tokens in prop::collection::vec(prop::sample::select(SOUP), 0..24)) {
+        let source = tokens.concat();
+        if let Err(error) = compile(&source) {
+            let text = error.to_string();
+            prop_assert!(!text.is_empty());
+            prop_assert!(error.offset <= source.len());
+        }
+        outcome(&source, r#"{"a":[1,2.5,"x",null]}"#);
+    }
+
+    #[test]
+    fn no_text_panics(source in "\\PC{0,60}") {
+        outcome(&source, "{}");
+    }
+
+    #[test]
+    fn integers_and_decimals_agree(a in -1_000_000i64..1_000_000, b in -1_000_000i64..1_000_000) {
+        for op in ["+", "-", "*", "==", "<", "<=", "!="] {
+            let ints = outcome(&format!("event.a {op} event.b"), &format!(r#"{{"a":{a},"b":{b}}}"#));
+            let mixed = outcome(&format!("event.a {op} event.b"), &format!(r#"{{"a":{a}.0,"b":{b}}}"#));
+            let turned = outcome(&format!("event.a {op} event.b"), &format!(r#"{{"a":{a},"b":{b}.0}}"#));
+            prop_assert_eq!(&ints, mixed.trim_end_matches(".0"));
+            prop_assert_eq!(&ints, turned.trim_end_matches(".0"));
+        }
+    }
+}

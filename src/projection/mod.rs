@@ -1,0 +1,128 @@
+//! The projection: the pure fold, event by event, from state to state.
+//!
+//! In reading order: `compile` (config to [`Projection`], every semantic check), `handler` (what a
+//! handler is made of), `fold` (which keys an event touches, and what becomes of them), `ops` (what
+//! each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says)
+//! and `coverage` (paths that no event ever had). No I/O and no clock: the same events give the same
+//! rows, however they are batched.
+
+mod actions;
+mod compile;
+mod coverage;
+mod describe;
+mod fold;
+mod handler;
+mod json;
+mod literal;
+mod matcher;
+mod ops;
+pub mod test;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use foldline_api::model::{Model, Row};
+use serde_json::Value as Json;
+
+pub use coverage::{Coverage, EVENTS_WATCHED, NeverSeen};
+pub use describe::Description;
+pub use fold::{BadRecord, Effects, Prepared, StateRef, States};
+
+use crate::event::Mask;
+use crate::expr::Expr;
+use handler::{Dispatch, Handler};
+use matcher::Matcher;
+
+/// What is wrong with a projection, for the place in the config that says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted key path, as in [`Located`](crate::config::projection::Located).
+    pub path: String,
+    /// What was found, and what is allowed.
+    pub message: String,
+    /// How to put it right.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// A compiled projection.
+#[derive(Debug)]
+pub struct Projection {
+    name: Arc<str>,
+    model: Arc<Model>,
+    topics: Matcher,
+    event_type: Option<Expr>,
+    /// In the order of `model.key`, as every handler's own key.
+    key: Vec<Expr>,
+    handlers: Vec<Handler>,
+    dispatch: Dispatch,
+    /// Column and expression, in column order.
+    computed: Vec<(usize, Expr)>,
+    /// Whether some handler reads a computed column: then it must be fresh between handlers too.
+    computed_is_read: bool,
+    /// What a new row holds before its key is filled in.
+    blank: Row,
+    mask: Mask,
+    slots: usize,
+    json: Json,
+    fingerprint: String,
+}
+
+impl Projection {
+    /// Its name in the config.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The read model that a sink stores.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// What a converter decodes of each event.
+    #[must_use]
+    pub fn mask(&self) -> &Mask {
+        &self.mask
+    }
+
+    /// How many slots an event has.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// SHA-256 of [`Projection::projection_json`], in hex: equal for two configs that fold the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The projection in its stable JSON form: all that decides what is stored, and nothing else
+    /// (indexes and tests stay out).
+    #[must_use]
+    pub fn projection_json(&self) -> &Json {
+        &self.json
+    }
+
+    /// Whether it folds records of `topic`.
+    #[must_use]
+    pub fn topics_match(&self, topic: &str) -> bool {
+        self.topics.is_match(topic)
+    }
+}

@@ -1,0 +1,219 @@
+//! What each verb does to one field: from the value that was and the operand to the value that is,
+//! already of the column's type.
+
+use std::fmt;
+use std::sync::Arc;
+
+use foldline_api::column::{Children, CoerceError, ColumnType};
+use foldline_api::decimal::Decimal;
+use foldline_api::value::{Map, Value};
+
+use super::handler::{Action, Op, Operand, Put};
+use crate::expr::{Env, EvalError};
+
+/// Why an action has no result. Names types, never payload.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The expression failed.
+    Expression(EvalError),
+    /// Its value does not fit the field.
+    Field(CoerceError),
+    /// What is put or taken has no key.
+    NoChildKey,
+}
+
+impl Fault {
+    /// The stage that a dead letter names.
+    pub(super) fn stage(&self) -> &'static str {
+        match self {
+            Fault::Expression(_) => "expression",
+            Fault::Field(_) | Fault::NoChildKey => "field",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Expression(error) => write!(f, "{error}"),
+            Fault::Field(error) => write!(f, "{error}"),
+            Fault::NoChildKey => f.write_str("the child's key is null"),
+        }
+    }
+}
+
+impl From<EvalError> for Fault {
+    fn from(error: EvalError) -> Self {
+        Fault::Expression(error)
+    }
+}
+
+impl From<CoerceError> for Fault {
+    fn from(error: CoerceError) -> Self {
+        Fault::Field(error)
+    }
+}
+
+impl Operand {
+    /// The value, of type `ty`.
+    fn typed(&self, ty: &ColumnType, env: &Env<'_>) -> Result<Value, Fault> {
+        match &self.constant {
+            Some(value) => Ok(value.clone()),
+            None => Ok(ty.coerce(self.expr.eval(env)?)?),
+        }
+    }
+
+    /// As a list of items of an array: a list is its items, any other value is one item, null none.
+    fn items(&self, ty: &ColumnType, env: &Env<'_>) -> Result<Option<Arc<[Value]>>, Fault> {
+        let value = match &self.constant {
+            Some(value) => value.clone(),
+            None => self.expr.eval(env)?,
+        };
+        let list = match value {
+            Value::Null => return Ok(None),
+            list @ Value::List(_) => list,
+            item => Value::List(Arc::from([item])),
+        };
+        // Coercing what a constant already is costs less than a second way.
+        match ty.coerce(list)? {
+            Value::List(items) => Ok(Some(items)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Action {
+    /// The field's next value; none leaves it.
+    pub(super) fn next(&self, env: &Env<'_>, old: &Value) -> Result<Option<Value>, Fault> {
+        let ty = &self.ty;
+        match &self.op {
+            Op::Set(operand) => operand.typed(ty, env).map(Some),
+            Op::Merge(operand) => {
+                let value = operand.typed(ty, env)?;
+                Ok((!value.is_null()).then_some(value))
+            }
+            Op::Patch(operand) => match &operand.constant {
+                Some(value) => Ok(Some(value.clone())),
+                None => match operand.expr.eval_presence(env)? {
+                    None => Ok(None),
+                    Some(value) => Ok(Some(ty.coerce(value)?)),
+                },
+            },
+            Op::Add(operand) => add(ty, old, operand.expr.eval(env)?),
+            Op::Min(operand) => Ok(best(old, operand.typed(ty, env)?, |new, old| new < old)),
+            Op::Max(operand) => Ok(best(old, operand.typed(ty, env)?, |new, old| new > old)),
+            Op::Append(operand) => Ok(operand.items(ty, env)?.map(|items| match old {
+                Value::List(old) => Value::List(old.iter().chain(&*items).cloned().collect()),
+                _ => Value::List(items),
+            })),
+            Op::Remove(operand) => {
+                let (Some(gone), Value::List(old)) = (operand.items(ty, env)?, old) else {
+                    return Ok(None);
+                };
+                let stays = old.iter().filter(|item| !gone.contains(item));
+                Ok(Some(Value::List(stays.cloned().collect())))
+            }
+            Op::Put(put) => put.next(env, old).map(Some),
+            Op::Take(operand, children) => take(operand, children, env, old),
+        }
+    }
+}
+
+fn best(old: &Value, new: Value, wins: fn(&Value, &Value) -> bool) -> Option<Value> {
+    if new.is_null() || !(old.is_null() || wins(&new, old)) {
+        return None;
+    }
+    Some(new)
+}
+
+fn add(ty: &ColumnType, old: &Value, operand: Value) -> Result<Option<Value>, Fault> {
+    let sum = match (old, operand) {
+        (_, Value::Null) => return Ok(None),
+        (Value::Int(old), Value::Int(new)) if old.checked_add(new).is_some() => {
+            Value::Int(old.wrapping_add(new))
+        }
+        (old, operand) => match ty {
+            ColumnType::DoublePrecision | ColumnType::Real => {
+                let operand = ColumnType::DoublePrecision.coerce(operand)?;
+                match (old, &operand) {
+                    (Value::Double(old), Value::Double(new)) => Value::Double(old + new),
+                    _ => operand,
+                }
+            }
+            _ => Value::Decimal(decimal(old.clone())?.plus(&decimal(operand)?)),
+        },
+    };
+    Ok(Some(ty.coerce(sum)?))
+}
+
+/// A number as it stands, not rounded; null counts as 0.
+fn decimal(value: Value) -> Result<Decimal, CoerceError> {
+    match value {
+        Value::Int(int) => Ok(Decimal::from(int)),
+        Value::Decimal(decimal) => Ok(decimal),
+        other => match ColumnType::Numeric(None).coerce(other)? {
+            Value::Decimal(decimal) => Ok(decimal),
+            _ => Ok(Decimal::ZERO),
+        },
+    }
+}
+
+/// Where the child with this key stands, or would stand, in a list sorted by it.
+fn find(list: &[Value], by: &str, key: &Value) -> Result<usize, usize> {
+    list.binary_search_by(|child| match child {
+        Value::Map(map) => map.get(by).unwrap_or(&Value::Null).cmp(key),
+        _ => std::cmp::Ordering::Less,
+    })
+}
+
+fn children_of(old: &Value) -> &[Value] {
+    match old {
+        Value::List(list) => list,
+        _ => &[],
+    }
+}
+
+impl Put {
+    fn next(&self, env: &Env<'_>, old: &Value) -> Result<Value, Fault> {
+        let key = self.by.typed(&self.by_type, env)?;
+        if key.is_null() {
+            return Err(Fault::NoChildKey);
+        }
+        let list = children_of(old);
+        let place = find(list, &self.children.by, &key);
+        let before = match place {
+            Ok(at) => list.get(at).unwrap_or(&self.blank),
+            Err(_) => &self.blank,
+        };
+        let env = Env { child: Some(before), ..*env };
+        let mut child = match before {
+            Value::Map(map) => Map::clone(map),
+            _ => Map::default(),
+        };
+        child.insert(Arc::from(self.children.by.as_str()), key);
+        for (name, ty, operand) in &self.fields {
+            child.insert(Arc::clone(name), operand.typed(ty, &env)?);
+        }
+        let child = Value::Map(Arc::new(child));
+        let (head, tail) = match place {
+            Ok(at) => (list.get(..at), list.get(at + 1..)),
+            Err(at) => (list.get(..at), list.get(at..)),
+        };
+        let (head, tail) = (head.unwrap_or_default(), tail.unwrap_or_default());
+        Ok(Value::List(head.iter().cloned().chain([child]).chain(tail.iter().cloned()).collect()))
+    }
+}
+
+fn take(
+    operand: &Operand,
+    children: &Children,
+    env: &Env<'_>,
+    old: &Value,
+) -> Result<Option<Value>, Fault> {
+    let Some(by_type) = children.by_type() else { return Ok(None) };
+    let key = operand.typed(by_type, env)?;
+    let list = children_of(old);
+    let Ok(at) = find(list, &children.by, &key) else { return Ok(None) };
+    let stays = list.iter().enumerate().filter(|(other, _)| *other != at);
+    Ok(Some(Value::List(stays.map(|(_, child)| child.clone()).collect())))
+}

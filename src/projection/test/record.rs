@@ -1,0 +1,108 @@
+//! A test's record as the event that a converter would make of it: text keys, JSON values.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldline_api::json;
+use foldline_api::time::Timestamp;
+use foldline_api::value::Value;
+
+use super::super::Projection;
+use super::super::literal::literal;
+use super::super::matcher::Matcher;
+use crate::config::projection::TestRecord;
+use crate::event::{Event, Mask};
+
+/// The event.
+///
+/// # Errors
+/// A sentence about what no record can be.
+pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Event, String> {
+    let topic = topic(projection, record)?;
+    let value = record.value.as_ref().map(through_json).transpose()?;
+    let key = match &record.key {
+        None => Value::Null,
+        Some(toml::Value::String(text)) => Value::text(text),
+        Some(other) => Value::text(&json::to_string(&literal(other)?)),
+    };
+    let mut slots = vec![None; projection.slots()];
+    if let Some(value) = &value {
+        pick(projection.mask(), value, &mut slots);
+    }
+    let headers = record.headers.iter().map(|(name, text)| {
+        (Arc::from(name.as_str()), Some(Bytes::copy_from_slice(text.as_bytes())))
+    });
+    Ok(Event {
+        slots,
+        name: record.event.as_deref().map(Arc::from),
+        tombstone: value.is_none(),
+        key,
+        headers: headers.collect(),
+        topic,
+        partition: 0,
+        offset: 0,
+        timestamp: Some(millis(record)?),
+    })
+}
+
+/// An event of the projection's first topic, for other tests.
+#[cfg(test)]
+pub(in super::super) fn event_of_json(
+    projection: &Projection,
+    json: &str,
+) -> Result<Event, String> {
+    let value = Some(toml::Value::String(json.to_owned()));
+    event(projection, &TestRecord { value, ..TestRecord::default() })
+}
+
+fn topic(projection: &Projection, record: &TestRecord) -> Result<Arc<str>, String> {
+    match (&record.topic, &projection.topics) {
+        (Some(topic), _) if projection.topics_match(topic) => Ok(Arc::from(topic.as_str())),
+        (Some(topic), _) => Err(format!("{topic:?} is none of the projection's topics")),
+        (None, Matcher::List(list)) => {
+            list.first().cloned().ok_or_else(|| "the projection has no topic".to_owned())
+        }
+        (None, Matcher::Regex(_)) => {
+            Err("the projection's topics are a regex: say which topic this record is in".to_owned())
+        }
+    }
+}
+
+/// Through JSON and back, as a record goes: a date becomes a text.
+fn through_json(value: &toml::Value) -> Result<Value, String> {
+    let text = match value {
+        toml::Value::String(text) => text.clone(),
+        other => json::to_string(&literal(other)?),
+    };
+    json::parse(text.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// Takes what the mask names out of a value.
+fn pick(mask: &Mask, value: &Value, slots: &mut [Option<Value>]) {
+    match mask {
+        Mask::Whole(slot) => {
+            if let Some(place) = slots.get_mut(*slot) {
+                *place = Some(value.clone());
+            }
+        }
+        Mask::Fields(fields) => {
+            let Value::Map(map) = value else { return };
+            for (name, inner) in fields {
+                if let Some(value) = map.get(name) {
+                    pick(inner, value, slots);
+                }
+            }
+        }
+    }
+}
+
+fn millis(record: &TestRecord) -> Result<i64, String> {
+    let text = match &record.timestamp {
+        None => return Ok(0),
+        Some(toml::Value::Integer(millis)) => return Ok(*millis),
+        Some(toml::Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let parsed = text.parse::<Timestamp>().map(|timestamp| timestamp.micros().div_euclid(1_000));
+    parsed.map_err(|_| format!("timestamp {text} is no time with an offset"))
+}
