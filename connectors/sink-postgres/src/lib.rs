@@ -1,1 +1,25 @@
 //! PostgreSQL as a sink: rows and positions in one transaction.
+//!
+//! In reading order: [`target`] (opens, binds and rebuilds a table) and [`writer`] (loads states,
+//! writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
+//! positions), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
+//! to class), `config` (URL and TLS), `session` (connections) and `identifier` (names in SQL).
+//!
+//! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
+//! between transactions could lose: nothing is prepared, nothing must be prepared again.
+
+mod books;
+mod codec;
+mod config;
+mod error;
+mod flush;
+mod identifier;
+mod numeric;
+mod schema;
+mod session;
+mod statement;
+mod target;
+mod writer;
+
+pub use config::PostgresConfig;
+pub use target::{PostgresTarget, plan};

@@ -1,0 +1,466 @@
+//! Foldline's books: whose a table is, where each partition stands, and the verdicts of the store.
+
+use std::sync::Arc;
+
+use foldline_api::binding::Binding;
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{Beginning, DesiredState, StoredPosition, StoredVerdict, TargetSpec};
+use foldline_api::{Error, Result};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use crate::error::classify;
+use crate::identifier::{fnv1a, literal, quote};
+
+/// A parameter and its type.
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+const DOING: &str = "Foldline's books";
+
+/// The books in one schema, as SQL. Pure text but for its async methods, which run inside the caller's
+/// transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Books {
+    schema: String,
+    targets: String,
+    positions: String,
+    verdicts: String,
+    extensions: String,
+}
+
+/// A target as the books have it.
+pub(crate) struct Entry {
+    /// Whose it is.
+    pub(crate) binding: Binding,
+    /// What the operator wants.
+    pub(crate) desired: DesiredState,
+}
+
+/// The partitions of a statement, as its array parameters.
+pub(crate) struct Partitions {
+    /// Topics.
+    pub(crate) topics: Vec<String>,
+    /// Partition numbers, in step with the topics.
+    pub(crate) partitions: Vec<i32>,
+}
+
+impl Partitions {
+    pub(crate) fn new<'a>(list: impl IntoIterator<Item = &'a TopicPartition>) -> Self {
+        let (topics, partitions) =
+            list.into_iter().map(|p| (p.topic.to_string(), p.partition)).unzip();
+        Partitions { topics, partitions }
+    }
+}
+
+impl Books {
+    pub(crate) fn new(schema: &str) -> Self {
+        let schema = quote(schema);
+        let table = |name: &str| format!("{schema}.{name}");
+        Books {
+            targets: table("targets"),
+            positions: table("positions"),
+            verdicts: table("verdicts"),
+            extensions: table("extensions"),
+            schema,
+        }
+    }
+
+    /// The DDL of the books.
+    pub(crate) fn ddl(&self) -> Vec<String> {
+        let Books { schema, targets, positions, verdicts, extensions } = self;
+        vec![
+            format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {targets} (\n    target text PRIMARY KEY,\n    worker text NOT \
+                 NULL,\n    connector text NOT NULL,\n    consumer_group text NOT NULL,\n    log text NOT \
+                 NULL,\n    physical text NOT NULL,\n    generation bigint NOT NULL,\n    fingerprint text \
+                 NOT NULL,\n    superseded text[] NOT NULL,\n    projection json NOT NULL,\n    desired text \
+                 NOT NULL DEFAULT 'running',\n    updated_at timestamptz NOT NULL DEFAULT now()\n)"
+            ),
+            // Rewritten by every flush: half empty pages keep the updates on them.
+            format!(
+                "CREATE TABLE IF NOT EXISTS {positions} (\n    target text NOT NULL,\n    generation bigint \
+                 NOT NULL,\n    topic text NOT NULL,\n    partition integer NOT NULL,\n    topic_id text,\n    \
+                 beginning bigint NOT NULL,\n    position bigint NOT NULL,\n    epoch bigint NOT NULL,\n    \
+                 updated_at timestamptz NOT NULL DEFAULT now(),\n    PRIMARY KEY (target, generation, topic, \
+                 partition)\n) WITH (fillfactor = 50)"
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {verdicts} (\n    target text NOT NULL,\n    generation bigint NOT \
+                 NULL,\n    topic text NOT NULL,\n    partition integer NOT NULL,\n    record_offset bigint NOT \
+                 NULL,\n    reason text NOT NULL,\n    PRIMARY KEY (target, generation, topic, partition, \
+                 record_offset)\n)"
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {extensions} (\n    target text NOT NULL,\n    generation bigint \
+                 NOT NULL,\n    fingerprint text NOT NULL,\n    topic text NOT NULL,\n    partition integer \
+                 NOT NULL,\n    position bigint NOT NULL,\n    recorded_at timestamptz NOT NULL DEFAULT \
+                 now(),\n    PRIMARY KEY (target, generation, fingerprint, topic, partition)\n)"
+            ),
+        ]
+    }
+
+    /// Takes the lock under which tables are made, until the transaction ends, and makes what is
+    /// missing. A role without the right to create is fine where nothing is missing.
+    pub(crate) async fn ensure(&self, client: &Client) -> Result<()> {
+        let number = fnv1a(format!("foldline {}", self.schema).as_bytes()).cast_signed();
+        self.execute(client, "SELECT pg_advisory_xact_lock($1)", &[(&number, Type::INT8)]).await?;
+        let tables = [&self.targets, &self.positions, &self.verdicts, &self.extensions];
+        let names: Vec<&str> = tables.iter().map(|name| name.as_str()).collect();
+        let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
+        let rows = self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?;
+        if read(rows.first(), 0)? {
+            return Ok(());
+        }
+        client
+            .batch_execute(&self.ddl().join(";\n"))
+            .await
+            .map_err(|error| classify(error, "creating Foldline's books"))
+    }
+
+    async fn query(&self, client: &Client, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        client.query_typed(sql, params).await.map_err(|error| classify(error, DOING))
+    }
+
+    async fn execute(&self, client: &Client, sql: &str, params: &[Param<'_>]) -> Result<u64> {
+        client.execute_typed(sql, params).await.map_err(|error| classify(error, DOING))
+    }
+
+    /// The entry of `target`. `lock` is empty, `FOR SHARE` or `FOR UPDATE`.
+    pub(crate) async fn entry(
+        &self,
+        client: &Client,
+        target: &str,
+        lock: &str,
+    ) -> Result<Option<Entry>> {
+        let sql = format!(
+            "SELECT worker, connector, consumer_group, log, physical, generation, fingerprint, superseded, \
+             projection::text, desired FROM {} WHERE target = $1 {lock}",
+            self.targets
+        );
+        let rows = self.query(client, &sql, &[(&target, Type::TEXT)]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let row = Some(row);
+        let generation: i64 = read(row, 5)?;
+        let projection: String = read(row, 8)?;
+        let desired: String = read(row, 9)?;
+        let binding = Binding {
+            worker: read(row, 0)?,
+            connector: read(row, 1)?,
+            group: read(row, 2)?,
+            log: read(row, 3)?,
+            physical: read(row, 4)?,
+            generation: generation.cast_unsigned(),
+            fingerprint: read(row, 6)?,
+            superseded: read(row, 7)?,
+            projection: serde_json::from_str(&projection).unwrap_or_default(),
+        };
+        let desired = match desired.as_str() {
+            "paused" => DesiredState::Paused,
+            "stopped" => DesiredState::Stopped,
+            _ => DesiredState::Running,
+        };
+        Ok(Some(Entry { binding, desired }))
+    }
+
+    /// Writes the entry of `target`; what the operator wants stays.
+    pub(crate) async fn bind(
+        &self,
+        client: &Client,
+        target: &str,
+        binding: &Binding,
+    ) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {} (target, worker, connector, consumer_group, log, physical, generation, \
+             fingerprint, superseded, projection) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::json) ON \
+             CONFLICT (target) DO UPDATE SET worker = excluded.worker, connector = excluded.connector, \
+             consumer_group = excluded.consumer_group, log = excluded.log, physical = excluded.physical, \
+             generation = excluded.generation, fingerprint = excluded.fingerprint, superseded = \
+             excluded.superseded, projection = excluded.projection, updated_at = now()",
+            self.targets
+        );
+        let generation = binding.generation.cast_signed();
+        let projection = binding.projection.to_string();
+        let params: [Param<'_>; 10] = [
+            (&target, Type::TEXT),
+            (&binding.worker, Type::TEXT),
+            (&binding.connector, Type::TEXT),
+            (&binding.group, Type::TEXT),
+            (&binding.log, Type::TEXT),
+            (&binding.physical, Type::TEXT),
+            (&generation, Type::INT8),
+            (&binding.fingerprint, Type::TEXT),
+            (&binding.superseded, Type::TEXT_ARRAY),
+            (&projection, Type::TEXT),
+        ];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
+    /// Keeps what the operator wants; false where there is no such target.
+    pub(crate) async fn set_desired(
+        &self,
+        client: &Client,
+        target: &str,
+        desired: DesiredState,
+    ) -> Result<bool> {
+        let desired = match desired {
+            DesiredState::Running => "running",
+            DesiredState::Paused => "paused",
+            DesiredState::Stopped => "stopped",
+        };
+        let sql = format!(
+            "UPDATE {} SET desired = $2, updated_at = now() WHERE target = $1",
+            self.targets
+        );
+        let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&desired, Type::TEXT)];
+        Ok(self.execute(client, &sql, &params).await? > 0)
+    }
+
+    /// The positions of a generation, by topic and partition. `lock` as in [`Books::entry`].
+    pub(crate) async fn positions(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+        lock: &str,
+    ) -> Result<Vec<StoredPosition>> {
+        let sql = format!(
+            "SELECT topic, partition, topic_id, beginning, position, epoch FROM {} WHERE target = $1 AND \
+             generation = $2 ORDER BY topic COLLATE \"C\", partition {lock}",
+            self.positions
+        );
+        let generation = generation.cast_signed();
+        let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&generation, Type::INT8)];
+        let rows = self.query(client, &sql, &params).await?;
+        rows.iter().map(stored_position).collect()
+    }
+
+    /// Records beginnings where there is no position yet.
+    pub(crate) async fn begin(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+        beginnings: &[Beginning],
+    ) -> Result<()> {
+        let sql = self.begin_sql();
+        let list = Partitions::new(beginnings.iter().map(|b| &b.partition));
+        let ids: Vec<Option<&str>> = beginnings.iter().map(|b| b.topic_id.as_deref()).collect();
+        let from: Vec<i64> = beginnings.iter().map(|b| b.position.0).collect();
+        let generation = generation.cast_signed();
+        let params: [Param<'_>; 6] = [
+            (&target, Type::TEXT),
+            (&generation, Type::INT8),
+            (&list.topics, Type::TEXT_ARRAY),
+            (&list.partitions, Type::INT4_ARRAY),
+            (&ids, Type::TEXT_ARRAY),
+            (&from, Type::INT8_ARRAY),
+        ];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
+    fn begin_sql(&self) -> String {
+        format!(
+            "INSERT INTO {} (target, generation, topic, partition, topic_id, beginning, position, epoch) \
+             SELECT $1, $2, u.topic, u.partition, u.id, u.start, u.start, 0 FROM unnest($3::text[], \
+             $4::int4[], $5::text[], $6::int8[]) AS u(topic, partition, id, start) ORDER BY u.topic, \
+             u.partition ON CONFLICT DO NOTHING",
+            self.positions
+        )
+    }
+
+    /// Raises the epochs of `list`, or of all partitions of the generation where it is none, and returns
+    /// the rows.
+    pub(crate) async fn raise_epochs(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+        list: Option<&Partitions>,
+    ) -> Result<Vec<StoredPosition>> {
+        let generation = generation.cast_signed();
+        let mut sql =
+            format!("UPDATE {} AS p SET epoch = p.epoch + 1, updated_at = now() ", self.positions);
+        let mut params: Vec<Param<'_>> = vec![(&target, Type::TEXT), (&generation, Type::INT8)];
+        if let Some(list) = list {
+            sql.push_str("FROM unnest($3::text[], $4::int4[]) AS u(topic, partition) ");
+            params.push((&list.topics, Type::TEXT_ARRAY));
+            params.push((&list.partitions, Type::INT4_ARRAY));
+        }
+        sql.push_str("WHERE p.target = $1 AND p.generation = $2 ");
+        if list.is_some() {
+            sql.push_str("AND p.topic = u.topic AND p.partition = u.partition ");
+        }
+        sql.push_str(
+            "RETURNING p.topic, p.partition, p.topic_id, p.beginning, p.position, p.epoch",
+        );
+        let rows = self.query(client, &sql, &params).await?;
+        rows.iter().map(stored_position).collect()
+    }
+
+    /// Forgets a generation, and so fences its tasks: their positions match no row any more.
+    pub(crate) async fn forget(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+    ) -> Result<()> {
+        let generation = generation.cast_signed();
+        for table in [&self.positions, &self.verdicts, &self.extensions] {
+            let sql = format!("DELETE FROM {table} WHERE target = $1 AND generation <= $2");
+            self.execute(client, &sql, &[(&target, Type::TEXT), (&generation, Type::INT8)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Records from which positions on a changed projection holds.
+    pub(crate) async fn record_extension(
+        &self,
+        client: &Client,
+        target: &str,
+        binding: &Binding,
+    ) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {} (target, generation, fingerprint, topic, partition, position) SELECT target, \
+             generation, $3, topic, partition, position FROM {} WHERE target = $1 AND generation = $2 ON \
+             CONFLICT DO NOTHING",
+            self.extensions, self.positions
+        );
+        let generation = binding.generation.cast_signed();
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&generation, Type::INT8), (&binding.fingerprint, Type::TEXT)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
+    /// Verdicts of `list` at or after their positions.
+    pub(crate) async fn verdicts(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+        list: &Partitions,
+    ) -> Result<Vec<StoredVerdict>> {
+        let sql = format!(
+            "SELECT v.topic, v.partition, v.record_offset, v.reason FROM {} AS v JOIN {} AS p USING (target, \
+             generation, topic, partition) JOIN unnest($3::text[], $4::int4[]) AS u(topic, partition) USING \
+             (topic, partition) WHERE target = $1 AND generation = $2 AND v.record_offset >= p.position \
+             ORDER BY 1, 2, 3",
+            self.verdicts, self.positions
+        );
+        let generation = generation.cast_signed();
+        let params: [Param<'_>; 4] = [
+            (&target, Type::TEXT),
+            (&generation, Type::INT8),
+            (&list.topics, Type::TEXT_ARRAY),
+            (&list.partitions, Type::INT4_ARRAY),
+        ];
+        let rows = self.query(client, &sql, &params).await?;
+        let verdict = |row: &Row| {
+            let row = Some(row);
+            Ok(StoredVerdict {
+                partition: partition_of(row)?,
+                offset: read(row, 2)?,
+                reason: read(row, 3)?,
+            })
+        };
+        rows.iter().map(verdict).collect()
+    }
+
+    /// The fence: moves positions that are where the task expects them, under its epoch.
+    pub(crate) fn fence_sql(&self) -> String {
+        format!(
+            "UPDATE {} AS p SET position = u.next, updated_at = now() FROM unnest($3::text[], $4::int4[], \
+             $5::int8[], $6::int8[], $7::int8[]) AS u(topic, partition, epoch, prev, next) WHERE p.target = \
+             $1 AND p.generation = $2 AND p.topic = u.topic AND p.partition = u.partition AND p.epoch = \
+             u.epoch AND p.position = u.prev",
+            self.positions
+        )
+    }
+
+    /// The fence of a flush that moves no position: the generation must be live.
+    pub(crate) fn live_sql(&self) -> String {
+        format!("SELECT 1 FROM {} WHERE target = $1 AND generation = $2 FOR SHARE", self.targets)
+    }
+
+    /// Keeps verdicts.
+    pub(crate) fn verdict_sql(&self) -> String {
+        format!(
+            "INSERT INTO {} (target, generation, topic, partition, record_offset, reason) SELECT $1, $2, \
+             u.topic, u.partition, u.record_offset, u.reason FROM unnest($3::text[], $4::int4[], $5::int8[], \
+             $6::text[]) AS u(topic, partition, record_offset, reason) ON CONFLICT DO NOTHING",
+            self.verdicts
+        )
+    }
+
+    /// The last statement of a flush: its transaction id, the table's OID now, whether triggers may
+    /// have changed the rows, and which server this is.
+    pub(crate) fn seal_sql(table: &str) -> String {
+        format!(
+            "SELECT pg_current_xact_id()::xid, t.oid, EXISTS (SELECT 1 FROM pg_trigger AS g WHERE NOT \
+             g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 28 <> 0 AND (g.tgrelid = t.oid OR \
+             g.tgrelid IN (SELECT relid FROM pg_partition_tree(t.oid)))), (extract(epoch FROM \
+             pg_postmaster_start_time()) * 1000000)::int8 FROM (SELECT to_regclass({})::oid) AS t(oid)",
+            literal(table)
+        )
+    }
+}
+
+/// A binding for `spec` on the table `oid`.
+pub(crate) fn binding(spec: &TargetSpec, oid: u32, generation: u64) -> Binding {
+    Binding {
+        worker: spec.worker.clone(),
+        connector: spec.connector.clone(),
+        group: spec.group.clone(),
+        log: spec.log.clone(),
+        physical: oid.to_string(),
+        generation,
+        fingerprint: spec.fingerprint.clone(),
+        superseded: Vec::new(),
+        projection: spec.projection.clone(),
+    }
+}
+
+fn read<'a, T: tokio_postgres::types::FromSql<'a>>(row: Option<&'a Row>, at: usize) -> Result<T> {
+    let row = row.ok_or_else(|| Error::retriable("Foldline's books: PostgreSQL sent no row"))?;
+    row.try_get(at).map_err(|error| {
+        Error::config("Foldline's books are not of this version of Foldline").with_source(error)
+    })
+}
+
+fn partition_of(row: Option<&Row>) -> Result<TopicPartition> {
+    let topic: &str = read(row, 0)?;
+    Ok(TopicPartition::new(Arc::<str>::from(topic), read(row, 1)?))
+}
+
+fn stored_position(row: &Row) -> Result<StoredPosition> {
+    let row = Some(row);
+    Ok(StoredPosition {
+        partition: partition_of(row)?,
+        topic_id: read(row, 2)?,
+        beginning: Position(read(row, 3)?),
+        position: Position(read(row, 4)?),
+        epoch: read(row, 5)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_quoted_everywhere() {
+        let books = Books::new("odd\"; --");
+        let mut texts = books.ddl();
+        texts.extend([books.fence_sql(), books.live_sql(), books.verdict_sql(), books.begin_sql()]);
+        for sql in texts {
+            assert!(sql.contains("\"odd\"\"; --\""), "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_seal_names_the_table_as_a_constant() {
+        assert!(Books::seal_sql("\"it's\"").contains("to_regclass('\"it''s\"')"));
+    }
+}

@@ -1,0 +1,349 @@
+//! A flush as statements: pure, but for sending one.
+
+use foldline_api::column::ColumnType;
+use foldline_api::model::{Column, Key, Model};
+use foldline_api::sink::{Advance, Check, Flush, RowWrite, StoredVerdict, Version};
+use foldline_api::value::Value;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::books::{Param, Partitions};
+use crate::codec::{CodecError, encode_column, encode_xids, wire_array_type};
+
+/// Rows of one statement, and of the statements that are sent before the first answer is awaited.
+const ROWS_MAX: usize = 100_000;
+/// Bytes of the same, roughly.
+const BYTES_MAX: usize = 32 << 20;
+
+/// One statement's share of a flush.
+#[derive(Debug)]
+pub(crate) enum Part<'a> {
+    /// Moves the positions that are where they should be.
+    Fence(&'a [Advance]),
+    /// Stands for the fence where no position moves.
+    Live,
+    /// Locks rows in the order of their keys.
+    Lock(Vec<&'a Key>),
+    /// Checks rows that are there.
+    Present(Vec<(&'a Key, u32)>),
+    /// Checks keys without a row.
+    Absent(Vec<&'a Key>),
+    /// Writes rows that are there.
+    Update(Vec<(&'a RowWrite, u32)>),
+    /// Writes rows that are not.
+    Insert(Vec<&'a RowWrite>),
+    /// Deletes rows.
+    Delete(Vec<(&'a Key, u32)>),
+    /// Keeps verdicts.
+    Verdicts(&'a [StoredVerdict]),
+}
+
+/// What a statement's count must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expect {
+    /// This, or the task is fenced.
+    Fence(u64),
+    /// This, or a row is not at its version.
+    Rows(u64),
+    /// Anything.
+    Any,
+}
+
+/// What all statements of a flush share.
+pub(crate) struct Scope<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) label: &'a str,
+    pub(crate) generation: u64,
+}
+
+/// A statement's parameters and what must come of it.
+pub(crate) struct Bound {
+    params: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+    /// What its count must be.
+    pub(crate) expect: Expect,
+}
+
+impl Bound {
+    pub(crate) async fn execute(
+        &self,
+        client: &Client,
+        sql: &str,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let params: Vec<Param<'_>> =
+            self.params.iter().map(|(param, ty)| (&**param as _, ty.clone())).collect();
+        client.execute_typed(sql, &params).await
+    }
+}
+
+/// Cuts a flush into statements, and these into windows: the statements of a window are sent together.
+/// The fence is always the first statement; rows are locked in the order updates, inserts, deletes, by
+/// key in each, and by key over all of them where `cautious`.
+pub(crate) fn cut(flush: &Flush, cautious: bool) -> Vec<Vec<Part<'_>>> {
+    let mut parts = Parts::default();
+    parts
+        .push(if flush.advances.is_empty() { Part::Live } else { Part::Fence(&flush.advances) }, 0);
+    let (mut updates, mut inserts, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut present, mut absent) = (Vec::new(), Vec::new());
+    for Check { key, version } in &flush.checks {
+        match version {
+            Version::Absent => absent.push(key),
+            Version::At(xid, _) => present.push((key, *xid as u32)),
+        }
+    }
+    for write in &flush.writes {
+        match (&write.row, write.version) {
+            (Some(_), Version::Absent) => inserts.push(write),
+            (Some(_), Version::At(xid, _)) => updates.push((write, xid as u32)),
+            (None, Version::At(xid, _)) => deletes.push((&write.key, xid as u32)),
+            // Made and deleted in one flush: nothing to write, but still nobody else's row may be there.
+            (None, Version::Absent) => absent.push(&write.key),
+        }
+    }
+    if cautious {
+        let keys: Vec<&Key> = flush.writes.iter().map(|write| &write.key).collect();
+        parts.chunks(keys, |key| key.heap_bytes(), Part::Lock);
+    }
+    parts.chunks(present, |(key, _)| key.heap_bytes(), Part::Present);
+    parts.chunks(absent, |key| key.heap_bytes(), Part::Absent);
+    parts.chunks(updates, |(write, _)| bytes_of(write), Part::Update);
+    parts.chunks(inserts, |write| bytes_of(write), Part::Insert);
+    parts.chunks(deletes, |(key, _)| key.heap_bytes(), Part::Delete);
+    if !flush.verdicts.is_empty() {
+        parts.push(Part::Verdicts(&flush.verdicts), 0);
+    }
+    parts.windows
+}
+
+fn bytes_of(write: &RowWrite) -> usize {
+    write.row.as_ref().map_or(0, foldline_api::model::Row::heap_bytes)
+}
+
+#[derive(Default)]
+struct Parts<'a> {
+    windows: Vec<Vec<Part<'a>>>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn push(&mut self, part: Part<'a>, bytes: usize) {
+        match self.windows.last_mut() {
+            Some(window) if self.rows < ROWS_MAX && self.bytes < BYTES_MAX => window.push(part),
+            _ => {
+                self.windows.push(vec![part]);
+                (self.rows, self.bytes) = (0, 0);
+            }
+        }
+        self.bytes += bytes;
+    }
+
+    fn chunks<T>(
+        &mut self,
+        rows: Vec<T>,
+        size: impl Fn(&T) -> usize,
+        part: impl Fn(Vec<T>) -> Part<'a>,
+    ) {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        for row in rows {
+            bytes += size(&row);
+            chunk.push(row);
+            if chunk.len() >= ROWS_MAX || bytes >= BYTES_MAX {
+                let count = chunk.len();
+                self.push(part(std::mem::take(&mut chunk)), bytes);
+                self.rows += count;
+                bytes = 0;
+            }
+        }
+        if !chunk.is_empty() {
+            let count = chunk.len();
+            self.push(part(chunk), bytes);
+            self.rows += count;
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Encodes the parameters.
+    pub(crate) fn bind(&self, scope: &Scope<'_>) -> Result<Bound, CodecError> {
+        let mut binder = Binder::default();
+        let expect = match self {
+            Part::Fence(advances) => {
+                binder.scope(scope);
+                binder.partitions(&Partitions::new(advances.iter().map(|a| &a.partition)));
+                binder.ints(advances.iter().map(|a| a.epoch));
+                binder.ints(advances.iter().map(|a| a.from.0));
+                binder.ints(advances.iter().map(|a| a.to.0));
+                Expect::Fence(advances.len() as u64)
+            }
+            Part::Live => {
+                binder.scope(scope);
+                Expect::Fence(1)
+            }
+            Part::Lock(keys) => {
+                binder.keys(scope, keys.len(), |at| keys.get(at).copied())?;
+                Expect::Any
+            }
+            Part::Absent(keys) => {
+                binder.keys(scope, keys.len(), |at| keys.get(at).copied())?;
+                Expect::Rows(0)
+            }
+            Part::Present(keys) => {
+                binder.keys(scope, keys.len(), |at| keys.get(at).map(|(key, _)| *key))?;
+                binder.versions(keys.iter().map(|(_, xid)| *xid))?;
+                Expect::Rows(0)
+            }
+            Part::Delete(keys) => {
+                binder.keys(scope, keys.len(), |at| keys.get(at).map(|(key, _)| *key))?;
+                binder.versions(keys.iter().map(|(_, xid)| *xid))?;
+                Expect::Rows(keys.len() as u64)
+            }
+            Part::Update(rows) => {
+                binder.rows(scope, rows.iter().map(|(write, _)| *write))?;
+                binder.versions(rows.iter().map(|(_, xid)| *xid))?;
+                Expect::Rows(rows.len() as u64)
+            }
+            Part::Insert(rows) => {
+                binder.rows(scope, rows.iter().copied())?;
+                Expect::Rows(rows.len() as u64)
+            }
+            Part::Verdicts(verdicts) => {
+                binder.scope(scope);
+                binder.partitions(&Partitions::new(verdicts.iter().map(|v| &v.partition)));
+                binder.ints(verdicts.iter().map(|v| v.offset));
+                let reasons: Vec<String> =
+                    verdicts.iter().map(|v| v.reason.replace('\0', "\u{fffd}")).collect();
+                binder.push(reasons, Type::TEXT_ARRAY);
+                Expect::Any
+            }
+        };
+        Ok(Bound { params: binder.params, expect })
+    }
+}
+
+#[derive(Default)]
+struct Binder {
+    params: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+}
+
+impl Binder {
+    fn push(&mut self, param: impl ToSql + Sync + Send + 'static, ty: Type) {
+        self.params.push((Box::new(param), ty));
+    }
+
+    fn scope(&mut self, scope: &Scope<'_>) {
+        self.push(scope.label.to_owned(), Type::TEXT);
+        self.push(scope.generation.cast_signed(), Type::INT8);
+    }
+
+    fn partitions(&mut self, list: &Partitions) {
+        self.push(list.topics.clone(), Type::TEXT_ARRAY);
+        self.push(list.partitions.clone(), Type::INT4_ARRAY);
+    }
+
+    fn ints(&mut self, ints: impl Iterator<Item = i64>) {
+        self.push(ints.collect::<Vec<_>>(), Type::INT8_ARRAY);
+    }
+
+    fn versions(&mut self, xids: impl ExactSizeIterator<Item = u32>) -> Result<(), CodecError> {
+        let encoded = encode_xids(xids)?;
+        self.push(encoded, Type::XID_ARRAY);
+        Ok(())
+    }
+
+    fn column<'v>(
+        &mut self,
+        ty: &ColumnType,
+        values: impl ExactSizeIterator<Item = &'v Value>,
+        column: &Column,
+    ) -> Result<(), CodecError> {
+        let encoded = encode_column(ty, values).map_err(|CodecError(reason)| {
+            CodecError(format!("column {:?}: {reason}", column.name))
+        })?;
+        self.push(encoded, wire_array_type(ty));
+        Ok(())
+    }
+
+    fn keys<'k>(
+        &mut self,
+        scope: &Scope<'_>,
+        count: usize,
+        key: impl Fn(usize) -> Option<&'k Key>,
+    ) -> Result<(), CodecError> {
+        for (part, column) in scope.model.key_columns().enumerate() {
+            let values = (0..count)
+                .map(|at| key(at).and_then(|key| key.values().get(part)).unwrap_or(&Value::Null));
+            self.column(&column.ty, values, column)?;
+        }
+        Ok(())
+    }
+
+    fn rows<'r>(
+        &mut self,
+        scope: &Scope<'_>,
+        rows: impl ExactSizeIterator<Item = &'r RowWrite> + Clone,
+    ) -> Result<(), CodecError> {
+        for (at, column) in scope.model.columns.iter().enumerate() {
+            let values = rows
+                .clone()
+                .map(|write| write.row.as_ref().map_or(&Value::Null, |row| row.get(at)));
+            self.column(&column.ty, values, column)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use foldline_api::model::Row;
+    use foldline_api::record::{Position, TopicPartition};
+    use foldline_api::sink::Marks;
+
+    fn write(id: i64, row: bool, version: Version) -> RowWrite {
+        let row = row.then(|| Row::new(vec![Value::Int(id)]));
+        RowWrite { key: Key::new(vec![Value::Int(id)]), row, version, marks: Marks::new() }
+    }
+
+    fn names(windows: &[Vec<Part<'_>>]) -> Vec<Vec<String>> {
+        let name = |part: &Part<'_>| {
+            format!("{part:?}").split(['(', ' ']).next().unwrap_or_default().to_owned()
+        };
+        windows.iter().map(|window| window.iter().map(name).collect()).collect()
+    }
+
+    #[test]
+    fn the_fence_is_first_and_each_row_goes_where_its_version_says() {
+        let advance = Advance {
+            partition: TopicPartition::new("t", 0),
+            epoch: 1,
+            from: Position(0),
+            to: Position(4),
+        };
+        let flush = Flush {
+            advances: vec![advance],
+            writes: vec![
+                write(1, true, Version::Absent),
+                write(2, true, Version::At(7, 0)),
+                write(3, false, Version::At(7, 0)),
+                write(4, false, Version::Absent),
+            ],
+            ..Flush::default()
+        };
+        assert_eq!(names(&cut(&flush, false)), [["Fence", "Absent", "Update", "Insert", "Delete"]]);
+        assert_eq!(names(&cut(&flush, true))[0][1], "Lock");
+        assert_eq!(names(&cut(&Flush::default(), false)), [["Live"]]);
+    }
+
+    #[test]
+    fn a_large_flush_is_cut() {
+        let rows = i64::try_from(ROWS_MAX).unwrap() * 2 + 1;
+        let flush = Flush {
+            writes: (0..rows).map(|id| write(id, true, Version::Absent)).collect(),
+            ..Flush::default()
+        };
+        assert_eq!(
+            names(&cut(&flush, false)),
+            [vec!["Live", "Insert"], vec!["Insert"], vec!["Insert"]]
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Connections: one lane per use, each with at most one connection that is used by one caller at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldline_api::{Error, Result};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::Client;
+
+use crate::config::Endpoint;
+use crate::error::classify;
+
+/// Name resolution, TCP, TLS and login together.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a transaction of Foldline's begins with. All of it ends with the transaction, so that it works
+/// behind a pooler; the times stay below Kafka's session timeout, so that a stopped worker holds no
+/// lock when its successor comes.
+pub(crate) const BEGIN: &str = "\
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+SET LOCAL idle_in_transaction_session_timeout = '15s'; \
+SET LOCAL statement_timeout = '25s'; \
+SET LOCAL lock_timeout = '10s'; \
+SET LOCAL jit = off; \
+SELECT set_config('synchronous_commit', 'on', true) \
+WHERE current_setting('synchronous_commit') = 'off'";
+
+/// One connection, made when it is first needed and again when it was lost.
+pub(crate) struct Lane {
+    endpoint: Arc<Endpoint>,
+    slot: Mutex<Option<Client>>,
+    /// Whether a lost connection is reported once before another is made: caches filled through it
+    /// must be emptied then, as the next server may be an older one.
+    reports_loss: bool,
+}
+
+impl Lane {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, reports_loss: bool) -> Self {
+        Lane { endpoint, slot: Mutex::new(None), reports_loss }
+    }
+
+    /// Takes the connection out of the lane. A caller that is dropped half way takes it down with it,
+    /// so nobody goes on in the middle of its transaction.
+    pub(crate) async fn take(&self) -> Result<Session<'_>> {
+        let mut slot = self.slot.lock().await;
+        let client = match slot.take() {
+            Some(client) if !client.is_closed() => client,
+            Some(_) if self.reports_loss => {
+                return Err(Error::retriable(format!("{}: connection lost", self.endpoint.place)));
+            }
+            _ => connect(&self.endpoint).await?,
+        };
+        Ok(Session { client, slot })
+    }
+
+    /// Takes the connection and begins a transaction.
+    pub(crate) async fn begin(&self) -> Result<Session<'_>> {
+        let session = self.take().await?;
+        session.client.batch_execute(BEGIN).await.map_err(|error| classify(error, "begin"))?;
+        Ok(session)
+    }
+}
+
+/// A connection in use.
+pub(crate) struct Session<'a> {
+    /// The client.
+    pub(crate) client: Client,
+    slot: MutexGuard<'a, Option<Client>>,
+}
+
+impl Session<'_> {
+    /// Gives the connection back; there must be no transaction on it.
+    pub(crate) fn keep(mut self) {
+        *self.slot = Some(self.client);
+    }
+
+    /// Rolls back and gives the connection back, or drops it where that fails.
+    pub(crate) async fn roll_back(self) {
+        let done =
+            tokio::time::timeout(ROLLBACK_LIMIT, self.client.batch_execute("ROLLBACK")).await;
+        if matches!(done, Ok(Ok(()))) {
+            self.keep();
+        }
+    }
+
+    /// Commits where `result` is good, else rolls back.
+    pub(crate) async fn finish<T>(self, result: Result<T>) -> Result<T> {
+        match result {
+            Ok(value) => {
+                self.client
+                    .batch_execute("COMMIT")
+                    .await
+                    .map_err(|error| classify(error, "commit"))?;
+                self.keep();
+                Ok(value)
+            }
+            Err(error) => {
+                self.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Client> {
+    let attempt = endpoint.client.connect(endpoint.tls.clone());
+    let (client, connection) = match tokio::time::timeout(CONNECT_LIMIT, attempt).await {
+        Ok(Ok(pair)) => pair,
+        Ok(Err(error)) => return Err(classify(error, &endpoint.place)),
+        Err(_) => return Err(Error::retriable(format!("{}: no answer", endpoint.place))),
+    };
+    // The task ends with the client; what ended it shows in the client's next call.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "PostgreSQL connection ended");
+        }
+    });
+    Ok(client)
+}
+
+/// Bounds a call: a server that is gone without a word answers nothing.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::retriable(format!("{doing}: no answer within {} s", limit.as_secs()))),
+    }
+}

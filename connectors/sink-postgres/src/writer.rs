@@ -1,0 +1,415 @@
+//! One task's hold on a table: acquires partitions, loads states, writes flushes.
+//!
+//! A flush is one transaction. Its statements are sent without waiting for each other's answers, the
+//! fence first; then the answers are judged, and it is committed or rolled back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foldline_api::error::ErrorClass;
+use foldline_api::model::{Key, Model, Row};
+use foldline_api::record::TopicPartition;
+use foldline_api::sink::{
+    Acquired, Beginning, Flush, Lease, Loaded, Marks, StoredPosition, TargetSpec, Version,
+    Versions, Writer, Written,
+};
+use foldline_api::value::Value;
+use foldline_api::{Error, Result};
+use futures_util::future::{join_all, join3};
+use tokio_postgres::Client;
+
+use crate::books::{Books, Partitions};
+use crate::codec::{CodecError, Encoded, Raw, decode, encode_column, wire_array_type};
+use crate::config::Endpoint;
+use crate::error::{classify, is_deadlock, is_missing};
+use crate::flush::{Bound, Expect, Part, Scope, cut};
+use crate::session::{BEGIN, Lane, Session, within};
+use crate::statement::Statements;
+
+const LOAD_LIMIT: Duration = Duration::from_secs(60);
+const WRITE_LIMIT: Duration = Duration::from_secs(120);
+/// After two writers met on a row, so many flushes lock their rows in the order of the keys first.
+const CAUTIOUS_FLUSHES: u32 = 64;
+
+/// Where a writer writes.
+pub(crate) struct Place {
+    /// The table, quoted, with its schema.
+    pub(crate) table: String,
+    /// The table as the books and messages call it.
+    pub(crate) label: String,
+    /// Its OID when the writer was made.
+    pub(crate) physical: u32,
+    /// The generation that the writer builds.
+    pub(crate) generation: u64,
+}
+
+/// A writer on one generation of a table.
+pub(crate) struct PostgresWriter {
+    place: Place,
+    model: Arc<Model>,
+    fingerprint: String,
+    books: Books,
+    statements: Statements,
+    fence: String,
+    live: String,
+    verdicts: String,
+    seal: String,
+    writing: Lane,
+    loading: Lane,
+    /// When the server that the cached states come from was started; 0 before the first answer.
+    server: AtomicI64,
+    cautious: AtomicU32,
+}
+
+/// How a flush ended, before its connection is given back.
+enum End {
+    Committed(Versions),
+    RolledBack(Written),
+}
+
+impl PostgresWriter {
+    pub(crate) fn new(
+        endpoint: Arc<Endpoint>,
+        books: &Books,
+        spec: &TargetSpec,
+        place: Place,
+    ) -> Self {
+        PostgresWriter {
+            statements: Statements::new(&place.table, &spec.model),
+            fence: books.fence_sql(),
+            live: books.live_sql(),
+            verdicts: books.verdict_sql(),
+            seal: Books::seal_sql(&place.table),
+            writing: Lane::new(Arc::clone(&endpoint), true),
+            loading: Lane::new(endpoint, true),
+            model: Arc::clone(&spec.model),
+            fingerprint: spec.fingerprint.clone(),
+            books: books.clone(),
+            server: AtomicI64::new(0),
+            cautious: AtomicU32::new(0),
+            place,
+        }
+    }
+
+    fn replaced(&self) -> Error {
+        Error::fenced(format!(
+            "table {:?} was dropped or replaced: open it again",
+            self.place.label
+        ))
+    }
+
+    fn classify(&self, error: tokio_postgres::Error, doing: &str) -> Error {
+        if is_missing(&error) {
+            return self.replaced();
+        }
+        classify(error, &format!("{doing} {:?}", self.place.label))
+    }
+
+    async fn acquire_in(&self, client: &Client, claims: &[Beginning]) -> Result<Acquired> {
+        let Place { label, generation, physical, .. } = &self.place;
+        let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
+            return Err(self.replaced());
+        };
+        let live = entry.binding.generation;
+        if live != *generation {
+            return Err(Error::fenced(format!(
+                "generation {generation} of {label:?} is over: {live} is live"
+            )));
+        }
+        if entry.binding.fingerprint != self.fingerprint {
+            return Err(Error::config(format!(
+                "{label:?} is now built by another version of projection and connector: this worker's config \
+                 is not the one that the table was opened with last"
+            )));
+        }
+        let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
+        self.books.begin(client, label, *generation, claims).await?;
+        let raised = self.books.raise_epochs(client, label, *generation, Some(&list)).await?;
+        let leases = claims
+            .iter()
+            .map(|claim| {
+                let row = raised.iter().find(|row| row.partition == claim.partition);
+                row.map(|row| Lease {
+                    partition: row.partition.clone(),
+                    epoch: row.epoch,
+                    position: row.position,
+                })
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::retriable("a position disappeared while it was taken over"))?;
+        let verdicts = self.books.verdicts(client, label, *generation, &list).await?;
+        let rows = client
+            .query_typed(&self.statements.empty, &[])
+            .await
+            .map_err(|error| self.classify(error, "looking into"))?;
+        let empty = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
+        let seal = self.seal(client).await?;
+        if seal.oid != Some(*physical) {
+            return Err(self.replaced());
+        }
+        self.server.store(seal.started, Ordering::Relaxed);
+        Ok(Acquired { leases, empty, verdicts })
+    }
+
+    async fn seal(&self, client: &Client) -> Result<Seal> {
+        let rows = client
+            .query_typed(&self.seal, &[])
+            .await
+            .map_err(|error| self.classify(error, "writing into"))?;
+        rows.first().and_then(Seal::read).ok_or_else(|| {
+            Error::retriable("PostgreSQL did not say under which transaction it wrote")
+        })
+    }
+
+    async fn load_in(&self, client: &Client, keys: &[Key]) -> Result<Vec<Loaded>> {
+        let mut params = Vec::with_capacity(self.model.key.len());
+        for (at, column) in self.model.key_columns().enumerate() {
+            let values = keys.iter().map(|key| key.values().get(at).unwrap_or(&Value::Null));
+            let encoded = encode_column(&column.ty, values)
+                .map_err(|error| Error::record(format!("key column {:?}: {error}", column.name)))?;
+            params.push((encoded, wire_array_type(&column.ty)));
+        }
+        let refs: Vec<_> =
+            params.iter().map(|(encoded, ty)| (as_param(encoded), ty.clone())).collect();
+        let rows = client
+            .query_typed(&self.statements.load, &refs)
+            .await
+            .map_err(|error| self.classify(error, "reading"))?;
+        let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
+        let mut out: Vec<Loaded> = keys.iter().map(|_| absent()).collect();
+        for row in &rows {
+            let (at, loaded) = self.read_row(row)?;
+            let slot = usize::try_from(at - 1).ok().and_then(|at| out.get_mut(at));
+            *slot.ok_or_else(|| Error::retriable("PostgreSQL sent a row nobody asked for"))? =
+                loaded;
+        }
+        Ok(out)
+    }
+
+    fn read_row(&self, row: &tokio_postgres::Row) -> Result<(i64, Loaded)> {
+        let raw =
+            |at| row.try_get::<_, Raw<'_>>(at).map_err(|error| self.classify(error, "reading"));
+        let count = self.model.columns.len();
+        let mut values = Vec::with_capacity(count);
+        for (at, column) in self.model.columns.iter().enumerate() {
+            let value = decode(&column.ty, &raw(at + 1)?).map_err(|CodecError(reason)| {
+                // Someone else wrote it, and no event can be folded onto it.
+                Error::config(format!(
+                    "table {:?}, column {:?} ({}) holds what Foldline cannot read back: {reason}; correct \
+                     the row, or rebuild",
+                    self.place.label, column.name, column.ty
+                ))
+            })?;
+            values.push(value);
+        }
+        let (at, xmin) = (raw(0)?.i64(), raw(count + 1)?.u32());
+        let (Some(at), Some(xmin)) = (at, xmin) else {
+            return Err(Error::retriable("PostgreSQL sent a row without its version"));
+        };
+        let version = Version::At(u64::from(xmin), 0);
+        Ok((at, Loaded { row: Some(Row::new(values)), version, marks: Marks::new() }))
+    }
+
+    async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {
+        let cautious = self.cautious.load(Ordering::Relaxed);
+        let windows = cut(flush, cautious > 0);
+        self.cautious.store(cautious.saturating_sub(1), Ordering::Relaxed);
+        let count = windows.len();
+        let mut seal = None;
+        for (at, window) in windows.iter().enumerate() {
+            let (first, last) = (at == 0, at + 1 == count);
+            match self.run_window(client, window, first, last).await? {
+                Ok(sealed) => seal = sealed,
+                Err(written) => return Ok(End::RolledBack(written)),
+            }
+        }
+        let seal = seal.ok_or_else(|| Error::retriable("a flush without an end"))?;
+        if seal.oid != Some(self.place.physical) {
+            return Ok(End::RolledBack(Written::Fenced));
+        }
+        let known = self.server.swap(seal.started, Ordering::Relaxed);
+        if known != 0 && known != seal.started {
+            // A pooler may hide that another server took over, maybe one that lost what the caches saw.
+            return Err(Error::retriable("PostgreSQL was restarted or another server took over"));
+        }
+        if let Err(error) = client.batch_execute("COMMIT").await {
+            // Deferred constraints speak up only here; then nothing was committed.
+            let error = self.classify(error, "committing into");
+            return match error.class() {
+                ErrorClass::Record => Ok(End::RolledBack(Written::Rejected(error))),
+                _ => Err(error),
+            };
+        }
+        Ok(End::Committed(if seal.triggers {
+            Versions::Unknown
+        } else {
+            Versions::All(Version::At(u64::from(seal.xid), 0))
+        }))
+    }
+
+    /// Sends a window's statements and judges the answers: the seal where it is the last, or how the
+    /// flush ends.
+    async fn run_window(
+        &self,
+        client: &Client,
+        window: &[Part<'_>],
+        first: bool,
+        last: bool,
+    ) -> Result<Result<Option<Seal>, Written>> {
+        let scope = Scope {
+            model: &self.model,
+            label: &self.place.label,
+            generation: self.place.generation,
+        };
+        let mut bound: Vec<Bound> = Vec::with_capacity(window.len());
+        for part in window {
+            match part.bind(&scope) {
+                Ok(part) => bound.push(part),
+                Err(error) => return Ok(Err(Written::Rejected(Error::record(error.to_string())))),
+            }
+        }
+        let begin = async { if first { client.batch_execute(BEGIN).await } else { Ok(()) } };
+        let statements = join_all(
+            window.iter().zip(&bound).map(|(part, bound)| bound.execute(client, self.sql(part))),
+        );
+        let seal = async { if last { self.seal(client).await.map(Some) } else { Ok(None) } };
+        // Polled in this order, and each sends when it is first polled.
+        let (begun, answers, sealed) = join3(begin, statements, seal).await;
+        begun.map_err(|error| self.classify(error, "writing into"))?;
+        for (answer, bound) in answers.into_iter().zip(&bound) {
+            match (answer, bound.expect) {
+                (Ok(count), Expect::Fence(wanted)) if count != wanted => {
+                    return Ok(Err(Written::Fenced));
+                }
+                (Ok(count), Expect::Rows(wanted)) if count != wanted => {
+                    self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
+                    return Ok(Err(Written::Conflict));
+                }
+                (Ok(_), _) => {}
+                (Err(error), _) if is_missing(&error) => return Ok(Err(Written::Fenced)),
+                (Err(error), _) => {
+                    if is_deadlock(&error) {
+                        self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
+                    }
+                    let error = self.classify(error, "writing into");
+                    return match error.class() {
+                        ErrorClass::Record => Ok(Err(Written::Rejected(error))),
+                        _ => Err(error),
+                    };
+                }
+            }
+        }
+        sealed.map(Ok)
+    }
+
+    fn sql(&self, part: &Part<'_>) -> &str {
+        match part {
+            Part::Fence(_) => &self.fence,
+            Part::Live => &self.live,
+            Part::Lock(_) => &self.statements.lock,
+            Part::Present(_) => &self.statements.present,
+            Part::Absent(_) => &self.statements.absent,
+            Part::Update(_) => &self.statements.update,
+            Part::Insert(_) => &self.statements.insert,
+            Part::Delete(_) => &self.statements.delete,
+            Part::Verdicts(_) => &self.verdicts,
+        }
+    }
+}
+
+pub(crate) fn as_param(encoded: &Encoded) -> &(dyn tokio_postgres::types::ToSql + Sync) {
+    encoded
+}
+
+/// The last answer of a flush.
+struct Seal {
+    xid: u32,
+    oid: Option<u32>,
+    triggers: bool,
+    started: i64,
+}
+
+impl Seal {
+    fn read(row: &tokio_postgres::Row) -> Option<Self> {
+        Some(Seal {
+            xid: row.try_get::<_, Raw<'_>>(0).ok()?.u32()?,
+            oid: row.try_get(1).ok()?,
+            triggers: row.try_get(2).ok()?,
+            started: row.try_get(3).ok()?,
+        })
+    }
+}
+
+async fn end(session: Session<'_>, result: Result<End>) -> Result<Written> {
+    match result {
+        Ok(End::Committed(versions)) => {
+            session.keep();
+            Ok(Written::Durable(versions))
+        }
+        Ok(End::RolledBack(written)) => {
+            session.roll_back().await;
+            Ok(written)
+        }
+        Err(error) => {
+            session.roll_back().await;
+            Err(error)
+        }
+    }
+}
+
+#[async_trait]
+impl Writer for PostgresWriter {
+    async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
+        within(LOAD_LIMIT, "taking partitions over", async {
+            let session = self.writing.begin().await?;
+            let result = self.acquire_in(&session.client, claims).await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        within(LOAD_LIMIT, "reading states", async {
+            let session = self.loading.take().await?;
+            let loaded = self.load_in(&session.client, keys).await;
+            // There is no transaction, so a refused statement leaves the connection as it was.
+            if loaded.is_ok() || !session.client.is_closed() {
+                session.keep();
+            }
+            loaded
+        })
+        .await
+    }
+
+    async fn write(&self, flush: &Flush) -> Result<Written> {
+        within(WRITE_LIMIT, "writing a flush", async {
+            let session = self.writing.take().await?;
+            let result = self.write_in(&session.client, flush).await;
+            end(session, result).await
+        })
+        .await
+    }
+
+    async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
+        let Place { label, generation, .. } = &self.place;
+        within(LOAD_LIMIT, "reading positions", async {
+            let session = self.writing.begin().await?;
+            let stored = self.books.positions(&session.client, label, *generation, "").await;
+            let stored = session.finish(stored).await?;
+            let mut by_partition: HashMap<TopicPartition, StoredPosition> =
+                stored.into_iter().map(|row| (row.partition.clone(), row)).collect();
+            Ok(partitions.iter().filter_map(|p| by_partition.remove(p)).collect())
+        })
+        .await
+    }
+
+    fn keeps_marks(&self) -> bool {
+        false
+    }
+}
