@@ -33,7 +33,7 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Checks the config, librdkafka's own part of it too, without asking the cluster.
+    /// Checks the config, librdkafka's own part of it too, without waiting for the cluster.
     ///
     /// # Errors
     /// Class Config, with a sentence that names the property, never its value.

@@ -20,7 +20,7 @@ use crate::config::TopicFilter;
 use crate::error::{class, from_code, from_kafka};
 use crate::native::{Event, EventQueue, Failure, FetchedRecord, cached_end, list};
 use crate::queue::{Command, Inbox};
-use crate::rebalance::Assignment;
+use crate::rebalance::{Assignment, From};
 
 /// A burst ends at so many records or bytes.
 const BURST_RECORDS: usize = 2_000;
@@ -105,6 +105,8 @@ pub(crate) struct PollState {
     burst: Burst,
     /// The last start that was carried out.
     epoch: u64,
+    /// Starts that wait to be assigned anew.
+    deferred: From,
     full_since: Option<Instant>,
     paused: bool,
     ends_at: Option<Instant>,
@@ -136,6 +138,7 @@ impl Poller {
                 tracing::warn!(partitions = ?held.len(), "revoked partitions were not let go in time");
                 self.unassign(&unassign);
             }
+            self.assign_anew();
             self.look_at_ends(now);
             if self.hold_back(now) {
                 self.inbox.wait_for_space(POLL);
@@ -197,20 +200,10 @@ impl Poller {
         match command {
             Command::Start { from, epoch } => {
                 self.state.epoch = epoch;
+                self.state.deferred.retain(|(old, _)| !from.iter().any(|(new, _)| new == old));
                 let starts = self.state.assignment.start(&from);
-                self.unassign_if_any(&starts.unassign);
-                if starts.assign.is_empty() {
-                    return;
-                }
-                let at = starts.assign.iter().map(|(tp, at)| (tp, Offset::Offset(at.0)));
-                let assign = list(at);
-                if let Err(error) = self.consumer.incremental_assign(&assign) {
-                    self.state.assignment.not_started(&starts.assign);
-                    let what = format!("starting {} partitions: {error}", starts.assign.len());
-                    self.inbox.push_error(Error::fenced(what));
-                } else if self.state.paused {
-                    self.pause(&assign);
-                }
+                self.assign(&starts.assign);
+                self.seek(starts.seek);
             }
             Command::Release(partitions) => {
                 if let Some(unassign) = self.state.assignment.release(&partitions) {
@@ -220,12 +213,63 @@ impl Poller {
         }
     }
 
+    fn assign(&mut self, from: &[(TopicPartition, Position)]) {
+        if from.is_empty() {
+            return;
+        }
+        let assign = list(from.iter().map(|(partition, at)| (partition, Offset::Offset(at.0))));
+        if let Err(error) = self.consumer.incremental_assign(&assign) {
+            let what = format!("starting {} partitions failed: {error}", from.len());
+            self.inbox.push_error(Error::fenced(what));
+            return;
+        }
+        self.state.assignment.reading(from);
+        if self.state.paused {
+            self.pause(&assign);
+        }
+    }
+
+    /// Reads partitions from elsewhere. Where librdkafka does not seek (after an offset that the log
+    /// does not have it reads no more), they are taken off and assigned anew.
+    fn seek(&mut self, from: From) {
+        if from.is_empty() {
+            return;
+        }
+        let seek = list(from.iter().map(|(partition, at)| (partition, Offset::Offset(at.0))));
+        let (done, not): (From, From) = match self.consumer.seek_partitions(seek, ASK) {
+            Ok(found) => from.into_iter().partition(|(of, _)| {
+                let element = found.find_partition(&of.topic, of.partition);
+                element.is_some_and(|element| element.error().is_ok())
+            }),
+            Err(_) => (From::new(), from),
+        };
+        self.state.assignment.reading(&done);
+        self.state.deferred.extend(not);
+    }
+
+    /// Assigns anew what could not seek. Not while a revocation waits for the task: librdkafka takes
+    /// any unassign for its answer.
+    fn assign_anew(&mut self) {
+        if self.state.deferred.is_empty() || self.state.assignment.is_revoking() {
+            return;
+        }
+        let mut from = std::mem::take(&mut self.state.deferred);
+        from.retain(|(partition, _)| self.state.assignment.has(partition));
+        if from.is_empty() {
+            return;
+        }
+        let known: Vec<_> = from.iter().map(|(partition, _)| partition.clone()).collect();
+        self.unassign(&known);
+        self.state.assignment.forgotten(&from);
+        self.assign(&from);
+    }
+
     /// Whether to wait instead of polling because the task is behind. A short wait keeps what was
     /// prefetched; after a longer one the partitions are paused and polling goes on.
     fn hold_back(&mut self, now: Instant) -> bool {
         if self.state.paused {
             if self.inbox.is_low() {
-                let resumed = self.consumer.resume(&list(self.started()));
+                let resumed = self.consumer.resume(&list(self.known()));
                 if let Err(error) = resumed {
                     tracing::warn!(%error, "resuming the partitions failed; trying again");
                 } else {
@@ -244,13 +288,13 @@ impl Poller {
             return true;
         }
         tracing::debug!("the task is behind: pausing the partitions");
-        self.pause(&list(self.started()));
+        self.pause(&list(self.known()));
         self.state.paused = true;
         false
     }
 
-    fn started(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
-        self.state.assignment.started().map(|partition| (partition, Offset::Invalid))
+    fn known(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
+        self.state.assignment.known().map(|partition| (partition, Offset::Invalid))
     }
 
     fn pause(&self, partitions: &TopicPartitionList) {
@@ -261,15 +305,21 @@ impl Poller {
 
     /// Tells librdkafka that a revocation is done, even where it knows none of the partitions.
     fn unassign(&self, partitions: &[TopicPartition]) {
-        let known = list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
-        if let Err(error) = self.consumer.incremental_unassign(&known) {
-            tracing::warn!(%error, "giving partitions back failed");
+        let take_off = |partitions: &[TopicPartition]| {
+            let known = list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
+            self.consumer.incremental_unassign(&known)
+        };
+        let Err(error) = take_off(partitions) else { return };
+        // It refuses the whole list for one partition that it does not know, and without an answer
+        // the group would wait.
+        tracing::warn!(%error, "giving partitions back failed; trying one by one");
+        for partition in partitions {
+            if let Err(error) = take_off(std::slice::from_ref(partition)) {
+                tracing::warn!(%error, %partition, "giving a partition back failed");
+            }
         }
-    }
-
-    fn unassign_if_any(&self, partitions: &[TopicPartition]) {
-        if !partitions.is_empty() {
-            self.unassign(partitions);
+        if let Err(error) = take_off(&[]) {
+            tracing::warn!(%error, "answering a revocation failed");
         }
     }
 
@@ -423,7 +473,7 @@ impl Poller {
         }
         self.state.ends_at = Some(now);
         let client = self.consumer.client().native_client();
-        let ends = self.state.assignment.started().filter_map(|partition| {
+        let ends = self.state.assignment.known().filter_map(|partition| {
             let seen = self.state.seen_ends.get(partition).copied();
             Some((partition.clone(), cached_end(client, partition).max(seen)?))
         });

@@ -8,7 +8,9 @@ use foldline_api::record::{Position, TopicPartition};
 #[derive(Debug)]
 struct Part {
     partition: TopicPartition,
-    /// The least offset that may come next; none before the first start.
+    /// librdkafka was told of it. It must be told once, and only then may it be taken off again.
+    known: bool,
+    /// The least offset that may come next; none while nothing is to be delivered.
     next: Option<i64>,
 }
 
@@ -29,11 +31,16 @@ pub(crate) struct Assignment {
     revoking: Option<Revoking>,
 }
 
-/// What a start asks of librdkafka, in this order.
+/// Where to read partitions from.
+pub(crate) type From = Vec<(TopicPartition, Position)>;
+
+/// What a start asks of librdkafka.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Starts {
-    pub(crate) unassign: Vec<TopicPartition>,
-    pub(crate) assign: Vec<(TopicPartition, Position)>,
+    /// Partitions that it does not know yet.
+    pub(crate) assign: From,
+    /// Partitions that it reads already.
+    pub(crate) seek: From,
 }
 
 impl Assignment {
@@ -41,7 +48,7 @@ impl Assignment {
     pub(crate) fn assigned(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             if self.find(&partition.topic, partition.partition).is_none() {
-                self.parts.push(Part { partition: partition.clone(), next: None });
+                self.parts.push(Part { partition: partition.clone(), known: false, next: None });
             }
         }
     }
@@ -55,25 +62,40 @@ impl Assignment {
         }
     }
 
-    /// The task says where to read. A partition that is read already is taken off first: a seek in
-    /// librdkafka fails while a fetch is starting, or after an offset that the log does not have.
+    /// The task says where to read. Nothing of these is delivered until [`Assignment::reading`].
     pub(crate) fn start(&mut self, from: &[(TopicPartition, Position)]) -> Starts {
         let mut starts = Starts::default();
         for (partition, position) in from {
             let Some(at) = self.find(&partition.topic, partition.partition) else { continue };
-            if self.parts[at].next.replace(position.0).is_some() {
-                starts.unassign.push(partition.clone());
-            }
-            starts.assign.push((partition.clone(), *position));
+            let part = &mut self.parts[at];
+            part.next = None;
+            let list = if part.known { &mut starts.seek } else { &mut starts.assign };
+            list.push((partition.clone(), *position));
         }
         starts
     }
 
-    /// librdkafka did not take these after all.
-    pub(crate) fn not_started(&mut self, partitions: &[(TopicPartition, Position)]) {
-        for part in &mut self.parts {
-            if partitions.iter().any(|(partition, _)| *partition == part.partition) {
-                part.next = None;
+    /// librdkafka now reads these from here.
+    pub(crate) fn reading(&mut self, from: &[(TopicPartition, Position)]) {
+        for (partition, position) in from {
+            if let Some(at) = self.find(&partition.topic, partition.partition) {
+                let part = &mut self.parts[at];
+                part.known = true;
+                part.next = Some(position.0);
+            }
+        }
+    }
+
+    /// Whether this partition is ours, started or not.
+    pub(crate) fn has(&self, partition: &TopicPartition) -> bool {
+        self.find(&partition.topic, partition.partition).is_some()
+    }
+
+    /// librdkafka knows of these no more.
+    pub(crate) fn forgotten(&mut self, partitions: &[(TopicPartition, Position)]) {
+        for (partition, _) in partitions {
+            if let Some(at) = self.find(&partition.topic, partition.partition) {
+                self.parts[at].known = false;
             }
         }
     }
@@ -100,9 +122,9 @@ impl Assignment {
         self.parts[at].next.map(Position)
     }
 
-    /// The partitions that are being read.
-    pub(crate) fn started(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.parts.iter().filter(|part| part.next.is_some()).map(|part| &part.partition)
+    /// The partitions that librdkafka knows.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.parts.iter().filter(|part| part.known).map(|part| &part.partition)
     }
 
     /// Takes these out; gives those that librdkafka knows.
@@ -110,7 +132,7 @@ impl Assignment {
         let mut known = Vec::new();
         self.parts.retain(|part| {
             let stays = !partitions.contains(&part.partition);
-            if !stays && part.next.is_some() {
+            if !stays && part.known {
                 known.push(part.partition.clone());
             }
             stays
@@ -123,6 +145,11 @@ impl Assignment {
     pub(crate) fn revoke(&mut self, partitions: Vec<TopicPartition>, deadline: Instant) {
         let unassign = self.remove(&partitions);
         self.revoking = Some(Revoking { waiting: partitions, unassign, deadline });
+    }
+
+    /// Whether a revocation waits for the task.
+    pub(crate) fn is_revoking(&self) -> bool {
+        self.revoking.is_some()
     }
 
     /// The task has let go; what to unassign once it has let go of all.
@@ -163,18 +190,25 @@ mod tests {
         (tp(partition), Position(position))
     }
 
+    /// Starts, and librdkafka does as asked.
+    fn start(assignment: &mut Assignment, from: &[(TopicPartition, Position)]) {
+        let starts = assignment.start(from);
+        assignment.reading(&starts.assign);
+        assignment.reading(&starts.seek);
+    }
+
     #[test]
-    fn a_start_assigns_once_and_a_second_start_takes_off_first() {
+    fn a_start_assigns_once_and_a_second_start_seeks() {
         let mut assignment = Assignment::default();
         assignment.assigned(&[tp(0), tp(1)]);
-        assert_eq!(
-            assignment.start(&[at(0, 5), at(7, 0)]),
-            Starts { unassign: vec![], assign: vec![at(0, 5)] }
-        );
-        assert_eq!(
-            assignment.start(&[at(0, 2), at(1, 1)]),
-            Starts { unassign: vec![tp(0)], assign: vec![at(0, 2), at(1, 1)] }
-        );
+        let starts = assignment.start(&[at(0, 5), at(7, 0)]);
+        assert_eq!(starts, Starts { assign: vec![at(0, 5)], seek: vec![] });
+        assignment.reading(&starts.assign);
+        let starts = assignment.start(&[at(0, 2), at(1, 1)]);
+        assert_eq!(starts, Starts { assign: vec![at(1, 1)], seek: vec![at(0, 2)] });
+        assert!(assignment.accept("t", 0, 9).is_none(), "until the seek is done");
+        assignment.reading(&starts.seek);
+        assert!(assignment.accept("t", 0, 2).is_some());
     }
 
     #[test]
@@ -182,7 +216,7 @@ mod tests {
         let mut assignment = Assignment::default();
         assignment.assigned(&[tp(0), tp(1)]);
         assert!(assignment.accept("t", 0, 5).is_none(), "not started");
-        assignment.start(&[at(0, 5)]);
+        start(&mut assignment, &[at(0, 5)]);
         assert!(assignment.accept("t", 0, 4).is_none(), "before the position");
         assert!(assignment.accept("t", 0, 5).is_some());
         assert!(assignment.accept("t", 0, 5).is_none(), "twice");
@@ -195,22 +229,22 @@ mod tests {
     fn revoked_partitions_are_unassigned_when_all_are_released() {
         let mut assignment = Assignment::default();
         assignment.assigned(&[tp(0), tp(1), tp(2)]);
-        assignment.start(&[at(0, 0), at(1, 0)]);
+        start(&mut assignment, &[at(0, 0), at(1, 0)]);
         let deadline = Instant::now() + Duration::from_secs(20);
         assignment.revoke(vec![tp(1), tp(2)], deadline);
         assert!(assignment.accept("t", 1, 0).is_none(), "revoked");
-        assert!(assignment.start(&[at(1, 0)]).assign.is_empty(), "not ours any more");
+        assert_eq!(assignment.start(&[at(1, 0)]), Starts::default(), "not ours any more");
         assert_eq!(assignment.release(&[tp(1)]), None);
         assert_eq!(assignment.release(&[tp(2)]), Some(vec![tp(1)]), "2 was never started");
         assert_eq!(assignment.release(&[tp(2)]), None, "only once");
-        assert_eq!(assignment.started().collect::<Vec<_>>(), [&tp(0)]);
+        assert_eq!(assignment.known().collect::<Vec<_>>(), [&tp(0)]);
     }
 
     #[test]
     fn a_task_that_does_not_let_go_is_not_waited_for_for_ever() {
         let mut assignment = Assignment::default();
         assignment.assigned(&[tp(0)]);
-        assignment.start(&[at(0, 0)]);
+        start(&mut assignment, &[at(0, 0)]);
         let deadline = Instant::now() + Duration::from_secs(20);
         assignment.revoke(vec![tp(0)], deadline);
         assert!(assignment.overdue(deadline - Duration::from_millis(1)).is_none());

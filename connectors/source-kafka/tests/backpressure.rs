@@ -1,4 +1,10 @@
 //! A slow task and a large topic. Alone in its process, since it measures that process's memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod common;
 

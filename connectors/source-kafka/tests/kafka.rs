@@ -1,7 +1,14 @@
 //! The source and the dead letters against a real broker, whose address is in `KAFKA`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,7 +20,9 @@ use foldline_source_kafka::{
     GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Outgoing, Topics, produce,
 };
 use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 fn commit(of: (foldline_api::record::TopicPartition, Position), metadata: &str) -> Commit {
     Commit { partition: of.0, position: of.1, metadata: metadata.into() }
@@ -117,6 +126,9 @@ async fn two_members_share(name: &str, group_protocol: GroupProtocol) {
     let commits: Vec<_> =
         revoked.iter().map(|p| commit((p.clone(), Position(500)), "foldline/1 t 1")).collect();
     first.source.committer().commit(&commits).await.unwrap();
+    // Until the task lets go, the partitions do not move.
+    let early = tokio::time::timeout(Duration::from_secs(2), second.next()).await;
+    assert!(early.is_err(), "{early:?}");
     first.source.release(&revoked).unwrap();
 
     second.until_owned(2).await;
@@ -272,9 +284,10 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
         .set("transactional.id", id)
         .create()
         .unwrap();
+    let producer = Arc::new(producer);
     let patience = Duration::from_secs(60);
     let write = {
-        let producer = producer.clone();
+        let producer = Arc::clone(&producer);
         move |from: i32, to: i32| {
             producer.begin_transaction().unwrap();
             for n in from..to {
@@ -286,7 +299,7 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
         }
     };
     let write_and_end = write.clone();
-    let ending = producer.clone();
+    let ending = Arc::clone(&producer);
     tokio::task::spawn_blocking(move || {
         ending.init_transactions(patience).unwrap();
         write_and_end(0, 10);
@@ -466,4 +479,40 @@ async fn a_duplicate_static_member_ends_the_first_with_a_config_error() {
     assert_eq!(first.error().await.class(), ErrorClass::Config, "again, each time");
     first.source.close().await;
     second.source.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_thrown_out_loses_its_partitions_and_gets_them_again() {
+    // A real broker throws out only who is silent, and this member never is.
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 2, 1).unwrap();
+    let topic = Topic(unique("lost"));
+    let config = KafkaConfig {
+        bootstrap_servers: cluster.bootstrap_servers(),
+        topics: Topics::List(vec!["t".into()]),
+        ..topic.config()
+    };
+    let records: Vec<_> = (0..10).map(|n| record(n % 2, n.to_string().into())).collect();
+    produce(&config, "t", &records).await.unwrap();
+    let log = KafkaLog::new(config).unwrap();
+    let mut reader = Reader::join(&log, 0);
+    reader.until_owned(2).await;
+    let from = [0, 1].map(|p| (foldline_api::record::TopicPartition::new("t", p), Position(0)));
+    reader.source.start(&from).unwrap();
+    reader.until(|r| r.records.len() == 10).await;
+
+    let thrown_out = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
+    cluster.request_errors(RDKafkaApiKey::Heartbeat, &[thrown_out]);
+    let lost = loop {
+        match reader.next().await.unwrap() {
+            SourceEvent::Lost(partitions) => break partitions,
+            SourceEvent::End(..) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(lost.len(), 2);
+    reader.until_owned(2).await;
+    reader.source.start(&from).unwrap();
+    reader.until(|r| r.records.len() == 20).await;
+    reader.source.close().await;
 }

@@ -14,13 +14,13 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn servers() -> String {
+pub(crate) fn servers() -> String {
     std::env::var("KAFKA").expect("set KAFKA to the address of a running broker, host:port")
 }
 
-pub fn admin() -> AdminClient<DefaultClientContext> {
+pub(crate) fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", servers()).create().unwrap()
 }
 
@@ -31,26 +31,26 @@ fn options() -> AdminOptions {
 }
 
 /// A name that no other run has.
-pub fn unique(name: &str) -> String {
+pub(crate) fn unique(name: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     format!("fl-test-{name}-{}-{}", std::process::id(), now.as_nanos())
 }
 
 /// A topic of one test, deleted on drop.
-pub struct Topic(pub String);
+pub(crate) struct Topic(pub(crate) String);
 
 impl Topic {
-    pub async fn new(name: &str, partitions: i32) -> Self {
+    pub(crate) async fn new(name: &str, partitions: i32) -> Self {
         Self::with(name, partitions, &[]).await
     }
 
-    pub async fn with(name: &str, partitions: i32, config: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(name: &str, partitions: i32, config: &[(&str, &str)]) -> Self {
         let topic = Topic(unique(name));
         topic.create(partitions, config).await;
         topic
     }
 
-    pub async fn create(&self, partitions: i32, config: &[(&str, &str)]) {
+    pub(crate) async fn create(&self, partitions: i32, config: &[(&str, &str)]) {
         let mut new = NewTopic::new(&self.0, partitions, TopicReplication::Fixed(1));
         for (name, value) in config {
             new = new.set(name, value);
@@ -68,19 +68,19 @@ impl Topic {
         self.wait_for(Some(partitions)).await;
     }
 
-    pub async fn delete(&self) {
+    pub(crate) async fn delete(&self) {
         admin().delete_topics(&[&self.0], &options()).await.unwrap();
         self.wait_for(None).await;
     }
 
-    pub async fn grow(&self, partitions: usize) {
+    pub(crate) async fn grow(&self, partitions: usize) {
         let grown = NewPartitions::new(&self.0, partitions);
         admin().create_partitions([&grown], &options()).await.unwrap()[0].as_ref().unwrap();
         self.wait_for(Some(partitions as i32)).await;
     }
 
     /// Deletes the records before `offset` of partition 0.
-    pub async fn truncate(&self, offset: i64) {
+    pub(crate) async fn truncate(&self, offset: i64) {
         let mut before = rdkafka::TopicPartitionList::new();
         before.add_partition_offset(&self.0, 0, rdkafka::Offset::Offset(offset)).unwrap();
         admin().delete_records(&before, &options()).await.unwrap();
@@ -111,15 +111,15 @@ impl Topic {
         tokio::task::spawn_blocking(look).await.unwrap();
     }
 
-    pub fn tp(&self, partition: i32) -> TopicPartition {
+    pub(crate) fn tp(&self, partition: i32) -> TopicPartition {
         TopicPartition::new(self.0.as_str(), partition)
     }
 
-    pub fn at(&self, partition: i32, position: i64) -> (TopicPartition, Position) {
+    pub(crate) fn at(&self, partition: i32, position: i64) -> (TopicPartition, Position) {
         (self.tp(partition), Position(position))
     }
 
-    pub fn config(&self) -> KafkaConfig {
+    pub(crate) fn config(&self) -> KafkaConfig {
         KafkaConfig {
             bootstrap_servers: servers(),
             // A member that was killed is not waited for long, and new partitions show soon.
@@ -136,12 +136,12 @@ impl Topic {
         }
     }
 
-    pub fn log(&self) -> KafkaLog {
+    pub(crate) fn log(&self) -> KafkaLog {
         KafkaLog::new(self.config()).unwrap()
     }
 
     /// Writes `count` numbered records into one partition.
-    pub async fn fill(&self, partition: i32, count: usize) {
+    pub(crate) async fn fill(&self, partition: i32, count: usize) {
         let records: Vec<Outgoing> =
             (0..count).map(|n| record(partition, n.to_string().into())).collect();
         produce(&self.config(), &self.0, &records).await.unwrap();
@@ -160,26 +160,26 @@ impl Drop for Topic {
     }
 }
 
-pub fn record(partition: i32, value: bytes::Bytes) -> Outgoing {
+pub(crate) fn record(partition: i32, value: bytes::Bytes) -> Outgoing {
     Outgoing { value: Some(value), partition: Some(partition), ..Outgoing::default() }
 }
 
 /// A source and everything that it has delivered.
-pub struct Reader {
-    pub source: Box<dyn Source>,
-    pub records: Vec<Record>,
-    pub ends: BTreeMap<TopicPartition, Position>,
-    pub owned: Vec<TopicPartition>,
+pub(crate) struct Reader {
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) ends: BTreeMap<TopicPartition, Position>,
+    pub(crate) owned: Vec<TopicPartition>,
 }
 
 impl Reader {
-    pub fn join(log: &KafkaLog, task: u32) -> Self {
+    pub(crate) fn join(log: &KafkaLog, task: u32) -> Self {
         let source = log.source(task, 32 << 20).unwrap();
         Reader { source, records: Vec::new(), ends: BTreeMap::new(), owned: Vec::new() }
     }
 
     /// The next event, kept too. Errors of class Retriable are passed over, as the task does.
-    pub async fn next(&mut self) -> Result<SourceEvent> {
+    pub(crate) async fn next(&mut self) -> Result<SourceEvent> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let event = tokio::time::timeout_at(deadline, self.source.next())
@@ -217,14 +217,14 @@ impl Reader {
     }
 
     /// Goes on until `done`.
-    pub async fn until(&mut self, mut done: impl FnMut(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, mut done: impl FnMut(&Self) -> bool) {
         while !done(self) {
             self.next().await.unwrap();
         }
     }
 
     /// Waits until this member owns so many partitions, giving back what is taken.
-    pub async fn until_owned(&mut self, count: usize) {
+    pub(crate) async fn until_owned(&mut self, count: usize) {
         while self.owned.len() != count {
             if let SourceEvent::Revoked(partitions) = self.next().await.unwrap() {
                 self.source.release(&partitions).unwrap();
@@ -233,7 +233,7 @@ impl Reader {
     }
 
     /// The first error.
-    pub async fn error(&mut self) -> Error {
+    pub(crate) async fn error(&mut self) -> Error {
         loop {
             if let Err(error) = self.next().await {
                 return error;
@@ -241,7 +241,7 @@ impl Reader {
         }
     }
 
-    pub fn offsets(&self, partition: i32) -> Vec<i64> {
+    pub(crate) fn offsets(&self, partition: i32) -> Vec<i64> {
         let of = self.records.iter().filter(|record| record.partition == partition);
         of.map(|record| record.offset).collect()
     }
