@@ -422,30 +422,127 @@ mod tests {
         assert!(Client::new(&config(|c| c.api_key = some("abc=="))).is_ok());
     }
 
-    #[tokio::test]
-    async fn a_node_that_refuses_the_connection_is_passed_over() {
+    /// A node that answers each request's body as `answer` says, for as long as the test runs.
+    async fn node(
+        answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static,
+    ) -> std::net::SocketAddr {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let alive = server.local_addr().unwrap();
+        let address = server.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = server.accept().await {
+                let mut request = Vec::new();
+                let body = loop {
+                    let text = String::from_utf8_lossy(&request).into_owned();
+                    if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                        let length = head.lines().find_map(|l| {
+                            l.to_lowercase().strip_prefix("content-length: ")?.parse().ok()
+                        });
+                        if body.len() >= length.unwrap_or(0) {
+                            break body.to_owned();
+                        }
+                    }
+                    if socket.read_buf(&mut request).await.unwrap() == 0 {
+                        break text;
+                    }
+                };
+                let (status, text) = answer(&body);
+                let length = text.len();
+                let head =
+                    format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}");
+                socket.write_all(format!("{head}\r\n\r\n{text}").as_bytes()).await.unwrap();
+            }
+        });
+        address
+    }
+
+    fn client(addresses: &[std::net::SocketAddr]) -> Client {
+        let urls = addresses.iter().map(|address| format!("http://{address}")).collect();
+        Client::new(&config(|c| c.urls = urls)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_refuses_the_connection_is_passed_over() {
+        let alive = node(|_| (200, "{}".to_owned())).await;
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let dead = closed.local_addr().unwrap();
         drop(closed);
-        let answer = tokio::spawn(async move {
-            for _ in 0..2 {
-                let (mut socket, _) = server.accept().await.unwrap();
-                let mut request = [0; 4096];
-                let _ = socket.read(&mut request).await.unwrap();
-                let text = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
-                socket.write_all(text.as_bytes()).await.unwrap();
-            }
-        });
-        let urls = vec![format!("http://{dead}"), format!("http://{alive}")];
-        let client =
-            Client::new(&ElasticsearchConfig { urls, ..ElasticsearchConfig::default() }).unwrap();
-        for _ in 0..2 {
+        let client = client(&[dead, alive]);
+        for _ in 0..3 {
             let reply = client.json(Method::Get, "/_cluster/health", &[], None).await.unwrap();
             assert_eq!(reply.status, 200);
         }
-        answer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_items_refused_for_now_are_sent_again() {
+        let calls = std::sync::atomic::AtomicUsize::new(0);
+        let address = node(move |body| {
+            let first = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            let item = |line: &str| match line.trim() {
+                "\"busy\"" if first => json_item(429, "es_rejected_execution_exception"),
+                "\"stale\"" => json_item(409, "version_conflict_engine_exception"),
+                "\"bad\"" => json_item(400, "document_parsing_exception"),
+                _ => r#"{"index":{"status":200,"_seq_no":1,"_primary_term":1}}"#.to_owned(),
+            };
+            let items: Vec<String> = body.lines().skip(1).step_by(2).map(item).collect();
+            if !first {
+                assert_eq!(items.len(), 1, "{body}");
+            }
+            (200, format!("{{\"items\":[{}]}}", items.join(",")))
+        })
+        .await;
+        let items: Vec<String> = ["\"ok\"", "\"busy\"", "\"stale\"", "\"bad\""]
+            .map(|source| bulk::write("1", Version::At(0, 1), source))
+            .to_vec();
+        let outcomes = client(&[address]).bulk("a", &items).await.unwrap();
+        let faults: Vec<_> =
+            outcomes.iter().map(|o| o.as_ref().err().map(Failure::fault)).collect();
+        assert_eq!(faults, [None, None, Some(Fault::Conflict), Some(Fault::Rejected)]);
+    }
+
+    fn json_item(status: u16, kind: &str) -> String {
+        format!("{{\"index\":{{\"status\":{status},\"error\":{{\"type\":\"{kind}\"}}}}}}")
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_too_large_is_halved_down_to_the_document_to_blame() {
+        let address = node(|body| {
+            if body.len() > 150 || body.contains("huge") {
+                return (413, String::new());
+            }
+            let ok = r#"{"create":{"status":201,"_seq_no":1,"_primary_term":1}}"#;
+            (200, format!("{{\"items\":[{}]}}", vec![ok; body.lines().count() / 2].join(",")))
+        })
+        .await;
+        let mut items = vec![bulk::write("1", Version::Absent, "{}"); 9];
+        items[6] = bulk::write("1", Version::Absent, "\"huge\"");
+        let outcomes = client(&[address]).bulk("a", &items).await.unwrap();
+        for (at, outcome) in outcomes.iter().enumerate() {
+            assert_eq!(outcome.is_ok(), at != 6, "{at}: {outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whole_requests_that_fail_leave_the_outcome_to_the_worker() {
+        for (status, class) in [
+            (401, foldline_api::ErrorClass::Retriable),
+            (403, foldline_api::ErrorClass::Retriable),
+            (429, foldline_api::ErrorClass::Retriable),
+            (502, foldline_api::ErrorClass::Retriable),
+            (503, foldline_api::ErrorClass::Retriable),
+            (504, foldline_api::ErrorClass::Retriable),
+            (405, foldline_api::ErrorClass::Config),
+        ] {
+            let address = node(move |_| (status, "<html>".to_owned())).await;
+            let items = [bulk::write("1", Version::Absent, "{}")];
+            let error = client(&[address]).bulk("a", &items).await.unwrap_err();
+            assert_eq!(error.class(), class, "{status}");
+        }
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dead = closed.local_addr().unwrap();
+        drop(closed);
+        let error = client(&[dead]).mget("a", &["1".to_owned()], true, 1).await.unwrap_err();
+        assert_eq!(error.class(), foldline_api::ErrorClass::Retriable);
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! In reading order: [`config`], `mapping` (the index that a model becomes), `document` (a row as
 //! JSON and back), `bulk` and `client` (requests), `books` (the metadata index), `error` (whose
-//! problem an answer is), [`target`] and [`writer`].
+//! problem an answer is), [`target`] and [`writer`], `purge` (tombstones) and [`mod@plan`].
 
 mod books;
 mod bulk;
@@ -16,10 +16,13 @@ pub mod config;
 mod document;
 mod error;
 mod mapping;
+pub mod plan;
+mod purge;
 mod survey;
 pub mod target;
 pub mod writer;
 
 pub use config::ElasticsearchConfig;
-pub use target::{ElasticsearchTarget, check, plan};
+pub use plan::{check, plan};
+pub use target::ElasticsearchTarget;
 pub use writer::ElasticsearchWriter;

@@ -19,8 +19,9 @@ use serde_json::json;
 use crate::books::{BeginningDoc, Books, DesiredDoc, PositionDoc, TargetDoc, Versioned};
 use crate::client::Client;
 use crate::config::ElasticsearchConfig;
-use crate::document::{META, hex};
-use crate::mapping::{self, Names, alive, index_body};
+use crate::document::hex;
+use crate::mapping::{self, Names, index_body};
+use crate::purge;
 use crate::survey::{Cluster, Index, Survey};
 use crate::writer::ElasticsearchWriter;
 
@@ -33,43 +34,6 @@ pub struct ElasticsearchTarget {
     spec: TargetSpec,
     books: Books,
     cluster: Cluster,
-}
-
-/// Refuses, without asking the cluster, what Foldline could not be exact with.
-///
-/// # Errors
-/// Config errors with the way out.
-pub fn check(spec: &TargetSpec) -> Result<()> {
-    mapping::check(spec)
-}
-
-/// What the connector will send: the index's body, the aliases and the bulk actions.
-#[must_use]
-pub fn plan(spec: &TargetSpec) -> Vec<String> {
-    let names = Names::new(&spec.target);
-    let pretty = |json: &serde_json::Value| format!("{json:#}");
-    let (index, alias) = (names.index(1), names.alias());
-    let writers = names.write_alias(1, &spec.fingerprint);
-    let aliases = json!({ "actions": [
-        { "add": { "index": index, "alias": alias, "filter": alive() } },
-        { "add": { "index": index, "alias": writers, "is_hidden": true } },
-    ] });
-    let marks = "{\"marks\":{\"<topic>/<partition>\":<position>}}";
-    vec![
-        format!("PUT /{index}\n{}", pretty(&index_body(spec, "<build>"))),
-        format!("POST /_aliases\n{}", pretty(&aliases)),
-        format!("POST /{writers}/_mget\n{{\"ids\":[\"<key>\"]}}"),
-        format!(
-            "POST /{writers}/_bulk?require_alias=true&pipeline=_none\n\
-             {{\"create\":{{\"_id\":\"<new key>\"}}}}\n\
-             {{<columns>,\"{META}\":{marks}}}\n\
-             {{\"index\":{{\"_id\":\"<key>\",\"if_seq_no\":<read>,\"if_primary_term\":<read>}}}}\n\
-             {{<columns>,\"{META}\":{marks}}}\n\
-             {{\"index\":{{\"_id\":\"<deleted key>\",\"if_seq_no\":<read>,\"if_primary_term\":<read>}}}}\n\
-             {{\"{META}\":{{\"deleted\":true,\"at\":<milliseconds>,{}}}",
-            marks.trim_start_matches('{')
-        ),
-    ]
 }
 
 impl ElasticsearchTarget {
@@ -98,7 +62,7 @@ impl ElasticsearchTarget {
         let positions = self.stored_positions(&doc.value).await?;
         let binding = &doc.value.binding;
         let alias = self.cluster.names.write_alias(binding.generation, &binding.fingerprint);
-        crate::writer::purge(&self.cluster.client, &alias, &positions, retention).await
+        purge::purge(&self.cluster.client, &alias, &positions, retention).await
     }
 
     /// What stands where the books say the live generation is.

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use elasticsearch::http::Method;
 use foldline_api::model::{Key, Model};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
@@ -15,9 +14,6 @@ use foldline_api::sink::{
     StoredVerdict, TargetSpec, Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, Result};
-use serde::Deserialize;
-use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::books::{Books, PositionDoc, TargetDoc, VerdictDoc, Versioned};
 use crate::bulk::{self, Outcome};
@@ -34,8 +30,6 @@ const LOAD_MIN: usize = 20;
 const LOAD_BYTES: usize = 8 << 20;
 /// How often a partition's place is read again because another task changed it.
 const ATTEMPTS: u32 = 20;
-/// Tombstones of one page of a purge.
-const PURGE_PAGE: usize = 1_000;
 
 /// Writes one generation's index.
 #[derive(Debug)]
@@ -175,7 +169,11 @@ impl ElasticsearchWriter {
         if self.live().await?.is_none() || failure.fault() == Fault::Gone {
             return Ok(Written::Fenced);
         }
-        Err(failure.error("writing: unless an operator wants the index.blocks.write, remove it"))
+        Err(Error::retriable(format!(
+            "an index of {:?} has index.blocks.write: writing goes on once that is removed",
+            self.cluster.names.alias()
+        ))
+        .with_code("403 cluster_block_exception"))
     }
 
     async fn checks_hold(&self, checks: &[Check]) -> Result<bool> {
@@ -369,85 +367,9 @@ impl Writer for ElasticsearchWriter {
     }
 }
 
-fn now_millis() -> i64 {
+pub(crate) fn now_millis() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[derive(Deserialize)]
-struct Page {
-    hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Hits {
-    hits: Vec<Hit>,
-}
-
-#[derive(Deserialize)]
-struct Hit {
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_seq_no")]
-    seq_no: u64,
-    #[serde(rename = "_primary_term")]
-    primary_term: u64,
-    #[serde(rename = "_source")]
-    source: Box<RawValue>,
-    sort: Vec<serde_json::Value>,
-}
-
-/// Removes the tombstones of an index that are older than `retention` and that the positions have
-/// passed, each if it is still what was read.
-pub(crate) async fn purge(
-    client: &Client,
-    alias: &str,
-    positions: &[StoredPosition],
-    retention: Duration,
-) -> Result<u64> {
-    let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    let before = now_millis().saturating_sub(retention);
-    let meta = document::META;
-    let mut after: Option<Vec<serde_json::Value>> = None;
-    let no_columns = Model { columns: Vec::new(), key: Vec::new(), indexes: Vec::new() };
-    let mut removed = 0;
-    loop {
-        let mut search = json!({
-            "size": PURGE_PAGE,
-            "seq_no_primary_term": true,
-            "track_total_hits": false,
-            "query": { "bool": { "filter": [
-                { "term": { format!("{meta}.deleted"): true } },
-                { "range": { format!("{meta}.at"): { "lte": before } } },
-            ] } },
-            "sort": [{ format!("{meta}.at"): "asc" }, { "_seq_no": "asc" }],
-        });
-        if let (Some(after), Some(search)) = (&after, search.as_object_mut()) {
-            search.insert("search_after".to_owned(), json!(after));
-        }
-        let path = format!("/{alias}/_search");
-        let reply = client.json(Method::Post, &path, &[], Some(&search)).await?;
-        let hits = reply.read::<Page>("looking for tombstones")?.hits.hits;
-        let Some(last) = hits.last() else { return Ok(removed) };
-        after = Some(last.sort.clone());
-        let mut items = Vec::new();
-        for hit in &hits {
-            let (_, marks) = document::decode(&no_columns, hit.source.get().as_bytes())?;
-            if is_passed(&marks, positions) {
-                items.push(bulk::delete(&hit.id, Version::At(hit.seq_no, hit.primary_term)));
-            }
-        }
-        let outcomes = client.bulk(alias, &items).await?;
-        removed += outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
-    }
-}
-
-/// Whether no event at or before the marks can be read again.
-fn is_passed(marks: &Marks, positions: &[StoredPosition]) -> bool {
-    marks.iter().all(|mark| {
-        let stored = positions.iter().find(|stored| stored.partition == mark.partition);
-        stored.is_some_and(|stored| stored.position >= mark.position)
-    })
 }
 
 #[cfg(test)]
@@ -516,23 +438,5 @@ mod tests {
             fault(vec![failed(503, ""), failed(404, "index_not_found_exception")]),
             Err(Fault::Gone)
         );
-    }
-
-    #[test]
-    fn tombstones_wait_for_their_positions() {
-        use foldline_api::sink::Mark;
-        let mark = |p: i64| -> Marks {
-            std::iter::once(Mark { partition: partition(), position: Position(p) }).collect()
-        };
-        let stored = |p: i64| StoredPosition {
-            partition: partition(),
-            topic_id: None,
-            beginning: Position(0),
-            position: Position(p),
-            epoch: 1,
-        };
-        assert!(is_passed(&mark(5), &[stored(5)]));
-        assert!(!is_passed(&mark(6), &[stored(5)]));
-        assert!(!is_passed(&mark(5), &[]));
     }
 }

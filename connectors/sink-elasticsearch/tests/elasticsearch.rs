@@ -102,10 +102,13 @@ impl Bench {
         {
             self.call("DELETE", &format!("/{index}"), None).await;
         }
-        let query = json!({ "query": { "term": { "target": self.name } } });
-        let path = "/foldline-books/_delete_by_query?refresh=true&conflicts=proceed";
         self.call("POST", "/foldline-books/_refresh", None).await;
-        self.call("POST", path, Some(query)).await;
+        let query = json!({ "size": 1000, "query": { "term": { "target": self.name } } });
+        let (_, found) = self.call("POST", "/foldline-books/_search", Some(query)).await;
+        for hit in found["hits"]["hits"].as_array().into_iter().flatten() {
+            let path = format!("/foldline-books/_doc/{}", hit["_id"].as_str().unwrap());
+            self.call("DELETE", &path, None).await;
+        }
     }
 }
 
@@ -373,6 +376,26 @@ async fn a_dropped_index_voids_its_positions() {
     let again = target.open().await.unwrap();
     assert_eq!((again.generation, again.positions[0].position), (2, Position(0)));
     assert!(again.notices[0].contains("dropped"), "{:?}", again.notices);
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn an_index_that_was_replaced_is_not_the_one_that_was_filled() {
+    let bench = Bench::new("replaced");
+    let spec = bench.spec(&SMALL);
+    let (target, writer) = opened(&bench, &spec).await;
+    let one = flush(1, 0, 5, vec![write(1, Some(1), Version::Absent, 5)]);
+    durable(writer.write(&one).await.unwrap());
+    let index = format!("/{}-g1", bench.name);
+    bench.call("DELETE", &index, None).await;
+    bench.call("PUT", &format!("{index}/_doc/1"), Some(json!({ "n": 1 }))).await;
+    let error = target.open().await.unwrap_err();
+    assert!(error.message().contains("replaced by another"), "{error}");
+    bench.call("DELETE", &format!("{index}/_doc/1"), None).await;
+
+    let again = target.open().await.unwrap();
+    assert_eq!((again.generation, again.positions[0].position), (2, Position(0)));
+    assert_eq!(bench.call("GET", &index, None).await.0, 404);
     bench.clean().await;
 }
 
