@@ -21,17 +21,24 @@ const POLL: Duration = Duration::from_millis(100);
 /// Reads that wait for the task. With the one being made and the one being folded there are four.
 const READS_QUEUED: usize = 2;
 
+/// Assignments and errors that wait for the task.
+const CONTROLS_QUEUED: usize = 16;
+
 /// A record in memory takes some bytes beside its line's: a read of a line log grows about so much.
 const GROWTH: usize = 4;
 
 /// Which start a delivery answers: what was read for an older one is not delivered.
 type Seek = u64;
 
-enum Delivery {
-    Assigned(Vec<TopicPartition>),
-    Of(TopicPartition, Seek, SourceEvent),
-    Error(Error),
+/// What was read of a partition.
+struct Delivery {
+    partition: TopicPartition,
+    seek: Seek,
+    event: SourceEvent,
 }
+
+/// What does not wait behind records.
+type Control = Result<SourceEvent>;
 
 struct Begin {
     partition: TopicPartition,
@@ -42,11 +49,9 @@ struct Begin {
 type Ends = Arc<Mutex<BTreeMap<TopicPartition, Position>>>;
 
 /// One task's member of a file log's group.
-#[derive(Debug)]
 pub struct FileSource {
     deliveries: mpsc::Receiver<Delivery>,
-    /// Delivered while records were not wanted.
-    held_back: Option<Delivery>,
+    control: mpsc::Receiver<Control>,
     begin: Sender<Begin>,
     seeks: BTreeMap<TopicPartition, Seek>,
     last_seek: Seek,
@@ -54,9 +59,9 @@ pub struct FileSource {
     membership: Membership,
 }
 
-impl std::fmt::Debug for Delivery {
+impl std::fmt::Debug for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Delivery")
+        f.debug_struct("FileSource").field("membership", &self.membership).finish_non_exhaustive()
     }
 }
 
@@ -64,6 +69,7 @@ impl FileSource {
     pub(crate) fn new(membership: Membership, memory: usize) -> Result<Self> {
         let (begin, commands) = std::sync::mpsc::channel();
         let (out, deliveries) = mpsc::channel(READS_QUEUED);
+        let (tell, control) = mpsc::channel(CONTROLS_QUEUED);
         let ends = Ends::default();
         let chunk = (memory / (READS_QUEUED + 2) / GROWTH).clamp(16 * 1024, 1024 * 1024);
         let ahead = ReadAhead {
@@ -71,6 +77,7 @@ impl FileSource {
             task: membership.task,
             commands,
             out,
+            tell,
             ends: Arc::clone(&ends),
             chunk,
             assigned: BTreeSet::new(),
@@ -80,34 +87,25 @@ impl FileSource {
         thread
             .spawn(move || ahead.run())
             .map_err(|error| Error::retriable("cannot start a thread").with_source(error))?;
-        Ok(FileSource { deliveries, held_back: None, begin, seeks: BTreeMap::new(), last_seek: 0, ends, membership })
+        let seeks = BTreeMap::new();
+        Ok(FileSource { deliveries, control, begin, seeks, last_seek: 0, ends, membership })
     }
 }
 
 #[async_trait]
 impl Source for FileSource {
     async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent> {
+        let gone = || Error::retriable("the reading thread is gone");
         loop {
-            let delivery = match (self.held_back.take(), wanted) {
-                (Some(held_back), Wanted::All) => Some(held_back),
-                (Some(held_back), Wanted::Control) => {
-                    // Partitions do not move here: nothing can come that is more urgent.
-                    self.held_back = Some(held_back);
-                    return std::future::pending().await;
-                }
-                (None, _) => self.deliveries.recv().await,
-            };
-            match delivery.ok_or_else(|| Error::retriable("the reading thread is gone"))? {
-                records @ Delivery::Of(..) if wanted == Wanted::Control => {
-                    self.held_back = Some(records);
-                }
-                Delivery::Assigned(partitions) => return Ok(SourceEvent::Assigned(partitions)),
-                Delivery::Of(partition, seek, event) => {
+            tokio::select! {
+                biased;
+                told = self.control.recv() => return told.ok_or_else(gone)?,
+                read = self.deliveries.recv(), if wanted == Wanted::All => {
+                    let Delivery { partition, seek, event } = read.ok_or_else(gone)?;
                     if self.seeks.get(&partition) == Some(&seek) {
                         return Ok(event);
                     }
                 }
-                Delivery::Error(error) => return Err(error),
             }
         }
     }
@@ -161,6 +159,7 @@ struct ReadAhead {
     task: u32,
     commands: Receiver<Begin>,
     out: mpsc::Sender<Delivery>,
+    tell: mpsc::Sender<Control>,
     ends: Ends,
     chunk: usize,
     assigned: BTreeSet<TopicPartition>,
@@ -212,8 +211,8 @@ impl ReadAhead {
         }
     }
 
-    fn send(&self, delivery: Delivery) -> Result<(), Gone> {
-        self.out.blocking_send(delivery).map_err(|_| Gone)
+    fn tell(&self, control: Control) -> Result<(), Gone> {
+        self.tell.blocking_send(control).map_err(|_| Gone)
     }
 
     fn begin(&mut self, begin: Begin) -> Result<(), Gone> {
@@ -227,7 +226,7 @@ impl ReadAhead {
                 self.active.insert(partition, Active { reader, seek, ended: None });
                 Ok(())
             }
-            Err(error) => self.send(Delivery::Error(error)),
+            Err(error) => self.tell(Err(error)),
         }
     }
 
@@ -235,14 +234,14 @@ impl ReadAhead {
     fn look(&mut self) -> Result<(), Gone> {
         let mine = match self.log.assignment(self.task) {
             Ok(mine) => mine,
-            Err(error) => return self.send(Delivery::Error(error)),
+            Err(error) => return self.tell(Err(error)),
         };
         for partition in &mine {
             match self.log.high(partition) {
                 Ok(end) => self.set_end(partition, end),
                 Err(error) => {
                     self.active.remove(partition);
-                    self.send(Delivery::Error(error))?;
+                    self.tell(Err(error))?;
                 }
             }
         }
@@ -251,7 +250,7 @@ impl ReadAhead {
             return Ok(());
         }
         self.assigned.extend(new.iter().cloned());
-        self.send(Delivery::Assigned(new))
+        self.tell(Ok(SourceEvent::Assigned(new)))
     }
 
     fn set_end(&self, partition: &TopicPartition, end: Position) {
@@ -280,12 +279,13 @@ impl ReadAhead {
                 if error.class() == ErrorClass::Config {
                     self.active.remove(place);
                 }
-                self.send(Delivery::Error(error))?;
+                self.tell(Err(error))?;
                 return Ok(false);
             }
         };
         let read = matches!(event, SourceEvent::Records(_));
-        self.send(Delivery::Of(place.clone(), seek, event))?;
+        let delivery = Delivery { partition: place.clone(), seek, event };
+        self.out.blocking_send(delivery).map_err(|_| Gone)?;
         Ok(read)
     }
 }

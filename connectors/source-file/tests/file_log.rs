@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldline_api::ErrorClass;
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::source::{Commit, DeadLetter, DeadLetters, Log, Source, SourceEvent, Start};
+use foldline_api::source::{
+    Commit, DeadLetter, DeadLetters, Log, Source, SourceEvent, Start, Wanted,
+};
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog, FileProducer, NewRecord};
 
 fn log_of(path: &Path, topics: &[&str], tasks_max: u32) -> FileLog {
@@ -34,7 +36,9 @@ async fn next(source: &mut dyn Source) -> SourceEvent {
 }
 
 async fn try_next(source: &mut dyn Source) -> foldline_api::Result<SourceEvent> {
-    tokio::time::timeout(Duration::from_secs(30), source.next()).await.expect("nothing happened")
+    tokio::time::timeout(Duration::from_secs(30), source.next(Wanted::All))
+        .await
+        .expect("nothing happened")
 }
 
 async fn started(log: &FileLog, from: i64) -> Box<dyn Source> {
@@ -116,6 +120,20 @@ async fn new_partitions_are_picked_up_and_tasks_share_them() {
     drop(second);
     let mut again = log.source(1, 1 << 20).unwrap();
     assert_eq!(assigned(next(&mut *again).await), [place(1)]);
+}
+
+#[tokio::test]
+async fn a_paused_task_sees_new_partitions_and_no_records() {
+    let folder = tempfile::tempdir().unwrap();
+    append(folder.path(), 0, "{\"value\":0}\n");
+    let log = log_of(folder.path(), &["t"], 1);
+    let mut source = started(&log, 0).await;
+    append(folder.path(), 1, "{\"value\":1}\n");
+    let control = source.next(Wanted::Control);
+    let event = tokio::time::timeout(Duration::from_secs(30), control).await.unwrap().unwrap();
+    assert!(matches!(event, SourceEvent::Assigned(partitions) if partitions == [place(1)]));
+    let SourceEvent::Records(records) = next(&mut *source).await else { panic!("lost") };
+    assert_eq!(values(&records), [(0, "0".to_owned())], "what was not wanted stayed queued");
 }
 
 #[tokio::test]

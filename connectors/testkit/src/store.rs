@@ -212,6 +212,8 @@ impl Entry {
             None => Vec::new(),
         };
         self.bind(spec, physical, live + 1);
+        // Who still writes to the old generation finds itself fenced.
+        self.positions.values_mut().for_each(|stored| stored.epoch += 1);
         for beginning in &beginnings {
             self.insert_position(live + 1, beginning);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Target, TargetSpec};
-use foldline_api::source::{Commit, Log, Source, SourceEvent};
+use foldline_api::source::{Commit, Log, Source, SourceEvent, Wanted};
 use foldline_testkit::contract::{claim, model, spec_of};
 use foldline_testkit::{
     Faults, FaultyTarget, MemoryLog, MemoryStore, Script, Store, sink_contract,
@@ -43,7 +43,7 @@ fn place(partition: i32) -> TopicPartition {
 }
 
 async fn assigned(source: &mut dyn Source) -> Vec<TopicPartition> {
-    match source.next().await.unwrap() {
+    match source.next(Wanted::All).await.unwrap() {
         SourceEvent::Assigned(partitions) => partitions,
         other => panic!("expected Assigned, got {other:?}"),
     }
@@ -59,13 +59,17 @@ async fn partitions_move_only_when_they_are_released() {
     first.start(&[(place(0), Position(0)), (place(1), Position(0))]).unwrap();
     let mut second = group.source(1, 1 << 20).unwrap();
     let moved = loop {
-        match first.next().await.unwrap() {
+        match first.next(Wanted::All).await.unwrap() {
             SourceEvent::Revoked(partitions) => break partitions,
             SourceEvent::End(..) => {}
             other => panic!("unexpected {other:?}"),
         }
     };
     assert!(group.is_held(&moved[0]));
+    log.append("t", 0, None, Some("1"));
+    let quiet =
+        tokio::time::timeout(std::time::Duration::from_millis(10), first.next(Wanted::Control));
+    assert!(quiet.await.is_err(), "a record is no rebalance");
     let commit =
         Commit { partition: moved[0].clone(), position: Position(0), metadata: String::new() };
     first.committer().commit(std::slice::from_ref(&commit)).await.unwrap();
@@ -88,7 +92,7 @@ async fn records_come_in_order_and_the_end_lies_behind_markers() {
     source.start(&[(place(0), Position(10))]).unwrap();
     let mut offsets = Vec::new();
     let end = loop {
-        match source.next().await.unwrap() {
+        match source.next(Wanted::All).await.unwrap() {
             SourceEvent::Records(records) => offsets.extend(records.iter().map(|r| r.offset)),
             SourceEvent::End(_, position) => break position,
             other => panic!("unexpected {other:?}"),

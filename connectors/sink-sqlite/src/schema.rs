@@ -1,0 +1,300 @@
+//! The user's table: its DDL, what stands under its name, and whether that fits.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+
+use foldline_api::binding::Found;
+use foldline_api::model::{Column, Model};
+use foldline_api::sink::TargetSpec;
+use foldline_api::{Error, Result};
+use rusqlite::{OptionalExtension, Transaction};
+
+use crate::codec::storage;
+use crate::database::sql;
+
+/// The prefix of everything that is Foldline's own.
+pub(crate) const PREFIX: &str = "_foldline_";
+
+/// A name as SQL spells it.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Whether SQLite can keep the model under this name.
+///
+/// # Errors
+/// A config error that names the table or the column.
+pub(crate) fn check(spec: &TargetSpec) -> Result<()> {
+    let target = &spec.target;
+    let lower = target.to_ascii_lowercase();
+    if target.is_empty()
+        || target.contains('\0')
+        || lower.starts_with("sqlite_")
+        || lower.starts_with(PREFIX)
+    {
+        return Err(Error::config(format!(
+            "connectors.{}.table: SQLite cannot have a table {target:?} of ours: give another name, not \
+             empty and without sqlite_ or {PREFIX} in front",
+            spec.connector
+        )));
+    }
+    let mut names = HashSet::new();
+    for column in &spec.model.columns {
+        if !names.insert(column.name.to_ascii_lowercase()) {
+            return Err(Error::config(format!(
+                "column {} of {target:?} is there twice: SQLite does not tell upper from lower case",
+                column.name
+            )));
+        }
+    }
+    match spec.model.key_columns().find(|column| !column.ty.can_be_key()) {
+        Some(column) => Err(Error::config(format!(
+            "column {} of {target:?} cannot be a key column: {} has no exact equality",
+            column.name, column.ty
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The statements that make the table.
+pub(crate) fn create(target: &str, model: &Model) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::with_capacity(model.columns.len() + 1);
+    for (at, column) in model.columns.iter().enumerate() {
+        let not_null = if model.key.contains(&at) { " NOT NULL" } else { "" };
+        lines.push(format!("  {} {}{not_null}", quote(&column.name), storage(&column.ty)));
+    }
+    let key: Vec<String> = model.key_columns().map(|column| quote(&column.name)).collect();
+    lines.push(format!("  PRIMARY KEY ({})", key.join(", ")));
+    let mut out =
+        vec![format!("CREATE TABLE {} (\n{}\n) STRICT", quote(target), lines.join(",\n"))];
+    out.extend(indexes(target, model));
+    out
+}
+
+fn indexes(target: &str, model: &Model) -> Vec<String> {
+    let single = model.columns.iter().filter(|column| column.index).map(|column| vec![column]);
+    let several = model
+        .indexes
+        .iter()
+        .map(|index| index.iter().filter_map(|&at| model.columns.get(at)).collect());
+    let statement = |columns: Vec<&Column>| {
+        let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
+        let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
+        let index = quote(&format!("{target}_{}_idx", names.join("_")));
+        format!("CREATE INDEX IF NOT EXISTS {index} ON {} ({})", quote(target), quoted.join(", "))
+    };
+    single.chain(several).map(statement).collect()
+}
+
+/// Runs `create`, and marks the table as this life's.
+pub(crate) fn create_now(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<String> {
+    for statement in create(&spec.target, &spec.model) {
+        tx.execute(&statement, []).map_err(sql)?;
+    }
+    mark(tx, &spec.target)
+}
+
+/// Leaves a trigger on the table that dies with it, and says its id.
+pub(crate) fn mark(tx: &Transaction<'_>, target: &str) -> Result<String> {
+    let word = || RandomState::new().hash_one(std::process::id());
+    let id = format!("{:016x}{:016x}", word(), word());
+    mark_as(tx, target, &id)?;
+    Ok(id)
+}
+
+fn mark_as(tx: &Transaction<'_>, target: &str, id: &str) -> Result<()> {
+    let statement = format!(
+        "CREATE TRIGGER {PREFIX}{id} BEFORE DELETE ON {} WHEN 0 BEGIN SELECT 1; END",
+        quote(target)
+    );
+    tx.execute(&statement, []).map(|_| ()).map_err(sql)
+}
+
+/// Whether the table of this life stands.
+pub(crate) fn is_marked(tx: &Transaction<'_>, target: &str, id: &str) -> Result<bool> {
+    let mut statement = tx
+        .prepare_cached(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 \
+             AND tbl_name = ?2 COLLATE NOCASE",
+        )
+        .map_err(sql)?;
+    statement.exists((format!("{PREFIX}{id}"), target)).map_err(sql)
+}
+
+/// Whether the user's own triggers may change what is written.
+pub(crate) fn has_triggers(tx: &Transaction<'_>, target: &str) -> Result<bool> {
+    let mut statement = tx
+        .prepare_cached(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+             AND substr(name, 1, length(?2)) <> ?2",
+        )
+        .map_err(sql)?;
+    statement.exists((target, PREFIX)).map_err(sql)
+}
+
+/// What stands under the target's name; an unmarked table has an empty id.
+pub(crate) fn find(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> {
+    let kind: Option<(String, Option<String>)> = tx
+        .query_row(
+            "SELECT type, sql FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE \
+             AND type IN ('table', 'view')",
+            [target],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()
+        .map_err(sql)?;
+    let Some((kind, ddl)) = kind else { return Ok(None) };
+    let is_virtual = ddl.is_some_and(|ddl| ddl.to_ascii_uppercase().starts_with("CREATE VIRTUAL"));
+    if kind != "table" || is_virtual {
+        return Err(Error::config(format!(
+            "{target:?} is a view or a virtual table: Foldline writes to a plain table; give the \
+             connector another name"
+        )));
+    }
+    let physical: Option<String> = tx
+        .query_row(
+            "SELECT substr(name, length(?2) + 1) FROM sqlite_schema WHERE type = 'trigger' \
+             AND tbl_name = ?1 COLLATE NOCASE AND substr(name, 1, length(?2)) = ?2",
+            (target, PREFIX),
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(sql)?;
+    let exists = format!("SELECT EXISTS (SELECT 1 FROM {})", quote(target));
+    let has_rows = tx.query_row(&exists, [], |row| row.get(0)).map_err(sql)?;
+    Ok(Some(Found { physical: physical.unwrap_or_default(), has_rows }))
+}
+
+/// What of the model the table does not have; an error where it has it otherwise.
+fn missing<'m>(tx: &Transaction<'_>, spec: &'m TargetSpec) -> Result<Vec<&'m Column>> {
+    let (target, model) = (&spec.target, &spec.model);
+    let mut statement = tx
+        .prepare(
+            "SELECT name, type, \"notnull\", dflt_value IS NULL, pk FROM pragma_table_info(?1)",
+        )
+        .map_err(sql)?;
+    type Info = (String, String, bool, bool, i64);
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    };
+    let infos = statement.query_map([target], read).map_err(sql)?;
+    let infos: Vec<Info> = infos.collect::<rusqlite::Result<_>>().map_err(sql)?;
+    let wrong = |what: String| {
+        Err(Error::config(format!(
+            "table {target:?} does not fit projection of connector {:?}: {what}; `foldline plan {}` shows \
+             the table that it needs",
+            spec.connector, spec.connector
+        )))
+    };
+    let mut key: Vec<&Info> = infos.iter().filter(|info| info.4 > 0).collect();
+    key.sort_by_key(|info| info.4);
+    let key: Vec<String> = key.iter().map(|info| info.0.to_lowercase()).collect();
+    let wanted: Vec<String> =
+        model.key_columns().map(|column| column.name.to_lowercase()).collect();
+    if key != wanted {
+        return wrong(format!(
+            "its primary key is ({}), not ({})",
+            key.join(", "),
+            wanted.join(", ")
+        ));
+    }
+    let mut missing = Vec::new();
+    for column in &model.columns {
+        let Some(info) = infos.iter().find(|info| info.0.eq_ignore_ascii_case(&column.name)) else {
+            missing.push(column);
+            continue;
+        };
+        if !info.1.eq_ignore_ascii_case(storage(&column.ty)) {
+            return wrong(format!(
+                "column {} is {}, and {} is kept as {}",
+                info.0,
+                info.1,
+                column.ty,
+                storage(&column.ty)
+            ));
+        }
+    }
+    let others = infos
+        .iter()
+        .filter(|info| model.columns.iter().all(|c| !info.0.eq_ignore_ascii_case(&c.name)));
+    match others.into_iter().find(|info| info.2 && info.3) {
+        Some(info) => {
+            wrong(format!("column {} must be filled, and the projection has none", info.0))
+        }
+        None => Ok(missing),
+    }
+}
+
+/// Checks a table that is there already. Columns of the user's own may be there too, if they may stay
+/// empty.
+pub(crate) fn check_table(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<()> {
+    match missing(tx, spec)?.first() {
+        Some(column) => Err(Error::config(format!(
+            "table {:?} has no column {} of type {}; `foldline plan {}` shows the table that it needs",
+            spec.target,
+            column.name,
+            storage(&column.ty),
+            spec.connector
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Adds the columns that the table has not, and the indexes; one sentence for each column.
+pub(crate) fn extend(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<String>> {
+    let mut notices = Vec::new();
+    for column in missing(tx, spec)? {
+        let statement = format!(
+            "ALTER TABLE {} ADD COLUMN {} {}{}",
+            quote(&spec.target),
+            quote(&column.name),
+            storage(&column.ty),
+            default_of(column)
+        );
+        tx.execute(&statement, []).map_err(sql)?;
+        notices.push(format!("added column {} to {:?}", column.name, spec.target));
+    }
+    for statement in indexes(&spec.target, &spec.model) {
+        tx.execute(&statement, []).map_err(sql)?;
+    }
+    Ok(notices)
+}
+
+/// A new column of old rows holds what a new row's would.
+fn default_of(column: &Column) -> String {
+    use crate::codec::{Cell, encode};
+    match encode(&column.ty, &column.default) {
+        Cell::Null => String::new(),
+        Cell::Int(int) => format!(" DEFAULT {int}"),
+        Cell::Real(real) => format!(" DEFAULT {real:e}"),
+        Cell::Text(text) => format!(" DEFAULT '{}'", text.replace('\'', "''")),
+        Cell::Blob(bytes) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!(" DEFAULT x'{hex}'")
+        }
+    }
+}
+
+/// Empties the table, or makes it anew where it does not fit the model; its id.
+pub(crate) fn empty(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<String> {
+    let target = quote(&spec.target);
+    let Some(found) = find(tx, &spec.target)? else {
+        return create_now(tx, spec);
+    };
+    if check_table(tx, spec).is_err() {
+        tx.execute(&format!("DROP TABLE {target}"), []).map_err(sql)?;
+        return create_now(tx, spec);
+    }
+    // Without a trigger on DELETE SQLite drops the pages whole and does not visit each row.
+    if !found.physical.is_empty() {
+        tx.execute(&format!("DROP TRIGGER {PREFIX}{}", found.physical), []).map_err(sql)?;
+    }
+    tx.execute(&format!("DELETE FROM {target}"), []).map_err(sql)?;
+    for statement in indexes(&spec.target, &spec.model) {
+        tx.execute(&statement, []).map_err(sql)?;
+    }
+    match found.physical {
+        id if id.is_empty() => mark(tx, &spec.target),
+        id => mark_as(tx, &spec.target, &id).map(|()| id),
+    }
+}

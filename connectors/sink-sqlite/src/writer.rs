@@ -1,0 +1,291 @@
+//! One task's hold on the table: flushes as single transactions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use foldline_api::model::{Key, Row};
+use foldline_api::record::TopicPartition;
+use foldline_api::sink::{
+    Acquired, Beginning, Flush, Loaded, Marks, RowWrite, StoredPosition, TargetSpec, Version,
+    Versions, Writer, Written,
+};
+use foldline_api::{Error, ErrorClass, Result};
+use rusqlite::{CachedStatement, Transaction, params_from_iter};
+
+use crate::books;
+use crate::codec::{Cell, Fingerprint, decode, encode_key, encode_row};
+use crate::database::{Access, Database, End, sql};
+use crate::schema::{self, quote};
+
+/// The statements over the user's table.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    select: String,
+    insert: String,
+    /// None where all columns are key columns: there is nothing to update.
+    update: Option<String>,
+    delete: String,
+    any: String,
+}
+
+impl Statements {
+    pub(crate) fn new(spec: &TargetSpec) -> Self {
+        let (table, model) = (quote(&spec.target), &spec.model);
+        let columns: Vec<String> = model.columns.iter().map(|c| quote(&c.name)).collect();
+        let key: Vec<String> = model.key_columns().map(|c| quote(&c.name)).collect();
+        let slots: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
+        let by_key = |first: usize| {
+            let equal =
+                key.iter().enumerate().map(|(at, name)| format!("{name} = ?{}", first + at));
+            equal.collect::<Vec<_>>().join(" AND ")
+        };
+        let rest = (0..columns.len()).filter(|at| !model.key.contains(at));
+        let rest: Vec<&String> = rest.filter_map(|at| columns.get(at)).collect();
+        let set: Vec<String> =
+            rest.iter().enumerate().map(|(at, name)| format!("{name} = ?{}", at + 1)).collect();
+        let all = columns.join(", ");
+        Statements {
+            select: format!("SELECT {all} FROM {table} WHERE {}", by_key(1)),
+            insert: format!(
+                "INSERT INTO {table} ({all}) VALUES ({}) ON CONFLICT ({}) DO NOTHING",
+                slots.join(", "),
+                key.join(", ")
+            ),
+            update: (!set.is_empty()).then(|| {
+                format!("UPDATE {table} SET {} WHERE {}", set.join(", "), by_key(set.len() + 1))
+            }),
+            delete: format!("DELETE FROM {table} WHERE {}", by_key(1)),
+            any: format!("SELECT 1 FROM {table} LIMIT 1"),
+        }
+    }
+
+    pub(crate) fn into_texts(self) -> Vec<String> {
+        [Some(self.select), Some(self.insert), self.update, Some(self.delete)]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+/// A writer on one generation of a table.
+#[derive(Debug)]
+pub(crate) struct SqliteWriter {
+    database: Arc<Database>,
+    hold: Arc<Hold>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    spec: Arc<TargetSpec>,
+    statements: Statements,
+    generation: u64,
+}
+
+impl SqliteWriter {
+    pub(crate) fn new(database: Arc<Database>, spec: Arc<TargetSpec>, generation: u64) -> Self {
+        let statements = Statements::new(&spec);
+        SqliteWriter { database, hold: Arc::new(Hold { spec, statements, generation }) }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        access: Access,
+        act: impl FnOnce(&Transaction<'_>, &Hold) -> Result<End<T>> + Send + 'static,
+    ) -> Result<T> {
+        let hold = Arc::clone(&self.hold);
+        self.database.run(access, move |tx| act(tx, &hold)).await
+    }
+}
+
+impl Hold {
+    /// The generation is live and its table stands.
+    ///
+    /// # Errors
+    /// Class Fenced otherwise: the worker opens the target anew.
+    fn check_live(&self, tx: &Transaction<'_>) -> Result<books::Live> {
+        let target = &self.spec.target;
+        let live = books::live(tx, target)?.filter(|live| live.generation == self.generation);
+        let Some(live) = live else {
+            return Err(Error::fenced(format!("generation {} is not live", self.generation)));
+        };
+        if !schema::is_marked(tx, target, &live.physical)? {
+            return Err(Error::fenced(format!("table {target:?} was dropped or replaced")));
+        }
+        Ok(live)
+    }
+
+    fn acquire(&self, tx: &Transaction<'_>, claims: &[Beginning]) -> Result<Acquired> {
+        let target = &self.spec.target;
+        if self.check_live(tx)?.fingerprint != self.spec.fingerprint {
+            return Err(Error::fenced(format!("{target:?} is built by another projection now")));
+        }
+        books::begin(tx, target, self.generation, claims)?;
+        let mut acquired = Acquired::default();
+        for claim in claims {
+            let (lease, topic_id) = books::take(tx, target, self.generation, &claim.partition)?;
+            acquired.verdicts.extend(books::verdicts(tx, target, &lease, &topic_id)?);
+            acquired.leases.push(lease);
+        }
+        acquired.empty = !tx.prepare(&self.statements.any).map_err(sql)?.exists([]).map_err(sql)?;
+        Ok(acquired)
+    }
+
+    fn load(&self, tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<Loaded>> {
+        self.check_live(tx)?;
+        let model = &self.spec.model;
+        let mut select = tx.prepare_cached(&self.statements.select).map_err(sql)?;
+        let mut print = Fingerprint::default();
+        let mut out = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut rows = select.query(params_from_iter(encode_key(model, key))).map_err(sql)?;
+            let Some(stored) = rows.next().map_err(sql)? else {
+                out.push(Loaded { row: None, version: Version::Absent, marks: Marks::new() });
+                continue;
+            };
+            print.clear();
+            let mut values = Vec::with_capacity(model.columns.len());
+            for (at, column) in model.columns.iter().enumerate() {
+                let cell = stored.get_ref(at).map_err(sql)?;
+                print.add(cell);
+                values.push(decode(column, cell)?);
+            }
+            let row = Some(Row::new(values));
+            out.push(Loaded { row, version: print.version(), marks: Marks::new() });
+        }
+        Ok(out)
+    }
+
+    fn write(&self, tx: &Transaction<'_>, flush: &Flush) -> Result<End<Written>> {
+        let target = &self.spec.target;
+        self.check_live(tx)?;
+        for step in &flush.advances {
+            if !books::advance(tx, target, self.generation, step)? {
+                return Ok(End::RollBack(Written::Fenced));
+            }
+        }
+        let mut rows = Rows::prepare(tx, self)?;
+        let mut versions = Vec::with_capacity(flush.writes.len());
+        for write in &flush.writes {
+            match rows.write(write)? {
+                Some(version) => versions.push(version),
+                None => return Ok(End::RollBack(Written::Conflict)),
+            }
+        }
+        for check in &flush.checks {
+            if rows.version(&encode_key(&self.spec.model, &check.key))? != check.version {
+                return Ok(End::RollBack(Written::Conflict));
+            }
+        }
+        drop(rows);
+        books::keep_verdicts(tx, target, self.generation, &flush.verdicts)?;
+        let versions = if schema::has_triggers(tx, target)? {
+            Versions::Unknown
+        } else {
+            Versions::Each(versions)
+        };
+        Ok(End::Commit(Written::Durable(versions)))
+    }
+}
+
+/// The statements of one flush, prepared.
+struct Rows<'t> {
+    hold: &'t Hold,
+    select: CachedStatement<'t>,
+    insert: CachedStatement<'t>,
+    update: Option<CachedStatement<'t>>,
+    delete: CachedStatement<'t>,
+    print: Fingerprint,
+}
+
+impl<'t> Rows<'t> {
+    fn prepare(tx: &'t Transaction<'_>, hold: &'t Hold) -> Result<Self> {
+        let prepare = |text: &String| tx.prepare_cached(text).map_err(sql);
+        Ok(Rows {
+            hold,
+            select: prepare(&hold.statements.select)?,
+            insert: prepare(&hold.statements.insert)?,
+            update: hold.statements.update.as_ref().map(prepare).transpose()?,
+            delete: prepare(&hold.statements.delete)?,
+            print: Fingerprint::default(),
+        })
+    }
+
+    /// The version that a row has now.
+    fn version(&mut self, key: &[Cell<'_>]) -> Result<Version> {
+        let mut rows = self.select.query(params_from_iter(key)).map_err(sql)?;
+        let Some(stored) = rows.next().map_err(sql)? else { return Ok(Version::Absent) };
+        self.print.clear();
+        for at in 0..self.hold.spec.model.columns.len() {
+            self.print.add(stored.get_ref(at).map_err(sql)?);
+        }
+        Ok(self.print.version())
+    }
+
+    /// Writes a row if it is at the version it was folded from: its new version, or none.
+    fn write(&mut self, write: &RowWrite) -> Result<Option<Version>> {
+        let model = &self.hold.spec.model;
+        let key = encode_key(model, &write.key);
+        let Some(row) = &write.row else {
+            if self.version(&key)? != write.version {
+                return Ok(None);
+            }
+            if write.version != Version::Absent {
+                self.delete.execute(params_from_iter(&key)).map_err(sql)?;
+            }
+            return Ok(Some(Version::Absent));
+        };
+        let cells = encode_row(model, row);
+        if write.version == Version::Absent {
+            let inserted = self.insert.execute(params_from_iter(&cells)).map_err(sql)?;
+            return Ok((inserted == 1).then(|| self.print.of(&cells)));
+        }
+        if self.version(&key)? != write.version {
+            return Ok(None);
+        }
+        if let Some(update) = &mut self.update {
+            let rest = cells.iter().enumerate().filter(|(at, _)| !model.key.contains(at));
+            let rest = rest.map(|(_, cell)| cell);
+            update.execute(params_from_iter(rest.chain(&key))).map_err(sql)?;
+        }
+        Ok(Some(self.print.of(&cells)))
+    }
+}
+
+#[async_trait]
+impl Writer for SqliteWriter {
+    async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
+        let claims = claims.to_vec();
+        self.run(Access::Write, move |tx, hold| hold.acquire(tx, &claims).map(End::Commit)).await
+    }
+
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = keys.to_vec();
+        self.run(Access::Read, move |tx, hold| hold.load(tx, &keys).map(End::Commit)).await
+    }
+
+    async fn write(&self, flush: &Flush) -> Result<Written> {
+        let flush = flush.clone();
+        match self.run(Access::Write, move |tx, hold| hold.write(tx, &flush)).await {
+            Err(error) if error.class() == ErrorClass::Record => Ok(Written::Rejected(error)),
+            written => written,
+        }
+    }
+
+    async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
+        let partitions = partitions.to_vec();
+        self.run(Access::Read, move |tx, hold| {
+            hold.check_live(tx)?;
+            let stored = books::positions(tx, &hold.spec.target, hold.generation)?;
+            let find = |p: &TopicPartition| stored.iter().find(|s| s.partition == *p).cloned();
+            Ok(End::Commit(partitions.iter().filter_map(find).collect()))
+        })
+        .await
+    }
+
+    fn keeps_marks(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,343 @@
+//! The SQLite sink on real database files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use foldline_api::ErrorClass;
+use foldline_api::model::{Key, Row};
+use foldline_api::record::Position;
+use foldline_api::sink::{
+    Advance, Flush, Lease, Marks, RowWrite, Target, TargetSpec, Version, Versions, Writer, Written,
+};
+use foldline_api::value::Value;
+use foldline_sink_sqlite::{SqliteConfig, SqliteTarget, plan};
+use foldline_testkit::contract::{claim, model, model_of, partition, row, spec_of};
+use foldline_testkit::{Store, sink_contract};
+use rusqlite::Connection;
+
+struct Sqlite(PathBuf);
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn target(&self, spec: TargetSpec) -> Arc<dyn Target> {
+        Arc::new(SqliteTarget::new(SqliteConfig { path: self.0.clone() }, spec).unwrap())
+    }
+
+    async fn drop_target(&self, target: &str) {
+        outside(&self.0).execute_batch(&format!("DROP TABLE \"{target}\"")).unwrap();
+    }
+
+    fn name(&self, case: &str) -> String {
+        format!("sales.{case}")
+    }
+}
+
+/// A connection of somebody else's, as the shell has.
+fn outside(path: &Path) -> Connection {
+    Connection::open(path).unwrap()
+}
+
+#[tokio::test]
+async fn the_sink_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/foldline.db");
+    sink_contract(&Sqlite(path.clone())).await;
+    let mode: String =
+        outside(&path).query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn a_database_in_memory_lives_while_someone_holds_it() {
+    let target = || {
+        let config = SqliteConfig { path: PathBuf::from(":memory:") };
+        SqliteTarget::new(config, spec_of("held", model())).unwrap()
+    };
+    let held = target();
+    held.open().await.unwrap();
+    assert_eq!(target().status().await.unwrap().generation, 1);
+    drop(held);
+    assert_eq!(target().status().await.unwrap_err().class(), ErrorClass::Config);
+}
+
+/// A database with an open table `t` of the contract's model, and a task that holds partition 0.
+struct Bench {
+    path: PathBuf,
+    target: Arc<dyn Target>,
+    writer: Arc<dyn Writer>,
+    lease: Lease,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foldline.db");
+        let target = Sqlite(path.clone()).target(spec_of("t", model())).await;
+        target.open().await.unwrap();
+        let writer = target.writer(1).await.unwrap();
+        let lease = writer.acquire(&[claim(0, 0)]).await.unwrap().leases[0].clone();
+        Bench { path, target, writer, lease, _folder: folder }
+    }
+
+    fn flush(&self, writes: Vec<RowWrite>) -> Flush {
+        let (partition, epoch, from) =
+            (self.lease.partition.clone(), self.lease.epoch, self.lease.position);
+        let to = Position(from.0 + 1);
+        Flush { advances: vec![Advance { partition, epoch, from, to }], writes, ..Flush::default() }
+    }
+
+    async fn write(&mut self, id: i64, row: Row, version: Version) -> Written {
+        let flush = self.flush(vec![write(id, Some(row), version)]);
+        let written = self.writer.write(&flush).await.unwrap();
+        if matches!(written, Written::Durable(_)) {
+            self.lease.position.0 += 1;
+        }
+        written
+    }
+
+    async fn load(&self, id: i64) -> (Option<Row>, Version) {
+        let loaded = self.writer.load(&[key(id)]).await.unwrap().remove(0);
+        (loaded.row, loaded.version)
+    }
+
+    async fn position(&self) -> Position {
+        self.writer.positions(&[partition(0)]).await.unwrap()[0].position
+    }
+}
+
+fn key(id: i64) -> Key {
+    Key::new(vec![Value::Int(id)])
+}
+
+fn write(id: i64, row: Option<Row>, version: Version) -> RowWrite {
+    RowWrite { key: key(id), row, version, marks: Marks::new() }
+}
+
+fn order(id: i64, name: &str, changes: i64) -> Row {
+    let (id, name, changes) = (id.to_string(), format!("{name:?}"), changes.to_string());
+    let at = "\"2026-01-01T00:00:00Z\"";
+    row(&model(), &[&id, &name, "1.50", &changes, at, "[\"x\"]", "{\"a\":1}"])
+}
+
+#[tokio::test]
+async fn what_a_shell_changes_is_seen_and_becomes_the_state() {
+    let mut bench = Bench::new().await;
+    let written = bench.write(1, order(1, "a", 1), Version::Absent).await;
+    let Written::Durable(Versions::Each(versions)) = written else { panic!("{written:?}") };
+    let shell = outside(&bench.path);
+    shell.execute_batch("UPDATE t SET name = 'by hand' WHERE id = 1").unwrap();
+    assert!(matches!(bench.write(1, order(1, "b", 2), versions[0]).await, Written::Conflict));
+    assert_eq!(bench.position().await, Position(1));
+    let (found, version) = bench.load(1).await;
+    assert_eq!(found, Some(order(1, "by hand", 1)));
+    assert!(matches!(bench.write(1, order(1, "b", 2), version).await, Written::Durable(_)));
+    // Back to the very values that a version was taken of: the same state, so the same version.
+    shell
+        .execute_batch("UPDATE t SET name = 'x' WHERE id = 1; UPDATE t SET name = 'b' WHERE id = 1")
+        .unwrap();
+    let (_, same) = bench.load(1).await;
+    assert!(matches!(bench.write(1, order(1, "c", 3), same).await, Written::Durable(_)));
+    shell.execute_batch("DELETE FROM t").unwrap();
+    let (gone, absent) = bench.load(1).await;
+    assert_eq!((gone, absent), (None, Version::Absent));
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_is_rejected_and_nothing_moves() {
+    let mut bench = Bench::new().await;
+    let shell = outside(&bench.path);
+    shell
+        .execute_batch(
+            "CREATE TRIGGER small BEFORE INSERT ON t WHEN NEW.changes > 9 \
+             BEGIN SELECT RAISE(ABORT, 'too many changes'); END",
+        )
+        .unwrap();
+    let flush = bench.flush(vec![
+        write(1, Some(order(1, "a", 1)), Version::Absent),
+        write(2, Some(order(2, "b", 10)), Version::Absent),
+    ]);
+    let written = bench.writer.write(&flush).await.unwrap();
+    let Written::Rejected(error) = written else { panic!("{written:?}") };
+    assert_eq!(error.class(), ErrorClass::Record);
+    assert!(error.message().contains("too many changes"), "{error}");
+    assert_eq!((bench.load(1).await.0, bench.position().await), (None, Position(0)));
+    // The user's trigger may change what is written, so nothing is known of the versions.
+    let written = bench.write(1, order(1, "a", 1), Version::Absent).await;
+    assert!(matches!(written, Written::Durable(Versions::Unknown)), "{written:?}");
+    shell.execute_batch("DROP TRIGGER small; CREATE UNIQUE INDEX u ON t (name)").unwrap();
+    let written = bench.write(2, order(2, "a", 1), Version::Absent).await;
+    assert!(matches!(written, Written::Rejected(_)), "a unique index of the user's: {written:?}");
+}
+
+#[tokio::test]
+async fn a_lock_held_elsewhere_is_waited_for() {
+    let mut bench = Bench::new().await;
+    let shell = outside(&bench.path);
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (writer, flush) = (Arc::clone(&bench.writer), bench.flush(Vec::new()));
+    let waiting = tokio::spawn(async move { writer.write(&flush).await });
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Retriable, "{error}");
+    shell.execute_batch("COMMIT").unwrap();
+    let written = bench.write(1, order(1, "a", 1), Version::Absent).await;
+    assert!(matches!(written, Written::Durable(_)), "{written:?}");
+}
+
+#[tokio::test]
+async fn a_table_made_again_by_hand_is_another_table() {
+    let mut bench = Bench::new().await;
+    bench.write(1, order(1, "a", 1), Version::Absent).await;
+    let shell = outside(&bench.path);
+    let ddl: String = shell
+        .query_row("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 't'", [], |r| {
+            r.get(0)
+        })
+        .unwrap();
+    shell.execute_batch(&format!("DROP TABLE t; {ddl}")).unwrap();
+    let error = bench.writer.write(&bench.flush(Vec::new())).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Fenced, "{error}");
+    assert_eq!(
+        bench.writer.positions(&[partition(0)]).await.unwrap_err().class(),
+        ErrorClass::Fenced
+    );
+    let opened = bench.target.open().await.unwrap();
+    assert_eq!((opened.generation, opened.positions[0].position), (2, Position(0)));
+    let error = bench.writer.write(&bench.flush(Vec::new())).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Fenced, "{error}");
+}
+
+#[tokio::test]
+async fn vacuum_and_new_columns_leave_the_table_the_same() {
+    let mut bench = Bench::new().await;
+    bench.write(1, order(1, "a", 1), Version::Absent).await;
+    let version = bench.load(1).await.1;
+    outside(&bench.path).execute_batch("ALTER TABLE t ADD COLUMN note TEXT; VACUUM").unwrap();
+    assert_eq!(bench.target.open().await.unwrap().generation, 1);
+    assert!(matches!(bench.write(1, order(1, "b", 2), version).await, Written::Durable(_)));
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_noticed() {
+    let mut bench = Bench::new().await;
+    bench.write(1, order(1, "a", 1), Version::Absent).await;
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", bench.path.display()));
+    }
+    let error = bench.writer.write(&bench.flush(Vec::new())).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Fenced, "{error}");
+    let opened = bench.target.open().await.unwrap();
+    assert_eq!((opened.generation, opened.positions.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn tables_that_do_not_fit_are_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("foldline.db");
+    let small = || spec_of("t", model_of(&[("id", "bigint"), ("name", "text")], 1));
+    let open = |spec: TargetSpec| {
+        let store = Sqlite(path.clone());
+        async move { store.target(spec).await.open().await }
+    };
+    for (ddl, reason) in [
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY, name INTEGER)", "column name is INTEGER"),
+        ("CREATE TABLE t (id INTEGER, name TEXT PRIMARY KEY)", "its primary key is (name)"),
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY)", "has no column name"),
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, must INTEGER NOT NULL)",
+            "must be filled",
+        ),
+        ("CREATE VIEW t AS SELECT 1 AS id, 'a' AS name", "is a view"),
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO t VALUES (1, 'a')",
+            "already has rows",
+        ),
+    ] {
+        let shell = outside(&path);
+        shell.execute_batch(ddl).unwrap();
+        let error = open(small()).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Config, "{error}");
+        assert!(error.message().contains(reason), "{reason}: {error}");
+        let kind = if ddl.contains("VIEW") { "VIEW" } else { "TABLE" };
+        shell.execute_batch(&format!("DROP {kind} t")).unwrap();
+    }
+    outside(&path)
+        .execute_batch("CREATE TABLE t (name TEXT, id INTEGER PRIMARY KEY, mine TEXT)")
+        .unwrap();
+    assert_eq!(open(small()).await.unwrap().generation, 1);
+    let mut absent = spec_of("elsewhere", model());
+    absent.auto_create = false;
+    assert_eq!(open(absent).await.unwrap_err().class(), ErrorClass::Config);
+    for name in ["sqlite_x", "_foldline_targets", ""] {
+        let config = SqliteConfig { path: path.clone() };
+        assert!(SqliteTarget::new(config, spec_of(name, model())).is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_plan_shows_is_what_is_made() {
+    let bench = Bench::new().await;
+    let mut with_index = model();
+    with_index.columns[1].index = true;
+    with_index.indexes = vec![vec![3, 4]];
+    let spec = spec_of("made \"here\"", with_index);
+    let planned = plan(&spec);
+    Sqlite(bench.path.clone()).target(spec).await.open().await.unwrap();
+    let shell = outside(&bench.path);
+    for statement in planned.iter().filter(|s| s.starts_with("CREATE") && !s.contains("_foldline_"))
+    {
+        let wanted = statement.replace(" IF NOT EXISTS", "");
+        let made: bool = shell
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql = ?1)",
+                [&wanted],
+                |r| r.get(0),
+            )
+            .unwrap();
+        assert!(made, "{wanted}");
+    }
+    for statement in planned.iter().filter(|s| !s.starts_with("CREATE")) {
+        shell.prepare(statement).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_tasks_that_share_rows_make_progress() {
+    let bench = Bench::new().await;
+    let tasks: Vec<_> = (1..4)
+        .map(|number| {
+            let target = Arc::clone(&bench.target);
+            tokio::spawn(async move {
+                let writer = target.writer(1).await.unwrap();
+                let mut lease = writer.acquire(&[claim(number, 0)]).await.unwrap().leases.remove(0);
+                for _ in 0..50 {
+                    loop {
+                        let loaded = writer.load(&[key(1)]).await.unwrap().remove(0);
+                        let count = loaded.row.map_or(0, |row| match row.get(3) {
+                            Value::Int(count) => *count,
+                            other => panic!("{other:?}"),
+                        });
+                        let (partition, epoch, from) =
+                            (lease.partition.clone(), lease.epoch, lease.position);
+                        let to = Position(from.0 + 1);
+                        let flush = Flush {
+                            advances: vec![Advance { partition, epoch, from, to }],
+                            writes: vec![write(1, Some(order(1, "a", count + 1)), loaded.version)],
+                            ..Flush::default()
+                        };
+                        match writer.write(&flush).await.unwrap() {
+                            Written::Durable(_) => break lease.position = to,
+                            Written::Conflict => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(bench.load(1).await.0, Some(order(1, "a", 150)), "each event counted once");
+}
