@@ -124,7 +124,8 @@ fn read_tree(path: &Path, env: &Env) -> Result<(Table, Vec<Diagnostic>), Vec<Dia
     Ok((tree, problems))
 }
 
-/// The file, or the directory's `**/*.toml`, sorted; hidden ones are left out.
+/// The file, or the directory's `**/*.toml`, sorted. Hidden ones are left out, and so are directories
+/// named `examples`: each of them holds configs of its own, one more worker in every one.
 fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     let shown = path.display().to_string();
     let unreadable = |error: std::io::Error| {
@@ -144,7 +145,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
             }
             let path = entry.path();
             if path.is_dir() {
-                directories.push(path);
+                if entry.file_name() != "examples" {
+                    directories.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "toml") {
                 found.push(path);
             }

@@ -201,6 +201,7 @@ fn a_directory_is_one_config() {
     write("a.toml", sources);
     write("b/c.toml", &format!("[projections.orders]{rest}"));
     write(".hidden/d.toml", "= broken");
+    write("examples/orders/orders.toml", SMALL);
     write("e.md", "no TOML");
     assert_eq!(load(directory.path(), &env()), {
         let config = load(directory.path(), &env()).unwrap();

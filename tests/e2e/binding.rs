@@ -1,0 +1,229 @@
+//! Positions belong to one table, one connector, one life of a topic and one projection.
+
+use crate::support::kafka;
+use crate::support::oracle::{Oracle, assert_same};
+use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::setup::{
+    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+};
+use crate::support::stores::{
+    ORDERS, elasticsearch, elasticsearch_rows, postgres_rows, postgres_versions, query,
+};
+use crate::support::use_servers;
+use crate::support::wait::SOON;
+
+struct Case {
+    setup: Setup,
+    topic: String,
+    table: String,
+    group: String,
+}
+
+impl Case {
+    fn config(&self, projection: String, name: &str, more: &str) {
+        let connector = connector(name, "orders", "warehouse", &self.table, more);
+        self.setup.config(&[kafka_source(), projection, postgres_sink(), connector]);
+    }
+
+    fn projection(&self) -> String {
+        orders_projection(&self.topic, "", "")
+    }
+
+    /// The same with one column more.
+    fn wider(&self) -> String {
+        orders_projection(
+            &self.topic,
+            "last_amount = \"bigint\"",
+            ", last_amount = \"event.amount\"",
+        )
+    }
+
+    async fn assert_exact(&self) {
+        let expected = Oracle::of_topic(&self.topic).orders();
+        assert_same("PostgreSQL", &expected, &postgres_rows(&self.table, ORDERS).await);
+    }
+}
+
+async fn folded() -> Case {
+    let setup = Setup::new();
+    let (topic, table, group) = (setup.name("orders"), setup.name("orders"), setup.group("orders"));
+    let case = Case { setup, topic, table, group };
+    kafka::create(&case.topic, PARTITIONS).await;
+    kafka::produce(&case.topic, Orders::new(500).events(0..5_000));
+    case.config(case.projection(), "orders", "");
+    let daemon = case.setup.start().await;
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.stop().await;
+    case
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_dropped_is_built_anew() {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    query(&format!("drop table {}", case.table)).await;
+    let daemon = case.setup.start().await;
+    daemon.metric("orders", "generation", |generation| generation == 2).await;
+    daemon.idle("orders", PARTITIONS as u64).await.assert_balanced("orders");
+    case.assert_exact().await;
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_was_deleted_is_built_anew() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, alias) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce(&topic, Orders::new(200).events(0..2_000));
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        elasticsearch_sink(),
+        connector("docs", "orders", "search", &alias, ""),
+    ]);
+    let daemon = setup.start().await;
+    kafka::caught_up(&setup.group("docs"), &topic, SOON).await;
+    daemon.stop().await;
+    let (_, aliases) = elasticsearch("GET", &format!("_alias/{alias}"), None).await;
+    let index = aliases.as_object().and_then(|found| found.keys().next()).cloned();
+    let index = index.unwrap_or_else(|| panic!("{alias} is no alias: {aliases}"));
+    assert_eq!(elasticsearch("DELETE", &index, None).await.0, 200);
+
+    let daemon = setup.start().await;
+    daemon.metric("docs", "generation", |generation| generation == 2).await;
+    daemon.idle("docs", PARTITIONS as u64).await.assert_balanced("docs");
+    let expected = Oracle::of_topic(&topic).orders();
+    assert_same("Elasticsearch", &expected, &elasticsearch_rows(&alias, ORDERS).await);
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connector_under_another_name_is_refused_with_the_way_out() {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    let versions = postgres_versions(&case.table).await;
+    case.config(case.projection(), "orders-renamed", "");
+    let daemon = case.setup.start().await;
+    let why = daemon.failure("orders-renamed").await;
+    assert!(why.contains("belongs to connector \"orders\""), "{why}");
+    daemon.stop().await;
+    assert_eq!(postgres_versions(&case.table).await, versions);
+
+    case.config(case.projection(), "orders", "");
+    let daemon = case.setup.start().await;
+    daemon.idle("orders", PARTITIONS as u64).await;
+    daemon.stop().await;
+    assert_eq!(postgres_versions(&case.table).await, versions);
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_created_again_stops_with_the_choices() {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    let versions = postgres_versions(&case.table).await;
+    kafka::delete(std::slice::from_ref(&case.topic)).await;
+    kafka::create(&case.topic, PARTITIONS).await;
+    kafka::produce(&case.topic, Orders::new(500).events(9_000..9_100));
+    let daemon = case.setup.start().await;
+    let why = daemon.failure("orders").await;
+    assert!(why.contains("created again") && why.contains("foldline rebuild"), "{why}");
+    daemon.stop().await;
+    assert_eq!(postgres_versions(&case.table).await, versions, "nothing is written");
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_created_again_is_folded_anew_by_a_rebuild() {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    kafka::delete(std::slice::from_ref(&case.topic)).await;
+    kafka::create(&case.topic, PARTITIONS).await;
+    kafka::produce(&case.topic, Orders::new(500).events(9_000..9_100));
+    let daemon = case.setup.start().await;
+    daemon.failure("orders").await;
+    let printed = daemon.cli(&["rebuild", "orders", "--in-place"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    daemon.metric("orders", "generation", |generation| generation == 2).await;
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    case.assert_exact().await;
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_projection_is_refused_until_the_config_says_what_to_do() {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    let versions = postgres_versions(&case.table).await;
+    case.config(case.wider(), "orders", "");
+    let daemon = case.setup.start().await;
+    let why = daemon.failure("orders").await;
+    assert!(why.contains("last_amount") && why.contains("on_change"), "{why}");
+    daemon.stop().await;
+    assert_eq!(postgres_versions(&case.table).await, versions, "nothing is written");
+
+    // `continue` adds the column and fills it from here on.
+    case.config(case.wider(), "orders", "on_change = \"continue\"");
+    let daemon = case.setup.start().await;
+    daemon.idle("orders", PARTITIONS as u64).await;
+    let filled = query(&format!("select count(last_amount) from {}", case.table)).await;
+    assert_eq!(filled[0][0].as_deref(), Some("0"));
+    kafka::produce(&case.topic, Orders::new(500).events(5_000..5_400));
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    case.assert_exact().await;
+    let filled = query(&format!("select count(last_amount) > 0 from {}", case.table)).await;
+    assert_eq!(filled[0][0].as_deref(), Some("t"));
+    assert_eq!(daemon.metrics().await.of("orders", "generation"), 1);
+    daemon.stop().await;
+
+    // The older projection was superseded: a rolling deploy does not flip back.
+    case.config(case.projection(), "orders", "on_change = \"rebuild\"");
+    let daemon = case.setup.start().await;
+    let why = daemon.failure("orders").await;
+    assert!(why.contains("superseded"), "{why}");
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_projection_rebuilds_where_the_config_says_so() {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    case.config(case.wider(), "orders", "on_change = \"rebuild\"");
+    let daemon = case.setup.start().await;
+    daemon.metric("orders", "generation", |generation| generation == 2).await;
+    daemon.idle("orders", PARTITIONS as u64).await.assert_balanced("orders");
+    case.assert_exact().await;
+    let filled = query(&format!("select count(last_amount) > 100 from {}", case.table)).await;
+    assert_eq!(filled[0][0].as_deref(), Some("t"), "the new column is folded from the beginning");
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_rows_of_others_is_not_taken() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce(&topic, Orders::new(50).events(0..100));
+    query(&format!("create table {table} (id bigint primary key, note text)")).await;
+    query(&format!("insert into {table} values (1, 'mine')")).await;
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        postgres_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+    ]);
+    let daemon = setup.start().await;
+    let why = daemon.failure("orders").await;
+    assert!(why.contains(&table), "{why}");
+    let rows = query(&format!("select id, note from {table}")).await;
+    assert_eq!(rows, [[Some("1".to_owned()), Some("mine".to_owned())]]);
+    daemon.stop().await;
+    setup.clean().await;
+}

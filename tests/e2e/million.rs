@@ -1,0 +1,132 @@
+//! Partial updates in number, with kills in the middle: the tables are the plain fold of the log.
+
+use crate::support::kafka;
+use crate::support::oracle::{Oracle, assert_same};
+use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::setup::{
+    Setup, connector, elasticsearch_sink, file_source, kafka_source, orders_projection,
+    postgres_sink, sqlite_sink,
+};
+use crate::support::stores::{ORDERS, elasticsearch_rows, postgres_rows, sqlite_rows};
+use crate::support::wait::{self, LATER};
+use crate::support::{log, use_servers};
+
+fn events() -> u64 {
+    let given = std::env::var("FOLDLINE_E2E_EVENTS").unwrap_or("1000000".to_owned());
+    given.parse().expect("FOLDLINE_E2E_EVENTS is a number")
+}
+
+/// Waits until the group has committed `share` percent of the topic.
+async fn committed(group: &str, topic: &str, share: u64) -> u64 {
+    let total: i64 = kafka::ends(topic).iter().sum();
+    wait::until(&format!("{group} has committed {share} %"), LATER, async || {
+        let committed = kafka::committed(group, topic, PARTITIONS as usize);
+        let done: i64 = committed.map_err(|error| error.to_string())?.iter().sum();
+        if done as u64 * 100 >= total as u64 * share {
+            Ok(done as u64)
+        } else {
+            Err(done.to_string())
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_updates_end_as_the_plain_fold_in_postgres_and_elasticsearch_through_two_kills() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    let count = events();
+    let orders = Orders::new(count / 10);
+    kafka::produce(&topic, orders.events(0..count));
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        postgres_sink(),
+        elasticsearch_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+        connector("docs", "orders", "search", &table, ""),
+    ]);
+
+    let daemon = setup.start().await;
+    let (rows, docs) = (setup.group("orders"), setup.group("docs"));
+    let at_first = tokio::select! {
+        done = committed(&rows, &topic, 20) => done,
+        done = committed(&docs, &topic, 20) => done,
+    };
+    daemon.kill9();
+    assert!(at_first < count, "the first kill came too late to be in the middle");
+
+    let daemon = setup.start().await;
+    let in_rows = committed(&rows, &topic, 30).await;
+    let in_docs = committed(&docs, &topic, 30).await;
+    daemon.kill9();
+    assert!(in_rows.min(in_docs) < count, "the second kill came too late to be in the middle");
+
+    let daemon = setup.start().await;
+    kafka::caught_up(&rows, &topic, LATER).await;
+    kafka::caught_up(&docs, &topic, LATER).await;
+    let oracle = Oracle::of_topic(&topic);
+    assert_eq!(oracle.events, count);
+    for name in ["orders", "docs"] {
+        let scrape = daemon.idle(name, PARTITIONS as u64).await;
+        scrape.assert_balanced(name);
+        assert_eq!(scrape.of(name, "events_dead_lettered_total"), 0);
+        assert_eq!(scrape.of(name, "events_filtered_total"), 0);
+    }
+    let expected = oracle.orders();
+    assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);
+    assert_same("Elasticsearch", &expected, &elasticsearch_rows(&table, ORDERS).await);
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_updates_of_a_file_log_end_as_the_plain_fold_in_sqlite_through_two_kills() {
+    let setup = Setup::new();
+    let count = events();
+    let orders = Orders::new(count / 10);
+    let (logs, database) = (setup.path("log"), setup.path("orders.db"));
+    log::append(&logs, "orders", orders.events(0..count));
+    setup.config(&[
+        file_source(&logs),
+        orders_projection("orders", "", ""),
+        sqlite_sink(&database),
+        connector("orders", "orders", "file", "orders", ""),
+    ]);
+
+    for share in [20, 50] {
+        let daemon = setup.start().await;
+        let lag = count * (100 - share) / 100;
+        let left = wait::until("a part is durable", LATER, async || {
+            let scrape = daemon.metrics().await;
+            let all_known = scrape.of("orders", "assigned_partitions") == PARTITIONS as u64;
+            let consumed = scrape.of("orders", "records_consumed_total");
+            let left = scrape.of("orders", "consumer_lag");
+            if all_known && consumed > 0 && left <= lag {
+                Ok(left)
+            } else {
+                Err(format!("{left} left"))
+            }
+        })
+        .await;
+        daemon.kill9();
+        assert!(left > 0, "the kill came too late to be in the middle");
+    }
+
+    let daemon = setup.start().await;
+    let scrape = daemon.idle("orders", PARTITIONS as u64).await;
+    scrape.assert_balanced("orders");
+    assert!(
+        scrape.of("orders", "records_consumed_total") < count,
+        "the last start went on where the kill was"
+    );
+    daemon.stop().await;
+
+    let mut oracle = Oracle::default();
+    for event in orders.events(0..count) {
+        oracle.fold(event.value.as_bytes(), event.timestamp);
+    }
+    assert_same("SQLite", &oracle.orders(), &sqlite_rows(&database, "orders", ORDERS));
+}

@@ -1,0 +1,12 @@
+//! What must hold, each on real servers.
+
+mod bad_records;
+mod binding;
+mod fleet;
+mod million;
+mod outages;
+mod rebuild;
+mod reset;
+mod seen;
+mod shipped;
+mod worker;

@@ -1,0 +1,103 @@
+//! A server goes away under load and comes back: nobody is called, no record is set aside, no row is wrong.
+
+use crate::support::kafka::{self, Background};
+use crate::support::oracle::{Oracle, assert_same};
+use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::own_servers;
+use crate::support::servers::ctl;
+use crate::support::setup::{
+    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    users_projection,
+};
+use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
+use crate::support::wait::LATER;
+
+const NAMES: [&str; 3] = ["orders", "docs", "users"];
+
+async fn survives(disturb: impl FnOnce() + Send + 'static) {
+    let _servers = own_servers().await;
+    let setup = Setup::new();
+    let (topic, table, users) = (setup.name("orders"), setup.name("orders"), setup.name("users"));
+    kafka::create(&topic, PARTITIONS).await;
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        users_projection(&topic),
+        postgres_sink(),
+        elasticsearch_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+        connector("docs", "orders", "search", &table, ""),
+        connector("users", "users", "warehouse", &users, "tasks_max = 2"),
+    ]);
+    let orders = Orders::new(2_000);
+    let load = Background::start(&topic, orders, 0);
+    let daemon = setup.start().await;
+    for name in NAMES {
+        daemon.metric(name, "records_consumed_total", |consumed| consumed > 2_000).await;
+    }
+    tokio::task::spawn_blocking(disturb).await.unwrap();
+    let before = daemon.metrics().await;
+    for name in NAMES {
+        let done = before.of(name, "records_consumed_total");
+        daemon.metric(name, "records_consumed_total", |consumed| consumed > done + 1_000).await;
+    }
+    load.stop();
+    for name in NAMES {
+        kafka::caught_up(&setup.group(name), &topic, LATER).await;
+        let scrape = daemon.idle(name, PARTITIONS as u64).await;
+        scrape.assert_balanced(name);
+        assert_eq!(scrape.of(name, "events_dead_lettered_total"), 0, "{name}");
+        assert_eq!(daemon.status(name).await["connector"]["state"], "RUNNING");
+    }
+    let oracle = Oracle::of_topic(&topic);
+    assert_same("PostgreSQL", &oracle.orders(), &postgres_rows(&table, ORDERS).await);
+    assert_same("users", &oracle.users(), &postgres_rows(&users, USERS).await);
+    assert_same("Elasticsearch", &oracle.orders(), &elasticsearch_rows(&table, ORDERS).await);
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_dies_and_comes_back_under_load() {
+    survives(|| {
+        ctl("postgres", "kill");
+        ctl("postgres", "start");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn elasticsearch_restarts_under_load() {
+    survives(|| ctl("elasticsearch", "restart")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_restarts_under_load() {
+    survives(|| ctl("kafka", "restart")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_starts_while_the_stores_are_down_waits_for_them() {
+    let _servers = own_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce(&topic, Orders::new(200).events(0..2_000));
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        postgres_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+    ]);
+    ctl("postgres", "stop");
+    let daemon = setup.start().await;
+    daemon.metric("orders", "retries_total", |retries| retries > 1).await;
+    assert_ne!(daemon.get("/readyz").await.0, 200, "not ready while its store is away");
+    ctl("postgres", "start");
+    kafka::caught_up(&setup.group("orders"), &topic, LATER).await;
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+    let expected = Oracle::of_topic(&topic).orders();
+    assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);
+    daemon.stop().await;
+    setup.clean().await;
+}

@@ -1,0 +1,137 @@
+//! Kafka's own tool on the stopped group: a reset to the beginning is a rebuild, a missing group is not.
+
+use crate::support::kafka;
+use crate::support::oracle::{Oracle, assert_same};
+use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::servers::consumer_groups;
+use crate::support::setup::{Setup, connector, kafka_source, orders_projection, postgres_sink};
+use crate::support::stores::{ORDERS, postgres_rows, postgres_versions, query};
+use crate::support::use_servers;
+use crate::support::wait::SOON;
+
+struct Case {
+    setup: Setup,
+    topic: String,
+    table: String,
+    group: String,
+}
+
+/// A topic with `events`, folded into a table, and the worker stopped.
+async fn folded(events: u64) -> Case {
+    let setup = Setup::new();
+    let (topic, table, group) = (setup.name("orders"), setup.name("orders"), setup.group("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce(&topic, Orders::new(500).events(0..events));
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        postgres_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+    ]);
+    let daemon = setup.start().await;
+    kafka::caught_up(&group, &topic, SOON).await;
+    assert_eq!(daemon.metric("orders", "generation", |g| g > 0).await, 1);
+    daemon.stop().await;
+    Case { setup, topic, table, group }
+}
+
+fn reset(case: &Case) {
+    let to = ["--to-earliest", "--execute"];
+    consumer_groups(
+        &[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat(),
+    );
+}
+
+async fn assert_exact(case: &Case) {
+    let expected = Oracle::of_topic(&case.topic).orders();
+    assert_same("PostgreSQL", &expected, &postgres_rows(&case.table, ORDERS).await);
+}
+
+async fn a_reset_refills_from_nothing(events: u64) {
+    let case = folded(events).await;
+    // What a refill that is none would leave as it is.
+    query(&format!("delete from {} where id % 3 = 0", case.table)).await;
+    query(&format!("update {} set amount = -1, changes = 1000", case.table)).await;
+    query(&format!("insert into {} (id, changes) values (-1, 7)", case.table)).await;
+    reset(&case);
+
+    let daemon = case.setup.start().await;
+    daemon.metric("orders", "generation", |generation| generation == 2).await;
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.idle("orders", PARTITIONS as u64).await.assert_balanced("orders");
+    assert_exact(&case).await;
+    daemon.stop().await;
+    let versions = postgres_versions(&case.table).await;
+
+    let daemon = case.setup.start().await;
+    let scrape = daemon.idle("orders", PARTITIONS as u64).await;
+    assert_eq!(scrape.of("orders", "generation"), 2, "a second start rebuilds nothing");
+    assert_eq!(scrape.of("orders", "records_consumed_total"), 0);
+    daemon.stop().await;
+    assert_eq!(postgres_versions(&case.table).await, versions, "a second start writes nothing");
+
+    // And goes on from there.
+    kafka::produce(&case.topic, Orders::new(500).events(events..events + 50));
+    let daemon = case.setup.start().await;
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    assert_exact(&case).await;
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_reset_to_the_earliest_offset_refills_the_table_from_nothing() {
+    let _servers = use_servers().await;
+    a_reset_refills_from_nothing(20_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_reset_is_noticed_where_the_topic_was_folded_in_one_flush_and_idle_since() {
+    let _servers = use_servers().await;
+    a_reset_refills_from_nothing(12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_missing_goes_on_from_the_tables_positions() {
+    let _servers = use_servers().await;
+    let case = folded(5_000).await;
+    let versions = postgres_versions(&case.table).await;
+    consumer_groups(&["--group", &case.group, "--delete"]);
+
+    let daemon = case.setup.start().await;
+    let scrape = daemon.idle("orders", PARTITIONS as u64).await;
+    assert_eq!(scrape.of("orders", "records_consumed_total"), 0, "nothing is folded twice");
+    assert_eq!(scrape.of("orders", "generation"), 1);
+    assert_eq!(postgres_versions(&case.table).await, versions);
+
+    kafka::produce(&case.topic, Orders::new(500).events(5_000..6_000));
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    assert_exact(&case).await;
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_set_into_the_middle_is_not_obeyed_and_warned_of() {
+    let _servers = use_servers().await;
+    let case = folded(5_000).await;
+    let versions = postgres_versions(&case.table).await;
+    let to = ["--to-offset", "10", "--execute"];
+    consumer_groups(
+        &[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat(),
+    );
+
+    let daemon = case.setup.start().await;
+    let scrape = daemon.idle("orders", PARTITIONS as u64).await;
+    assert_eq!(
+        scrape.of("orders", "records_consumed_total"),
+        0,
+        "a fold from the middle would be wrong"
+    );
+    assert_eq!(scrape.of("orders", "generation"), 1);
+    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    assert_eq!(postgres_versions(&case.table).await, versions);
+    daemon.stop().await;
+    assert!(case.setup.log().contains("WARN"), "the log warns:\n{}", case.setup.log());
+    case.setup.clean().await;
+}

@@ -1,0 +1,178 @@
+//! What is seen from outside: metrics, probes, Kafka Connect's REST, logs, the dashboard.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::kafka::{self, Background, Raw};
+use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::servers;
+use crate::support::setup::{
+    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+};
+use crate::support::use_servers;
+use crate::support::wait::{self, SOON};
+
+/// The contract's list.
+const METRICS: [&str; 28] = [
+    "records_consumed_total",
+    "events_applied_total",
+    "events_filtered_total",
+    "events_dead_lettered_total",
+    "events_parked_total",
+    "events_replayed_total",
+    "events_skipped_total",
+    "rows_written_total",
+    "retries_total",
+    "errors_total",
+    "fenced_total",
+    "rebalances_total",
+    "offset_commits_total",
+    "offset_commit_failures_total",
+    "connector_state",
+    "consumer_lag",
+    "consumer_lag_seconds",
+    "assigned_partitions",
+    "parked_keys",
+    "inflight_events",
+    "rebuild_progress_ratio",
+    "rebuild_eta_seconds",
+    "generation",
+    "flush_duration_seconds",
+    "batch_rows",
+    "end_to_end_latency_seconds",
+    "records_fetched_total",
+    "events_abandoned_total",
+];
+
+/// Found in no log, no status and no metric.
+const CANARY: &str = "canary-0d9f3b";
+
+async fn two_connectors() -> (Setup, String) {
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce(&topic, Orders::new(300).events(0..3_000));
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        postgres_sink(),
+        elasticsearch_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+        connector("docs", "orders", "search", &table, ""),
+    ]);
+    (setup, topic)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_those_of_the_contract_and_the_dashboard_shows_them_all() {
+    let _servers = use_servers().await;
+    let (setup, topic) = two_connectors().await;
+    let daemon = setup.start().await;
+    for name in ["orders", "docs"] {
+        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.idle(name, PARTITIONS as u64).await.assert_balanced(name);
+    }
+    let found = daemon.metrics().await.families();
+    let wanted: BTreeSet<String> = METRICS.map(str::to_owned).into();
+    let missing: Vec<_> = wanted.difference(&found).collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+    let known_beside = ["build_info"];
+    let more: Vec<_> =
+        found.difference(&wanted).filter(|n| !known_beside.contains(&n.as_str())).collect();
+    assert!(more.is_empty(), "not in the contract: {more:?}");
+
+    let load = Background::start(&topic, Orders::new(300), 3_000);
+    let script = servers::repository().join("tests/dashboards");
+    let output = Command::new(script).arg(daemon.url("/metrics")).output().unwrap();
+    load.stop();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_answers_as_kafka_connect_does() {
+    let _servers = use_servers().await;
+    let (setup, topic) = two_connectors().await;
+    let daemon = setup.start().await;
+    for name in ["orders", "docs"] {
+        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+    }
+    assert_eq!(daemon.get("/livez").await.0, 200);
+    assert_eq!(daemon.get("/readyz").await.0, 200);
+
+    let (status, root) = daemon.get("/").await;
+    assert_eq!(status, 200);
+    for key in ["version", "commit", "kafka_cluster_id"] {
+        assert!(root[key].is_string(), "{key} in {root}");
+    }
+    let (status, mut names) = daemon.get("/connectors").await;
+    names.as_array_mut().unwrap().sort_by_key(ToString::to_string);
+    assert_eq!((status, names), (200, json!(["docs", "orders"])));
+
+    let status = daemon.status("orders").await;
+    assert_eq!(status["name"], "orders");
+    assert_eq!(status["type"], "sink");
+    assert_eq!(status["connector"]["state"], "RUNNING");
+    assert!(status["connector"]["worker_id"].is_string(), "{status}");
+    let task = &status["tasks"][0];
+    assert_eq!(task["id"], 0, "{status}");
+    assert_eq!(task["state"], "RUNNING", "{status}");
+    assert!(task["worker_id"].is_string(), "{status}");
+
+    for path in ["/connectors/nobody/status", "/nowhere"] {
+        let (status, error) = daemon.get(path).await;
+        assert_eq!(status, 404);
+        assert_eq!(error["error_code"], 404, "{error}");
+        assert!(error["message"].is_string(), "{error}");
+    }
+    let (status, error) = daemon.request("POST", "/connectors").await.unwrap();
+    assert_eq!((status, &error["error_code"]), (405, &json!(405)), "{error}");
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_payload_and_no_secret_is_in_logs_status_or_metrics() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    let bad = format!("{{\"id\":1,\"amount\":\"{CANARY}\"}}");
+    let broken = format!("{{\"id\":1,\"{CANARY}");
+    kafka::produce_raw(&topic, &[Raw::value(0, CANARY, bad), Raw::value(0, CANARY, broken)]);
+    // Nothing listens there, so that each attempt fails with the URL at hand.
+    let unreachable = format!(
+        "[sinks.warehouse]\ntype = \"postgres\"\nurl = \"postgres://user:{CANARY}@127.0.0.1:1/db\"\n"
+    );
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "", ""),
+        unreachable,
+        elasticsearch_sink(),
+        connector("orders", "orders", "warehouse", &table, ""),
+        connector("docs", "orders", "search", &table, ""),
+    ]);
+    let daemon = setup.start().await;
+    daemon.metric("orders", "retries_total", |retries| retries > 1).await;
+    daemon.metric("docs", "events_dead_lettered_total", |letters| letters == 2).await;
+    for path in [
+        "/connectors/orders/status",
+        "/connectors/orders/config",
+        "/connectors?expand=info&expand=status",
+    ] {
+        let (_, body) = daemon.get(path).await;
+        assert!(!body.to_string().contains(CANARY), "{path}: {body}");
+    }
+    let shown = daemon.cli(&["status"]);
+    assert!(!format!("{shown:?}").contains(CANARY), "{shown:?}");
+    wait::until("the failed attempts are logged", SOON, async || {
+        if setup.log().contains("WARN") { Ok(()) } else { Err(setup.log()) }
+    })
+    .await;
+    daemon.stop().await;
+    assert!(!setup.log().contains(CANARY), "{}", setup.log());
+    setup.clean().await;
+}

@@ -1,0 +1,27 @@
+//! What the tests share: the worker as a process, the servers, the log's content and its plain fold.
+
+pub(crate) mod daemon;
+pub(crate) mod kafka;
+pub(crate) mod log;
+pub(crate) mod oracle;
+pub(crate) mod orders;
+pub(crate) mod scrape;
+pub(crate) mod servers;
+pub(crate) mod setup;
+pub(crate) mod stores;
+pub(crate) mod wait;
+
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Who holds it for writing may stop servers; all others only use them.
+static SERVERS: RwLock<()> = RwLock::const_new(());
+
+/// Uses the servers, while nobody stops them.
+pub(crate) async fn use_servers() -> RwLockReadGuard<'static, ()> {
+    SERVERS.read().await
+}
+
+/// Has the servers alone, to stop and start them.
+pub(crate) async fn own_servers() -> RwLockWriteGuard<'static, ()> {
+    SERVERS.write().await
+}

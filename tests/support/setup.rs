@@ -1,0 +1,156 @@
+//! One test's own names and config.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+use super::{servers, stores};
+
+/// A test's directory with its config, and an id that every name of the test holds.
+pub(crate) struct Setup {
+    pub(crate) id: String,
+    directory: TempDir,
+    started: Cell<u32>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        let id = format!("e2e{:08x}", rand::random::<u32>());
+        let directory = tempfile::Builder::new().prefix("foldline-").tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("config")).unwrap();
+        Setup { id, directory, started: Cell::new(0) }
+    }
+
+    /// A name that no other test has; fit for a topic, a table and an index.
+    pub(crate) fn name(&self, what: &str) -> String {
+        format!("{what}_{}", self.id)
+    }
+
+    /// The group of a connector.
+    pub(crate) fn group(&self, connector: &str) -> String {
+        format!("{}-{connector}", self.id)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes the config: the worker's name, then these parts.
+    pub(crate) fn config(&self, parts: &[String]) {
+        let text = format!("[worker]\nname = {:?}\n\n{}", self.id, parts.join("\n"));
+        std::fs::write(self.path("config/foldline.toml"), text).unwrap();
+    }
+
+    /// Starts a worker, and waits until it answers.
+    pub(crate) async fn start(&self) -> Daemon {
+        let daemon = self.spawn();
+        daemon.answers().await;
+        daemon
+    }
+
+    /// Starts a worker.
+    pub(crate) fn spawn(&self) -> Daemon {
+        self.started.set(self.started.get() + 1);
+        Daemon::spawn(
+            &self.path("config"),
+            &self.path(&format!("worker-{}.log", self.started.get())),
+        )
+    }
+
+    /// What the last started worker logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path(&format!("worker-{}.log", self.started.get()))).unwrap()
+    }
+
+    /// Removes what the test made on the servers. A failed test leaves it, to be looked at.
+    pub(crate) async fn clean(self) {
+        stores::remove_all(&self.id).await;
+    }
+}
+
+/// Short timeouts, so that a member that was killed is missed soon.
+pub(crate) fn kafka_source() -> String {
+    format!(
+        r#"[sources.events]
+type = "kafka"
+bootstrap_servers = {:?}
+[sources.events.properties]
+"session.timeout.ms" = 6000
+"heartbeat.interval.ms" = 1000
+"topic.metadata.refresh.interval.ms" = 5000
+"#,
+        servers::kafka()
+    )
+}
+
+pub(crate) fn file_source(path: &std::path::Path) -> String {
+    format!("[sources.events]\ntype = \"file\"\npath = {path:?}\n")
+}
+
+pub(crate) fn postgres_sink() -> String {
+    "[sinks.warehouse]\ntype = \"postgres\"\nurl = { env = \"DATABASE_URL\" }\n".to_owned()
+}
+
+pub(crate) fn elasticsearch_sink() -> String {
+    format!("[sinks.search]\ntype = \"elasticsearch\"\nurls = [{:?}]\n", servers::elasticsearch())
+}
+
+pub(crate) fn sqlite_sink(path: &std::path::Path) -> String {
+    format!("[sinks.file]\ntype = \"sqlite\"\npath = {path:?}\n")
+}
+
+/// `key` is `table` or `index`; `more` is any other line of the connector.
+pub(crate) fn connector(
+    name: &str,
+    projection: &str,
+    sink: &str,
+    target: &str,
+    more: &str,
+) -> String {
+    let key = if sink == "search" { "index" } else { "table" };
+    format!(
+        "[connectors.{name}]\nprojection = {projection:?}\nsink = {sink:?}\n{key} = {target:?}\n{more}\n"
+    )
+}
+
+/// The orders' projection; `fields` and `handler` are further lines.
+pub(crate) fn orders_projection(topic: &str, fields: &str, set: &str) -> String {
+    format!(
+        r#"[projections.orders]
+topics = [{topic:?}]
+key = {{ id = "event.id" }}
+[projections.orders.fields]
+id = "bigint"
+user_id = "bigint"
+product_id = "bigint"
+amount = "bigint"
+price = "numeric(12,2)"
+changes = {{ type = "bigint", default = 0 }}
+updated_at = "timestamptz"
+{fields}
+[[projections.orders.on]]
+merge = {{ user_id = "event.userId", product_id = "event.productId", amount = "event.amount", price = "event.price" }}
+set = {{ updated_at = "timestamp"{set} }}
+add = {{ changes = 1 }}
+"#
+    )
+}
+
+/// A counter for each user: all partitions feed each key.
+pub(crate) fn users_projection(topic: &str) -> String {
+    format!(
+        r#"[projections.users]
+topics = [{topic:?}]
+key = {{ user_id = "event.userId" }}
+[projections.users.fields]
+user_id = "bigint"
+events = {{ type = "bigint", default = 0 }}
+spent = {{ type = "bigint", default = 0 }}
+[[projections.users.on]]
+when = "event.userId != null"
+add = {{ events = 1, spent = "event.amount" }}
+"#
+    )
+}
