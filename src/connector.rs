@@ -101,7 +101,8 @@ impl View {
     /// The last error, of the connector or of a task.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        let of_task = || self.tasks.iter().find_map(|t| t.trouble.as_ref().or(t.last_error.as_ref()));
+        let of_task =
+            || self.tasks.iter().find_map(|t| t.trouble.as_ref().or(t.last_error.as_ref()));
         self.trace.as_ref().or_else(of_task).map(String::as_str)
     }
 }
@@ -123,6 +124,13 @@ pub struct Connector {
     target: Mutex<Option<Arc<dyn Target>>>,
     restart: Notify,
     ready: watch::Sender<bool>,
+}
+
+/// Which task of how many, on which generation.
+struct Place {
+    number: usize,
+    of: usize,
+    generation: u64,
 }
 
 enum SessionEnd {
@@ -354,7 +362,8 @@ impl Connector {
         for number in 0..tasks {
             let status = TaskStatus::default();
             statuses.push(status.clone());
-            let task = self.task(number, tasks, target, opened.generation, status, paused.clone());
+            let place = Place { number, of: tasks, generation: opened.generation };
+            let task = self.task(place, target.as_ref(), status, paused.clone());
             running.spawn(task.await?.run(stop.clone()));
         }
         self.shown().tasks = statuses;
@@ -386,10 +395,8 @@ impl Connector {
 
     async fn task(
         &self,
-        number: usize,
-        of: usize,
-        target: &Arc<dyn Target>,
-        generation: u64,
+        Place { number, of, generation }: Place,
+        target: &dyn Target,
         status: TaskStatus,
         paused: watch::Receiver<bool>,
     ) -> Result<Task> {

@@ -80,10 +80,7 @@ mod tests {
         assert_eq!(header("__connect.errors.partition").as_deref(), Some("3"));
         assert_eq!(header("__connect.errors.offset").as_deref(), Some("41"));
         assert_eq!(header("__connect.errors.stage").as_deref(), Some("VALUE_CONVERTER"));
-        assert_eq!(
-            header("__connect.errors.exception.message").as_deref(),
-            Some("malformed JSON")
-        );
+        assert_eq!(header("__connect.errors.exception.message").as_deref(), Some("malformed JSON"));
         assert_eq!(letter.value, record.value);
     }
 }

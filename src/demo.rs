@@ -174,7 +174,10 @@ impl Shown {
 fn finish(dir: &Path, written: u64) -> Result<(), Failure> {
     let db = rusqlite::Connection::open(dir.join("orders.db"))?;
     println!("\n{written} events written. The orders that changed most:\n");
-    println!("{:>8} {:>8} {:>8} {:>8} {:>10} {:>8}", "ID", "USER", "PRODUCT", "AMOUNT", "PRICE", "CHANGES");
+    println!(
+        "{:>8} {:>8} {:>8} {:>8} {:>10} {:>8}",
+        "ID", "USER", "PRODUCT", "AMOUNT", "PRICE", "CHANGES"
+    );
     let mut statement = db.prepare(
         "SELECT id, user_id, product_id, amount, price, changes FROM orders ORDER BY changes DESC, id LIMIT 5",
     )?;
@@ -191,7 +194,12 @@ fn finish(dir: &Path, written: u64) -> Result<(), Failure> {
         };
         println!(
             "{:>8} {:>8} {:>8} {:>8} {:>10} {:>8}",
-            cell(0)?, cell(1)?, cell(2)?, cell(3)?, cell(4)?, cell(5)?
+            cell(0)?,
+            cell(1)?,
+            cell(2)?,
+            cell(3)?,
+            cell(4)?,
+            cell(5)?
         );
     }
     let dir = dir.display();

@@ -35,11 +35,7 @@ pub fn mark(topic_id: Option<&str>, generation: u64) -> String {
 /// | all unmarked, each at the fold's beginning or log start | reset   |
 /// | anything else with an unmarked one                     | foreign |
 #[must_use]
-pub fn judge(
-    committed: &[Commit],
-    stored: &[StoredPosition],
-    log: &[PartitionInfo],
-) -> Verdict {
+pub fn judge(committed: &[Commit], stored: &[StoredPosition], log: &[PartitionInfo]) -> Verdict {
     let of_ours: Vec<(&Commit, &StoredPosition)> = committed
         .iter()
         .filter_map(|commit| {

@@ -87,7 +87,9 @@ impl Worker {
         stop.cancel();
         let down = async { while running.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN, down).await.is_err() {
-            tracing::warn!("not everything was flushed in time; it is folded again at the next start");
+            tracing::warn!(
+                "not everything was flushed in time; it is folded again at the next start"
+            );
         }
         server.abort();
         Ok(())

@@ -75,7 +75,11 @@ impl Worker {
 
     async fn ask(&self, method: Method, path: &str) -> Result<Json, Failure> {
         let answer = self.request(method, path).send().await.map_err(|error| {
-            let why = if error.is_connect() { "no worker answers there".to_owned() } else { error.to_string() };
+            let why = if error.is_connect() {
+                "no worker answers there".to_owned()
+            } else {
+                error.to_string()
+            };
             Failure::Failed(format!("{}: {why}", self.url))
         })?;
         let ok = answer.status().is_success();

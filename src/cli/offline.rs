@@ -128,7 +128,8 @@ pub(super) fn produce(config: &Config, topic: &str, source: Option<&str>) -> Res
         SourceKind::File { path } => append(&FileProducer::new(path), topic, records)?,
         SourceKind::Kafka { .. } => {
             let topics = Topics::List(vec![topic.to_owned()]);
-            let kafka = registry::kafka_config(source, "produce", topics).map_err(Failure::failed)?;
+            let kafka =
+                registry::kafka_config(source, "produce", topics).map_err(Failure::failed)?;
             runtime()?.block_on(send(&kafka, topic, records))?
         }
     };

@@ -56,10 +56,8 @@ fn typed(value: &Value, schema: &Map) -> Result<Value, ConvertError> {
             let Some(Value::Map(inner)) = schema.get("values") else {
                 return Err(wrong("a map without values"));
             };
-            let entries: Result<Vec<_>, ConvertError> = map
-                .iter()
-                .map(|(key, item)| Ok((Arc::clone(key), typed(item, inner)?)))
-                .collect();
+            let entries: Result<Vec<_>, ConvertError> =
+                map.iter().map(|(key, item)| Ok((Arc::clone(key), typed(item, inner)?))).collect();
             Ok(Value::map(entries?))
         }
         (Some("bytes"), Value::Text(text)) => {
@@ -67,9 +65,7 @@ fn typed(value: &Value, schema: &Map) -> Result<Value, ConvertError> {
             Ok(Value::Bytes(Arc::from(bytes)))
         }
         (Some("float" | "double"), Value::Int(int)) => Ok(Value::Double(*int as f64)),
-        (Some("float" | "double"), Value::Decimal(decimal)) => {
-            Ok(Value::Double(decimal.to_f64()))
-        }
+        (Some("float" | "double"), Value::Decimal(decimal)) => Ok(Value::Double(decimal.to_f64())),
         (Some("int8" | "int16" | "int32" | "int64"), Value::Int(_))
         | (Some("boolean"), Value::Bool(_))
         | (Some("string"), Value::Text(_)) => Ok(value.clone()),
@@ -110,10 +106,9 @@ fn logical(name: &str, value: &Value, schema: &Map) -> Result<Option<Value>, Con
             Value::Text(text) => text.parse().ok().map(Value::Timestamp),
             _ => None,
         },
-        "org.apache.kafka.connect.data.Date" | "io.debezium.time.Date" => int
-            .and_then(|days| i32::try_from(days).ok())
-            .and_then(Date::from_days)
-            .map(Value::Date),
+        "org.apache.kafka.connect.data.Date" | "io.debezium.time.Date" => {
+            int.and_then(|days| i32::try_from(days).ok()).and_then(Date::from_days).map(Value::Date)
+        }
         "org.apache.kafka.connect.data.Time" | "io.debezium.time.Time" => {
             int.and_then(|ms| ms.checked_mul(1_000)).and_then(Time::from_micros).map(Value::Time)
         }

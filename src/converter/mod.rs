@@ -112,9 +112,7 @@ fn whole(format: Format, bytes: &[u8]) -> Result<Value, ConvertError> {
     match format {
         Format::Json => Ok(foldline_api::json::parse(bytes)?),
         Format::ConnectJson => connect_json::decode(bytes),
-        Format::Text => {
-            std::str::from_utf8(bytes).map(Value::text).map_err(|_| ConvertError::Utf8)
-        }
+        Format::Text => std::str::from_utf8(bytes).map(Value::text).map_err(|_| ConvertError::Utf8),
         Format::Bytes => Ok(Value::Bytes(Arc::from(bytes))),
     }
 }

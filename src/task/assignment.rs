@@ -88,7 +88,7 @@ impl Assignment {
     }
 
     /// Partitions to acquire now.
-    pub(super) fn to_acquire(&mut self, now: Instant) -> Option<Vec<TopicPartition>> {
+    pub(super) fn take_waiting(&mut self, now: Instant) -> Option<Vec<TopicPartition>> {
         if self.waiting.is_empty() {
             self.acquire_at = None;
             return None;
@@ -271,7 +271,7 @@ impl Assignment {
     }
 
     /// What to commit now, if it is time and there is anything.
-    pub(super) fn to_commit(&mut self, now: Instant, generation: u64) -> Option<Vec<Commit>> {
+    pub(super) fn take_commits(&mut self, now: Instant, generation: u64) -> Option<Vec<Commit>> {
         if now < self.commit_at {
             return None;
         }

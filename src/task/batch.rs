@@ -103,7 +103,6 @@ impl Batch {
         checks.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Flush { advances, writes, checks, verdicts: self.verdicts.clone() }
     }
-
 }
 
 /// A batch that is decoded and knows its keys, waiting for the states of those not in the cache.
@@ -265,9 +264,7 @@ impl Folder {
                 let read = event.map(|(_, prepared)| prepared.keys().to_vec()).unwrap_or_default();
                 Err(BadRecord { stage: "sink", reason: verdict.reason.clone(), read })
             }
-            (None, Ok((event, prepared))) => {
-                self.apply(partition, &event, prepared, cache, batch)
-            }
+            (None, Ok((event, prepared))) => self.apply(partition, &event, prepared, cache, batch),
             (None, Err(bad)) => Err(bad),
         };
         match outcome {
@@ -308,7 +305,7 @@ impl Folder {
             Effects::Applied { writes, reads } => {
                 batch.reads.extend(reads);
                 for (key, row) in writes {
-                    self.take_row(partition, event.offset, key, row, cache, batch);
+                    self.take_row((partition, event.offset), key, row, cache, batch);
                 }
                 batch.counts.applied += 1;
             }
@@ -318,8 +315,7 @@ impl Folder {
 
     fn take_row(
         &self,
-        partition: &TopicPartition,
-        offset: i64,
+        (partition, offset): (&TopicPartition, i64),
         key: Key,
         row: Option<Row>,
         cache: &mut Cache,

@@ -79,6 +79,9 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// After so many fences in a row the member leaves its group, so that the partition can move.
 const FENCES_MAX: u32 = 8;
 
+/// Keys with their states as the store has them.
+type States = Vec<(Key, Loaded)>;
+
 struct Writing {
     batch: Batch,
     keys: Vec<(Key, bool)>,
@@ -90,7 +93,7 @@ struct Writing {
 
 struct Loading {
     decoded: Decoded,
-    handle: Option<AbortOnDropHandle<Result<Vec<(Key, Loaded)>>>>,
+    handle: Option<AbortOnDropHandle<Result<States>>>,
 }
 
 pub(crate) struct Task {
@@ -211,7 +214,7 @@ impl Task {
     fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
         if self.writing.is_none() && self.acquiring.is_none() {
-            if let Some(partitions) = self.held.to_acquire(now) {
+            if let Some(partitions) = self.held.take_waiting(now) {
                 self.acquiring = Some(spawn(self.ops.clone().acquire(partitions)));
             } else if let Some(batch) = self.folded.take() {
                 self.start_write(batch);
@@ -222,7 +225,7 @@ impl Task {
             return self.advance();
         }
         if self.committing.is_none()
-            && let Some(commits) = self.held.to_commit(now, self.generation)
+            && let Some(commits) = self.held.take_commits(now, self.generation)
         {
             self.held.next_commit(now + COMMIT_EVERY);
             let committer = self.source.committer();
@@ -232,7 +235,10 @@ impl Task {
     }
 
     fn start_fold(&mut self, now: Instant) {
-        if self.loading.is_none() && self.folded.is_none() && self.stop.is_none() && self.held.steady()
+        if self.loading.is_none()
+            && self.folded.is_none()
+            && self.stop.is_none()
+            && self.held.steady()
         {
             let Some(items) = self.inbox.cut(now) else { return };
             self.batches += 1;
@@ -286,7 +292,8 @@ impl Task {
         let keys = flush.writes.iter().map(|w| (w.key.clone(), w.row.is_some())).collect();
         let letters = std::mem::take(&mut batch.letters);
         let handle = spawn(self.ops.clone().write(letters, flush));
-        self.writing = Some(Writing { batch, keys, started: Instant::now(), forgotten: false, handle });
+        self.writing =
+            Some(Writing { batch, keys, started: Instant::now(), forgotten: false, handle });
     }
 
     fn on_written(&mut self, end: WriteEnd) -> Result<()> {
@@ -304,11 +311,13 @@ impl Task {
             }
             WriteEnd::Known(Written::Rejected(error)) => self.rejected(writing.batch, &error),
             WriteEnd::Known(Written::Fenced) => return self.fenced(writing.batch),
-            WriteEnd::Unknown(positions) => match self.held.compare(&writing.batch.steps, &positions) {
-                assignment::Outcome::Durable => self.durable(writing, &Versions::Unknown),
-                assignment::Outcome::NotApplied => self.fold_again(Some(writing.batch)),
-                assignment::Outcome::Moved => return self.fenced(writing.batch),
-            },
+            WriteEnd::Unknown(positions) => {
+                match self.held.compare(&writing.batch.steps, &positions) {
+                    assignment::Outcome::Durable => self.durable(writing, &Versions::Unknown),
+                    assignment::Outcome::NotApplied => self.fold_again(Some(writing.batch)),
+                    assignment::Outcome::Moved => return self.fenced(writing.batch),
+                }
+            }
         }
         Ok(())
     }
@@ -524,10 +533,8 @@ impl Task {
             SourceEvent::Revoked(partitions) => {
                 self.ops.metrics.rebalances.inc();
                 tracing::info!(count = partitions.len(), "partitions revoked, draining");
-                let abandoned = self.inbox.drop_partitions(Some(&self.held.revoking(
-                    partitions,
-                    now + DRAIN,
-                )));
+                let abandoned =
+                    self.inbox.drop_partitions(Some(&self.held.revoking(partitions, now + DRAIN)));
                 self.count_abandoned(abandoned);
             }
             SourceEvent::Lost(partitions) => self.lose(&partitions),
@@ -571,7 +578,8 @@ impl Task {
     /// committed, or when the time is up.
     fn finish_revocation(&mut self, now: Instant) -> Result<()> {
         let Some((partitions, deadline)) = self.held.revocation() else { return Ok(()) };
-        let drained = self.idle() && self.committing.is_none() && !self.held.uncommitted(&partitions);
+        let drained =
+            self.idle() && self.committing.is_none() && !self.held.uncommitted(&partitions);
         if !drained && now < deadline {
             if self.idle() {
                 self.held.next_commit(now);

@@ -136,8 +136,7 @@ fn oracle(projection: &Projection, records: &[Record]) -> (BTreeMap<Key, Row>, u
             bad += 1;
             continue;
         };
-        let effects =
-            projection.prepare(&event).and_then(|p| projection.apply(&event, &p, &plain));
+        let effects = projection.prepare(&event).and_then(|p| projection.apply(&event, &p, &plain));
         match effects {
             Err(_) => bad += 1,
             Ok(Effects::Filtered { .. }) => {}
@@ -298,10 +297,11 @@ impl World {
             2 if self.tasks.len() < 3 => self.start_task().await,
             3 | 4 => {
                 let members = self.group.members();
-                let partition = TopicPartition::new("events", i32::try_from(self.rng.below(3)).unwrap());
+                let partition =
+                    TopicPartition::new("events", i32::try_from(self.rng.below(3)).unwrap());
                 if let Some(member) = members.first() {
                     self.lost = true;
-                    self.group.lose(*member, &[partition.clone()]);
+                    self.group.lose(*member, std::slice::from_ref(&partition));
                     let last = members.last().unwrap_or(member);
                     self.group.assign(*last, &[partition]);
                 }
@@ -357,7 +357,10 @@ async fn run_seed(seed: u64) {
     let (expect, bad) = oracle(&world.projection, &records);
     let found = world.store.rows("t");
     assert_eq!(found, expect, "seed {seed}: rows differ from the plain fold");
-    assert!(world.letters.letters().len() as u64 >= bad, "seed {seed}: every bad record is set aside");
+    assert!(
+        world.letters.letters().len() as u64 >= bad,
+        "seed {seed}: every bad record is set aside"
+    );
     let m = world.metrics.connector("c");
     let consumed = m.applied.get() + m.filtered.get() + m.replayed.get() + m.dead_lettered.get();
     assert_eq!(m.consumed.get(), consumed, "seed {seed}: outcomes add up");

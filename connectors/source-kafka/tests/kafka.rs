@@ -341,7 +341,11 @@ async fn a_member_whose_task_is_long_in_finding_its_positions_keeps_its_partitio
     reader.until_owned(2).await;
     // The session timeout is 6 s: without heartbeats the broker would throw the member out. What is
     // tested is that nothing happens for that long.
-    let quiet = tokio::time::timeout(Duration::from_secs(10), reader.source.next(foldline_api::source::Wanted::All)).await;
+    let quiet = tokio::time::timeout(
+        Duration::from_secs(10),
+        reader.source.next(foldline_api::source::Wanted::All),
+    )
+    .await;
     assert!(quiet.is_err(), "{quiet:?}");
 
     // Meanwhile the group is not held up either: a second member gets its share.
@@ -410,7 +414,11 @@ async fn an_unreachable_cluster_is_retriable_and_hangs_nothing() {
     assert_eq!(error.class(), ErrorClass::Retriable, "{error}");
 
     let mut source = log.source(0, 1 << 20).unwrap();
-    let error = tokio::time::timeout(common::PATIENCE, source.next(foldline_api::source::Wanted::All)).await.unwrap().unwrap_err();
+    let error =
+        tokio::time::timeout(common::PATIENCE, source.next(foldline_api::source::Wanted::All))
+            .await
+            .unwrap()
+            .unwrap_err();
     assert_eq!(error.class(), ErrorClass::Retriable, "{error}");
     let committer = source.committer();
     let marks = [commit(topic.at(0, 1), "m")];

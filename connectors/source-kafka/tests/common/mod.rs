@@ -182,9 +182,12 @@ impl Reader {
     pub(crate) async fn next(&mut self) -> Result<SourceEvent> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let event = tokio::time::timeout_at(deadline, self.source.next(foldline_api::source::Wanted::All))
-                .await
-                .expect("something happens in time");
+            let event = tokio::time::timeout_at(
+                deadline,
+                self.source.next(foldline_api::source::Wanted::All),
+            )
+            .await
+            .expect("something happens in time");
             return match event {
                 Err(e) if e.class() == foldline_api::error::ErrorClass::Retriable => continue,
                 Err(error) => Err(error),
