@@ -253,7 +253,7 @@ fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
     let group = &parts.connector.group;
     Ok(match &parts.source.kind {
         SourceKind::Kafka { .. } => {
-            let config = kafka_config(parts.source, group, Topics::List(Vec::new()))?;
+            let config = kafka_config(parts.source, group, Topics::List(vec![topic.clone()]))?;
             Arc::new(KafkaDeadLetters::new(config, topic)?)
         }
         SourceKind::File { path } => Arc::new(FileDeadLetters::new(path, topic)?),

@@ -31,6 +31,7 @@ pub struct PostgresTarget {
     name: TableName,
     endpoint: Arc<Endpoint>,
     books: Books,
+    books_schema: String,
     lane: Lane,
 }
 
@@ -77,7 +78,15 @@ impl PostgresTarget {
         identifier::check(&config.schema).map_err(Error::config)?;
         let endpoint = Arc::new(Endpoint::new(&config, &format!("foldline/{}", spec.connector))?);
         let lane = Lane::new(Arc::clone(&endpoint), false);
-        Ok(PostgresTarget { books: Books::new(&config.schema), spec, name, endpoint, lane })
+        let books_schema = config.schema.clone();
+        Ok(PostgresTarget {
+            books: Books::new(&config.schema),
+            books_schema,
+            spec,
+            name,
+            endpoint,
+            lane,
+        })
     }
 
     /// The table's name with its schema. Two connectors that spell one table differently must meet in
@@ -86,11 +95,12 @@ impl PostgresTarget {
         if self.name.schema.is_some() {
             return Ok(self.name.clone());
         }
-        let sql = "SELECT coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = \
-                   c.relnamespace WHERE c.oid = to_regclass($1)), current_schema())::text";
+        // The bookkeeping's schema is first in the path of a role of the same name; it is never meant.
+        let sql = "SELECT s::text FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(s, n) \
+                   WHERE s <> $2 ORDER BY to_regclass(quote_ident(s) || '.' || $1) IS NULL, n LIMIT 1";
         let name = self.name.sql();
         let rows = client
-            .query_typed(sql, &[(&name, Type::TEXT)])
+            .query_typed(sql, &[(&name, Type::TEXT), (&self.books_schema, Type::TEXT)])
             .await
             .map_err(|error| classify(error, "looking up the table"))?;
         let schema: Option<String> = rows.first().and_then(|row| row.try_get(0).ok());
