@@ -95,9 +95,9 @@ impl PostgresTarget {
         if self.name.schema.is_some() {
             return Ok(self.name.clone());
         }
-        // The bookkeeping's schema is first in the path of a role of the same name; it is never meant.
+        // A schema of bookkeeping is first in the path of a role of the same name; it is never meant.
         let sql = "SELECT s::text FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(s, n) \
-                   WHERE s <> $2 ORDER BY to_regclass(quote_ident(s) || '.' || $1) IS NULL, n LIMIT 1";
+                   WHERE s NOT IN ($2, 'foldline') ORDER BY to_regclass(quote_ident(s) || '.' || $1) IS NULL, n LIMIT 1";
         let name = self.name.sql();
         let rows = client
             .query_typed(sql, &[(&name, Type::TEXT), (&self.books_schema, Type::TEXT)])
