@@ -22,6 +22,9 @@ use crate::task::{Decoders, Ended, Limits, Snapshot, Task, TaskSpec, TaskStatus,
 /// How often the books are asked what the operator wants and which generation is live.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 
+/// How often the target clears away what only served a bounded time.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Kafka Connect's states of a connector or task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -194,6 +197,14 @@ impl Connector {
             match self.session(&cancel).await {
                 Ok(SessionEnd::Cancelled) => break,
                 Ok(SessionEnd::Again) => self.set_state(State::Restarting, None),
+                Err(error) if reaction(error.class()) == Reaction::Reacquire => {
+                    tracing::info!(connector = %self.spec.name, %error, "starting over");
+                    self.set_state(State::Restarting, Some(error.to_string()));
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        () = tokio::time::sleep(backoff(3)) => {}
+                    }
+                }
                 Err(error) => {
                     tracing::error!(connector = %self.spec.name, %error, "connector failed");
                     self.spec.metrics.error("connector", error.class().label()).inc();
@@ -434,8 +445,14 @@ impl Connector {
     ) -> Result<SessionEnd> {
         let mut tick = tokio::time::interval(FOLLOW_EVERY);
         let mut flood = Flood::new(&self.spec);
+        let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
         loop {
             tokio::select! {
+                _ = maintain.tick() => {
+                    if let Err(error) = target.maintain().await {
+                        tracing::warn!(connector = %self.spec.name, %error, "maintenance failed, later again");
+                    }
+                }
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
                 Some(ended) = running.join_next() => {

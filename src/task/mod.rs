@@ -111,6 +111,8 @@ pub(crate) struct Task {
     batches: u64,
     fences: u32,
     collisions: u32,
+    /// The record that the store refused alone, once: refused again from fresh states, it is to blame.
+    suspect: Option<(TopicPartition, i64)>,
     /// The reason to end once everything folded is durable.
     stop: Option<String>,
     stopping: Option<Instant>,
@@ -151,6 +153,7 @@ impl Task {
             batches: 0,
             fences: 0,
             collisions: 0,
+            suspect: None,
             stop: None,
             stopping: None,
             generation: spec.generation,
@@ -421,13 +424,17 @@ impl Task {
     fn rejected(&mut self, batch: Batch, error: &Error) {
         self.ops.metrics.error("write", error.class().label()).inc();
         let records = batch.records();
-        if records <= 1 {
-            for item in &batch.items {
-                if let Item::Record(record) = item {
-                    let verdict = Verdict { reason: error.to_string(), stored: false };
-                    let at = (record.topic_partition(), record.offset);
-                    self.folder.verdicts.insert(at, verdict);
-                }
+        let alone = batch.items.iter().find_map(|item| match item {
+            Item::Record(record) if records == 1 => Some((record.topic_partition(), record.offset)),
+            Item::Record(_) | Item::End(..) => None,
+        });
+        if let Some(alone) = alone {
+            if self.suspect.as_ref() == Some(&alone) {
+                let verdict = Verdict { reason: error.to_string(), stored: false };
+                self.folder.verdicts.insert(alone, verdict);
+            } else {
+                // A constraint may fire before a stale state shows: once more from fresh states.
+                self.suspect = Some(alone);
             }
         }
         self.fold_again(Some(batch));

@@ -124,6 +124,12 @@ pub trait Target: Send + Sync {
     /// Keeps what the operator wants.
     async fn set_desired(&self, desired: DesiredState) -> Result<()>;
 
+    /// Called about once an hour: clears away what only served a bounded time, such as the tombstones
+    /// of documents deleted long ago.
+    async fn maintain(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A writer for one task, on `generation`.
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>>;
 }

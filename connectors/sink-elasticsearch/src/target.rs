@@ -28,6 +28,9 @@ use crate::writer::ElasticsearchWriter;
 /// How often a step starts over because another worker was faster.
 const ATTEMPTS: u32 = 20;
 
+/// How long a deleted document's tombstone guards it against a writer that was paused.
+const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 3_600);
+
 /// An index, or rather the alias of that name, its generations and its books.
 #[derive(Debug)]
 pub struct ElasticsearchTarget {
@@ -412,6 +415,14 @@ impl Target for ElasticsearchTarget {
     async fn status(&self) -> Result<Opened> {
         let stored = self.stored().await?;
         self.opened(&stored.value, Vec::new()).await
+    }
+
+    async fn maintain(&self) -> Result<()> {
+        let purged = self.purge_tombstones(TOMBSTONE_RETENTION).await?;
+        if purged > 0 {
+            tracing::info!(connector = %self.spec.connector, purged, "old tombstones purged");
+        }
+        Ok(())
     }
 
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
