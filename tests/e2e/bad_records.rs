@@ -8,7 +8,6 @@ use crate::support::setup::{
 };
 use crate::support::stores::{Columns, Kind, elasticsearch_rows, postgres_rows};
 use crate::support::use_servers;
-use crate::support::wait::SOON;
 
 const COLUMNS: Columns = &[("id", Kind::Plain), ("amount", Kind::Plain), ("note", Kind::Plain)];
 const FIVE_MB: usize = 5_000_000;
@@ -113,7 +112,7 @@ async fn each_kind_of_bad_record_is_set_aside_with_its_reason_and_no_other_key_w
     config(&setup, &topic, "");
     let daemon = setup.start().await;
     for name in ["orders", "docs"] {
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
         let scrape = daemon.idle(name, PARTITIONS as u64).await;
         assert_counts(&scrape, name, "events_dead_lettered_total");
         let letters = kafka::read_back(&format!("dlq-{}", setup.group(name)));
@@ -140,7 +139,7 @@ async fn bad_records_are_skipped_and_counted_where_the_config_says_so() {
     config(&setup, &topic, "errors = { on_bad_record = \"skip\" }");
     let daemon = setup.start().await;
     for name in ["orders", "docs"] {
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
         let scrape = daemon.idle(name, PARTITIONS as u64).await;
         assert_counts(&scrape, name, "events_skipped_total");
         let dead_letters = format!("dlq-{}", setup.group(name));
@@ -196,7 +195,7 @@ async fn a_large_event_is_folded() {
     let daemon = setup.start().await;
     let table = setup.name("orders");
     for name in ["orders", "docs"] {
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
         assert_eq!(daemon.idle(name, PARTITIONS as u64).await.of(name, "events_applied_total"), 2);
     }
     assert_eq!(postgres_rows(&table, COLUMNS).await.len(), 2);

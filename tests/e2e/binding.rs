@@ -10,7 +10,6 @@ use crate::support::stores::{
     ORDERS, elasticsearch, elasticsearch_rows, postgres_rows, postgres_versions, query,
 };
 use crate::support::use_servers;
-use crate::support::wait::SOON;
 
 struct Case {
     setup: Setup,
@@ -52,7 +51,7 @@ async fn folded() -> Case {
     kafka::produce(&case.topic, Orders::new(500).events(0..5_000));
     case.config(case.projection(), "orders", "");
     let daemon = case.setup.start().await;
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     daemon.stop().await;
     case
 }
@@ -84,7 +83,7 @@ async fn an_index_that_was_deleted_is_built_anew() {
         connector("docs", "orders", "search", &alias, ""),
     ]);
     let daemon = setup.start().await;
-    kafka::caught_up(&setup.group("docs"), &topic, SOON).await;
+    daemon.caught_up("docs", &topic).await;
     daemon.stop().await;
     let (_, aliases) = elasticsearch("GET", &format!("_alias/{alias}"), None).await;
     let index = aliases.as_object().and_then(|found| found.keys().next()).cloned();
@@ -148,7 +147,7 @@ async fn a_topic_that_was_created_again_is_folded_anew_by_a_rebuild() {
     let printed = daemon.cli(&["rebuild", "orders", "--in-place"]);
     assert_eq!(printed.code, Some(0), "{printed:?}");
     daemon.metric("orders", "generation", |generation| generation == 2).await;
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     case.assert_exact().await;
     daemon.stop().await;
     case.setup.clean().await;
@@ -173,7 +172,7 @@ async fn a_changed_projection_is_refused_until_the_config_says_what_to_do() {
     let filled = query(&format!("select count(last_amount) from {}", case.table)).await;
     assert_eq!(filled[0][0].as_deref(), Some("0"));
     kafka::produce(&case.topic, Orders::new(500).events(5_000..5_400));
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     case.assert_exact().await;
     let filled = query(&format!("select count(last_amount) > 0 from {}", case.table)).await;
     assert_eq!(filled[0][0].as_deref(), Some("t"));

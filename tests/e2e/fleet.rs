@@ -55,7 +55,7 @@ async fn tasks_move_between_two_workers_and_one_is_killed_without_a_wrong_row() 
     }
     load.stop();
     for name in NAMES {
-        kafka::caught_up(&setup.group(name), &topic, LATER).await;
+        second.caught_up(name, &topic).await;
         let scrape = second.idle(name, PARTITIONS as u64).await;
         scrape.assert_balanced(name);
         assert_eq!(scrape.of(name, "events_dead_lettered_total"), 0);

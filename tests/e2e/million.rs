@@ -65,8 +65,8 @@ async fn a_million_updates_end_as_the_plain_fold_in_postgres_and_elasticsearch_t
     assert!(in_rows.min(in_docs) < count, "the second kill came too late to be in the middle");
 
     let daemon = setup.start().await;
-    kafka::caught_up(&rows, &topic, LATER).await;
-    kafka::caught_up(&docs, &topic, LATER).await;
+    daemon.caught_up("orders", &topic).await;
+    daemon.caught_up("docs", &topic).await;
     let oracle = Oracle::of_topic(&topic);
     assert_eq!(oracle.events, count);
     for name in ["orders", "docs"] {

@@ -10,7 +10,6 @@ use crate::support::setup::{
     users_projection,
 };
 use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
-use crate::support::wait::LATER;
 
 const NAMES: [&str; 3] = ["orders", "docs", "users"];
 
@@ -43,7 +42,7 @@ async fn survives(disturb: impl FnOnce() + Send + 'static) {
     }
     load.stop();
     for name in NAMES {
-        kafka::caught_up(&setup.group(name), &topic, LATER).await;
+        daemon.caught_up(name, &topic).await;
         let scrape = daemon.idle(name, PARTITIONS as u64).await;
         scrape.assert_balanced(name);
         assert_eq!(scrape.of(name, "events_dead_lettered_total"), 0, "{name}");
@@ -94,7 +93,7 @@ async fn a_worker_that_starts_while_the_stores_are_down_waits_for_them() {
     daemon.metric("orders", "retries_total", |retries| retries > 1).await;
     assert_ne!(daemon.get("/readyz").await.0, 200, "not ready while its store is away");
     ctl("postgres", "start");
-    kafka::caught_up(&setup.group("orders"), &topic, LATER).await;
+    daemon.caught_up("orders", &topic).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
     let expected = Oracle::of_topic(&topic).orders();
     assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);

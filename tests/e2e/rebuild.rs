@@ -9,7 +9,6 @@ use crate::support::setup::{
 };
 use crate::support::stores::{ORDERS, elasticsearch_rows, postgres_rows, query};
 use crate::support::use_servers;
-use crate::support::wait::SOON;
 
 fn rebuild(daemon: &Daemon, connector: &str) {
     let printed = daemon.cli(&["rebuild", connector, "--in-place"]);
@@ -46,7 +45,7 @@ async fn a_rebuild_in_place_under_live_events_ends_as_the_plain_fold() {
     let end = live.stop();
     assert!(end > 30_000);
     for name in ["orders", "docs"] {
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
         daemon.idle(name, PARTITIONS as u64).await.assert_balanced(name);
     }
     let expected = Oracle::of_topic(&topic).orders();

@@ -7,7 +7,6 @@ use crate::support::servers::consumer_groups;
 use crate::support::setup::{Setup, connector, kafka_source, orders_projection, postgres_sink};
 use crate::support::stores::{ORDERS, postgres_rows, postgres_versions, query};
 use crate::support::use_servers;
-use crate::support::wait::SOON;
 
 struct Case {
     setup: Setup,
@@ -29,7 +28,7 @@ async fn folded(events: u64) -> Case {
         connector("orders", "orders", "warehouse", &table, ""),
     ]);
     let daemon = setup.start().await;
-    kafka::caught_up(&group, &topic, SOON).await;
+    daemon.caught_up("orders", &topic).await;
     assert_eq!(daemon.metric("orders", "generation", |g| g > 0).await, 1);
     daemon.stop().await;
     Case { setup, topic, table, group }
@@ -57,7 +56,7 @@ async fn a_reset_refills_from_nothing(events: u64) {
 
     let daemon = case.setup.start().await;
     daemon.metric("orders", "generation", |generation| generation == 2).await;
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     daemon.idle("orders", PARTITIONS as u64).await.assert_balanced("orders");
     assert_exact(&case).await;
     daemon.stop().await;
@@ -73,7 +72,7 @@ async fn a_reset_refills_from_nothing(events: u64) {
     // And goes on from there.
     kafka::produce(&case.topic, Orders::new(500).events(events..events + 50));
     let daemon = case.setup.start().await;
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     assert_exact(&case).await;
     daemon.stop().await;
     case.setup.clean().await;
@@ -105,7 +104,7 @@ async fn a_group_that_is_missing_goes_on_from_the_tables_positions() {
     assert_eq!(postgres_versions(&case.table).await, versions);
 
     kafka::produce(&case.topic, Orders::new(500).events(5_000..6_000));
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     assert_exact(&case).await;
     daemon.stop().await;
     case.setup.clean().await;
@@ -129,7 +128,7 @@ async fn a_group_that_was_set_into_the_middle_is_not_obeyed_and_warned_of() {
         "a fold from the middle would be wrong"
     );
     assert_eq!(scrape.of("orders", "generation"), 1);
-    kafka::caught_up(&case.group, &case.topic, SOON).await;
+    daemon.caught_up("orders", &case.topic).await;
     assert_eq!(postgres_versions(&case.table).await, versions);
     daemon.stop().await;
     assert!(case.setup.log().contains("WARN"), "the log warns:\n{}", case.setup.log());

@@ -71,7 +71,7 @@ async fn the_metrics_are_those_of_the_contract_and_the_dashboard_shows_them_all(
     let (setup, topic) = two_connectors().await;
     let daemon = setup.start().await;
     for name in ["orders", "docs"] {
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
         daemon.idle(name, PARTITIONS as u64).await.assert_balanced(name);
     }
     let found = daemon.metrics().await.families();
@@ -98,7 +98,7 @@ async fn rest_answers_as_kafka_connect_does() {
     let (setup, topic) = two_connectors().await;
     let daemon = setup.start().await;
     for name in ["orders", "docs"] {
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
     }
     assert_eq!(daemon.get("/livez").await.0, 200);
     assert_eq!(daemon.get("/readyz").await.0, 200);

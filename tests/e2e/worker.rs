@@ -11,7 +11,6 @@ use crate::support::stores::{
     ORDERS, USERS, elasticsearch_rows, postgres_rows, query, sqlite_rows,
 };
 use crate::support::use_servers;
-use crate::support::wait::SOON;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
@@ -42,7 +41,7 @@ async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
     assert!(why.contains(&taken), "{why}");
     for name in ["orders", "docs", "embedded", "users"] {
         daemon.state(name, "RUNNING").await;
-        kafka::caught_up(&setup.group(name), &topic, SOON).await;
+        daemon.caught_up(name, &topic).await;
         daemon.idle(name, PARTITIONS as u64).await.assert_balanced(name);
     }
     let shown = daemon.cli(&["status"]);
@@ -89,7 +88,7 @@ async fn sigterm_under_load_flushes_commits_and_leaves_the_group() {
     load.stop();
 
     let daemon = setup.start().await;
-    kafka::caught_up(&group, &topic, SOON).await;
+    daemon.caught_up("orders", &topic).await;
     let expected = Oracle::of_topic(&topic).orders();
     assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);
     daemon.stop().await;

@@ -16,6 +16,8 @@ const LOG_LINES: usize = 60;
 /// A running worker; dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
+    /// The worker's name in the config: groups begin with it.
+    name: String,
     config: PathBuf,
     log: PathBuf,
     url: String,
@@ -45,7 +47,7 @@ pub(crate) fn run_in(directory: &Path, arguments: &[&str]) -> Printed {
 }
 
 impl Daemon {
-    pub(crate) fn spawn(config: &Path, log: &Path) -> Self {
+    pub(crate) fn spawn(name: &str, config: &Path, log: &Path) -> Self {
         // Free now; whoever takes it before the worker does is seen in the log.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let file = File::create(log).unwrap();
@@ -64,7 +66,8 @@ impl Daemon {
             .unwrap();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
         let (config, log) = (config.to_owned(), log.to_owned());
-        Daemon { child, config, log, url: format!("http://{address}"), http }
+        let name = name.to_owned();
+        Daemon { child, name, config, log, url: format!("http://{address}"), http }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -146,9 +149,29 @@ impl Daemon {
         .await
     }
 
+    /// Waits until the connector's group has committed what the topic has now.
+    pub(crate) async fn caught_up(&self, connector: &str, topic: &str) {
+        let group = format!("{}-{connector}", self.name);
+        let ends = super::kafka::ends(topic);
+        wait::until(&format!("{group} has caught up with {topic}"), wait::LATER, async || {
+            self.assert_runs(connector).await;
+            let committed = super::kafka::committed(&group, topic, ends.len());
+            let committed = committed.map_err(|error| error.to_string())?;
+            if committed == ends { Ok(()) } else { Err(format!("{committed:?} of {ends:?}")) }
+        })
+        .await;
+    }
+
+    /// Panics with the reason where the connector has failed: nothing is to be waited for then.
+    async fn assert_runs(&self, connector: &str) {
+        let Ok((_, status)) = self.request("GET", &format!("/connectors/{connector}/status")).await else { return };
+        assert_ne!(status["connector"]["state"], "FAILED", "{status}");
+    }
+
     /// Waits until all `partitions` are assigned here and nothing is left to do.
     pub(crate) async fn idle(&self, connector: &str, partitions: u64) -> Scrape {
         wait::until(&format!("{connector} is idle"), wait::LATER, async || {
+            self.assert_runs(connector).await;
             let scrape = self.metrics().await;
             let of = |name: &str| scrape.of(connector, name);
             let state = (of("assigned_partitions"), of("consumer_lag"), of("inflight_events"));

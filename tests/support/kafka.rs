@@ -284,16 +284,6 @@ pub(crate) fn committed(
     Ok((0..partitions as i32).map(offset).collect())
 }
 
-/// Waits until a group has committed the end of each partition.
-pub(crate) async fn caught_up(group: &str, topic: &str, limit: Duration) {
-    let ends = ends(topic);
-    wait::until(&format!("{group} has caught up with {topic}"), limit, async || {
-        let committed = committed(group, topic, ends.len()).map_err(|error| error.to_string())?;
-        if committed == ends { Ok(()) } else { Err(format!("{committed:?} of {ends:?}")) }
-    })
-    .await;
-}
-
 /// The group's state, such as `Stable` or `Empty`.
 pub(crate) fn group_state(group: &str) -> String {
     let list = consumer("").fetch_group_list(Some(group), TIMEOUT).unwrap();

@@ -54,6 +54,7 @@ impl Setup {
     pub(crate) fn spawn(&self) -> Daemon {
         self.started.set(self.started.get() + 1);
         Daemon::spawn(
+            &self.id,
             &self.path("config"),
             &self.path(&format!("worker-{}.log", self.started.get())),
         )
