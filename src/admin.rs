@@ -115,8 +115,9 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y)) == 0
 }
 
-async fn root() -> Json<Json_> {
+async fn root(Extract(app): Shared) -> Json<Json_> {
     Json(json!({
+        "kafka_cluster_id": app.connectors.iter().find_map(|c| c.log_identity()),
         "version": env!("CARGO_PKG_VERSION"),
         "commit": option_env!("FOLDLINE_COMMIT").unwrap_or("unknown"),
     }))

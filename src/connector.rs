@@ -1,7 +1,7 @@
 //! One connector: its states, and the session that opens the target, looks at the group and runs the
 //! tasks. A failing connector never touches the others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
@@ -125,6 +125,7 @@ pub struct Connector {
     spec: ConnectorSpec,
     shown: Mutex<Shown>,
     target: Mutex<Option<Arc<dyn Target>>>,
+    identity: OnceLock<String>,
     restart: Notify,
     ready: watch::Sender<bool>,
 }
@@ -148,6 +149,7 @@ impl Connector {
             spec,
             shown: Mutex::default(),
             target: Mutex::default(),
+            identity: OnceLock::new(),
             restart: Notify::new(),
             ready: watch::Sender::new(false),
         }
@@ -157,6 +159,12 @@ impl Connector {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// The identity of its log (Kafka's cluster id), once it was reached.
+    #[must_use]
+    pub fn log_identity(&self) -> Option<&str> {
+        self.identity.get().map(String::as_str)
     }
 
     /// What is seen of it now.
@@ -237,6 +245,7 @@ impl Connector {
     async fn open(&self) -> Result<(Arc<dyn Target>, Opened, Vec<PartitionInfo>)> {
         let log = &self.spec.log;
         let identity = self.retry(|| log.identity()).await?;
+        self.identity.get_or_init(|| identity.clone());
         let target = (self.spec.target)(identity)?;
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
         let mut opened = self.retry(|| target.open()).await?;

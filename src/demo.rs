@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         tokio::time::sleep(Duration::from_millis(250)).await;
         let view = connector.view();
         shown.draw(&dir, &view);
-        if grow.is_finished() && shown.events > 0 && view.lag() == 0 && !view.tasks.is_empty() {
+        if grow.is_finished() && positions(&view) >= lines(&dir.join("log").join(TOPIC)) {
             break;
         }
     }
@@ -122,6 +122,23 @@ fn event(random: &mut StdRng) -> NewRecord {
         timestamp: Some(now_millis()),
         ..NewRecord::default()
     }
+}
+
+/// How many events are in the table for good.
+fn positions(view: &View) -> usize {
+    let partitions = view.tasks.iter().flat_map(|task| &task.partitions);
+    partitions.map(|p| usize::try_from(p.position.0).unwrap_or(0)).sum()
+}
+
+/// How many events the log holds.
+fn lines(topic: &Path) -> usize {
+    let files = std::fs::read_dir(topic).into_iter().flatten().flatten();
+    let logs =
+        files.map(|file| file.path()).filter(|p| p.extension().is_some_and(|e| e == "ndjson"));
+    let count = |path: PathBuf| {
+        std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|b| **b == b'\n').count())
+    };
+    logs.map(count).sum()
 }
 
 struct Shown {

@@ -15,7 +15,6 @@ struct Case {
     setup: Setup,
     topic: String,
     table: String,
-    group: String,
 }
 
 impl Case {
@@ -45,8 +44,8 @@ impl Case {
 
 async fn folded() -> Case {
     let setup = Setup::new();
-    let (topic, table, group) = (setup.name("orders"), setup.name("orders"), setup.group("orders"));
-    let case = Case { setup, topic, table, group };
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    let case = Case { setup, topic, table };
     kafka::create(&case.topic, PARTITIONS).await;
     kafka::produce(&case.topic, Orders::new(500).events(0..5_000));
     case.config(case.projection(), "orders", "");
@@ -210,8 +209,8 @@ async fn a_table_with_rows_of_others_is_not_taken() {
     let (topic, table) = (setup.name("orders"), setup.name("orders"));
     kafka::create(&topic, PARTITIONS).await;
     kafka::produce(&topic, Orders::new(50).events(0..100));
-    query(&format!("create table {table} (id bigint primary key, note text)")).await;
-    query(&format!("insert into {table} values (1, 'mine')")).await;
+    query(&format!("create table public.{table} (id bigint primary key, note text)")).await;
+    query(&format!("insert into public.{table} values (1, 'mine')")).await;
     setup.config(&[
         kafka_source(),
         orders_projection(&topic, "", ""),
@@ -221,7 +220,7 @@ async fn a_table_with_rows_of_others_is_not_taken() {
     let daemon = setup.start().await;
     let why = daemon.failure("orders").await;
     assert!(why.contains(&table), "{why}");
-    let rows = query(&format!("select id, note from {table}")).await;
+    let rows = query(&format!("select id, note from public.{table}")).await;
     assert_eq!(rows, [[Some("1".to_owned()), Some("mine".to_owned())]]);
     daemon.stop().await;
     setup.clean().await;

@@ -164,7 +164,10 @@ impl Daemon {
 
     /// Panics with the reason where the connector has failed: nothing is to be waited for then.
     async fn assert_runs(&self, connector: &str) {
-        let Ok((_, status)) = self.request("GET", &format!("/connectors/{connector}/status")).await else { return };
+        let Ok((_, status)) = self.request("GET", &format!("/connectors/{connector}/status")).await
+        else {
+            return;
+        };
         assert_ne!(status["connector"]["state"], "FAILED", "{status}");
     }
 
