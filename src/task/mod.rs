@@ -117,6 +117,8 @@ pub(crate) struct Task {
     stop: Option<String>,
     stopping: Option<Instant>,
     generation: u64,
+    /// This task's part of the gauge.
+    shown_assigned: i64,
     paused: watch::Receiver<bool>,
     now: fn() -> i64,
 }
@@ -157,6 +159,7 @@ impl Task {
             stop: None,
             stopping: None,
             generation: spec.generation,
+            shown_assigned: 0,
             paused: spec.paused,
             now: spec.now,
         }
@@ -482,7 +485,7 @@ impl Task {
             self.cache.set_complete(true);
         }
         self.source.start(&starts)?;
-        self.ops.metrics.assigned.set(self.held.len() as i64);
+        self.show_assigned(self.held.len());
         self.show();
         Ok(())
     }
@@ -565,12 +568,19 @@ impl Task {
         self.held.acquire_all(Instant::now());
     }
 
+    /// The gauge belongs to all tasks of the connector: each adds and takes away its own part.
+    fn show_assigned(&mut self, held: usize) {
+        let held = i64::try_from(held).unwrap_or(i64::MAX);
+        self.ops.metrics.assigned.add(held - self.shown_assigned);
+        self.shown_assigned = held;
+    }
+
     fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.held.remove(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
-        self.ops.metrics.assigned.set(self.held.len() as i64);
+        self.show_assigned(self.held.len());
         self.show();
     }
 
@@ -642,7 +652,7 @@ impl Task {
         for partition in &held {
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
-        self.ops.metrics.assigned.set(0);
+        self.show_assigned(0);
         let closed = tokio::time::timeout(DRAIN, self.source.close()).await;
         if closed.is_err() {
             tracing::warn!("the consumer did not leave its group in time");
