@@ -205,8 +205,11 @@ impl Connector {
             match self.session(&cancel).await {
                 Ok(SessionEnd::Cancelled) => break,
                 Ok(SessionEnd::Again) => self.set_state(State::Restarting, None),
-                Err(error) if reaction(error.class()) == Reaction::Reacquire => {
-                    tracing::info!(connector = %self.spec.name, %error, "starting over");
+                // Trouble of the machine, or another writer: neither needs a person.
+                Err(error)
+                    if matches!(reaction(error.class()), Reaction::Reacquire | Reaction::Retry) =>
+                {
+                    tracing::warn!(connector = %self.spec.name, %error, "starting over");
                     self.set_state(State::Restarting, Some(error.to_string()));
                     tokio::select! {
                         () = cancel.cancelled() => return,

@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::dead_letter::Origin;
 use crate::metrics::ConnectorMetrics;
-use crate::policy::{OnBadRecord, backoff};
+use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
 use crate::projection::Projection;
 use assignment::Assignment;
 use batch::{Batch, Decoded, Folder, Verdict};
@@ -76,6 +76,8 @@ pub(crate) enum Ended {
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often durable positions are committed to the group.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// After so many errors in a row the source is given up for a new one.
+const SOURCE_ERRORS_MAX: u32 = 100;
 /// After so many fences in a row the member leaves its group, so that the partition can move.
 const FENCES_MAX: u32 = 8;
 
@@ -111,6 +113,8 @@ pub(crate) struct Task {
     batches: u64,
     fences: u32,
     collisions: u32,
+    /// Errors of the source in a row.
+    source_errors: u32,
     /// The record that the store refused alone, once: refused again from fresh states, it is to blame.
     suspect: Option<(TopicPartition, i64)>,
     /// The reason to end once everything folded is durable.
@@ -155,6 +159,7 @@ impl Task {
             batches: 0,
             fences: 0,
             collisions: 0,
+            source_errors: 0,
             suspect: None,
             stop: None,
             stopping: None,
@@ -199,7 +204,13 @@ impl Task {
                     self.on_loaded(loaded?);
                 }
                 committed = join(self.committing.as_mut()) => self.on_committed(committed),
-                event = self.source.next(wanted) => self.on_event(event?)?,
+                event = self.source.next(wanted) => match event {
+                    Ok(event) => {
+                        self.source_errors = 0;
+                        self.on_event(event)?;
+                    }
+                    Err(error) => self.on_source_error(error)?,
+                },
                 Ok(()) = self.paused.changed() => {}
                 () = tokio::time::sleep_until(timer) => {}
             }
@@ -504,6 +515,20 @@ impl Task {
                 tracing::debug!(%error, "offset commit refused");
             }
         }
+    }
+
+    /// The source gets over a machine problem by itself; it is shown meanwhile.
+    fn on_source_error(&mut self, error: Error) -> Result<()> {
+        self.ops.metrics.error("source", error.class().label()).inc();
+        self.source_errors += 1;
+        // One that says nothing else any more is at its end: a new session makes another.
+        if reaction(error.class()) != Reaction::Retry || self.source_errors > SOURCE_ERRORS_MAX {
+            return Err(error);
+        }
+        self.ops.metrics.retry("read").inc();
+        self.ops.status.trouble(&error);
+        tracing::warn!(%error, "the source has trouble and goes on trying");
+        Ok(())
     }
 
     fn on_event(&mut self, event: SourceEvent) -> Result<()> {
