@@ -2,7 +2,6 @@
 
 mod bad_records;
 mod binding;
-mod fleet;
 mod million;
 mod outages;
 mod rebuild;

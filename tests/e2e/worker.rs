@@ -22,7 +22,7 @@ async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
     kafka::create(&topic, PARTITIONS).await;
     kafka::produce(&topic, Orders::new(300).events(0..3_000));
     // Its columns are not the projection's.
-    query(&format!("create table {taken} (id text primary key)")).await;
+    query(&format!("create table public.{taken} (id text primary key)")).await;
     setup.config(&[
         kafka_source(),
         orders_projection(&topic, "", ""),
