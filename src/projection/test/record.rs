@@ -11,7 +11,8 @@ use super::super::Projection;
 use super::super::literal::literal;
 use super::super::matcher::Matcher;
 use crate::config::projection::TestRecord;
-use crate::event::{Event, Mask};
+use crate::converter::take;
+use crate::event::Event;
 
 /// The event.
 ///
@@ -27,7 +28,7 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Even
     };
     let mut slots = vec![None; projection.slots()];
     if let Some(value) = &value {
-        pick(projection.mask(), value, &mut slots);
+        take(value, projection.mask(), &mut slots);
     }
     let headers = record.headers.iter().map(|(name, text)| {
         (Arc::from(name.as_str()), Some(Bytes::copy_from_slice(text.as_bytes())))
@@ -75,25 +76,6 @@ fn through_json(value: &toml::Value) -> Result<Value, String> {
         other => json::to_string(&literal(other)?),
     };
     json::parse(text.as_bytes()).map_err(|error| error.to_string())
-}
-
-/// Takes what the mask names out of a value.
-fn pick(mask: &Mask, value: &Value, slots: &mut [Option<Value>]) {
-    match mask {
-        Mask::Whole(slot) => {
-            if let Some(place) = slots.get_mut(*slot) {
-                *place = Some(value.clone());
-            }
-        }
-        Mask::Fields(fields) => {
-            let Value::Map(map) = value else { return };
-            for (name, inner) in fields {
-                if let Some(value) = map.get(name) {
-                    pick(inner, value, slots);
-                }
-            }
-        }
-    }
 }
 
 fn millis(record: &TestRecord) -> Result<i64, String> {
