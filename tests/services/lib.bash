@@ -9,12 +9,14 @@ kafka_version=4.1.0
 elasticsearch_version=8.17.0
 all_services="postgres kafka elasticsearch"
 
-# Ports of our own, so that servers which the machine already runs are never touched.
-postgres_port=15432
-kafka_port=29092
-controller_port=29093
-elasticsearch_port=29200
-transport_port=29300
+# Ports of our own, so that servers which the machine already runs are never touched. A second lab beside the first one (its
+# own FOLDLINE_LAB) takes other ports by FOLDLINE_PORT_SHIFT=1000.
+shift_by=${FOLDLINE_PORT_SHIFT:-0}
+postgres_port=$((15432 + shift_by))
+kafka_port=$((29092 + shift_by))
+controller_port=$((29093 + shift_by))
+elasticsearch_port=$((29200 + shift_by))
+transport_port=$((29300 + shift_by))
 export KAFKA=127.0.0.1:$kafka_port
 export ELASTICSEARCH=http://127.0.0.1:$elasticsearch_port
 export DATABASE_URL=postgres://foldline:foldline@127.0.0.1:$postgres_port/foldline
