@@ -19,5 +19,6 @@ pub mod policy;
 pub mod projection;
 pub mod registry;
 pub mod reset;
+mod retry;
 pub mod task;
 pub mod worker;

@@ -1,7 +1,10 @@
 //! Logs: for people on a terminal, JSON elsewhere. Never a payload, never a secret.
+//!
+//! What a connector or one of its tasks says stands in a span that names it, so that no line has to.
 
 use std::io::IsTerminal;
 
+use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error; `RUST_LOG` filters, `info` unless set.
@@ -12,6 +15,48 @@ pub fn start(default: &str) {
     if std::io::stderr().is_terminal() {
         drop(builder.with_target(false).try_init());
     } else {
-        drop(builder.json().flatten_event(true).try_init());
+        drop(builder.json().flatten_event(true).with_span_list(false).try_init());
     }
+}
+
+/// The span of a connector's own work. Of level error, so that no filter takes the name away.
+pub(crate) fn connector_span(connector: &str) -> Span {
+    tracing::error_span!(parent: None, "connector", %connector)
+}
+
+/// The span of one of its tasks.
+pub(crate) fn task_span(connector: &str, task: u32) -> Span {
+    tracing::error_span!(parent: None, "task", %connector, task)
+}
+
+/// The lines that `run` logs on this thread, as JSON.
+#[cfg(test)]
+pub(crate) fn captured(run: impl FnOnce()) -> Vec<String> {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let buffer = Buffer::default();
+    let writer = buffer.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .finish();
+    tracing::subscriber::with_default(subscriber, run);
+    let bytes = buffer.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
 }

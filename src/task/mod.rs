@@ -4,13 +4,20 @@
 //! A record's way: delivered → inbox → decoded → (states loaded) → folded → written → durable →
 //! committed. Reading, folding and writing overlap: while one batch is written, the next is folded and
 //! the one after gathers in the inbox.
+//!
+//! In reading order: this file (the loop and the fold's turn in it), `inbox`, `batch`, `cache`, `writing` (what
+//! each end of a flush leads to), `membership` (partitions that come and go), `assignment` (positions),
+//! `accounting`, `status` and `ops` (the calls).
 
+mod accounting;
 mod assignment;
 mod batch;
 mod cache;
 mod inbox;
+mod membership;
 mod ops;
 mod status;
+mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +25,21 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Loaded, StoredVerdict, Versions, Writer, Written};
+use foldline_api::sink::{Loaded, Marks, Version, Writer};
 use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
+use foldline_api::throttle::Throttle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::dead_letter::Origin;
 use crate::metrics::ConnectorMetrics;
-use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
+use crate::policy::{OnBadRecord, Reaction, reaction};
 use crate::projection::Projection;
 use assignment::Assignment;
-use batch::{Batch, Decoded, Folder, Verdict};
+use batch::{Batch, Decoded, Folder};
 use cache::Cache;
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
@@ -78,8 +87,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// After so many errors in a row the source is given up for a new one.
 const SOURCE_ERRORS_MAX: u32 = 100;
-/// After so many fences in a row the member leaves its group, so that the partition can move.
-const FENCES_MAX: u32 = 8;
 
 /// Keys with their states as the store has them.
 type States = Vec<(Key, Loaded)>;
@@ -115,6 +122,11 @@ pub(crate) struct Task {
     collisions: u32,
     /// Errors of the source in a row.
     source_errors: u32,
+    /// Of lines about the source, and about writes.
+    reading_trouble: Throttle,
+    writing_trouble: Throttle,
+    /// Writes in a row that left nothing behind.
+    write_failures: u32,
     /// The record that the store refused alone, once: refused again from fresh states, it is to blame.
     suspect: Option<(TopicPartition, i64)>,
     /// The reason to end once everything folded is durable.
@@ -160,6 +172,9 @@ impl Task {
             fences: 0,
             collisions: 0,
             source_errors: 0,
+            reading_trouble: Throttle::default(),
+            writing_trouble: Throttle::default(),
+            write_failures: 0,
             suspect: None,
             stop: None,
             stopping: None,
@@ -207,7 +222,7 @@ impl Task {
                 event = self.source.next(wanted) => match event {
                     Ok(event) => {
                         self.source_errors = 0;
-                        self.on_event(event)?;
+                        self.on_event(event);
                     }
                     Err(error) => self.on_source_error(error)?,
                 },
@@ -270,11 +285,7 @@ impl Task {
         if let Some(Loading { handle: None, .. }) = &self.loading
             && let Some(Loading { decoded, .. }) = self.loading.take()
         {
-            let absent = Loaded {
-                row: None,
-                version: foldline_api::sink::Version::Absent,
-                marks: foldline_api::sink::Marks::new(),
-            };
+            let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
             for key in &decoded.missing {
                 self.cache.insert(key.clone(), absent.clone(), decoded.number);
             }
@@ -303,220 +314,6 @@ impl Task {
         self.fold(decoded);
     }
 
-    fn start_write(&mut self, mut batch: Batch) {
-        let held = &self.held;
-        let flush = batch.flush(&self.cache, &|partition| held.epoch(partition));
-        let keys = flush.writes.iter().map(|w| (w.key.clone(), w.row.is_some())).collect();
-        let letters = std::mem::take(&mut batch.letters);
-        let handle = spawn(self.ops.clone().write(letters, flush));
-        self.writing =
-            Some(Writing { batch, keys, started: Instant::now(), forgotten: false, handle });
-    }
-
-    fn on_written(&mut self, end: WriteEnd) -> Result<()> {
-        let Some(writing) = self.writing.take() else { return Ok(()) };
-        match end {
-            WriteEnd::Known(Written::Durable(versions)) => self.durable(writing, &versions),
-            WriteEnd::Known(Written::Conflict) => {
-                self.ops.metrics.conflicts.inc();
-                self.collisions += 1;
-                let records = writing.batch.records();
-                self.fold_again(Some(writing.batch));
-                if self.collisions > 2 {
-                    self.inbox.narrow(records);
-                }
-            }
-            WriteEnd::Known(Written::Rejected(error)) => self.rejected(writing.batch, &error),
-            WriteEnd::Known(Written::Fenced) => return self.fenced(writing.batch),
-            WriteEnd::Unknown(positions) => {
-                match self.held.compare(&writing.batch.steps, &positions) {
-                    assignment::Outcome::Durable => self.durable(writing, &Versions::Unknown),
-                    assignment::Outcome::NotApplied => self.fold_again(Some(writing.batch)),
-                    assignment::Outcome::Moved => return self.fenced(writing.batch),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn durable(&mut self, writing: Writing, versions: &Versions) {
-        use foldline_api::sink::Version;
-        let Writing { batch, keys, started, forgotten, .. } = writing;
-        for (partition, (_, to)) in &batch.steps {
-            self.held.set_durable(partition, *to);
-        }
-        match versions {
-            // What is folded on top of unknown versions could not be written: fold it again.
-            Versions::Unknown => self.fold_again(None),
-            _ if forgotten => {}
-            Versions::All(version) => {
-                for (key, present) in &keys {
-                    self.cache.written(key, if *present { *version } else { Version::Absent });
-                }
-            }
-            Versions::Each(each) => {
-                for ((key, _), version) in keys.iter().zip(each) {
-                    self.cache.written(key, *version);
-                }
-            }
-        }
-        for item in &batch.items {
-            if let Item::Record(record) = item
-                && !self.folder.verdicts.is_empty()
-            {
-                self.folder.verdicts.remove(&(record.topic_partition(), record.offset));
-            }
-        }
-        self.cache.shrink(batch.number);
-        self.inbox.widen();
-        (self.fences, self.collisions) = (0, 0);
-        self.account(&batch, &keys, started);
-    }
-
-    fn account(&self, batch: &Batch, keys: &[(Key, bool)], started: Instant) {
-        let metrics = &self.ops.metrics;
-        let counts = &batch.counts;
-        metrics.applied.inc_by(counts.applied);
-        metrics.filtered.inc_by(counts.filtered);
-        metrics.replayed.inc_by(counts.replayed);
-        metrics.dead_lettered.inc_by(counts.dead_lettered);
-        metrics.skipped.inc_by(counts.skipped);
-        metrics.consumed.inc_by(counts.consumed());
-        self.count_abandoned(batch.duplicates);
-        metrics.inflight.sub(counts.consumed() as i64);
-        let upserts = keys.iter().filter(|(_, present)| *present).count() as u64;
-        metrics.upserts.inc_by(upserts);
-        metrics.deletes.inc_by(keys.len() as u64 - upserts);
-        metrics.batch_rows.observe(keys.len() as f64);
-        metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
-        let now = (self.now)();
-        let latency = metrics.latency_seconds.local();
-        let mut newest = None;
-        for timestamp in batch.timestamps() {
-            latency.observe((now - timestamp).max(0) as f64 / 1_000.0);
-            newest = newest.max(Some(timestamp));
-        }
-        latency.flush();
-        self.ops.status.update(|s| {
-            s.consumed += counts.consumed();
-            s.newest = s.newest.max(newest);
-        });
-        self.show();
-    }
-
-    /// Shows positions and lag.
-    fn show(&self) {
-        let partitions = self.held.snapshot(&self.source.ends());
-        for status in &partitions {
-            let tp = &status.partition;
-            self.ops.metrics.lag(&tp.topic, tp.partition).set(status.lag());
-        }
-        self.ops.status.update(|s| s.partitions = partitions);
-    }
-
-    /// Everything that is folded and not durable, and `batch` before it, goes back to be folded anew
-    /// from states that are read anew.
-    fn fold_again(&mut self, batch: Option<Batch>) {
-        let now = Instant::now();
-        self.cache.clear();
-        if let Some(writing) = &mut self.writing {
-            writing.forgotten = true;
-        }
-        if let Some(loading) = self.loading.take() {
-            self.inbox.put_back(loading.decoded.items, now);
-        }
-        if let Some(folded) = self.folded.take() {
-            self.inbox.put_back(folded.items, now);
-        }
-        if let Some(batch) = batch {
-            self.inbox.put_back(batch.items, now);
-        }
-        self.held.fold_from_durable(self.writing.as_ref().map(|writing| &writing.batch.steps));
-    }
-
-    /// The store refused the data: halve until the record to blame is alone.
-    fn rejected(&mut self, batch: Batch, error: &Error) {
-        self.ops.metrics.error("write", error.class().label()).inc();
-        let records = batch.records();
-        let alone = batch.items.iter().find_map(|item| match item {
-            Item::Record(record) if records == 1 => Some((record.topic_partition(), record.offset)),
-            Item::Record(_) | Item::End(..) => None,
-        });
-        if let Some(alone) = alone {
-            if self.suspect.as_ref() == Some(&alone) {
-                let verdict = Verdict { reason: error.to_string(), stored: false };
-                self.folder.verdicts.insert(alone, verdict);
-            } else {
-                // A constraint may fire before a stale state shows: once more from fresh states.
-                self.suspect = Some(alone);
-            }
-        }
-        self.fold_again(Some(batch));
-        self.inbox.narrow(records);
-    }
-
-    /// Another writer holds what this task thought it held: let everything go and acquire again.
-    fn fenced(&mut self, batch: Batch) -> Result<()> {
-        self.ops.metrics.fenced.inc();
-        self.fences += 1;
-        tracing::warn!(fences = self.fences, "fenced: another writer moved this task's positions");
-        self.fold_again(Some(batch));
-        self.abandon_inbox();
-        if self.fences > FENCES_MAX {
-            return Err(Error::fenced("fenced again and again: leaving the group"));
-        }
-        // The first fence may be one's own forgotten commit; later ones give the other side room.
-        let wait = if self.fences == 1 { Duration::ZERO } else { backoff(self.fences) };
-        self.held.acquire_all(Instant::now() + wait);
-        Ok(())
-    }
-
-    fn abandon_inbox(&mut self) {
-        let abandoned = self.inbox.drop_partitions(None);
-        self.count_abandoned(abandoned);
-    }
-
-    fn count_abandoned(&self, records: u64) {
-        self.ops.metrics.abandoned.inc_by(records);
-        self.ops.metrics.inflight.sub(records as i64);
-    }
-
-    fn on_acquired(&mut self, taken: Taken) -> Result<()> {
-        self.acquiring = None;
-        let Taken { acquired, topic_ids } = taken;
-        for StoredVerdict { partition, offset, reason } in acquired.verdicts {
-            self.folder.verdicts.insert((partition, offset), Verdict { reason, stored: true });
-        }
-        let fresh = self.held.is_fresh();
-        let starts = self.held.acquired(&acquired.leases, &topic_ids);
-        // Only while no state was read before, and only a hint: inserts are guarded.
-        if !acquired.empty {
-            self.cache.set_complete(false);
-        } else if fresh && self.fences == 0 {
-            self.cache.set_complete(true);
-        }
-        self.source.start(&starts)?;
-        self.show_assigned(self.held.len());
-        self.show();
-        Ok(())
-    }
-
-    fn on_committed(&mut self, committed: Result<()>) {
-        self.committing = None;
-        match committed {
-            Ok(()) => {
-                self.held.committed();
-                self.ops.metrics.commits.inc();
-            }
-            Err(error) => {
-                // Nothing is lost: the sink's positions win, and the next commit tries again.
-                self.held.commit_failed();
-                self.ops.metrics.commit_failures.inc();
-                tracing::debug!(%error, "offset commit refused");
-            }
-        }
-    }
-
     /// The source gets over a machine problem by itself; it is shown meanwhile.
     fn on_source_error(&mut self, error: Error) -> Result<()> {
         self.ops.metrics.error("source", error.class().label()).inc();
@@ -527,11 +324,14 @@ impl Task {
         }
         self.ops.metrics.retry("read").inc();
         self.ops.status.trouble(&error);
-        tracing::warn!(%error, "the source has trouble and goes on trying");
+        if self.reading_trouble.admit(Instant::now().into_std()).is_some() {
+            let errors = self.source_errors;
+            tracing::warn!(%error, errors, "the source has trouble and goes on trying");
+        }
         Ok(())
     }
 
-    fn on_event(&mut self, event: SourceEvent) -> Result<()> {
+    fn on_event(&mut self, event: SourceEvent) {
         let now = Instant::now();
         match event {
             SourceEvent::Records(records) => {
@@ -554,59 +354,10 @@ impl Task {
                 }
                 self.show();
             }
-            SourceEvent::Assigned(partitions) => {
-                self.ops.metrics.rebalances.inc();
-                tracing::info!(count = partitions.len(), "partitions assigned");
-                let again: Vec<TopicPartition> =
-                    partitions.iter().filter(|p| self.held.holds(p)).cloned().collect();
-                if !again.is_empty() {
-                    // Lost and given back before this task heard of it.
-                    self.lose(&again);
-                }
-                self.held.assigned(partitions);
-            }
-            SourceEvent::Revoked(partitions) => {
-                self.ops.metrics.rebalances.inc();
-                tracing::info!(count = partitions.len(), "partitions revoked, draining");
-                let abandoned =
-                    self.inbox.drop_partitions(Some(&self.held.revoking(partitions, now + DRAIN)));
-                self.count_abandoned(abandoned);
-            }
+            SourceEvent::Assigned(partitions) => self.assigned(partitions),
+            SourceEvent::Revoked(partitions) => self.revoked(partitions, now),
             SourceEvent::Lost(partitions) => self.lose(&partitions),
         }
-        Ok(())
-    }
-
-    /// These partitions are someone else's already: nothing of them may count as ours.
-    fn lose(&mut self, partitions: &[TopicPartition]) {
-        self.ops.metrics.rebalances.inc();
-        tracing::warn!(count = partitions.len(), "partitions lost");
-        // A write under way is fenced by the new owner or was in time; either way it is not asked again.
-        let batch = self.writing.take().map(|writing| writing.batch);
-        self.fold_again(batch);
-        let gone = partitions.iter().cloned().collect();
-        let abandoned = self.inbox.drop_partitions(Some(&gone));
-        self.count_abandoned(abandoned);
-        self.drop_partitions(partitions);
-        // What was written together with them has an unknown outcome.
-        self.abandon_inbox();
-        self.held.acquire_all(Instant::now());
-    }
-
-    /// The gauge belongs to all tasks of the connector: each adds and takes away its own part.
-    fn show_assigned(&mut self, held: usize) {
-        let held = i64::try_from(held).unwrap_or(i64::MAX);
-        self.ops.metrics.assigned.add(held - self.shown_assigned);
-        self.shown_assigned = held;
-    }
-
-    fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
-        for partition in partitions {
-            self.held.remove(partition);
-            self.ops.metrics.forget_lag(&partition.topic, partition.partition);
-        }
-        self.show_assigned(self.held.len());
-        self.show();
     }
 
     fn idle(&self) -> bool {
@@ -614,26 +365,6 @@ impl Task {
             && self.folded.is_none()
             && self.loading.is_none()
             && self.acquiring.is_none()
-    }
-
-    /// Gives revoked partitions back once nothing of them is in flight and their positions are
-    /// committed, or when the time is up.
-    fn finish_revocation(&mut self, now: Instant) -> Result<()> {
-        let Some((partitions, deadline)) = self.held.revocation() else { return Ok(()) };
-        let drained =
-            self.idle() && self.committing.is_none() && !self.held.uncommitted(&partitions);
-        if !drained && now < deadline {
-            if self.idle() {
-                self.held.next_commit(now);
-            }
-            return Ok(());
-        }
-        self.fold_again(None);
-        let gone = partitions.iter().cloned().collect();
-        let abandoned = self.inbox.drop_partitions(Some(&gone));
-        self.count_abandoned(abandoned);
-        self.drop_partitions(&partitions);
-        self.source.release(&partitions)
     }
 
     fn finished(&mut self) -> Result<Option<Ended>> {
@@ -661,40 +392,12 @@ impl Task {
         // Something due that cannot start yet is started by what it waits for, not by the clock.
         at.max(now + Duration::from_millis(1))
     }
-
-    /// Commits what is durable and leaves the group, each within a bound.
-    async fn leave(mut self) {
-        self.abandon_rest();
-        if let Some(commits) = self.held.all_durable(self.generation) {
-            let committer = self.source.committer();
-            let commit = tokio::time::timeout(Duration::from_secs(5), committer.commit(&commits));
-            match commit.await {
-                Ok(Ok(())) => self.ops.metrics.commits.inc(),
-                Ok(Err(_)) | Err(_) => self.ops.metrics.commit_failures.inc(),
-            }
-        }
-        let held: Vec<TopicPartition> = self.held.partitions();
-        for partition in &held {
-            self.ops.metrics.forget_lag(&partition.topic, partition.partition);
-        }
-        self.show_assigned(0);
-        let closed = tokio::time::timeout(DRAIN, self.source.close()).await;
-        if closed.is_err() {
-            tracing::warn!("the consumer did not leave its group in time");
-        }
-    }
-
-    fn abandon_rest(&mut self) {
-        let batch = self.writing.take().map(|writing| writing.batch);
-        self.fold_again(batch);
-        self.abandon_inbox();
-    }
 }
 
 fn spawn<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {
-    AbortOnDropHandle::new(tokio::spawn(future))
+    AbortOnDropHandle::new(tokio::spawn(future.in_current_span()))
 }
 
 /// Waits for a call that may not be under way; never ends if it is not.

@@ -1,8 +1,8 @@
 //! The task's calls to sink, log and dead letters, each retried until the machine problem is over.
 //! They run beside the loop, one on the writing side and one on the reading side, and own no state.
 
-use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::model::Key;
@@ -12,7 +12,7 @@ use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
 use super::status::TaskStatus;
 use crate::metrics::ConnectorMetrics;
-use crate::policy::{Reaction, backoff, reaction};
+use crate::retry::{Attempts, retry};
 
 /// What the calls need; cheap to clone.
 #[derive(Clone)]
@@ -29,8 +29,8 @@ pub(crate) struct Ops {
 pub(crate) enum WriteEnd {
     /// The sink said so.
     Known(Written),
-    /// The reply was lost, or the fence did not match: the positions as they stand now tell.
-    Unknown(Vec<StoredPosition>),
+    /// The write failed with this error, or the fence did not match: the positions as they stand now tell.
+    Unknown(Vec<StoredPosition>, Option<Error>),
 }
 
 /// Partitions taken over.
@@ -41,47 +41,23 @@ pub(crate) struct Taken {
     pub(crate) topic_ids: Vec<Option<String>>,
 }
 
-impl Ops {
-    /// Runs `call` until it succeeds or fails for a reason that waiting does not cure.
-    async fn retry<T, F: Future<Output = Result<T>>>(
-        &self,
-        what: &'static str,
-        mut call: impl FnMut() -> F,
-    ) -> Result<T> {
-        let mut attempt = 0;
-        loop {
-            match call().await {
-                Ok(value) => {
-                    if attempt > 0 {
-                        tracing::info!(attempts = attempt + 1, "{what} works again");
-                    }
-                    self.status.clear_trouble();
-                    return Ok(value);
-                }
-                Err(error) if reaction(error.class()) == Reaction::Retry => {
-                    self.note(what, &error);
-                    // The first failure and then every tenth: an outage is one story, not a flood.
-                    if attempt % 10 == 0 {
-                        tracing::warn!(%error, attempt, "{what} failed, trying again");
-                    }
-                    tokio::time::sleep(backoff(attempt)).await;
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn note(&self, what: &'static str, error: &Error) {
+impl Attempts for Ops {
+    fn failed(&self, what: &'static str, error: &Error) {
         self.metrics.retry(what).inc();
         self.metrics.error(what, error.class().label()).inc();
         self.status.trouble(error);
     }
 
+    fn worked(&self) {
+        self.status.clear_trouble();
+    }
+}
+
+impl Ops {
     /// Takes partitions over; learns their topic's id first, since a position names its topic's life.
     pub(crate) async fn acquire(self, partitions: Vec<TopicPartition>) -> Result<Taken> {
-        let infos = self.retry("acquire", || self.log.partitions()).await?;
-        let stored = self.retry("acquire", || self.writer.positions(&partitions)).await?;
+        let infos = retry(&self, "acquire", || self.log.partitions()).await?;
+        let stored = retry(&self, "acquire", || self.writer.positions(&partitions)).await?;
         let mut claims = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let info = infos.iter().find(|info| info.partition == partition);
@@ -95,43 +71,50 @@ impl Ops {
             let position = info.map(|info| info.low).unwrap_or_default();
             claims.push(Beginning { partition, topic_id, position });
         }
-        let acquired = self.retry("acquire", || self.writer.acquire(&claims)).await?;
+        let acquired = retry(&self, "acquire", || self.writer.acquire(&claims)).await?;
         let topic_ids = claims.into_iter().map(|claim| claim.topic_id).collect();
         Ok(Taken { acquired, topic_ids })
     }
 
     /// Reads states.
     pub(crate) async fn load(self, keys: Vec<Key>) -> Result<Vec<(Key, Loaded)>> {
-        let loaded = self.retry("load", || self.writer.load(&keys)).await?;
+        let loaded = retry(&self, "load", || self.writer.load(&keys)).await?;
         if loaded.len() != keys.len() {
             return Err(Error::config("the sink answered for other keys than it was asked for"));
         }
         Ok(keys.into_iter().zip(loaded).collect())
     }
 
-    /// Dead letters first, then rows and positions: a letter may come twice, but never not at all.
-    pub(crate) async fn write(self, letters: Vec<DeadLetter>, flush: Flush) -> Result<WriteEnd> {
+    /// Dead letters first, then rows and positions: a letter may come twice, but never not at all. After a
+    /// failure it waits for `pause` before it asks the sink what became of the write.
+    pub(crate) async fn write(
+        self,
+        letters: Vec<DeadLetter>,
+        flush: Flush,
+        pause: Duration,
+    ) -> Result<WriteEnd> {
         if !letters.is_empty() {
-            self.retry("dead_letter", || self.dead_letters.send(letters.clone())).await?;
+            retry(&self, "dead_letter", || self.dead_letters.send(letters.clone())).await?;
         }
+        let mut trouble = None;
         match self.writer.write(&flush).await {
             Ok(Written::Fenced) => {}
             Ok(written) => {
-                self.status.clear_trouble();
+                self.worked();
                 return Ok(WriteEnd::Known(written));
             }
             Err(error) if error.class() == ErrorClass::Retriable => {
-                self.note("write", &error);
-                tracing::warn!(%error, "write failed, asking the sink what became of it");
-                tokio::time::sleep(backoff(0)).await;
+                self.failed("write", &error);
+                tokio::time::sleep(pause).await;
+                trouble = Some(error);
             }
             Err(error) if error.class() == ErrorClass::Fenced => {}
             Err(error) => return Err(error),
         }
         let partitions: Vec<TopicPartition> =
             flush.advances.iter().map(|advance| advance.partition.clone()).collect();
-        let positions = self.retry("write", || self.writer.positions(&partitions)).await?;
-        Ok(WriteEnd::Unknown(positions))
+        let positions = retry(&self, "write", || self.writer.positions(&partitions)).await?;
+        Ok(WriteEnd::Unknown(positions, trouble))
     }
 }
 

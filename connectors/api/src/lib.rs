@@ -14,6 +14,7 @@ pub mod model;
 pub mod record;
 pub mod sink;
 pub mod source;
+pub mod throttle;
 pub mod time;
 pub mod value;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldline_api::error::{Error, ErrorClass};
 use foldline_api::record::{Position, TopicPartition};
+use foldline_api::throttle::Throttle;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -109,6 +110,8 @@ pub(crate) struct PollState {
     seen_ends: HashMap<TopicPartition, Position>,
     subscribed: Vec<String>,
     subscribed_at: Option<Instant>,
+    /// Of lines about the brokers.
+    trouble: Throttle,
 }
 
 /// However the thread ends, its task must hear of it.
@@ -175,7 +178,9 @@ impl Poller {
                     taken
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "listing the topics failed; trying again");
+                    if state.trouble.admit(Instant::now()).is_some() {
+                        tracing::warn!(%error, "listing the topics failed; trying again");
+                    }
                     state.subscribed_at = Some(Instant::now());
                     return;
                 }
@@ -267,7 +272,9 @@ impl Poller {
             if self.inbox.is_low() {
                 let resumed = self.consumer.resume(&list(self.known()));
                 if let Err(error) = resumed {
-                    tracing::warn!(%error, "resuming the partitions failed; trying again");
+                    if self.state.trouble.admit(now).is_some() {
+                        tracing::warn!(%error, "resuming the partitions failed; trying again");
+                    }
                 } else {
                     self.state.paused = false;
                     self.state.full_since = None;
@@ -428,7 +435,10 @@ impl Poller {
             }
             (code, at) if class(code) == ErrorClass::Retriable => {
                 let partition = at.as_ref().map(|(partition, _)| partition.to_string());
-                tracing::warn!(?code, partition, reason = failure.reason, "kafka consumer");
+                if let Some(held_back) = self.state.trouble.admit(Instant::now()) {
+                    let reason = &failure.reason;
+                    tracing::warn!(?code, partition, reason, held_back, "kafka consumer");
+                }
                 if code == Code::AllBrokersDown || at.is_some() {
                     self.inbox.push_error(from_code(&failure.reason, code));
                 }

@@ -61,10 +61,12 @@ impl KafkaSource {
             refresh: millis("topic.metadata.refresh.interval.ms", 10_000),
             state: PollState::default(),
         };
+        // What the thread logs is the task's.
+        let span = tracing::Span::current();
         std::thread::Builder::new()
             .name(format!("kafka-{task}"))
             .spawn(move || {
-                poller.run();
+                span.in_scope(|| poller.run());
                 // The receiver is gone where nobody waits.
                 let _ = leaving.send(());
             })

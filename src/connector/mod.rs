@@ -1,0 +1,267 @@
+//! One connector: its states, and what it runs session after session. A failing connector never
+//! touches the others.
+//!
+//! In reading order: this file (the handle and its states), `opening` (how a session begins), `session` (its
+//! tasks), `flood` (too many bad records) and `commands` (what the operator asks for).
+
+mod commands;
+mod flood;
+mod opening;
+mod session;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use foldline_api::error::{Error, Result};
+use foldline_api::sink::Target;
+use foldline_api::source::{DeadLetters, Log, Start};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::log::connector_span;
+use crate::metrics::ConnectorMetrics;
+use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
+use crate::projection::Projection;
+use crate::retry::{Attempts, retry};
+use crate::task::{Decoders, Limits, Snapshot, TaskStatus};
+use session::SessionEnd;
+
+/// Kafka Connect's states of a connector or task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Not started yet, or waiting for partitions.
+    #[default]
+    Unassigned,
+    /// Consuming.
+    Running,
+    /// Holds its partitions, consumes nothing.
+    Paused,
+    /// Left its group.
+    Stopped,
+    /// Ended by an error that waiting does not cure.
+    Failed,
+    /// Between two sessions.
+    Restarting,
+}
+
+impl State {
+    /// As REST and metrics spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Unassigned => "UNASSIGNED",
+            State::Running => "RUNNING",
+            State::Paused => "PAUSED",
+            State::Stopped => "STOPPED",
+            State::Failed => "FAILED",
+            State::Restarting => "RESTARTING",
+        }
+    }
+}
+
+/// What a connector is made of; made once from the config.
+pub(crate) struct ConnectorSpec {
+    pub(crate) name: String,
+    pub(crate) group: String,
+    pub(crate) tasks_max: usize,
+    pub(crate) start: Start,
+    pub(crate) limits: Limits,
+    pub(crate) on_bad_record: OnBadRecord,
+    /// More bad records than this in an hour pause the connector.
+    pub(crate) errors_max: Option<u64>,
+    pub(crate) projection: Arc<Projection>,
+    pub(crate) decoders: Arc<dyn Decoders>,
+    pub(crate) log: Arc<dyn Log>,
+    /// Makes the target once the log's identity is known.
+    pub(crate) target: Box<dyn Fn(String) -> Result<Arc<dyn Target>> + Send + Sync>,
+    pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    pub(crate) metrics: ConnectorMetrics,
+    /// Bytes for the queues and the caches of all its tasks.
+    pub(crate) memory: usize,
+}
+
+/// What is seen of a connector from outside.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Its state.
+    pub state: State,
+    /// Why it failed, or what it is waiting for.
+    pub trace: Option<String>,
+    /// The live generation.
+    pub generation: u64,
+    /// Its tasks on this worker.
+    pub tasks: Vec<Snapshot>,
+    /// Records with a durable outcome per second, over the last seconds.
+    pub rate: f64,
+}
+
+impl View {
+    /// The lag over all partitions held here, in offsets.
+    #[must_use]
+    pub fn lag(&self) -> i64 {
+        self.tasks.iter().flat_map(|t| &t.partitions).map(|p| p.lag()).sum()
+    }
+
+    /// The last error, of the connector or of a task.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        let of_task =
+            || self.tasks.iter().find_map(|t| t.trouble.as_ref().or(t.last_error.as_ref()));
+        self.trace.as_ref().or_else(of_task).map(String::as_str)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    state: State,
+    trace: Option<String>,
+    generation: u64,
+    tasks: Vec<TaskStatus>,
+    consumed: u64,
+    rate: f64,
+}
+
+/// The handle that REST and commands use.
+pub struct Connector {
+    spec: ConnectorSpec,
+    shown: Mutex<Shown>,
+    target: Mutex<Option<Arc<dyn Target>>>,
+    identity: OnceLock<String>,
+    restart: Notify,
+    ready: watch::Sender<bool>,
+}
+
+impl Connector {
+    pub(crate) fn new(spec: ConnectorSpec) -> Self {
+        spec.metrics.set_state(State::Unassigned.name());
+        Connector {
+            spec,
+            shown: Mutex::default(),
+            target: Mutex::default(),
+            identity: OnceLock::new(),
+            restart: Notify::new(),
+            ready: watch::Sender::new(false),
+        }
+    }
+
+    /// Its name in the config.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The identity of its log (Kafka's cluster id), once it was reached.
+    #[must_use]
+    pub fn log_identity(&self) -> Option<&str> {
+        self.identity.get().map(String::as_str)
+    }
+
+    /// What is seen of it now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let shown = self.shown();
+        View {
+            state: shown.state,
+            trace: shown.trace.clone(),
+            generation: shown.generation,
+            tasks: shown.tasks.iter().map(TaskStatus::snapshot).collect(),
+            rate: shown.rate,
+        }
+    }
+
+    /// Whether its tasks hold their partitions and the sink answers, or it is meant to be idle.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_state(&self, state: State, trace: Option<String>) {
+        self.spec.metrics.set_state(state.name());
+        let idle = matches!(state, State::Running | State::Paused | State::Stopped);
+        self.ready.send_replace(idle);
+        let mut shown = self.shown();
+        shown.state = state;
+        shown.trace = trace;
+    }
+
+    /// Runs sessions until `cancel`. Returns when the last task has left.
+    pub(crate) async fn run(self: Arc<Self>, cancel: CancellationToken) {
+        let span = connector_span(&self.spec.name);
+        self.sessions(&cancel).instrument(span).await;
+    }
+
+    async fn sessions(&self, cancel: &CancellationToken) {
+        loop {
+            match self.session(cancel).await {
+                Ok(SessionEnd::Cancelled) => break,
+                Ok(SessionEnd::Again) => self.set_state(State::Restarting, None),
+                // Trouble of the machine, or another writer: neither needs a person.
+                Err(error)
+                    if matches!(reaction(error.class()), Reaction::Reacquire | Reaction::Retry) =>
+                {
+                    tracing::warn!(%error, "starting over");
+                    self.set_state(State::Restarting, Some(error.to_string()));
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        () = tokio::time::sleep(backoff(3)) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "connector failed");
+                    self.spec.metrics.error("connector", error.class().label()).inc();
+                    self.set_state(State::Failed, Some(error.to_string()));
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        () = self.restart.notified() => self.set_state(State::Restarting, None),
+                    }
+                }
+            }
+        }
+        self.set_state(State::Unassigned, None);
+    }
+
+    /// Calls the log or the books until they answer.
+    async fn retry<T, F: Future<Output = Result<T>>>(
+        &self,
+        what: &'static str,
+        call: impl FnMut() -> F,
+    ) -> Result<T> {
+        retry(self, what, call).await
+    }
+
+    /// Once a second: rate and lag in time.
+    pub(crate) fn tick(&self, seconds: f64) {
+        let view = self.view();
+        let consumed: u64 = view.tasks.iter().map(|t| t.consumed).sum();
+        let mut shown = self.shown();
+        let delta = consumed.saturating_sub(shown.consumed) as f64 / seconds.max(0.001);
+        shown.rate = if shown.consumed == 0 { delta } else { shown.rate * 0.6 + delta * 0.4 };
+        shown.consumed = consumed;
+        drop(shown);
+        let newest = view.tasks.iter().filter_map(|t| t.newest).max();
+        let behind = match newest {
+            Some(newest) if view.lag() > 0 => (now_millis() - newest).max(0) as f64 / 1_000.0,
+            _ => 0.0,
+        };
+        self.spec.metrics.lag_seconds.set(behind);
+    }
+}
+
+impl Attempts for Connector {
+    fn failed(&self, what: &'static str, error: &Error) {
+        self.spec.metrics.retry(what).inc();
+        self.shown().trace = Some(error.to_string());
+    }
+
+    fn worked(&self) {}
+}
+
+/// Milliseconds since the epoch, now.
+pub(crate) fn now_millis() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

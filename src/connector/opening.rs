@@ -1,0 +1,157 @@
+//! How a session begins: open the target, record or check where the fold stands, look at the group.
+
+use std::sync::{Arc, PoisonError};
+
+use foldline_api::error::{Error, Result};
+use foldline_api::record::TopicPartition;
+use foldline_api::sink::{Beginning, Opened, StoredPosition, Target};
+use foldline_api::source::{Commit, PartitionInfo};
+
+use super::Connector;
+use crate::reset::{self, Verdict};
+use crate::task::recreated;
+
+impl Connector {
+    /// Opens the target and looks at the group; retries outages for ever.
+    pub(super) async fn open(&self) -> Result<(Arc<dyn Target>, Opened, Vec<PartitionInfo>)> {
+        let log = &self.spec.log;
+        let identity = self.retry("open", || log.identity()).await?;
+        self.identity.get_or_init(|| identity.clone());
+        let target = (self.spec.target)(identity)?;
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
+        let mut opened = self.retry("open", || target.open()).await?;
+        for notice in &opened.notices {
+            tracing::info!("{notice}");
+        }
+        let infos = self.retry("open", || log.partitions()).await?;
+        if opened.positions.is_empty() {
+            self.begin(target.as_ref(), &opened, &infos).await?;
+        } else {
+            check_topics(&opened, &infos)?;
+            self.look_at_group(target.as_ref(), &mut opened, &infos).await?;
+        }
+        self.spec.metrics.generation.set(i64::try_from(opened.generation).unwrap_or(i64::MAX));
+        self.shown().generation = opened.generation;
+        Ok((target, opened, infos))
+    }
+
+    /// The first start: where the fold begins in every partition, also in those of other workers.
+    async fn begin(
+        &self,
+        target: &dyn Target,
+        opened: &Opened,
+        infos: &[PartitionInfo],
+    ) -> Result<()> {
+        let partitions: Vec<TopicPartition> = infos.iter().map(|i| i.partition.clone()).collect();
+        let starts =
+            self.retry("open", || self.spec.log.find(&partitions, self.spec.start)).await?;
+        let beginnings: Vec<Beginning> = infos
+            .iter()
+            .zip(starts)
+            .map(|(info, position)| Beginning {
+                partition: info.partition.clone(),
+                topic_id: info.topic_id.clone(),
+                position,
+            })
+            .collect();
+        self.retry("open", || target.begin(opened.generation, &beginnings)).await
+    }
+
+    /// Tells a reset from a missing group and from someone else's offsets (rule 12).
+    async fn look_at_group(
+        &self,
+        target: &dyn Target,
+        opened: &mut Opened,
+        infos: &[PartitionInfo],
+    ) -> Result<()> {
+        let committed = self.retry("open", || self.spec.log.committed()).await?;
+        let name = &self.spec.name;
+        match reset::judge(&committed, &opened.positions, infos) {
+            Verdict::Ours => {}
+            Verdict::Missing => tracing::warn!(
+                group = %self.spec.group,
+                "the group has no committed offsets (expired or deleted): resuming from the sink's positions"
+            ),
+            Verdict::Foreign => tracing::warn!(
+                group = %self.spec.group,
+                "someone else set offsets of this group to somewhere in the log: not obeyed, since a fold \
+                 that starts there would be wrong. Going on from the sink's positions. To fold everything \
+                 again: `foldline rebuild {name} --in-place`, or reset the whole group to the earliest offset"
+            ),
+            Verdict::Reset => {
+                tracing::warn!(
+                        group = %self.spec.group,
+                    "the group was reset to the beginning: emptying the target and folding everything again"
+                );
+                self.rebuild_on(target, opened.generation, infos, &opened.positions).await?;
+                *opened = self.retry("open", || target.status()).await?;
+                self.mark_group(opened, infos).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits marked positions for all partitions, so that no second start sees the reset again.
+    async fn mark_group(&self, opened: &Opened, infos: &[PartitionInfo]) {
+        let commits: Vec<Commit> = opened
+            .positions
+            .iter()
+            .map(|stored| {
+                let info = infos.iter().find(|info| info.partition == stored.partition);
+                let topic_id = info.and_then(|info| info.topic_id.as_deref());
+                Commit {
+                    partition: stored.partition.clone(),
+                    position: stored.position,
+                    metadata: reset::mark(topic_id, opened.generation),
+                }
+            })
+            .collect();
+        // Refused while members live elsewhere; their commits carry the mark then.
+        if let Err(error) = self.spec.log.commit(&commits).await {
+            tracing::info!(%error, "marking the group is left to its members");
+        }
+    }
+
+    /// Empties the target, if the log still has what the fold began with.
+    pub(super) async fn rebuild_on(
+        &self,
+        target: &dyn Target,
+        generation: u64,
+        infos: &[PartitionInfo],
+        stored: &[StoredPosition],
+    ) -> Result<u64> {
+        for position in stored {
+            let info = infos.iter().find(|info| info.partition == position.partition);
+            if let Some(info) = info
+                && info.low > position.beginning
+                && info.topic_id == position.topic_id
+            {
+                return Err(Error::config(format!(
+                    "a rebuild would lose events: {} now begins at offset {}, and the fold began at {}. To \
+                     fold what is left: `foldline rebuild {} --in-place --from earliest`",
+                    position.partition, info.low, position.beginning, self.spec.name
+                )));
+            }
+        }
+        self.retry("open", || target.rebuild(generation, None)).await
+    }
+}
+
+/// Whether a topic was deleted and made again since its events were folded.
+pub(super) fn topics_recreated(books: &Opened, infos: &[PartitionInfo]) -> bool {
+    check_topics(books, infos).is_err()
+}
+
+/// Another topic id stops the connector: a position names its topic's life (rule 2).
+fn check_topics(opened: &Opened, infos: &[PartitionInfo]) -> Result<()> {
+    for stored in &opened.positions {
+        let info = infos.iter().find(|info| info.partition == stored.partition);
+        if let (Some(old), Some(new)) =
+            (&stored.topic_id, info.and_then(|info| info.topic_id.as_ref()))
+            && old != new
+        {
+            return Err(recreated(&stored.partition.topic));
+        }
+    }
+    Ok(())
+}

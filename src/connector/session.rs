@@ -1,0 +1,214 @@
+//! One session: its tasks, and what is watched while they run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldline_api::error::{Error, Result};
+use foldline_api::sink::{DesiredState, Opened, Target};
+use foldline_api::source::PartitionInfo;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::flood::Flood;
+use super::{Connector, State, now_millis};
+use crate::dead_letter::Origin;
+use crate::log::task_span;
+use crate::task::{Ended, Task, TaskSpec, TaskStatus};
+
+/// How often the books are asked what the operator wants and which generation is live.
+const FOLLOW_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the target clears away what only served a bounded time.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Which task of how many, on which generation.
+struct Place {
+    number: u32,
+    of: usize,
+    generation: u64,
+}
+
+/// How a session ended without an error.
+pub(super) enum SessionEnd {
+    /// The worker stops.
+    Cancelled,
+    /// Another one shall follow.
+    Again,
+}
+
+impl Connector {
+    /// One session: from opening the target until its tasks have left.
+    pub(super) async fn session(&self, cancel: &CancellationToken) -> Result<SessionEnd> {
+        let opening = self.open();
+        let (target, opened, infos) = tokio::select! {
+            () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
+            () = self.restart.notified() => return Ok(SessionEnd::Again),
+            opened = opening => opened?,
+        };
+        if opened.desired == DesiredState::Stopped {
+            self.set_state(State::Stopped, None);
+            return self.wait_while_stopped(target.as_ref(), cancel).await;
+        }
+        self.run_tasks(&target, &opened, &infos, cancel).await
+    }
+
+    async fn run_tasks(
+        &self,
+        target: &Arc<dyn Target>,
+        opened: &Opened,
+        infos: &[PartitionInfo],
+        cancel: &CancellationToken,
+    ) -> Result<SessionEnd> {
+        let tasks = self.spec.tasks_max.min(infos.len()).max(1);
+        let (pause, paused) = watch::channel(opened.desired == DesiredState::Paused);
+        let stop = CancellationToken::new();
+        let _stop_with_us = stop.clone().drop_guard();
+        let mut running = JoinSet::new();
+        let mut statuses = Vec::new();
+        for number in (0..).take(tasks) {
+            let status = TaskStatus::default();
+            statuses.push(status.clone());
+            let place = Place { number, of: tasks, generation: opened.generation };
+            let span = task_span(&self.spec.name, place.number);
+            let task = self.task(place, target.as_ref(), status, paused.clone());
+            let task = task.instrument(span.clone()).await?;
+            running.spawn(task.run(stop.clone()).instrument(span));
+        }
+        self.shown().tasks = statuses;
+        self.show_desired(opened.desired);
+        let ended = self.follow(target.as_ref(), opened, &pause, &mut running, cancel).await;
+        stop.cancel();
+        let mut failure = None;
+        while let Some(task) = running.join_next().await {
+            if let Ok(Err(error)) = task {
+                failure.get_or_insert(error);
+            }
+        }
+        self.shown().tasks.clear();
+        match (ended, failure) {
+            (Err(error), _) => Err(error),
+            (Ok(SessionEnd::Again), Some(error)) => Err(error),
+            (Ok(ended), _) => Ok(ended),
+        }
+    }
+
+    fn show_desired(&self, desired: DesiredState) {
+        let state = match desired {
+            DesiredState::Running => State::Running,
+            DesiredState::Paused => State::Paused,
+            DesiredState::Stopped => State::Stopped,
+        };
+        self.set_state(state, None);
+    }
+
+    async fn task(
+        &self,
+        Place { number, of, generation }: Place,
+        target: &dyn Target,
+        status: TaskStatus,
+        paused: watch::Receiver<bool>,
+    ) -> Result<Task> {
+        let writer = self.retry("open", || target.writer(generation)).await?;
+        // A quarter for what was read and not folded; half for states; the rest is in flight.
+        let share = self.spec.memory / of;
+        Ok(Task::new(TaskSpec {
+            projection: Arc::clone(&self.spec.projection),
+            decoders: Arc::clone(&self.spec.decoders),
+            source: self.spec.log.source(number, share / 4)?,
+            log: Arc::clone(&self.spec.log),
+            writer,
+            dead_letters: Arc::clone(&self.spec.dead_letters),
+            metrics: self.spec.metrics.clone(),
+            status,
+            origin: Origin { connector: self.spec.name.clone(), task: number },
+            on_bad_record: self.spec.on_bad_record,
+            limits: self.spec.limits,
+            cache_bytes: share / 2,
+            generation,
+            paused,
+            now: now_millis,
+        }))
+    }
+
+    /// Watches tasks, books and commands until the session is over.
+    async fn follow(
+        &self,
+        target: &dyn Target,
+        opened: &Opened,
+        pause: &watch::Sender<bool>,
+        running: &mut JoinSet<Result<Ended>>,
+        cancel: &CancellationToken,
+    ) -> Result<SessionEnd> {
+        let mut tick = tokio::time::interval(FOLLOW_EVERY);
+        let mut flood = Flood::new(&self.spec);
+        let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
+        loop {
+            tokio::select! {
+                _ = maintain.tick() => {
+                    if let Err(error) = target.maintain().await {
+                        tracing::warn!(%error, "maintenance failed, later again");
+                    }
+                }
+                () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
+                () = self.restart.notified() => return Ok(SessionEnd::Again),
+                Some(ended) = running.join_next() => {
+                    return match ended {
+                        Ok(Ok(Ended::Stopped | Ended::Superseded)) => Ok(SessionEnd::Again),
+                        Ok(Err(error)) => Err(error),
+                        Err(panic) => Err(Error::config(format!("a task broke off: {panic}"))),
+                    };
+                }
+                _ = tick.tick() => {
+                    if flood.is_over(&self.spec) {
+                        self.pause_for_flood(target).await;
+                    }
+                    // An outage of the books is the tasks' to report.
+                    let Ok(books) = target.status().await else { continue };
+                    if books.generation != opened.generation
+                        || books.desired == DesiredState::Stopped
+                    {
+                        return Ok(SessionEnd::Again);
+                    }
+                    pause.send_replace(books.desired == DesiredState::Paused);
+                    if self.view().state != State::Failed {
+                        let trace = self.shown().trace.clone();
+                        self.show_desired(books.desired);
+                        self.shown().trace = trace.filter(|_| books.desired == DesiredState::Paused);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause_for_flood(&self, target: &dyn Target) {
+        let message = format!(
+            "paused: more than {} bad records in an hour. Look at the dead letters, then `foldline resume {}`",
+            self.spec.errors_max.unwrap_or_default(),
+            self.spec.name
+        );
+        tracing::error!("{message}");
+        if target.set_desired(DesiredState::Paused).await.is_ok() {
+            self.shown().trace = Some(message);
+        }
+    }
+
+    async fn wait_while_stopped(
+        &self,
+        target: &dyn Target,
+        cancel: &CancellationToken,
+    ) -> Result<SessionEnd> {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
+                () = self.restart.notified() => return Ok(SessionEnd::Again),
+                () = tokio::time::sleep(FOLLOW_EVERY) => {
+                    if target.status().await.is_ok_and(|b| b.desired != DesiredState::Stopped) {
+                        return Ok(SessionEnd::Again);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The task as a member of its group: partitions that come, go and are lost, commits, and leaving.
+
+use std::time::Duration;
+
+use foldline_api::error::Result;
+use foldline_api::record::TopicPartition;
+use foldline_api::sink::StoredVerdict;
+use tokio::time::Instant;
+
+use super::batch::Verdict;
+use super::ops::Taken;
+use super::{DRAIN, Task};
+
+impl Task {
+    pub(super) fn on_acquired(&mut self, taken: Taken) -> Result<()> {
+        self.acquiring = None;
+        let Taken { acquired, topic_ids } = taken;
+        for StoredVerdict { partition, offset, reason } in acquired.verdicts {
+            self.folder.verdicts.insert((partition, offset), Verdict { reason, stored: true });
+        }
+        let fresh = self.held.is_fresh();
+        let starts = self.held.acquired(&acquired.leases, &topic_ids);
+        // Only while no state was read before, and only a hint: inserts are guarded.
+        if !acquired.empty {
+            self.cache.set_complete(false);
+        } else if fresh && self.fences == 0 {
+            self.cache.set_complete(true);
+        }
+        self.source.start(&starts)?;
+        self.show_assigned(self.held.len());
+        self.show();
+        Ok(())
+    }
+
+    pub(super) fn on_committed(&mut self, committed: Result<()>) {
+        self.committing = None;
+        match committed {
+            Ok(()) => {
+                self.held.committed();
+                self.ops.metrics.commits.inc();
+            }
+            Err(error) => {
+                // Nothing is lost: the sink's positions win, and the next commit tries again.
+                self.held.commit_failed();
+                self.ops.metrics.commit_failures.inc();
+                tracing::debug!(%error, "offset commit refused");
+            }
+        }
+    }
+
+    pub(super) fn assigned(&mut self, partitions: Vec<TopicPartition>) {
+        self.ops.metrics.rebalances.inc();
+        tracing::info!(count = partitions.len(), "partitions assigned");
+        let again: Vec<TopicPartition> =
+            partitions.iter().filter(|p| self.held.holds(p)).cloned().collect();
+        if !again.is_empty() {
+            // Lost and given back before this task heard of it.
+            self.lose(&again);
+        }
+        self.held.assigned(partitions);
+    }
+
+    pub(super) fn revoked(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
+        self.ops.metrics.rebalances.inc();
+        tracing::info!(count = partitions.len(), "partitions revoked, draining");
+        let abandoned =
+            self.inbox.drop_partitions(Some(&self.held.revoking(partitions, now + DRAIN)));
+        self.count_abandoned(abandoned);
+    }
+
+    /// These partitions are someone else's already: nothing of them may count as ours.
+    pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
+        self.ops.metrics.rebalances.inc();
+        tracing::warn!(count = partitions.len(), "partitions lost");
+        // A write under way is fenced by the new owner or was in time; either way it is not asked again.
+        let batch = self.writing.take().map(|writing| writing.batch);
+        self.fold_again(batch);
+        let gone = partitions.iter().cloned().collect();
+        let abandoned = self.inbox.drop_partitions(Some(&gone));
+        self.count_abandoned(abandoned);
+        self.drop_partitions(partitions);
+        // What was written together with them has an unknown outcome.
+        self.abandon_inbox();
+        self.held.acquire_all(Instant::now());
+    }
+
+    fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.held.remove(partition);
+            self.ops.metrics.forget_lag(&partition.topic, partition.partition);
+        }
+        self.show_assigned(self.held.len());
+        self.show();
+    }
+
+    /// Gives revoked partitions back once nothing of them is in flight and their positions are
+    /// committed, or when the time is up.
+    pub(super) fn finish_revocation(&mut self, now: Instant) -> Result<()> {
+        let Some((partitions, deadline)) = self.held.revocation() else { return Ok(()) };
+        let drained =
+            self.idle() && self.committing.is_none() && !self.held.uncommitted(&partitions);
+        if !drained && now < deadline {
+            if self.idle() {
+                self.held.next_commit(now);
+            }
+            return Ok(());
+        }
+        self.fold_again(None);
+        let gone = partitions.iter().cloned().collect();
+        let abandoned = self.inbox.drop_partitions(Some(&gone));
+        self.count_abandoned(abandoned);
+        self.drop_partitions(&partitions);
+        self.source.release(&partitions)
+    }
+
+    /// Commits what is durable and leaves the group, each within a bound.
+    pub(super) async fn leave(mut self) {
+        self.abandon_rest();
+        if let Some(commits) = self.held.all_durable(self.generation) {
+            let committer = self.source.committer();
+            let commit = tokio::time::timeout(Duration::from_secs(5), committer.commit(&commits));
+            match commit.await {
+                Ok(Ok(())) => self.ops.metrics.commits.inc(),
+                Ok(Err(_)) | Err(_) => self.ops.metrics.commit_failures.inc(),
+            }
+        }
+        let held: Vec<TopicPartition> = self.held.partitions();
+        for partition in &held {
+            self.ops.metrics.forget_lag(&partition.topic, partition.partition);
+        }
+        self.show_assigned(0);
+        let closed = tokio::time::timeout(DRAIN, self.source.close()).await;
+        if closed.is_err() {
+            tracing::warn!("the consumer did not leave its group in time");
+        }
+    }
+
+    pub(super) fn abandon_inbox(&mut self) {
+        let abandoned = self.inbox.drop_partitions(None);
+        self.count_abandoned(abandoned);
+    }
+
+    fn abandon_rest(&mut self) {
+        let batch = self.writing.take().map(|writing| writing.batch);
+        self.fold_again(batch);
+        self.abandon_inbox();
+    }
+}

@@ -1,0 +1,157 @@
+//! One flush: how it begins, and what each way that it may end leads to.
+
+use std::time::Duration;
+
+use foldline_api::error::{Error, Result};
+use foldline_api::sink::{Version, Versions, Written};
+use tokio::time::Instant;
+
+use super::assignment::Outcome;
+use super::batch::{Batch, Verdict};
+use super::inbox::Item;
+use super::ops::WriteEnd;
+use super::{Task, Writing, spawn};
+use crate::policy::backoff;
+
+/// After so many fences in a row the member leaves its group, so that the partition can move.
+const FENCES_MAX: u32 = 8;
+
+impl Task {
+    pub(super) fn start_write(&mut self, mut batch: Batch) {
+        let held = &self.held;
+        let flush = batch.flush(&self.cache, &|partition| held.epoch(partition));
+        let keys = flush.writes.iter().map(|w| (w.key.clone(), w.row.is_some())).collect();
+        let letters = std::mem::take(&mut batch.letters);
+        let pause = backoff(self.write_failures);
+        let handle = spawn(self.ops.clone().write(letters, flush, pause));
+        self.writing =
+            Some(Writing { batch, keys, started: Instant::now(), forgotten: false, handle });
+    }
+
+    pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        match end {
+            WriteEnd::Known(Written::Durable(versions)) => self.durable(writing, &versions),
+            WriteEnd::Known(Written::Conflict) => {
+                self.ops.metrics.conflicts.inc();
+                self.collisions += 1;
+                let records = writing.batch.records();
+                self.fold_again(Some(writing.batch));
+                if self.collisions > 2 {
+                    self.inbox.narrow(records);
+                }
+            }
+            WriteEnd::Known(Written::Rejected(error)) => self.rejected(writing.batch, &error),
+            WriteEnd::Known(Written::Fenced) => return self.fenced(writing.batch),
+            WriteEnd::Unknown(positions, trouble) => {
+                if let Some(error) = trouble {
+                    self.write_trouble(&error);
+                }
+                match self.held.compare(&writing.batch.steps, &positions) {
+                    Outcome::Durable => self.durable(writing, &Versions::Unknown),
+                    Outcome::NotApplied => self.fold_again(Some(writing.batch)),
+                    Outcome::Moved => return self.fenced(writing.batch),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_trouble(&mut self, error: &Error) {
+        self.write_failures += 1;
+        if self.writing_trouble.admit(Instant::now().into_std()).is_some() {
+            let failures = self.write_failures;
+            tracing::warn!(%error, failures, "a write failed; the sink was asked what became of it");
+        }
+    }
+
+    fn durable(&mut self, writing: Writing, versions: &Versions) {
+        let Writing { batch, keys, started, forgotten, .. } = writing;
+        for (partition, (_, to)) in &batch.steps {
+            self.held.set_durable(partition, *to);
+        }
+        match versions {
+            // What is folded on top of unknown versions could not be written: fold it again.
+            Versions::Unknown => self.fold_again(None),
+            _ if forgotten => {}
+            Versions::All(version) => {
+                for (key, present) in &keys {
+                    self.cache.written(key, if *present { *version } else { Version::Absent });
+                }
+            }
+            Versions::Each(each) => {
+                for ((key, _), version) in keys.iter().zip(each) {
+                    self.cache.written(key, *version);
+                }
+            }
+        }
+        for item in &batch.items {
+            if let Item::Record(record) = item
+                && !self.folder.verdicts.is_empty()
+            {
+                self.folder.verdicts.remove(&(record.topic_partition(), record.offset));
+            }
+        }
+        self.cache.shrink(batch.number);
+        self.inbox.widen();
+        (self.fences, self.collisions, self.write_failures) = (0, 0, 0);
+        self.account(&batch, &keys, started);
+    }
+
+    /// Everything that is folded and not durable, and `batch` before it, goes back to be folded anew
+    /// from states that are read anew.
+    pub(super) fn fold_again(&mut self, batch: Option<Batch>) {
+        let now = Instant::now();
+        self.cache.clear();
+        if let Some(writing) = &mut self.writing {
+            writing.forgotten = true;
+        }
+        if let Some(loading) = self.loading.take() {
+            self.inbox.put_back(loading.decoded.items, now);
+        }
+        if let Some(folded) = self.folded.take() {
+            self.inbox.put_back(folded.items, now);
+        }
+        if let Some(batch) = batch {
+            self.inbox.put_back(batch.items, now);
+        }
+        self.held.fold_from_durable(self.writing.as_ref().map(|writing| &writing.batch.steps));
+    }
+
+    /// The store refused the data: halve until the record to blame is alone.
+    fn rejected(&mut self, batch: Batch, error: &Error) {
+        self.ops.metrics.error("write", error.class().label()).inc();
+        let records = batch.records();
+        let alone = batch.items.iter().find_map(|item| match item {
+            Item::Record(record) if records == 1 => Some((record.topic_partition(), record.offset)),
+            Item::Record(_) | Item::End(..) => None,
+        });
+        if let Some(alone) = alone {
+            if self.suspect.as_ref() == Some(&alone) {
+                let verdict = Verdict { reason: error.to_string(), stored: false };
+                self.folder.verdicts.insert(alone, verdict);
+            } else {
+                // A constraint may fire before a stale state shows: once more from fresh states.
+                self.suspect = Some(alone);
+            }
+        }
+        self.fold_again(Some(batch));
+        self.inbox.narrow(records);
+    }
+
+    /// Another writer holds what this task thought it held: let everything go and acquire again.
+    fn fenced(&mut self, batch: Batch) -> Result<()> {
+        self.ops.metrics.fenced.inc();
+        self.fences += 1;
+        tracing::warn!(fences = self.fences, "fenced: another writer moved this task's positions");
+        self.fold_again(Some(batch));
+        self.abandon_inbox();
+        if self.fences > FENCES_MAX {
+            return Err(Error::fenced("fenced again and again: leaving the group"));
+        }
+        // The first fence may be one's own forgotten commit; later ones give the other side room.
+        let wait = if self.fences == 1 { Duration::ZERO } else { backoff(self.fences) };
+        self.held.acquire_all(Instant::now() + wait);
+        Ok(())
+    }
+}
