@@ -85,7 +85,7 @@ pub(crate) fn connector(
 ) -> Result<ConnectorSpec> {
     let parts = parts(config, connector)?;
     let decoders = Arc::new(TopicDecoders::new(&parts, projection)?);
-    let log = log(&parts)?;
+    let log = log(config, &parts)?;
     let spec = target_spec(config, &parts, projection);
     let sink = parts.sink.kind.clone();
     // Refused now rather than at the first event.
@@ -195,10 +195,15 @@ pub fn plan(
     })
 }
 
-fn topics(names: &Names) -> Topics {
+/// A regex takes no dead letters of this config: folding them would set them aside again.
+fn topics(config: &Config, names: &Names) -> Topics {
+    let dead_letters =
+        || config.connectors.values().map(|connector| connector.errors.dead_letter_topic.clone());
     match names {
         Names::List(list) => Topics::List(list.clone()),
-        Names::Regex(regex) => Topics::Regex(regex.clone()),
+        Names::Regex(regex) => {
+            Topics::Regex { pattern: regex.clone(), except: dead_letters().collect() }
+        }
     }
 }
 
@@ -229,22 +234,26 @@ pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Resul
     })
 }
 
-fn log(parts: &Parts<'_>) -> Result<Arc<dyn Log>> {
-    let topics = topics(&parts.projection.topics);
+fn log(config: &Config, parts: &Parts<'_>) -> Result<Arc<dyn Log>> {
+    let topics = topics(config, &parts.projection.topics);
     let group = &parts.connector.group;
     Ok(match &parts.source.kind {
         SourceKind::Kafka { .. } => {
             Arc::new(KafkaLog::new(kafka_config(parts.source, group, topics)?)?)
         }
-        SourceKind::File { path } => Arc::new(FileLog::new(FileConfig {
-            path: path.clone(),
-            topics: match topics {
-                Topics::List(list) => list,
-                Topics::Regex(regex) => vec![regex],
-            },
-            group: group.clone(),
-            tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
-        })?),
+        SourceKind::File { path } => {
+            let (topics, except) = match topics {
+                Topics::List(list) => (list, Vec::new()),
+                Topics::Regex { pattern, except } => (vec![pattern], except),
+            };
+            Arc::new(FileLog::new(FileConfig {
+                path: path.clone(),
+                topics,
+                except,
+                group: group.clone(),
+                tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
+            })?)
+        }
     })
 }
 

@@ -28,6 +28,8 @@ pub struct FileConfig {
     pub path: PathBuf,
     /// Topic names, or regexes that start with ^.
     pub topics: Vec<String>,
+    /// Topics that no regex takes: Foldline's own dead letters.
+    pub except: Vec<String>,
     /// The consumer group.
     pub group: String,
     /// How many tasks share the partitions, from 1.
@@ -43,6 +45,7 @@ pub(crate) struct Inner {
     path: PathBuf,
     names: Vec<String>,
     patterns: Vec<Regex>,
+    except: Vec<String>,
     tasks_max: u32,
     pub(crate) group: GroupFile,
     state: Mutex<State>,
@@ -95,6 +98,7 @@ impl FileLog {
             path: config.path,
             names,
             patterns,
+            except: config.except,
             tasks_max: config.tasks_max.max(1),
             state: Mutex::default(),
         };
@@ -182,7 +186,8 @@ impl Inner {
             let entry = entry.map_err(|error| io("read", &self.path, error))?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let matches = self.patterns.iter().any(|pattern| pattern.is_match(&name));
-            if matches && check_topic(&name).is_ok() {
+            let own = self.except.contains(&name);
+            if matches && !own && check_topic(&name).is_ok() {
                 topics.push(name);
             }
         }

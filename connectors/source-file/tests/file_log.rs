@@ -22,7 +22,8 @@ use foldline_source_file::{FileConfig, FileDeadLetters, FileLog, FileProducer, N
 
 fn log_of(path: &Path, topics: &[&str], tasks_max: u32) -> FileLog {
     let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-    FileLog::new(FileConfig { path: path.to_owned(), topics, group: "g".to_owned(), tasks_max })
+    let (path, group) = (path.to_owned(), "g".to_owned());
+    FileLog::new(FileConfig { path, topics, except: vec!["dlq-g".to_owned()], group, tasks_max })
         .unwrap()
 }
 
@@ -111,7 +112,10 @@ async fn new_partitions_are_picked_up_and_tasks_share_them() {
     let folder = tempfile::tempdir().unwrap();
     append(folder.path(), 0, "{\"value\":0}\n");
     append(folder.path(), 1, "{\"value\":1}\n");
-    let log = log_of(folder.path(), &["^t.*"], 2);
+    // Dead letters are not read again, whatever a regex says.
+    fs::create_dir(folder.path().join("dlq-g")).unwrap();
+    fs::write(folder.path().join("dlq-g/0.ndjson"), "{\"value\":9}\n").unwrap();
+    let log = log_of(folder.path(), &["^.*"], 2);
     let mut first = log.source(0, 1 << 20).unwrap();
     let mut second = log.source(1, 1 << 20).unwrap();
     let assigned = |event| match event {

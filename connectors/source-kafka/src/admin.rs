@@ -95,7 +95,7 @@ impl Asker {
             TopicFilter::Regex(regex) => {
                 let metadata = self.client.fetch_metadata(None, ASK);
                 let metadata = metadata.map_err(|e| from_kafka("listing the topics", &e))?;
-                let taken = |topic: &&MetadataTopic| TopicFilter::takes(regex, topic.name());
+                let taken = |topic: &&MetadataTopic| regex.takes(topic.name());
                 for topic in metadata.topics().iter().filter(taken) {
                     found.push((topic.name().to_owned(), partitions_of(topic)?));
                 }

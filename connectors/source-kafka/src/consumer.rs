@@ -172,7 +172,7 @@ impl Poller {
             TopicFilter::Regex(regex) => match self.consumer.fetch_metadata(None, ASK) {
                 Ok(metadata) => {
                     let names = metadata.topics().iter().map(|topic| topic.name());
-                    let taken = names.filter(|name| TopicFilter::takes(regex, name));
+                    let taken = names.filter(|name| regex.takes(name));
                     let mut taken: Vec<String> = taken.map(str::to_owned).collect();
                     taken.sort_unstable();
                     taken

@@ -194,7 +194,8 @@ async fn commit_metadata_reads_back_and_a_reset_by_others_is_seen() {
 async fn new_partitions_and_new_topics_are_picked_up() {
     let topic = Topic::new("grow", 1).await;
     let pattern = format!("^{}", topic.0);
-    let config = KafkaConfig { topics: Topics::Regex(pattern), ..topic.config() };
+    let config =
+        KafkaConfig { topics: Topics::Regex { pattern, except: Vec::new() }, ..topic.config() };
     let log = KafkaLog::new(config).unwrap();
     let mut reader = Reader::join(&log, 0);
     reader.until_owned(1).await;
