@@ -34,6 +34,10 @@ pub fn mark(topic_id: Option<&str>, generation: u64) -> String {
 /// | all marked                                             | ours    |
 /// | all unmarked, each at the fold's beginning or log start | reset   |
 /// | anything else with an unmarked one                     | foreign |
+///
+/// Left out are unmarked offsets at the start of partitions of which this generation has folded nothing:
+/// there is nothing to empty, and it may have been this very reset that made the generation. A task writes
+/// nothing of a partition before the group has its mark, so what was folded and is unmarked was reset since.
 #[must_use]
 pub fn judge(committed: &[Commit], stored: &[StoredPosition], log: &[PartitionInfo]) -> Verdict {
     let of_ours: Vec<(&Commit, &StoredPosition)> = committed
@@ -43,20 +47,25 @@ pub fn judge(committed: &[Commit], stored: &[StoredPosition], log: &[PartitionIn
             Some((commit, stored))
         })
         .collect();
-    if of_ours.is_empty() {
-        let folded = stored.iter().any(|s| s.position > s.beginning);
-        return if folded { Verdict::Missing } else { Verdict::Ours };
-    }
     let marked = |commit: &Commit| commit.metadata.starts_with(MARK);
-    if of_ours.iter().all(|(commit, _)| marked(commit)) {
-        return Verdict::Ours;
-    }
     let at_start = |commit: &Commit, stored: &StoredPosition| {
         let low = log.iter().find(|info| info.partition == commit.partition).map(|info| info.low);
         commit.position <= stored.beginning || low.is_some_and(|low| commit.position <= low)
     };
+    let untouched = |(commit, stored): &(&Commit, &StoredPosition)| {
+        stored.position <= stored.beginning && !marked(commit) && at_start(commit, stored)
+    };
+    if of_ours.is_empty() {
+        let folded = stored.iter().any(|s| s.position > s.beginning);
+        return if folded { Verdict::Missing } else { Verdict::Ours };
+    }
+    let telling: Vec<(&Commit, &StoredPosition)> =
+        of_ours.into_iter().filter(|pair| !untouched(pair)).collect();
+    if telling.iter().all(|(commit, _)| marked(commit)) {
+        return Verdict::Ours;
+    }
     let all_back =
-        of_ours.iter().all(|(commit, stored)| !marked(commit) && at_start(commit, stored));
+        telling.iter().all(|(commit, stored)| !marked(commit) && at_start(commit, stored));
     if all_back { Verdict::Reset } else { Verdict::Foreign }
 }
 
@@ -118,6 +127,22 @@ mod tests {
         assert_eq!(verdict, Verdict::Reset);
         let verdict = judge(&[commit(0, 11, "")], &[stored(0, 0, 50)], &[low(0, 10)]);
         assert_eq!(verdict, Verdict::Foreign);
+    }
+
+    #[test]
+    fn a_generation_that_has_folded_nothing_is_not_emptied_again() {
+        let (log, ours) = ([low(0, 0), low(1, 0)], mark(None, 2));
+        let fresh = [stored(0, 0, 0), stored(1, 0, 0)];
+        let back = [commit(0, 0, ""), commit(1, 0, "")];
+        assert_eq!(judge(&back, &fresh, &log), Verdict::Ours);
+        // Another worker has begun: what it writes is marked before.
+        let begun = [commit(0, 0, &ours), commit(1, 0, "")];
+        assert_eq!(judge(&begun, &[stored(0, 0, 7), stored(1, 0, 0)], &log), Verdict::Ours);
+        // Reset again, before anything of the second partition came.
+        let verdict = judge(&back, &[stored(0, 0, 7), stored(1, 0, 0)], &log);
+        assert_eq!(verdict, Verdict::Reset);
+        let elsewhere = [commit(0, 3, "")];
+        assert_eq!(judge(&elsewhere, &fresh, &log), Verdict::Foreign);
     }
 
     #[test]

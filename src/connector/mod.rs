@@ -8,6 +8,8 @@ mod commands;
 mod flood;
 mod opening;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

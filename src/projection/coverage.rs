@@ -65,6 +65,13 @@ impl Coverage {
         Coverage { handlers, open }
     }
 
+    /// Whether a handler that the event reached is still watched. Once all are told of, this is all that an
+    /// event costs.
+    #[must_use]
+    pub fn watches(&self, prepared: &Prepared) -> bool {
+        self.open > 0 && prepared.handlers().any(|at| self.handlers.get(at).is_some_and(|w| w.open))
+    }
+
     /// Looks at one event; returns what there is to warn of, once per handler.
     pub fn observe(
         &mut self,

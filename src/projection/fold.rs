@@ -71,14 +71,29 @@ impl Projection {
         prepared: &Prepared,
         states: &dyn States,
     ) -> Result<Effects, BadRecord> {
+        self.apply_noting(event, prepared, states, &mut Vec::new())
+    }
+
+    /// As [`Projection::apply`]; notes which steps the states refused, for [`Prepared::bind`].
+    ///
+    /// # Errors
+    /// When the record is bad.
+    pub fn apply_noting(
+        &self,
+        event: &Event,
+        prepared: &Prepared,
+        states: &dyn States,
+        refused: &mut Vec<u32>,
+    ) -> Result<Effects, BadRecord> {
         let mut slots = load(prepared, states)?;
-        let mut steps = prepared.steps.iter().peekable();
-        while let Some(first) = steps.peek().map(|step| step.handler) {
+        let mut steps = (0u32..).zip(&prepared.steps).peekable();
+        while let Some(first) = steps.peek().map(|(_, step)| step.handler) {
             let handler = self.handler(first);
             let mut applied = handler.is_none_or(|handler| handler.when.is_none());
-            while let Some(step) = steps.next_if(|step| step.handler == first) {
-                match self.run(event, prepared, step, &mut slots) {
-                    Ok(ran) => applied |= ran,
+            while let Some((at, step)) = steps.next_if(|(_, step)| step.handler == first) {
+                match self.run(event, prepared, (at, step), &mut slots) {
+                    Ok(true) => applied = true,
+                    Ok(false) => refused.push(at),
                     Err(mut fault) => {
                         fault.read = consulted(prepared, &slots);
                         return Err(fault);
@@ -97,14 +112,17 @@ impl Projection {
         &self,
         event: &Event,
         prepared: &Prepared,
-        step: &Step,
+        (at, step): (u32, &Step),
         slots: &mut Slots,
     ) -> Result<bool, BadRecord> {
         let place = match &step.key {
-            Ok(place) if prepared.held.contains(place) => return Ok(true),
-            Ok(place) => usize::try_from(*place).unwrap_or(usize::MAX),
+            Ok(place) => *place,
             Err(fault) => return Err(BadRecord::clone(fault)),
         };
+        if let Some(applied) = prepared.decided(at, place) {
+            return Ok(applied);
+        }
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
         let (Some(slot), Some(key)) = (slots.get_mut(place), prepared.keys.get(place)) else {
             return Ok(false);
         };

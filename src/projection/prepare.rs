@@ -26,7 +26,9 @@ pub struct Prepared {
     /// No further handler can be reached.
     closed: bool,
     /// Places of keys whose rows hold this event already.
-    pub(super) held: SmallVec<[u32; 1]>,
+    held: SmallVec<[u32; 1]>,
+    /// Steps that were refused when the event was first applied.
+    refused: Vec<u32>,
 }
 
 /// One run of a handler: for the event, or for one item.
@@ -53,12 +55,22 @@ impl Prepared {
         &self.keys
     }
 
-    /// Leaves these keys' rows as they are: they hold the event already. Their handlers count as
-    /// applied, so that what applied to the others the first time applies to them again.
-    pub fn skip(&mut self, held: &[Key]) {
+    /// Binds the event to what it did before. `held` are the keys whose rows hold it already and are left
+    /// as they are; `refused` are the steps that it was refused then. The steps of a held key that were not
+    /// refused have applied: their `when` must not be asked again, of a row that has moved on.
+    pub fn bind(&mut self, held: &[Key], refused: &[u32]) {
         let place = |key: &Key| self.keys.iter().position(|other| other == key);
         let places = held.iter().filter_map(place).filter_map(|at| u32::try_from(at).ok());
         self.held = places.collect();
+        self.refused = refused.to_vec();
+    }
+
+    /// What is known of step `at` without asking: whether it applied, if it has been decided.
+    pub(super) fn decided(&self, at: u32, place: u32) -> Option<bool> {
+        if self.refused.contains(&at) {
+            return Some(false);
+        }
+        self.held.contains(&place).then_some(true)
     }
 
     /// The handlers that the event reached, as indexes in config order; each as often as it runs.

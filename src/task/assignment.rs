@@ -20,6 +20,8 @@ struct Held {
     committed: Option<Position>,
     committing: Option<Position>,
     end: Option<Position>,
+    /// Nothing of it was folded in this generation, and the group does not know the generation's mark yet.
+    unmarked: bool,
 }
 
 /// What stands in the store after a write whose answer was lost.
@@ -107,6 +109,7 @@ impl Assignment {
         &mut self,
         leases: &[Lease],
         topic_ids: &[Option<String>],
+        untouched: &[TopicPartition],
     ) -> Vec<(TopicPartition, Position)> {
         self.fresh = false;
         self.acquire_at = None;
@@ -127,6 +130,7 @@ impl Assignment {
                 committed: None,
                 committing: None,
                 end: self.held.get(partition).and_then(|held| held.end),
+                unmarked: untouched.contains(partition),
             };
             self.held.insert(partition.clone(), held);
         }
@@ -260,6 +264,12 @@ impl Assignment {
         }
     }
 
+    /// Whether the group must know of a partition before anything is written: an offset that still looks
+    /// reset then tells that nothing was folded since.
+    pub(super) fn unmarked(&self) -> bool {
+        self.held.values().any(|held| held.unmarked)
+    }
+
     /// Whether any of `partitions` has durable positions that the group does not know.
     pub(super) fn uncommitted(&self, partitions: &[TopicPartition]) -> bool {
         let behind = |held: &Held| held.committed != Some(held.durable);
@@ -300,6 +310,7 @@ impl Assignment {
         for held in self.held.values_mut() {
             if let Some(position) = held.committing.take() {
                 held.committed = Some(position);
+                held.unmarked = false;
             }
         }
     }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::sink::{Advance, Check, Flush, Marks, RowWrite, StoredVerdict, Version};
+use foldline_api::sink::{
+    Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
+};
 use foldline_api::source::DeadLetter;
 use hashbrown::{HashMap, HashSet};
 
 use super::cache::{Cache, Entry};
+use super::coverage::Watch;
+use super::decisions::Decisions;
 use super::inbox::Item;
 use crate::converter::Decoder;
 use crate::dead_letter::Reason;
@@ -47,6 +51,8 @@ pub(crate) struct Batch {
     writes: HashMap<Key, (Option<Row>, Marks)>,
     reads: HashSet<Key>,
     verdicts: Vec<StoredVerdict>,
+    /// What became of events of several keys, where that was not simply that all applied.
+    pub(crate) decisions: Vec<StoredDecision>,
     /// Records delivered a second time, below the position where the batch begins.
     pub(crate) duplicates: u64,
     /// Set by `on_bad_record = "stop"`: what comes behind this batch is not folded.
@@ -101,7 +107,13 @@ impl Batch {
         let only_read = self.reads.iter().filter(|key| !self.writes.contains_key(*key));
         checks.extend(only_read.map(|key| Check { key: key.clone(), version: version(key) }));
         checks.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Flush { advances, writes, checks, verdicts: self.verdicts.clone() }
+        let (verdicts, decisions) = (self.verdicts.clone(), self.decisions.clone());
+        Flush { advances, writes, checks, verdicts, decisions }
+    }
+
+    /// The row and the marks that the flush gave a key.
+    pub(crate) fn written(&self, key: &Key) -> Option<(Option<Row>, Marks)> {
+        self.writes.get(key).cloned()
     }
 }
 
@@ -125,6 +137,10 @@ pub(crate) struct Folder {
     pub(crate) keeps_marks: bool,
     /// Records that the store refused before: bad, whatever the fold says.
     pub(crate) verdicts: HashMap<(TopicPartition, i64), Verdict>,
+    /// What events of several keys did before, while some of their rows may hold them.
+    pub(crate) decisions: Decisions,
+    /// Which paths no event ever had.
+    pub(crate) watch: Watch,
     /// Who we are, for the headers of dead letters.
     pub(crate) origin: Arc<crate::dead_letter::Origin>,
 }
@@ -152,7 +168,7 @@ impl States for Cached<'_> {
 
 impl Folder {
     /// Decodes, and names the keys that the cache lacks.
-    pub(crate) fn decode(&self, number: u64, items: Vec<Item>, cache: &mut Cache) -> Decoded {
+    pub(crate) fn decode(&mut self, number: u64, items: Vec<Item>, cache: &mut Cache) -> Decoded {
         let mut missing = HashSet::new();
         let mut events = Vec::with_capacity(items.len());
         for item in &items {
@@ -161,7 +177,8 @@ impl Folder {
                 continue;
             };
             let decoded = self.decode_one(record);
-            if let Ok((_, prepared)) = &decoded {
+            if let Ok((event, prepared)) = &decoded {
+                self.watch.observe(&self.projection, event, prepared);
                 for key in prepared.keys() {
                     // Touched, so that it is still there when the batch is folded.
                     if cache.touch(key, number).is_none() {
@@ -282,6 +299,7 @@ impl Folder {
         batch: &mut Batch,
     ) -> Result<(), BadRecord> {
         let mut replayed = false;
+        let mut refused = Vec::new();
         if self.keeps_marks {
             let has = |key: &Key| cache.get(key).is_some_and(|e| e.has(partition, event.offset));
             let old: Vec<Key> = prepared.keys().iter().filter(|key| has(key)).cloned().collect();
@@ -293,10 +311,28 @@ impl Folder {
                 batch.counts.replayed += 1;
                 return Ok(());
             }
-            // The event is in some of its rows already: the others still want it.
-            prepared.skip(&old);
+            // The event may be in some of its rows already: the others want what it did then.
+            if let Some(known) = self.decisions.get(partition, event.offset) {
+                if let Some(reason) = &known.bad {
+                    batch.decisions.push(known.clone());
+                    return Err(BadRecord {
+                        stage: "replay",
+                        reason: reason.clone(),
+                        read: Vec::new(),
+                    });
+                }
+                refused.clone_from(&known.refused);
+            }
+            prepared.bind(&old, &refused);
+            refused.clear();
         }
-        match self.projection.apply(event, &prepared, &Cached(cache))? {
+        let effects = self.projection.apply_noting(event, &prepared, &Cached(cache), &mut refused);
+        let bad = effects.as_ref().err().map(|bad| bad.reason.clone());
+        if self.keeps_marks && prepared.keys().len() > 1 && (bad.is_some() || !refused.is_empty()) {
+            let (partition, offset) = (partition.clone(), event.offset);
+            batch.decisions.push(StoredDecision { partition, offset, refused, bad });
+        }
+        match effects? {
             Effects::Filtered { read } => {
                 batch.reads.extend(read);
                 batch.counts.filtered += u64::from(!replayed);

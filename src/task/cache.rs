@@ -37,7 +37,8 @@ impl Entry {
     }
 
     fn bytes(&self, key: &Key) -> usize {
-        const FIXED: usize = 160;
+        // The table is some two thirds full, and each of two allocations has a head.
+        const FIXED: usize = size_of::<(Key, Entry)>() * 3 / 2 + 32;
         FIXED + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes)
     }
 }
@@ -61,6 +62,19 @@ impl Cache {
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
+        self.complete = false;
+    }
+
+    /// Forgets what batch `number` or a later one used: their rows may have moved on in the store. What was
+    /// left alone is valid for its version as before.
+    pub(crate) fn forget_since(&mut self, number: u64) {
+        let mut bytes = 0;
+        self.entries.retain(|key, entry| {
+            let kept = entry.last_batch < number;
+            bytes += if kept { entry.bytes(key) } else { 0 };
+            kept
+        });
+        self.bytes = bytes;
         self.complete = false;
     }
 
@@ -140,6 +154,11 @@ impl Cache {
         }
     }
 
+    /// Whether more is held than should be, because batches in flight use it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.bytes > self.bytes_max
+    }
+
     /// Bytes held, roughly.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
@@ -174,6 +193,23 @@ mod tests {
         assert!(!cache.is_complete(), "a forgotten key is not new");
         cache.shrink(2);
         assert!(cache.bytes() <= 10_000);
+    }
+
+    #[test]
+    fn a_conflict_forgets_what_the_batch_used() {
+        let mut cache = Cache::new(1 << 20);
+        cache.set_complete(true);
+        for n in 0..4 {
+            cache.insert(key(n), loaded(n), 1);
+        }
+        let before = cache.bytes();
+        cache.touch(&key(0), 2);
+        cache.set_row(&key(1), None, 3);
+        cache.forget_since(2);
+        assert!((0..2).all(|n| cache.get(&key(n)).is_none()));
+        assert!((2..4).all(|n| cache.get(&key(n)).is_some()));
+        assert_eq!(cache.bytes(), before / 2);
+        assert!(!cache.is_complete(), "a forgotten key is not new");
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub struct Limits {
     pub age: Duration,
 }
 
+/// The first batch has at most so many records; while states fit in the memory for them, the next has twice
+/// as many. How large rows are shows only when they are loaded.
+const FIRST_ROWS: usize = 2_000;
+
 /// The queue before the fold.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -48,7 +52,7 @@ impl Inbox {
             bytes: 0,
             since: None,
             limits,
-            rows: limits.rows,
+            rows: limits.rows.min(FIRST_ROWS),
         }
     }
 

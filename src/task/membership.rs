@@ -14,12 +14,19 @@ use super::{DRAIN, Task};
 impl Task {
     pub(super) fn on_acquired(&mut self, taken: Taken) -> Result<()> {
         self.acquiring = None;
-        let Taken { acquired, topic_ids } = taken;
+        let Taken { acquired, topic_ids, untouched } = taken;
+        for lease in &acquired.leases {
+            self.folder.decisions.forget(&lease.partition);
+        }
+        self.folder.decisions.keep(&acquired.decisions);
         for StoredVerdict { partition, offset, reason } in acquired.verdicts {
             self.folder.verdicts.insert((partition, offset), Verdict { reason, stored: true });
         }
         let fresh = self.held.is_fresh();
-        let starts = self.held.acquired(&acquired.leases, &topic_ids);
+        let starts = self.held.acquired(&acquired.leases, &topic_ids, &untouched);
+        if self.held.unmarked() {
+            self.held.next_commit(Instant::now());
+        }
         // Only while no state was read before, and only a hint: inserts are guarded.
         if !acquired.empty {
             self.cache.set_complete(false);
@@ -44,6 +51,13 @@ impl Task {
                 self.held.commit_failed();
                 self.ops.metrics.commit_failures.inc();
                 tracing::debug!(%error, "offset commit refused");
+                if self.held.unmarked() {
+                    // Nothing is written before the group knows this generation.
+                    self.ops.status.trouble(&error);
+                    if self.reading_trouble.admit(Instant::now().into_std()).is_some() {
+                        tracing::warn!(%error, "the group takes no offsets; writing waits for its first");
+                    }
+                }
             }
         }
     }

@@ -13,6 +13,8 @@ mod accounting;
 mod assignment;
 mod batch;
 mod cache;
+mod coverage;
+mod decisions;
 mod inbox;
 mod membership;
 mod ops;
@@ -41,6 +43,8 @@ use crate::projection::Projection;
 use assignment::Assignment;
 use batch::{Batch, Decoded, Folder};
 use cache::Cache;
+use coverage::Watch;
+use decisions::Decisions;
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
 
@@ -119,7 +123,12 @@ pub(crate) struct Task {
     committing: Option<AbortOnDropHandle<Result<()>>>,
     batches: u64,
     fences: u32,
+    /// Conflicts in a row.
     collisions: u32,
+    /// So many flushes more leave room for other writers of the same rows.
+    contended: u32,
+    /// Until then nothing is folded or written, so that another writer gets its turn.
+    yield_until: Option<Instant>,
     /// Errors of the source in a row.
     source_errors: u32,
     /// Of lines about the source, and about writes.
@@ -141,12 +150,15 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) fn new(spec: TaskSpec) -> Self {
+        let watch = Watch::new(&spec.projection);
         let folder = Folder {
             projection: spec.projection,
             decoders: spec.decoders,
             on_bad_record: spec.on_bad_record,
             keeps_marks: spec.writer.keeps_marks(),
             verdicts: hashbrown::HashMap::new(),
+            decisions: Decisions::default(),
+            watch,
             origin: Arc::new(spec.origin),
         };
         let ops = Ops {
@@ -171,6 +183,8 @@ impl Task {
             batches: 0,
             fences: 0,
             collisions: 0,
+            contended: 0,
+            yield_until: None,
             source_errors: 0,
             reading_trouble: Throttle::default(),
             writing_trouble: Throttle::default(),
@@ -245,15 +259,19 @@ impl Task {
     /// Starts whatever can start now.
     fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
+        self.yield_until = self.yield_until.filter(|until| *until > now);
+        // The first flush of a generation waits for the group to know it (rule 12).
+        let may_write = self.yield_until.is_none() && !self.held.unmarked();
         if self.writing.is_none() && self.acquiring.is_none() {
             if let Some(partitions) = self.held.take_waiting(now) {
                 self.acquiring = Some(spawn(self.ops.clone().acquire(partitions)));
-            } else if let Some(batch) = self.folded.take() {
+            } else if let Some(batch) = self.folded.take_if(|_| may_write) {
                 self.start_write(batch);
             }
         }
         self.start_fold(now);
-        if self.writing.is_none() && self.acquiring.is_none() && self.folded.is_some() {
+        if self.writing.is_none() && self.acquiring.is_none() && self.folded.is_some() && may_write
+        {
             return self.advance();
         }
         if self.committing.is_none()
@@ -270,7 +288,10 @@ impl Task {
         if self.loading.is_none()
             && self.folded.is_none()
             && self.stop.is_none()
+            && self.yield_until.is_none()
             && self.held.steady()
+            // What is folded now would hold the revocation up.
+            && self.held.revocation().is_none()
         {
             let Some(items) = self.inbox.cut(now) else { return };
             self.batches += 1;
@@ -386,7 +407,8 @@ impl Task {
         let now = Instant::now();
         let mut at = now + COMMIT_EVERY;
         let due = self.inbox.due().filter(|_| self.loading.is_none() && self.folded.is_none());
-        for other in [due, self.held.timer(), self.stopping].into_iter().flatten() {
+        let others = [due, self.held.timer(), self.stopping, self.yield_until];
+        for other in others.into_iter().flatten() {
             at = at.min(other);
         }
         // Something due that cannot start yet is started by what it waits for, not by the clock.
@@ -412,4 +434,4 @@ async fn join<T>(handle: Option<&mut AbortOnDropHandle<Result<T>>>) -> Result<T>
 }
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;

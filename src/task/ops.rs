@@ -39,6 +39,8 @@ pub(crate) struct Taken {
     pub(crate) acquired: Acquired,
     /// The topics' ids, in the order of the leases.
     pub(crate) topic_ids: Vec<Option<String>>,
+    /// Of which nothing was folded yet in this generation.
+    pub(crate) untouched: Vec<TopicPartition>,
 }
 
 impl Attempts for Ops {
@@ -72,8 +74,15 @@ impl Ops {
             claims.push(Beginning { partition, topic_id, position });
         }
         let acquired = retry(&self, "acquire", || self.writer.acquire(&claims)).await?;
+        let beginning = |partition: &TopicPartition| {
+            let stored = stored.iter().find(|stored| stored.partition == *partition);
+            let claimed = claims.iter().find(|claim| claim.partition == *partition);
+            stored.map(|s| s.beginning).or(claimed.map(|claim| claim.position))
+        };
+        let fresh = acquired.leases.iter().filter(|l| beginning(&l.partition) == Some(l.position));
+        let untouched = fresh.map(|lease| lease.partition.clone()).collect();
         let topic_ids = claims.into_iter().map(|claim| claim.topic_id).collect();
-        Ok(Taken { acquired, topic_ids })
+        Ok(Taken { acquired, topic_ids, untouched })
     }
 
     /// Reads states.

@@ -72,13 +72,46 @@ when  = "event.kind != 'many'"
 add   = { n = 1 }
 merge = { sum = "event.v" }
 set   = { last = "string(offset)" }
+[projections.forks]
+topics = ["events"]
+key    = { id = "string(partition) + ':' + string(event.id)" }
+[projections.forks.fields]
+id    = "text"
+n     = { type = "bigint", default = 0 }
+small = { type = "smallint", default = 0 }
+[[projections.forks.on]]
+when = "event.kind == 'many' && state.n % 3 != 0"
+for_each = "event.ids"
+key  = { id = "string(partition) + ':' + string(item)" }
+add  = { n = 1, small = 7000 }
+continue = true
+[[projections.forks.on]]
+when = "event.kind == 'add' && state.n % 2 == 0"
+add  = { n = 1 }
+[[projections.forks.on]]
+when = "event.kind == 'add' && state.n % 5 != 4"
+key  = { id = "string(partition) + ':' + string((event.id + 5) % 12)" }
+add  = { n = 10 }
+set  = { small = 0 }
+[[projections.forks.on]]
+key  = { id = "string(partition) + ':' + string((event.id + 7) % 12)" }
+add  = { n = 100 }
+[projections.hot]
+topics = ["events"]
+key    = { id = "event.id" }
+[projections.hot.fields]
+id    = "bigint"
+n     = { type = "bigint", default = 0 }
+[[projections.hot.on]]
+add   = { n = "event.misspelt == null ? 1 : 2" }
 [sinks.s]
 type = "sqlite"
 path = "unused.db"
 "#;
 
+/// One decoder for all topics.
 #[derive(Debug)]
-struct OneDecoder(Decoder);
+pub(crate) struct OneDecoder(pub(crate) Decoder);
 
 impl Decoders for OneDecoder {
     fn of(&self, _topic: &Arc<str>) -> &Decoder {
@@ -86,14 +119,16 @@ impl Decoders for OneDecoder {
     }
 }
 
-fn projection(name: &str) -> Arc<Projection> {
+/// A projection of the simulation's config.
+pub(crate) fn projection(name: &str) -> Arc<Projection> {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     std::fs::write(file.path(), CONFIG).unwrap();
     let config = config::load(file.path(), &Env::new([("A", "b")])).unwrap();
     Arc::new(Projection::compile(&config.projections[name]).unwrap())
 }
 
-fn decoder(projection: &Projection) -> Decoder {
+/// Its decoder.
+pub(crate) fn decoder(projection: &Projection) -> Decoder {
     Decoder {
         key: Some(Format::Text),
         value: Format::Json,
@@ -110,7 +145,7 @@ fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String
         0 => r#"{"id":"none","kind":"add","v":1}"#.to_owned(),
         1 => "{".to_owned(),
         2 => format!(r#"{{"id":{id},"kind":"other"}}"#),
-        3 | 4 if projection == "accounts" => {
+        3 | 4 if projection != "solo" => {
             let ids: Vec<String> = (0..rng.below(4)).map(|_| rng.below(12).to_string()).collect();
             format!(r#"{{"kind":"many","id":0,"ids":[{}]}}"#, ids.join(","))
         }
@@ -154,6 +189,7 @@ fn oracle(projection: &Projection, records: &[Record]) -> (BTreeMap<Key, Row>, u
 }
 
 struct World {
+    name: &'static str,
     projection: Arc<Projection>,
     log: MemoryLog,
     group: Arc<MemoryGroup>,
@@ -173,24 +209,27 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let name = if rng.chance(500) { "accounts" } else { "solo" };
+        let name = ["accounts", "solo", "forks"][usize::try_from(rng.below(3)).unwrap()];
+        let store =
+            if rng.chance(500) { MemoryStore::transactional() } else { MemoryStore::with_marks() };
+        World::of(name, store, rng, Script::new(seed ^ 0xF00D, Faults::some()))
+    }
+
+    fn of(name: &'static str, store: MemoryStore, rng: Rng, script: Script) -> Self {
         let projection = projection(name);
         let log = MemoryLog::new("log-1");
         log.create_topic("events", 3);
         let mut spec = spec_of("t", (**projection.model()).clone());
         spec.fingerprint = projection.fingerprint().to_owned();
-        let store =
-            if rng.chance(500) { MemoryStore::transactional() } else { MemoryStore::with_marks() };
         let touching = store.clone();
-        let script = Script::new(seed ^ 0xF00D, Faults::some()).with_outside(Arc::new(
-            move |flush: &foldline_api::sink::Flush| {
-                if let Some(write) = flush.writes.first() {
-                    touching.touch("t", &write.key);
-                }
-            },
-        ));
+        let script = script.with_outside(Arc::new(move |flush: &foldline_api::sink::Flush| {
+            if let Some(write) = flush.writes.first() {
+                touching.touch("t", &write.key);
+            }
+        }));
         let group = log.group("g", &["events"]);
         World {
+            name,
             projection,
             log,
             group,
@@ -228,7 +267,6 @@ impl World {
             })
             .collect();
         target.begin(opened.generation, &beginnings).await.unwrap();
-        self.script.set(Faults::some());
     }
 
     async fn start_task(&mut self) {
@@ -237,12 +275,17 @@ impl World {
                 break writer;
             }
         };
-        let number = u32::try_from(self.tasks.len()).unwrap();
         let limits = Limits {
             rows: 1 + usize::try_from(self.rng.below(40)).unwrap(),
             bytes: 1 << 20,
             age: Duration::from_millis(self.rng.below(20)),
         };
+        let cache_bytes = if self.rng.chance(500) { 4_000 } else { 1 << 20 };
+        self.start_task_with(writer, limits, cache_bytes);
+    }
+
+    fn start_task_with(&mut self, writer: Arc<dyn Writer>, limits: Limits, cache_bytes: usize) {
+        let number = u32::try_from(self.tasks.len()).unwrap();
         let task = Task::new(TaskSpec {
             projection: Arc::clone(&self.projection),
             decoders: Arc::new(OneDecoder(decoder(&self.projection))),
@@ -255,7 +298,7 @@ impl World {
             origin: Origin::default(),
             on_bad_record: OnBadRecord::DeadLetter,
             limits,
-            cache_bytes: if self.rng.chance(500) { 600 } else { 1 << 20 },
+            cache_bytes,
             generation: 1,
             paused: watch::channel(false).1,
             now: || 0,
@@ -268,8 +311,7 @@ impl World {
         for _ in 0..self.rng.below(30) {
             let partition = i32::try_from(self.rng.below(3)).unwrap();
             let offset = self.rng.next_u64();
-            let name = if self.spec.model.position("p0").is_some() { "accounts" } else { "solo" };
-            let value = value(&mut self.rng, name, partition, offset % 1_000);
+            let value = value(&mut self.rng, self.name, partition, offset % 1_000);
             let record = (Some(Bytes::from_static(b"k")), Some(Bytes::from(value)));
             self.log.append_record("events", partition, record, Vec::new(), Some(0));
             if self.rng.chance(20) {
@@ -337,6 +379,7 @@ impl World {
 async fn run_seed(seed: u64) {
     let mut world = World::new(seed);
     world.begin().await;
+    world.script.set(Faults::some());
     world.start_task().await;
     for _ in 0..25 {
         world.produce();
@@ -374,13 +417,14 @@ async fn run_seed(seed: u64) {
     }
 }
 
+/// Time stands still while anything can run.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
 fn run_seeds(seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             runtime.block_on(async {
                 let limit = Duration::from_secs(100_000);
@@ -403,4 +447,89 @@ fn any_faults_end_in_the_plain_fold() {
             run_seeds(0..count.unwrap_or(2_000));
         }
     }
+}
+
+/// Three members, each with a partition of its own, fold the same four rows through a slow store.
+async fn meet_at_hot_rows(store: MemoryStore, seed: u64) {
+    const EVENTS: u64 = 2_000;
+    let slow = Faults { slow: 1_000, slow_max: Duration::from_millis(40), ..Faults::default() };
+    let mut world = World::of("hot", store, Rng::new(seed), Script::new(seed, slow));
+    for event in 0..EVENTS * 3 {
+        let value = Bytes::from(format!(r#"{{"id":{}}}"#, event % 4));
+        let record = (None, Some(value));
+        world.log.append_record("events", i32::try_from(event % 3).unwrap(), record, vec![], None);
+    }
+    world.begin().await;
+    world.script.set(slow);
+    for _ in 0..3 {
+        let writer = world.target().writer(1).await.unwrap();
+        let limits = Limits { rows: 200, bytes: 1 << 20, age: Duration::from_millis(5) };
+        world.start_task_with(writer, limits, 1 << 20);
+    }
+    let start = Instant::now();
+    let done = |world: &World| world.store.positions("t").iter().map(|p| p.position.0).sum::<i64>();
+    while done(&world) < i64::try_from(EVENTS * 3).unwrap() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // One writer alone takes 30 flushes of some 40 ms.
+        assert!(start.elapsed() < Duration::from_secs(30), "seed {seed}: no convergence");
+    }
+    let (expect, _) = oracle(&world.projection, &world.log.records("events"));
+    assert_eq!(world.store.rows("t"), expect, "seed {seed}");
+    let shares = world.store.positions("t");
+    assert!(shares.iter().all(|share| share.position.0 > 0), "each had a part: {shares:?}");
+    for (task, cancel) in world.tasks.drain(..) {
+        cancel.cancel();
+        assert_eq!(task.await.unwrap().unwrap(), Ended::Stopped, "seed {seed}");
+    }
+}
+
+#[test]
+fn writers_of_the_same_rows_converge_in_bounded_time() {
+    for seed in 0..50 {
+        runtime().block_on(meet_at_hot_rows(MemoryStore::transactional(), seed));
+        runtime().block_on(meet_at_hot_rows(MemoryStore::with_marks(), seed));
+    }
+}
+
+#[test]
+fn a_path_that_no_event_has_is_warned_of_once_by_name() {
+    let lines = crate::log::captured(|| {
+        runtime().block_on(async {
+            let store = MemoryStore::transactional();
+            let script = Script::new(0, Faults::default());
+            let mut world = World::of("hot", store, Rng::new(0), script);
+            for event in 0..12_000 {
+                let value = Bytes::from(format!(r#"{{"id":{}}}"#, event % 4));
+                world.log.append_record("events", 0, (None, Some(value)), vec![], None);
+            }
+            world.begin().await;
+            world.settle().await;
+        });
+    });
+    let told: Vec<&String> = lines.iter().filter(|line| line.contains("misspelt")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("none of the first 10000 events") && told[0].contains("\"WARN\""));
+}
+
+#[test]
+fn nothing_is_written_before_the_group_knows_the_generation() {
+    runtime().block_on(async {
+        let script = Script::new(0, Faults::default());
+        let mut world = World::of("hot", MemoryStore::transactional(), Rng::new(0), script);
+        world.log.append("events", 0, None, Some(r#"{"id":1}"#));
+        world.begin().await;
+        world.group.refuse_commits(true);
+        world.start_task().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(
+            world.store.rows("t").is_empty(),
+            "an offset that looks reset would be taken for one"
+        );
+        world.group.refuse_commits(false);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.store.rows("t").len(), 1);
+        for commit in world.group.committed().await.unwrap() {
+            assert!(commit.metadata.starts_with("foldline/1 "), "{commit:?}");
+        }
+    });
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
-use foldline_api::sink::{Version, Versions, Written};
+use foldline_api::model::{Key, Row};
+use foldline_api::sink::{Loaded, Marks, Version, Versions, Written};
 use tokio::time::Instant;
 
 use super::assignment::Outcome;
@@ -16,11 +17,23 @@ use crate::policy::backoff;
 /// After so many fences in a row the member leaves its group, so that the partition can move.
 const FENCES_MAX: u32 = 8;
 
+/// After two writers met on a row, so many flushes leave room for the other.
+const CONTENDED_FLUSHES: u32 = 64;
+/// The longest that a task stands back for another writer.
+const TURN_MAX: Duration = Duration::from_millis(500);
+
+/// How long to stand back after so many collisions in a row: by chance, so that two do not meet in step.
+fn turn(collisions: u32) -> Duration {
+    let full = Duration::from_millis(2_u64 << collisions.min(8));
+    full.min(TURN_MAX).mul_f64(rand::random())
+}
+
 impl Task {
     pub(super) fn start_write(&mut self, mut batch: Batch) {
         let held = &self.held;
         let flush = batch.flush(&self.cache, &|partition| held.epoch(partition));
         let keys = flush.writes.iter().map(|w| (w.key.clone(), w.row.is_some())).collect();
+        self.folder.decisions.keep(&batch.decisions);
         let letters = std::mem::take(&mut batch.letters);
         let pause = backoff(self.write_failures);
         let handle = spawn(self.ops.clone().write(letters, flush, pause));
@@ -32,15 +45,7 @@ impl Task {
         let Some(writing) = self.writing.take() else { return Ok(()) };
         match end {
             WriteEnd::Known(Written::Durable(versions)) => self.durable(writing, &versions),
-            WriteEnd::Known(Written::Conflict) => {
-                self.ops.metrics.conflicts.inc();
-                self.collisions += 1;
-                let records = writing.batch.records();
-                self.fold_again(Some(writing.batch));
-                if self.collisions > 2 {
-                    self.inbox.narrow(records);
-                }
-            }
+            WriteEnd::Known(Written::Conflict { written }) => self.conflict(writing, &written),
             WriteEnd::Known(Written::Rejected(error)) => self.rejected(writing.batch, &error),
             WriteEnd::Known(Written::Fenced) => return self.fenced(writing.batch),
             WriteEnd::Unknown(positions, trouble) => {
@@ -57,6 +62,37 @@ impl Task {
         Ok(())
     }
 
+    /// Another writer of the same rows came first. Only what this batch and the one behind it touched is
+    /// read anew; a row of it that is durable all the same stays known, so that the next attempt has less
+    /// to write, and each time some writer of each row has come further.
+    fn conflict(&mut self, writing: Writing, written: &[Option<Version>]) {
+        self.ops.metrics.conflicts.inc();
+        self.collisions += 1;
+        self.contended = CONTENDED_FLUSHES;
+        let Writing { batch, keys, forgotten, .. } = writing;
+        let durable: Vec<(Key, Version, (Option<Row>, Marks))> = keys
+            .into_iter()
+            .zip(written)
+            .filter_map(|((key, _), version)| {
+                let row = batch.written(&key)?;
+                Some((key, (*version)?, row))
+            })
+            .collect();
+        let (records, number) = (batch.records(), batch.number);
+        self.give_back(Some(batch));
+        self.cache.forget_since(number);
+        if !forgotten {
+            for (key, version, (row, marks)) in durable {
+                self.cache.insert(key.clone(), Loaded { row, version, marks }, number);
+                self.cache.written(&key, version);
+            }
+        }
+        if self.collisions > 2 {
+            self.inbox.narrow(records);
+        }
+        self.yield_until = Some(Instant::now() + turn(self.collisions));
+    }
+
     fn write_trouble(&mut self, error: &Error) {
         self.write_failures += 1;
         if self.writing_trouble.admit(Instant::now().into_std()).is_some() {
@@ -69,6 +105,7 @@ impl Task {
         let Writing { batch, keys, started, forgotten, .. } = writing;
         for (partition, (_, to)) in &batch.steps {
             self.held.set_durable(partition, *to);
+            self.folder.decisions.settle(partition, *to);
         }
         match versions {
             // What is folded on top of unknown versions could not be written: fold it again.
@@ -93,16 +130,31 @@ impl Task {
             }
         }
         self.cache.shrink(batch.number);
-        self.inbox.widen();
+        if self.cache.is_over() {
+            // Rows are larger than their events: what batches in flight pin is all that is left.
+            self.inbox.narrow(batch.records());
+        } else {
+            self.inbox.widen();
+        }
         (self.fences, self.collisions, self.write_failures) = (0, 0, 0);
+        if self.contended > 0 {
+            // Else whoever came first would stay first: its next batch is ready before another's is read.
+            self.contended -= 1;
+            let room = started.elapsed().min(TURN_MAX).mul_f64(rand::random());
+            self.yield_until = Some(Instant::now() + room);
+        }
         self.account(&batch, &keys, started);
     }
 
     /// Everything that is folded and not durable, and `batch` before it, goes back to be folded anew
     /// from states that are read anew.
     pub(super) fn fold_again(&mut self, batch: Option<Batch>) {
-        let now = Instant::now();
         self.cache.clear();
+        self.give_back(batch);
+    }
+
+    fn give_back(&mut self, batch: Option<Batch>) {
+        let now = Instant::now();
         if let Some(writing) = &mut self.writing {
             writing.forgotten = true;
         }

@@ -170,6 +170,8 @@ pub struct Acquired {
     pub empty: bool,
     /// Verdicts at or after the leased positions.
     pub verdicts: Vec<StoredVerdict>,
+    /// Decisions at or after the leased positions.
+    pub decisions: Vec<StoredDecision>,
 }
 
 /// A partition held under an epoch.
@@ -192,6 +194,21 @@ pub struct StoredVerdict {
     pub offset: i64,
     /// The store's reason.
     pub reason: String,
+}
+
+/// What became of an event that may touch several rows, where that was not simply that every handler it
+/// asked applied. A store whose rows move one by one keeps it before the first of them: a replay meets
+/// rows that hold the event already, and could not decide again as it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDecision {
+    /// The record's partition.
+    pub partition: TopicPartition,
+    /// The record's offset.
+    pub offset: i64,
+    /// Which of the event's steps, counted as they are prepared, were refused by what `when` saw.
+    pub refused: Vec<u32>,
+    /// The event was bad: why.
+    pub bad: Option<String>,
 }
 
 /// The version of a row as the store counts them. A write is applied only to the version it was
@@ -274,6 +291,8 @@ pub struct Flush {
     pub checks: Vec<Check>,
     /// Verdicts to keep.
     pub verdicts: Vec<StoredVerdict>,
+    /// Decisions to keep, under the fence and before any row; empty where rows and positions move together.
+    pub decisions: Vec<StoredDecision>,
 }
 
 /// What became of a flush.
@@ -282,7 +301,11 @@ pub enum Written {
     /// All of it is durable.
     Durable(Versions),
     /// A row was not at the version it was folded from. Positions did not move. Load and fold again.
-    Conflict,
+    Conflict {
+        /// Where rows move one by one, for each write in their order: the version of one that is durable
+        /// all the same. Empty where none is.
+        written: Vec<Option<Version>>,
+    },
     /// A position or an epoch was not what it should be. Ask [`Writer::positions`].
     Fenced,
     /// The store refused the data (a constraint, a mapping): some record in it is to blame. Positions

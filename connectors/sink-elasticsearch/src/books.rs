@@ -9,7 +9,7 @@ use std::sync::Arc;
 use elasticsearch::http::Method;
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Beginning, DesiredState, StoredVerdict, Version};
+use foldline_api::sink::{Beginning, DesiredState, StoredDecision, StoredVerdict, Version};
 use foldline_api::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,9 @@ pub(crate) struct PositionDoc {
     pub(crate) epoch: i64,
     /// Verdicts that came with the last steps: they stand here first, since only this write is fenced.
     pub(crate) verdicts: Vec<VerdictDoc>,
+    /// Decisions of a flush that is not finished.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) decisions: Vec<DecisionDoc>,
 }
 
 /// A verdict.
@@ -92,6 +95,21 @@ pub(crate) struct PositionDoc {
 pub(crate) struct VerdictDoc {
     pub(crate) offset: i64,
     pub(crate) reason: String,
+}
+
+/// [`StoredDecision`] as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DecisionDoc {
+    pub(crate) offset: i64,
+    pub(crate) refused: Vec<u32>,
+    pub(crate) bad: Option<String>,
+}
+
+impl From<&StoredDecision> for DecisionDoc {
+    fn from(decision: &StoredDecision) -> Self {
+        let StoredDecision { offset, refused, bad, .. } = decision;
+        DecisionDoc { offset: *offset, refused: refused.clone(), bad: bad.clone() }
+    }
 }
 
 impl From<&Beginning> for BeginningDoc {
@@ -151,6 +169,20 @@ impl TargetDoc {
 }
 
 impl PositionDoc {
+    pub(crate) fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::new(self.topic.as_str(), self.partition)
+    }
+
+    pub(crate) fn decisions(&self, partition: &TopicPartition) -> Vec<StoredDecision> {
+        let decision = |d: &DecisionDoc| StoredDecision {
+            partition: partition.clone(),
+            offset: d.offset,
+            refused: d.refused.clone(),
+            bad: d.bad.clone(),
+        };
+        self.decisions.iter().map(decision).collect()
+    }
+
     pub(crate) fn verdicts(&self, partition: &TopicPartition) -> Vec<StoredVerdict> {
         let verdict = |v: &VerdictDoc| StoredVerdict {
             partition: partition.clone(),
@@ -292,6 +324,20 @@ impl Books {
         Err(Error::retriable("other tasks keep taking the same partitions"))
     }
 
+    /// Removes the places of a generation whose index is gone: who still holds one finds it at another version.
+    pub(crate) async fn forget(
+        &self,
+        generation: u64,
+        partitions: &[TopicPartition],
+    ) -> Result<()> {
+        let places = self.positions(generation, partitions).await?;
+        let stands = partitions.iter().zip(places).filter_map(|(partition, place)| {
+            let id = self.position_id(generation, partition);
+            Some(bulk::delete(&id, place?.version))
+        });
+        self.put(&stands.collect::<Vec<_>>()).await.map(drop)
+    }
+
     /// Creates the places of `beginnings` that do not exist yet.
     pub(crate) async fn seed(&self, generation: u64, beginnings: &[BeginningDoc]) -> Result<()> {
         let docs: Vec<_> = beginnings
@@ -320,6 +366,7 @@ impl Books {
             position: position.0,
             epoch: 0,
             verdicts: Vec::new(),
+            decisions: Vec::new(),
         }
     }
 

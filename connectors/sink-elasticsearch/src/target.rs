@@ -231,6 +231,7 @@ impl ElasticsearchTarget {
         self.books.seed(generation, &doc.beginnings).await?;
         for &old in &doc.dropping {
             self.cluster.drop_index(&self.index(old)).await?;
+            self.books.forget(old, &partitions).await?;
         }
         if fenced {
             self.cluster.unblock(&index).await?;

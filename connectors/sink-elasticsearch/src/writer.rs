@@ -1,7 +1,7 @@
 //! One task's hold on a target: documents first, each guarded by the version it was folded from;
 //! positions last, each guarded by epoch and place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use foldline_api::model::{Key, Model};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, RowWrite, StoredPosition,
-    StoredVerdict, TargetSpec, Version, Versions, Writer, Written,
+    Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, RowWrite, StoredDecision,
+    StoredPosition, StoredVerdict, TargetSpec, Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, Result};
 
-use crate::books::{Books, PositionDoc, TargetDoc, VerdictDoc, Versioned};
+use crate::books::{Books, DecisionDoc, PositionDoc, TargetDoc, VerdictDoc, Versioned};
 use crate::bulk::{self, Outcome};
 use crate::client::Client;
 use crate::document;
@@ -113,6 +113,25 @@ impl ElasticsearchWriter {
             .collect()
     }
 
+    /// Keeps the decisions of a flush in the places that it starts from; false where the fence does not let
+    /// it. They stand before any document is written, and go when the place moves past them.
+    async fn decide(&self, decisions: &[StoredDecision]) -> Result<bool> {
+        let places = with_decisions(&self.held(), decisions);
+        let versions = self.books.put_positions(&places).await?;
+        let mut fenced = false;
+        let mut held = self.held();
+        for (mut place, version) in places.into_iter().zip(versions) {
+            match version {
+                Some(version) => {
+                    place.version = version;
+                    held.insert(place.value.topic_partition(), place);
+                }
+                None => fenced = true,
+            }
+        }
+        Ok(!fenced)
+    }
+
     fn encode(&self, write: &RowWrite, now: i64) -> String {
         // A delete leaves a document even where none was: without it, the late write of a paused task
         // that had not seen the delete would bring the row back.
@@ -170,8 +189,37 @@ fn step(held: &Versioned<PositionDoc>, advance: &Advance, flush: &Flush) -> Opti
     );
     place.value.verdicts.sort_by_key(|verdict| verdict.offset);
     place.value.verdicts.dedup_by_key(|verdict| verdict.offset);
+    place.value.decisions.retain(|decision| decision.offset >= advance.to.0);
     place.value.position = advance.to.0;
     Some(Step { place, settled })
+}
+
+/// The places whose decisions change by these. What an earlier and longer flush decided and did not finish
+/// stays.
+fn with_decisions(
+    held: &HashMap<TopicPartition, Versioned<PositionDoc>>,
+    decisions: &[StoredDecision],
+) -> Vec<Versioned<PositionDoc>> {
+    let mut by_partition: HashMap<&TopicPartition, BTreeMap<i64, DecisionDoc>> = HashMap::new();
+    for decision in decisions {
+        let of_partition = by_partition.entry(&decision.partition).or_default();
+        of_partition.insert(decision.offset, DecisionDoc::from(decision));
+    }
+    let changed = |(partition, new): (&TopicPartition, BTreeMap<i64, DecisionDoc>)| {
+        let known = held.get(partition)?;
+        let old = known.value.decisions.iter().map(|doc| (doc.offset, doc.clone()));
+        let mut all: BTreeMap<i64, DecisionDoc> = old.collect();
+        all.extend(new);
+        let mut place = known.clone();
+        place.value.decisions = all.into_values().collect();
+        (place.value.decisions != known.value.decisions).then_some(place)
+    };
+    by_partition.into_iter().filter_map(changed).collect()
+}
+
+/// The versions of the documents of a flush that are durable, in their order.
+fn durable(outcomes: &[Outcome]) -> Vec<Option<Version>> {
+    outcomes.iter().map(|outcome| outcome.as_ref().ok().copied()).collect()
 }
 
 /// What became of all documents of a flush: their versions, or the failure that decides.
@@ -222,6 +270,7 @@ impl Writer for ElasticsearchWriter {
             verdicts.sort_by_key(|verdict| verdict.offset);
             verdicts.dedup_by_key(|verdict| verdict.offset);
             acquired.verdicts.extend(verdicts);
+            acquired.decisions.extend(place.value.decisions(&partition));
             acquired.leases.push(Lease {
                 epoch: place.value.epoch,
                 position: Position(place.value.position),
@@ -262,14 +311,22 @@ impl Writer for ElasticsearchWriter {
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
+        if self.steps(flush).is_none() {
+            return Ok(Written::Fenced);
+        }
+        if !flush.writes.is_empty() && !self.decide(&flush.decisions).await? {
+            return Ok(Written::Fenced);
+        }
         let Some(steps) = self.steps(flush) else { return Ok(Written::Fenced) };
         let now = now_millis();
         let items: Vec<String> = flush.writes.iter().map(|write| self.encode(write, now)).collect();
-        let versions = match judge(self.client.bulk(&self.alias, &items).await?) {
+        let outcomes = self.client.bulk(&self.alias, &items).await?;
+        let written = durable(&outcomes);
+        let versions = match judge(outcomes) {
             Ok(versions) => versions,
             Err(failure) => {
                 return match failure.fault() {
-                    Fault::Conflict => Ok(Written::Conflict),
+                    Fault::Conflict => Ok(Written::Conflict { written }),
                     Fault::Rejected | Fault::TooLarge => {
                         Ok(Written::Rejected(Error::record(failure.error("writing").message())))
                     }
@@ -279,7 +336,7 @@ impl Writer for ElasticsearchWriter {
             }
         };
         if !self.checks_hold(&flush.checks).await? {
-            return Ok(Written::Conflict);
+            return Ok(Written::Conflict { written });
         }
         let (places, settled): (Vec<_>, Vec<_>) =
             steps.into_iter().map(|step| (step.place, step.settled)).unzip();
@@ -352,6 +409,7 @@ mod tests {
                 position,
                 epoch: 3,
                 verdicts: verdicts.iter().map(verdict).collect(),
+                decisions: Vec::new(),
             },
             version: Version::At(1, 1),
         }
@@ -381,6 +439,26 @@ mod tests {
         let kept: Vec<_> = kept.iter().map(|v| (v.offset, &*v.reason)).collect();
         assert_eq!(kept, [(6, "n"), (7, "r")]);
         assert_eq!(step.place.value.position, 9);
+    }
+
+    #[test]
+    fn decisions_stand_until_the_place_is_past_them() {
+        let decision = |offset, refused: &[u32]| StoredDecision {
+            partition: partition(),
+            offset,
+            refused: refused.to_vec(),
+            bad: None,
+        };
+        let mut places = HashMap::from([(partition(), held(5, &[]))]);
+        let longer = [decision(6, &[0]), decision(8, &[1])];
+        let next = with_decisions(&places, &longer);
+        assert_eq!(next[0].value.decisions(&partition()), longer);
+        places.insert(partition(), next[0].clone());
+        assert!(with_decisions(&places, &longer[..1]).is_empty(), "it stands already");
+        let again = with_decisions(&places, &[decision(6, &[2])]);
+        assert_eq!(again[0].value.decisions.len(), 2, "the rest of the longer flush stays");
+        let step = step(&again[0], &advance(3, 5, 7), &Flush::default()).unwrap();
+        assert_eq!(step.place.value.decisions(&partition()), [decision(8, &[1])]);
     }
 
     #[test]

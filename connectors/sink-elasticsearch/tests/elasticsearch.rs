@@ -408,10 +408,16 @@ async fn a_stale_write_conflicts_and_moves_no_position() {
 
     // A create where a document stands, and a write at an old version; the others of the flush land.
     let create = vec![write(1, Some(9), Version::Absent, 3), write(3, Some(3), Version::Absent, 3)];
-    assert!(matches!(writer.write(&flush(1, 2, 3, create)).await.unwrap(), Written::Conflict));
+    assert!(matches!(
+        writer.write(&flush(1, 2, 3, create)).await.unwrap(),
+        Written::Conflict { .. }
+    ));
     let second = vec![write(2, Some(2), versions[1], 3)];
     let newer = durable(writer.write(&flush(1, 2, 3, second.clone())).await.unwrap());
-    assert!(matches!(writer.write(&flush(1, 3, 4, second)).await.unwrap(), Written::Conflict));
+    assert!(matches!(
+        writer.write(&flush(1, 3, 4, second)).await.unwrap(),
+        Written::Conflict { .. }
+    ));
 
     let loaded = writer.load(&[key(1), key(2), key(3)]).await.unwrap();
     assert_eq!(loaded[0].row.as_ref().unwrap().get(1), &Value::Int(1));
@@ -424,7 +430,7 @@ async fn a_stale_write_conflicts_and_moves_no_position() {
     for (id, version) in [(2, versions[1]), (1, Version::Absent)] {
         let mut looked = flush(1, 3, 4, vec![]);
         looked.checks.push(Check { key: key(id), version });
-        assert!(matches!(writer.write(&looked).await.unwrap(), Written::Conflict));
+        assert!(matches!(writer.write(&looked).await.unwrap(), Written::Conflict { .. }));
     }
     let mut looked = flush(1, 3, 4, vec![]);
     looked.checks = vec![
@@ -452,7 +458,7 @@ async fn a_delete_stands_against_a_late_create() {
     }
     for id in [1, 2] {
         let late = flush(1, 4, 5, vec![write(id, Some(1), Version::Absent, 3)]);
-        assert!(matches!(writer.write(&late).await.unwrap(), Written::Conflict));
+        assert!(matches!(writer.write(&late).await.unwrap(), Written::Conflict { .. }));
     }
     // Over its tombstone a row comes back.
     let back = vec![write(2, Some(7), tombstones[1], 5)];
@@ -561,6 +567,14 @@ async fn a_rebuild_moves_the_alias_and_leaves_nothing_to_zombies() {
     );
     assert_eq!(target.rebuild(1, None).await.unwrap(), 2);
     assert_eq!(target.rebuild(1, None).await.unwrap(), 2, "a rebuild asked for twice is one");
+    let place =
+        |generation| format!("/foldline-books/_doc/position:{}:{generation}:events:0", bench.name);
+    assert_eq!(
+        bench.call("GET", &place(1), None).await.0,
+        404,
+        "a generation takes its places along"
+    );
+    assert_eq!(bench.call("GET", &place(2), None).await.0, 200);
     assert_eq!(bench.search().await, 0);
     let (_, aliases) = bench.call("GET", &format!("/_alias/{}", bench.name), None).await;
     assert_eq!(

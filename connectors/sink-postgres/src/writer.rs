@@ -151,7 +151,7 @@ impl PostgresWriter {
             return Err(self.replaced());
         }
         self.server.store(seal.started, Ordering::Relaxed);
-        Ok(Acquired { leases, empty, verdicts })
+        Ok(Acquired { leases, empty, verdicts, decisions: Vec::new() })
     }
 
     async fn seal(&self, client: &Client) -> Result<Seal> {
@@ -286,7 +286,7 @@ impl PostgresWriter {
                 }
                 (Ok(count), Expect::Rows(wanted)) if count != wanted => {
                     self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
-                    return Ok(Err(Written::Conflict));
+                    return Ok(Err(Written::Conflict { written: Vec::new() }));
                 }
                 (Ok(_), _) => {}
                 (Err(error), _) if is_missing(&error) => return Ok(Err(Written::Fenced)),

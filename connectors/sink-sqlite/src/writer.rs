@@ -168,12 +168,12 @@ impl Hold {
         for write in &flush.writes {
             match rows.write(write)? {
                 Some(version) => versions.push(version),
-                None => return Ok(End::RollBack(Written::Conflict)),
+                None => return Ok(End::RollBack(Written::Conflict { written: Vec::new() })),
             }
         }
         for check in &flush.checks {
             if rows.version(&encode_key(&self.spec.model, &check.key))? != check.version {
-                return Ok(End::RollBack(Written::Conflict));
+                return Ok(End::RollBack(Written::Conflict { written: Vec::new() }));
             }
         }
         drop(rows);

@@ -132,7 +132,10 @@ async fn what_a_shell_changes_is_seen_and_becomes_the_state() {
     let Written::Durable(Versions::Each(versions)) = written else { panic!("{written:?}") };
     let shell = outside(&bench.path);
     shell.execute_batch("UPDATE t SET name = 'by hand' WHERE id = 1").unwrap();
-    assert!(matches!(bench.write(1, order(1, "b", 2), versions[0]).await, Written::Conflict));
+    assert!(matches!(
+        bench.write(1, order(1, "b", 2), versions[0]).await,
+        Written::Conflict { .. }
+    ));
     assert_eq!(bench.position().await, Position(1));
     let (found, version) = bench.load(1).await;
     assert_eq!(found, Some(order(1, "by hand", 1)));
@@ -332,7 +335,7 @@ async fn two_tasks_that_share_rows_make_progress() {
                         };
                         match writer.write(&flush).await.unwrap() {
                             Written::Durable(_) => break lease.position = to,
-                            Written::Conflict => {}
+                            Written::Conflict { .. } => {}
                             other => panic!("{other:?}"),
                         }
                     }

@@ -67,6 +67,8 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::flush::an_empty_flush_moves_positions(store).await;
     cases::flush::a_flush_of_two_partitions_moves_both_or_none(store).await;
     cases::flush::verdicts_come_back_with_the_lease(store).await;
+    cases::flush::decisions_come_back_until_the_position_is_past_them(store).await;
+    cases::flush::a_conflict_tells_what_was_written_all_the_same(store).await;
     cases::flush::many_rows_in_one_flush(store).await;
 }
 

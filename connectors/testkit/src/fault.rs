@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Beginning, DesiredState, Flush, Loaded, Opened, StoredPosition, Target, Writer,
-    Written,
+    Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, StoredPosition, Target,
+    Writer, Written,
 };
 use foldline_api::{Error, Result};
 use tokio::sync::watch;
@@ -205,6 +205,12 @@ impl Target for FaultyTarget {
     }
 }
 
+/// The same places, as the fence of a flush that moves none of them.
+fn hold(mut advances: Vec<Advance>) -> Vec<Advance> {
+    advances.iter_mut().for_each(|advance| advance.to = advance.from);
+    advances
+}
+
 /// A writer that fails as its script says.
 struct FaultyWriter {
     inner: Arc<dyn Writer>,
@@ -235,7 +241,15 @@ impl Writer for FaultyWriter {
             let count = self.script.below(flush.writes.len() as u64 + 1);
             let writes = flush.writes.iter().take(usize::try_from(count).unwrap_or(0)).cloned();
             let part = Flush { writes: writes.collect(), ..Flush::default() };
-            self.inner.write(&part).await?;
+            // Decisions are kept before any row, under the fence; rows alone are not fenced.
+            let Flush { advances, decisions, .. } = flush.clone();
+            let decided = decisions.is_empty() || {
+                let first = Flush { advances: hold(advances), decisions, ..Flush::default() };
+                matches!(self.inner.write(&first).await?, Written::Durable(_))
+            };
+            if decided {
+                self.inner.write(&part).await?;
+            }
             return Err(Error::retriable("cut off between two rows by the fault script"));
         }
         self.script.after(self.inner.write(flush).await?)

@@ -47,6 +47,7 @@ pub(crate) struct Group {
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) topics: BTreeSet<String>,
     pub(crate) on_command: bool,
+    pub(crate) refuses_commits: bool,
 }
 
 #[derive(Debug, Default)]
@@ -271,6 +272,11 @@ impl MemoryGroup {
     /// Makes a member's next call fail.
     pub fn fail(&self, member: u64, error: Error) {
         self.tell(member, |member| member.events.push_back(Err(error)));
+    }
+
+    /// While true, commits of members fail, as while the group's coordinator is away.
+    pub fn refuse_commits(&self, refuse: bool) {
+        self.with(|group| group.refuses_commits = refuse);
     }
 
     /// Whether some member holds the partition, or has not released it yet.

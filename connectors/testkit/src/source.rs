@@ -161,6 +161,9 @@ pub struct MemoryCommitter {
 impl Committer for MemoryCommitter {
     async fn commit(&self, commits: &[Commit]) -> Result<()> {
         self.group.with(|group| {
+            if group.refuses_commits {
+                return Err(Error::retriable("the coordinator is away"));
+            }
             let held = group.members.get(&self.id).map(|member| &member.assigned);
             let holds = |commit: &Commit| held.is_some_and(|h| h.contains_key(&commit.partition));
             if !commits.iter().all(holds) {

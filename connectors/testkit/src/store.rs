@@ -10,8 +10,8 @@ use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Beginning, DesiredState, Marks, Opened, StoredPosition, StoredVerdict, Target, TargetSpec,
-    Version, Writer,
+    Beginning, DesiredState, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict, Target,
+    TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 
@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     pub(crate) binding: Option<Binding>,
     pub(crate) positions: BTreeMap<(u64, TopicPartition), StoredPosition>,
     pub(crate) verdicts: BTreeMap<(TopicPartition, i64), (Option<String>, String)>,
+    /// By generation, partition and offset.
+    pub(crate) decisions: BTreeMap<(u64, TopicPartition, i64), StoredDecision>,
     pub(crate) desired: DesiredState,
     pub(crate) constraint: Option<Constraint>,
 }

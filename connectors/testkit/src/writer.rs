@@ -60,6 +60,14 @@ impl MemoryWriter {
         }
     }
 
+    /// Decisions of this flush, beside those of an earlier and longer one that was not finished.
+    fn keep_decisions(&self, entry: &mut Entry, flush: &Flush) {
+        for decision in &flush.decisions {
+            let key = (self.generation, decision.partition.clone(), decision.offset);
+            entry.decisions.insert(key, decision.clone());
+        }
+    }
+
     fn write_together(&self, state: &mut State, flush: &Flush) -> Result<Written> {
         let version = state.tick();
         let entry = self.entry(state)?;
@@ -69,7 +77,7 @@ impl MemoryWriter {
         let constraint = entry.constraint.clone();
         let table = entry.table.get_or_insert_with(Table::default);
         if !expected(table, flush).all(|seen| seen) {
-            return Ok(Written::Conflict);
+            return Ok(Written::Conflict { written: Vec::new() });
         }
         let refused = |write: &RowWrite| constraint.as_ref()?(write.row.as_ref()?);
         if let Some(reason) = flush.writes.iter().find_map(refused) {
@@ -90,9 +98,16 @@ impl MemoryWriter {
         Ok(Written::Durable(Versions::All(Version::At(version, 0))))
     }
 
-    /// Each row by itself, guarded by its version; then the checks; then the positions. What was
+    /// Decisions first, under the fence; each row by itself, guarded by its version; then the checks; then the positions. What was
     /// written before a conflict, a refusal or the fence stays written.
     fn write_one_by_one(&self, state: &mut State, flush: &Flush) -> Result<Written> {
+        let entry = self.entry(state)?;
+        if !flush.decisions.is_empty() {
+            if self.is_fenced(entry, flush) {
+                return Ok(Written::Fenced);
+            }
+            self.keep_decisions(entry, flush);
+        }
         let mut versions = Vec::with_capacity(flush.writes.len());
         let (mut conflict, mut refused) = (false, None);
         for write in &flush.writes {
@@ -105,16 +120,18 @@ impl MemoryWriter {
             let table = entry.table.get_or_insert_with(Table::default);
             if version_of(table.rows.get(&write.key)) != write.version {
                 conflict = true;
+                versions.push(None);
                 continue;
             }
             let reason = write.row.as_ref().and_then(|row| constraint.as_ref()?(row));
             if reason.is_some() {
                 refused = reason;
+                versions.push(None);
                 continue;
             }
             let kept = Kept { row: write.row.clone(), version, marks: write.marks.clone() };
             table.rows.insert(write.key.clone(), kept);
-            versions.push(Version::At(version, 0));
+            versions.push(Some(Version::At(version, 0)));
         }
         let entry = self.entry(state)?;
         let table = entry.table.get_or_insert_with(Table::default);
@@ -123,7 +140,7 @@ impl MemoryWriter {
             .iter()
             .any(|check| version_of(table.rows.get(&check.key)) != check.version);
         if conflict || unseen {
-            return Ok(Written::Conflict);
+            return Ok(Written::Conflict { written: versions });
         }
         if let Some(reason) = refused {
             return Ok(Written::Rejected(Error::record(reason)));
@@ -132,7 +149,7 @@ impl MemoryWriter {
             return Ok(Written::Fenced);
         }
         self.keep_books(entry, flush);
-        Ok(Written::Durable(Versions::Each(versions)))
+        Ok(Written::Durable(Versions::Each(versions.into_iter().flatten().collect())))
     }
 }
 
@@ -162,6 +179,12 @@ impl Writer for MemoryWriter {
             stored.epoch += 1;
             let StoredPosition { epoch, position, topic_id, .. } = stored.clone();
             acquired.leases.push(Lease { partition: claim.partition.clone(), epoch, position });
+            let decided = entry.decisions.iter().filter(|((generation, partition, offset), _)| {
+                *generation == self.generation
+                    && *partition == claim.partition
+                    && Position(*offset) >= position
+            });
+            acquired.decisions.extend(decided.map(|(_, decision)| decision.clone()));
             acquired.verdicts.extend(entry.verdicts(|partition, offset, id| {
                 *partition == claim.partition
                     && Position(offset) >= position

@@ -102,7 +102,7 @@ fn a_row_that_holds_the_event_already_is_left_alone() {
     );
     let event = event_of_json(&two, r#"{"id":1,"other":2}"#).unwrap();
     let mut prepared = two.prepare(&event).unwrap();
-    prepared.skip(&[key(1)]);
+    prepared.bind(&[key(1)], &[]);
     let Ok(Effects::Applied { writes, reads }) =
         two.apply(&event, &prepared, &Store(HashMap::new()))
     else {

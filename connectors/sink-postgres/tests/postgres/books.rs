@@ -100,7 +100,7 @@ async fn a_partitioned_table_is_adopted_and_checked_by_version() {
     let version = held.durable(rows(1, Version::Absent)).await;
     assert_eq!(held.load(7).await, (Some(row(7, 1, "a")), version));
     let next = held.durable(rows(2, version)).await;
-    assert!(matches!(held.write(rows(3, version)).await, Written::Conflict));
+    assert!(matches!(held.write(rows(3, version)).await, Written::Conflict { .. }));
     assert_eq!(held.load(7).await, (Some(row(7, 2, "a")), next));
 }
 

@@ -107,9 +107,9 @@ async fn a_row_that_moved_is_a_conflict() {
     fixture.run("UPDATE {s}.orders SET amount = 40 WHERE id = 1").await;
     assert!(matches!(
         held.write(vec![put(row(1, 2, "a"), version), put(row(2, 2, "b"), version)]).await,
-        Written::Conflict
+        Written::Conflict { .. }
     ));
-    assert!(matches!(held.write(vec![delete(1, version)]).await, Written::Conflict));
+    assert!(matches!(held.write(vec![delete(1, version)]).await, Written::Conflict { .. }));
     assert_eq!(held.load(2).await, (Some(row(2, 1, "b")), version));
     let (edited, now) = held.load(1).await;
     assert_eq!(edited, Some(row(1, 40, "a")));
@@ -138,7 +138,7 @@ async fn an_insert_race_is_a_conflict_not_a_duplicate() {
     };
     let flush = held.flush(vec![put(row(1, 1, "a"), Version::Absent)]);
     let (written, ()) = tokio::join!(held.writer.write(&flush), commit);
-    assert!(matches!(written.unwrap(), Written::Conflict));
+    assert!(matches!(written.unwrap(), Written::Conflict { .. }));
     let (found, version) = held.load(1).await;
     assert_eq!(found, Some(row(1, 99, "x")));
     held.durable(vec![put(row(1, 100, "x"), version)]).await;
@@ -157,10 +157,10 @@ async fn rows_that_were_only_read_are_checked() {
     assert!(matches!(held.send(good).await, Written::Durable(_)));
     for wrong in [check(1, Version::Absent), check(2, version), check(3, version)] {
         let flush = Flush { checks: vec![wrong], ..held.flush(vec![]) };
-        assert!(matches!(held.send(flush).await, Written::Conflict));
+        assert!(matches!(held.send(flush).await, Written::Conflict { .. }));
     }
     // Made and deleted in one flush: only the absence is checked.
-    assert!(matches!(held.write(vec![delete(1, Version::Absent)]).await, Written::Conflict));
+    assert!(matches!(held.write(vec![delete(1, Version::Absent)]).await, Written::Conflict { .. }));
     held.durable(vec![delete(9, Version::Absent)]).await;
 }
 
@@ -417,7 +417,7 @@ async fn two_writers_of_one_table_do_not_deadlock_for_ever() {
                         lease.position = to;
                         done += 1;
                     }
-                    Ok(Written::Conflict) => {}
+                    Ok(Written::Conflict { .. }) => {}
                     Err(error) => assert_eq!(error.class(), ErrorClass::Retriable, "{error}"),
                     Ok(other) => panic!("{other:?}"),
                 }
@@ -444,7 +444,7 @@ async fn a_large_flush_is_one_transaction() {
     // The last row of the last statement is in conflict: nothing of it stays.
     let mut writes: Vec<_> = (0..count - 1).map(|id| put(row(id, 2, "a"), version)).collect();
     writes.push(put(row(count - 1, 2, "a"), Version::At(1, 0)));
-    assert!(matches!(held.write(writes).await, Written::Conflict));
+    assert!(matches!(held.write(writes).await, Written::Conflict { .. }));
     assert_eq!(fixture.text("SELECT max(amount) FROM {s}.orders").await, "1");
     let keys: Vec<Key> = (0..count).map(key).collect();
     let loaded = held.writer.load(&keys).await.unwrap();

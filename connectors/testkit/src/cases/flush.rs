@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::model::Key;
 use foldline_api::record::Position;
-use foldline_api::sink::{Flush, RowWrite, StoredVerdict, Version, Written};
+use foldline_api::sink::{Flush, RowWrite, StoredDecision, StoredVerdict, Version, Written};
 
 use crate::contract::{
     Bench, Store, advance, check, claim, durable, key_of, model, model_of, partition, row,
@@ -137,7 +137,7 @@ pub(crate) async fn a_stale_version_conflicts(store: &dyn Store) {
     let first = bench.durable(vec![bench.write(1, Some(row), Version::Absent)]).await[0];
     let second = bench.durable(vec![bench.write(1, Some(bench.row(1, "b", 2)), first)]).await[0];
     let stale = bench.flush(vec![bench.write(1, Some(bench.row(1, "c", 2)), first)]);
-    assert!(matches!(bench.writer.write(&stale).await.unwrap(), Written::Conflict));
+    assert!(matches!(bench.writer.write(&stale).await.unwrap(), Written::Conflict { .. }));
     let stored = bench.writer.positions(&[partition(0)]).await.unwrap();
     assert_eq!(stored[0].position, Position(2), "the position did not move");
     let loaded = bench.writer.load(&[key_of(1)]).await.unwrap();
@@ -155,13 +155,64 @@ pub(crate) async fn two_inserts_of_one_key_conflict(store: &dyn Store) {
     let write = bench.write(1, Some(bench.row(1, "theirs", 1)), Version::Absent);
     let flush =
         Flush { advances: vec![advance(&lease, 0, 1)], writes: vec![write], ..Flush::default() };
-    assert!(matches!(other.write(&flush).await.unwrap(), Written::Conflict));
+    assert!(matches!(other.write(&flush).await.unwrap(), Written::Conflict { .. }));
     let loaded = other.load(&[key_of(1)]).await.unwrap();
     assert_eq!(loaded[0].row, Some(row));
     let retry = RowWrite { version: loaded[0].version, ..flush.writes[0].clone() };
     durable(&*other, &Flush { writes: vec![retry], ..flush }).await;
     let stale = bench.writer.load(&[key_of(1)]).await.unwrap();
     assert_eq!(stale[0].row, Some(bench.row(1, "theirs", 1)));
+}
+
+/// Only where rows move one by one: elsewhere there is nothing half written to decide about.
+pub(crate) async fn decisions_come_back_until_the_position_is_past_them(store: &dyn Store) {
+    let bench = Bench::new(store, "decisions", model()).await;
+    if !bench.writer.keeps_marks() {
+        return;
+    }
+    let decision = |offset, bad: Option<&str>| StoredDecision {
+        partition: partition(0),
+        offset,
+        refused: vec![0, 2],
+        bad: bad.map(str::to_owned),
+    };
+    let decisions = vec![decision(0, None), decision(1, Some("it overflows"))];
+    // A stale row keeps the position back; the decisions are kept all the same.
+    let mut flush =
+        bench.flush(vec![bench.write(1, Some(bench.row(1, "a", 1)), Version::At(9, 9))]);
+    flush.decisions.clone_from(&decisions);
+    assert!(matches!(bench.writer.write(&flush).await.unwrap(), Written::Conflict { .. }));
+    let other = bench.other_writer(store).await;
+    let acquired = other.acquire(&[claim(0, 0)]).await.unwrap();
+    assert_eq!(acquired.decisions, decisions);
+    // Who was fenced since decides nothing.
+    let late = Flush { decisions: vec![decision(0, Some("late"))], ..flush.clone() };
+    assert!(matches!(bench.writer.write(&late).await.unwrap(), Written::Fenced));
+    let moved = Flush { advances: vec![advance(&acquired.leases[0], 0, 1)], ..Flush::default() };
+    durable(&*other, &moved).await;
+    let acquired = other.acquire(&[claim(0, 0)]).await.unwrap();
+    assert_eq!(acquired.decisions, decisions[1..], "those below the position are settled");
+}
+
+pub(crate) async fn a_conflict_tells_what_was_written_all_the_same(store: &dyn Store) {
+    let mut bench = Bench::new(store, "partly", model()).await;
+    let first =
+        bench.durable(vec![bench.write(2, Some(bench.row(2, "a", 1)), Version::Absent)]).await;
+    bench.durable(vec![bench.write(2, Some(bench.row(2, "b", 2)), first[0])]).await;
+    let flush = bench.flush(vec![
+        bench.write(1, Some(bench.row(1, "new", 1)), Version::Absent),
+        bench.write(2, Some(bench.row(2, "stale", 3)), first[0]),
+    ]);
+    let Written::Conflict { written } = bench.writer.write(&flush).await.unwrap() else {
+        panic!("a conflict");
+    };
+    let loaded = bench.writer.load(&[key_of(1), key_of(2)]).await.unwrap();
+    if bench.writer.keeps_marks() {
+        assert_eq!(written, [Some(loaded[0].version), None]);
+        assert_eq!(loaded[0].row, Some(bench.row(1, "new", 1)));
+    } else {
+        assert!(written.is_empty() && loaded[0].row.is_none(), "all or nothing");
+    }
 }
 
 pub(crate) async fn a_deleted_row_is_gone_and_can_come_back(store: &dyn Store) {
@@ -184,9 +235,9 @@ pub(crate) async fn a_delete_of_a_changed_row_conflicts(store: &dyn Store) {
     let first = bench.durable(vec![bench.write(1, Some(row), Version::Absent)]).await[0];
     bench.durable(vec![bench.write(1, Some(bench.row(1, "b", 2)), first)]).await;
     let stale = bench.flush(vec![bench.write(1, None, first)]);
-    assert!(matches!(bench.writer.write(&stale).await.unwrap(), Written::Conflict));
+    assert!(matches!(bench.writer.write(&stale).await.unwrap(), Written::Conflict { .. }));
     let unseen = bench.flush(vec![bench.write(1, None, Version::Absent)]);
-    assert!(matches!(bench.writer.write(&unseen).await.unwrap(), Written::Conflict));
+    assert!(matches!(bench.writer.write(&unseen).await.unwrap(), Written::Conflict { .. }));
     assert!(bench.writer.load(&[key_of(1)]).await.unwrap()[0].row.is_some());
 }
 
@@ -202,7 +253,7 @@ pub(crate) async fn checks_hold_the_position_back(store: &dyn Store) {
     for stale in [check(1, first), check(1, Version::Absent), check(2, first)] {
         let mut flush = bench.flush(Vec::new());
         flush.checks = vec![stale];
-        assert!(matches!(bench.writer.write(&flush).await.unwrap(), Written::Conflict));
+        assert!(matches!(bench.writer.write(&flush).await.unwrap(), Written::Conflict { .. }));
     }
     let stored = bench.writer.positions(&[partition(0)]).await.unwrap();
     assert_eq!(stored[0].position, bench.lease.position);

@@ -1,0 +1,125 @@
+//! Sessions of two workers over one log and one store in memory.
+
+use std::time::Duration;
+
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{Advance, Beginning, Flush, TargetSpec, Written};
+use foldline_api::source::Commit;
+use foldline_testkit::contract::spec_of;
+use foldline_testkit::{MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore};
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::task::simulation::{OneDecoder, decoder, projection};
+
+const EVENTS: i64 = 3;
+
+struct Fleet {
+    projection: Arc<Projection>,
+    group: Arc<MemoryGroup>,
+    store: MemoryStore,
+    spec: TargetSpec,
+}
+
+impl Fleet {
+    /// A log whose events are all folded.
+    async fn folded() -> Self {
+        let projection = projection("hot");
+        let log = MemoryLog::new("log-1");
+        log.create_topic("events", 1);
+        for _ in 0..EVENTS {
+            log.append("events", 0, None, Some("{}"));
+        }
+        let mut spec = spec_of("t", (**projection.model()).clone());
+        spec.fingerprint = projection.fingerprint().to_owned();
+        let group = log.group("g", &["events"]);
+        let fleet = Fleet { projection, group, store: MemoryStore::transactional(), spec };
+        let target = fleet.store.target(fleet.spec.clone());
+        let opened = target.open().await.unwrap();
+        target.begin(opened.generation, &[fleet.beginning().await]).await.unwrap();
+        fleet.fold_all(opened.generation).await;
+        fleet
+    }
+
+    async fn beginning(&self) -> Beginning {
+        let info = self.group.partitions().await.unwrap().remove(0);
+        Beginning { partition: info.partition, topic_id: info.topic_id, position: Position(0) }
+    }
+
+    /// What a task of `generation` does, but for the rows.
+    async fn fold_all(&self, generation: u64) {
+        let target = self.store.target(self.spec.clone());
+        let writer = target.writer(generation).await.unwrap();
+        let lease = writer.acquire(&[self.beginning().await]).await.unwrap().leases.remove(0);
+        let advance = Advance {
+            partition: lease.partition,
+            epoch: lease.epoch,
+            from: Position(0),
+            to: Position(EVENTS),
+        };
+        let flush = Flush { advances: vec![advance], ..Flush::default() };
+        assert!(matches!(writer.write(&flush).await.unwrap(), Written::Durable(_)));
+    }
+
+    /// As Kafka's own tool does.
+    fn reset(&self) {
+        let partition = TopicPartition::new("events", 0);
+        let commit =
+            Commit { partition: partition.clone(), position: Position(0), metadata: String::new() };
+        self.group.set_committed(&partition, Some(commit));
+    }
+
+    /// The connector as another worker runs it.
+    fn worker(&self) -> Connector {
+        let (store, spec) = (self.store.clone(), self.spec.clone());
+        Connector::new(ConnectorSpec {
+            name: "c".to_owned(),
+            group: "g".to_owned(),
+            tasks_max: 1,
+            start: Start::Earliest,
+            limits: Limits { rows: 10, bytes: 1 << 20, age: Duration::from_millis(1) },
+            on_bad_record: OnBadRecord::DeadLetter,
+            errors_max: None,
+            decoders: Arc::new(OneDecoder(decoder(&self.projection))),
+            projection: Arc::clone(&self.projection),
+            log: Arc::clone(&self.group) as Arc<dyn Log>,
+            target: Box::new(move |_| Ok(store.target(spec.clone()) as Arc<dyn Target>)),
+            dead_letters: Arc::new(MemoryDeadLetters::default()),
+            metrics: Metrics::new().unwrap().connector("c"),
+            memory: 1 << 20,
+        })
+    }
+
+    /// The generation that another worker finds when it starts.
+    async fn generation_at_start(&self) -> u64 {
+        let (_, opened, _) = self.worker().open().await.unwrap();
+        opened.generation
+    }
+}
+
+#[tokio::test]
+async fn two_workers_that_notice_one_reset_rebuild_once() {
+    let fleet = Fleet::folded().await;
+    fleet.reset();
+    // While a member lives elsewhere, the group takes no marks from the worker that rebuilds.
+    let member = fleet.group.source(0, 1 << 10).unwrap();
+    assert_eq!(fleet.generation_at_start().await, 2);
+    let unmarked = fleet.group.committed().await.unwrap();
+    assert!(unmarked.iter().all(|commit| commit.metadata.is_empty()), "{unmarked:?}");
+    assert_eq!(fleet.generation_at_start().await, 2, "the same reset, seen again");
+    drop(member);
+    assert_eq!(fleet.generation_at_start().await, 2, "and by a third");
+}
+
+#[tokio::test]
+async fn a_second_reset_is_a_second_rebuild() {
+    let fleet = Fleet::folded().await;
+    fleet.reset();
+    assert_eq!(fleet.generation_at_start().await, 2);
+    let marked = fleet.group.committed().await.unwrap();
+    assert_eq!(marked[0].metadata, crate::reset::mark(Some("1"), 2), "the group was free");
+    fleet.fold_all(2).await;
+    assert_eq!(fleet.generation_at_start().await, 2, "a start changes nothing");
+    fleet.reset();
+    assert_eq!(fleet.generation_at_start().await, 3);
+}
