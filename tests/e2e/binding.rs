@@ -4,29 +4,12 @@ use crate::support::kafka;
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    Case, Setup, connector, elasticsearch_sink, kafka_source, orders_projection,
 };
-use crate::support::stores::{
-    ORDERS, elasticsearch, elasticsearch_rows, postgres_rows, postgres_versions, query,
-};
+use crate::support::stores::{ORDERS, elasticsearch, elasticsearch_rows, postgres_versions, query};
 use crate::support::use_servers;
 
-struct Case {
-    setup: Setup,
-    topic: String,
-    table: String,
-}
-
 impl Case {
-    fn config(&self, projection: String, name: &str, more: &str) {
-        let connector = connector(name, "orders", "warehouse", &self.table, more);
-        self.setup.config(&[kafka_source(), projection, postgres_sink(), connector]);
-    }
-
-    fn projection(&self) -> String {
-        orders_projection(&self.topic, "", "")
-    }
-
     /// The same with one column more.
     fn wider(&self) -> String {
         orders_projection(
@@ -35,24 +18,10 @@ impl Case {
             ", last_amount = \"event.amount\"",
         )
     }
-
-    async fn assert_exact(&self) {
-        let expected = Oracle::of_topic(&self.topic).orders();
-        assert_same("PostgreSQL", &expected, &postgres_rows(&self.table, ORDERS).await);
-    }
 }
 
 async fn folded() -> Case {
-    let setup = Setup::new();
-    let (topic, table) = (setup.name("orders"), setup.name("orders"));
-    let case = Case { setup, topic, table };
-    kafka::create(&case.topic, PARTITIONS).await;
-    kafka::produce(&case.topic, Orders::new(500).events(0..5_000));
-    case.config(case.projection(), "orders", "");
-    let daemon = case.setup.start().await;
-    daemon.caught_up("orders", &case.topic).await;
-    daemon.stop().await;
-    case
+    Case::folded(Orders::new(500), 5_000).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,23 +174,16 @@ async fn a_changed_projection_rebuilds_where_the_config_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_with_rows_of_others_is_not_taken() {
     let _servers = use_servers().await;
-    let setup = Setup::new();
-    let (topic, table) = (setup.name("orders"), setup.name("orders"));
-    kafka::create(&topic, PARTITIONS).await;
-    kafka::produce(&topic, Orders::new(50).events(0..100));
+    let case = Case::new(Orders::new(50), 100).await;
+    let table = &case.table;
     query(&format!("create table public.{table} (id bigint primary key, note text)")).await;
     query(&format!("insert into public.{table} values (1, 'mine')")).await;
-    setup.config(&[
-        kafka_source(),
-        orders_projection(&topic, "", ""),
-        postgres_sink(),
-        connector("orders", "orders", "warehouse", &table, ""),
-    ]);
-    let daemon = setup.start().await;
+    case.config(case.projection(), "orders", "");
+    let daemon = case.setup.start().await;
     let why = daemon.failure("orders").await;
-    assert!(why.contains(&table), "{why}");
+    assert!(why.contains(table), "{why}");
     let rows = query(&format!("select id, note from public.{table}")).await;
     assert_eq!(rows, [[Some("1".to_owned()), Some("mine".to_owned())]]);
     daemon.stop().await;
-    setup.clean().await;
+    case.setup.clean().await;
 }

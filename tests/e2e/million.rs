@@ -3,13 +3,13 @@
 use crate::support::kafka;
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
-use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, file_source, kafka_source, orders_projection,
-    postgres_sink, sqlite_sink,
-};
+use crate::support::setup::{Case, Setup, connector, file_source, orders_projection, sqlite_sink};
 use crate::support::stores::{ORDERS, elasticsearch_rows, postgres_rows, sqlite_rows};
 use crate::support::wait::{self, LATER};
 use crate::support::{log, use_servers};
+
+/// `worker.memory` bounds what connectors hold; the rest is the program and what allocators keep.
+const MEMORY_MIB: u64 = 256 + 128;
 
 fn events() -> u64 {
     let given = std::env::var("FOLDLINE_E2E_EVENTS").unwrap_or("1000000".to_owned());
@@ -34,20 +34,10 @@ async fn committed(group: &str, topic: &str, share: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_updates_end_as_the_plain_fold_in_postgres_and_elasticsearch_through_two_kills() {
     let _servers = use_servers().await;
-    let setup = Setup::new();
-    let (topic, table) = (setup.name("orders"), setup.name("orders"));
-    kafka::create(&topic, PARTITIONS).await;
     let count = events();
-    let orders = Orders::new(count / 10);
-    kafka::produce(&topic, orders.events(0..count));
-    setup.config(&[
-        kafka_source(),
-        orders_projection(&topic, "", ""),
-        postgres_sink(),
-        elasticsearch_sink(),
-        connector("orders", "orders", "warehouse", &table, ""),
-        connector("docs", "orders", "search", &table, ""),
-    ]);
+    let case = Case::new(Orders::new(count / 10), count).await;
+    case.config_of_both();
+    let Case { setup, topic, table } = case;
 
     let daemon = setup.start().await;
     let (rows, docs) = (setup.group("orders"), setup.group("docs"));
@@ -75,6 +65,9 @@ async fn a_million_updates_end_as_the_plain_fold_in_postgres_and_elasticsearch_t
         assert_eq!(scrape.of(name, "events_dead_lettered_total"), 0);
         assert_eq!(scrape.of(name, "events_filtered_total"), 0);
     }
+    let peak = daemon.peak_memory() >> 20;
+    println!("two connectors that caught up held {peak} MiB at most");
+    assert!(peak < MEMORY_MIB, "{peak} MiB");
     let expected = oracle.orders();
     assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);
     assert_same("Elasticsearch", &expected, &elasticsearch_rows(&table, ORDERS).await);

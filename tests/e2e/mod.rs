@@ -2,6 +2,7 @@
 
 mod bad_records;
 mod binding;
+mod fleet;
 mod million;
 mod outages;
 mod rebuild;

@@ -12,6 +12,23 @@ use crate::support::setup::{
 use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
 
 const NAMES: [&str; 3] = ["orders", "docs", "users"];
+/// Four members and three connectors, with some lines each.
+const WARNINGS_MAX: usize = 80;
+
+/// An outage is one story for each member, and tells whose it is.
+fn assert_quiet(log: &str) {
+    let warnings: Vec<&str> =
+        log.lines().filter(|line| line.contains(r#""level":"WARN""#)).collect();
+    assert!(
+        warnings.len() <= WARNINGS_MAX,
+        "{} warnings:\n{}",
+        warnings.len(),
+        warnings.join("\n")
+    );
+    for line in warnings {
+        assert!(line.contains(r#""connector":""#), "whose is this? {line}");
+    }
+}
 
 async fn survives(disturb: impl FnOnce() + Send + 'static) {
     let _servers = own_servers().await;
@@ -41,6 +58,7 @@ async fn survives(disturb: impl FnOnce() + Send + 'static) {
         daemon.metric(name, "records_consumed_total", |consumed| consumed > done + 1_000).await;
     }
     load.stop();
+    assert_quiet(&setup.log());
     for name in NAMES {
         daemon.caught_up(name, &topic).await;
         let scrape = daemon.idle(name, PARTITIONS as u64).await;

@@ -1,53 +1,25 @@
 //! Kafka's own tool on the stopped group: a reset to the beginning is a rebuild, a missing group is not.
 
 use crate::support::kafka;
-use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::servers::consumer_groups;
-use crate::support::setup::{Setup, connector, kafka_source, orders_projection, postgres_sink};
-use crate::support::stores::{ORDERS, postgres_rows, postgres_versions, query};
+use crate::support::setup::Case;
+use crate::support::stores::{postgres_versions, query};
 use crate::support::use_servers;
-
-struct Case {
-    setup: Setup,
-    topic: String,
-    table: String,
-    group: String,
-}
-
-/// A topic with `events`, folded into a table, and the worker stopped.
-async fn folded(events: u64) -> Case {
-    let setup = Setup::new();
-    let (topic, table, group) = (setup.name("orders"), setup.name("orders"), setup.group("orders"));
-    kafka::create(&topic, PARTITIONS).await;
-    kafka::produce(&topic, Orders::new(500).events(0..events));
-    setup.config(&[
-        kafka_source(),
-        orders_projection(&topic, "", ""),
-        postgres_sink(),
-        connector("orders", "orders", "warehouse", &table, ""),
-    ]);
-    let daemon = setup.start().await;
-    daemon.caught_up("orders", &topic).await;
-    assert_eq!(daemon.metric("orders", "generation", |g| g > 0).await, 1);
-    daemon.stop().await;
-    Case { setup, topic, table, group }
-}
 
 fn reset(case: &Case) {
     let to = ["--to-earliest", "--execute"];
     consumer_groups(
-        &[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat(),
+        &[
+            &["--group", &case.setup.group("orders"), "--topic", &case.topic, "--reset-offsets"],
+            &to[..],
+        ]
+        .concat(),
     );
 }
 
-async fn assert_exact(case: &Case) {
-    let expected = Oracle::of_topic(&case.topic).orders();
-    assert_same("PostgreSQL", &expected, &postgres_rows(&case.table, ORDERS).await);
-}
-
 async fn a_reset_refills_from_nothing(events: u64) {
-    let case = folded(events).await;
+    let case = Case::folded(Orders::new(500), events).await;
     // What a refill that is none would leave as it is.
     query(&format!("delete from {} where id % 3 = 0", case.table)).await;
     query(&format!("update {} set amount = -1, changes = 1000", case.table)).await;
@@ -58,7 +30,7 @@ async fn a_reset_refills_from_nothing(events: u64) {
     daemon.metric("orders", "generation", |generation| generation == 2).await;
     daemon.caught_up("orders", &case.topic).await;
     daemon.idle("orders", PARTITIONS as u64).await.assert_balanced("orders");
-    assert_exact(&case).await;
+    case.assert_exact().await;
     daemon.stop().await;
     let versions = postgres_versions(&case.table).await;
 
@@ -73,7 +45,7 @@ async fn a_reset_refills_from_nothing(events: u64) {
     kafka::produce(&case.topic, Orders::new(500).events(events..events + 50));
     let daemon = case.setup.start().await;
     daemon.caught_up("orders", &case.topic).await;
-    assert_exact(&case).await;
+    case.assert_exact().await;
     daemon.stop().await;
     case.setup.clean().await;
 }
@@ -93,9 +65,9 @@ async fn a_group_reset_is_noticed_where_the_topic_was_folded_in_one_flush_and_id
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_missing_goes_on_from_the_tables_positions() {
     let _servers = use_servers().await;
-    let case = folded(5_000).await;
+    let case = Case::folded(Orders::new(500), 5_000).await;
     let versions = postgres_versions(&case.table).await;
-    consumer_groups(&["--group", &case.group, "--delete"]);
+    consumer_groups(&["--group", &case.setup.group("orders"), "--delete"]);
 
     let daemon = case.setup.start().await;
     let scrape = daemon.idle("orders", PARTITIONS as u64).await;
@@ -105,7 +77,7 @@ async fn a_group_that_is_missing_goes_on_from_the_tables_positions() {
 
     kafka::produce(&case.topic, Orders::new(500).events(5_000..6_000));
     daemon.caught_up("orders", &case.topic).await;
-    assert_exact(&case).await;
+    case.assert_exact().await;
     daemon.stop().await;
     case.setup.clean().await;
 }
@@ -113,11 +85,15 @@ async fn a_group_that_is_missing_goes_on_from_the_tables_positions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_was_set_into_the_middle_is_not_obeyed_and_warned_of() {
     let _servers = use_servers().await;
-    let case = folded(5_000).await;
+    let case = Case::folded(Orders::new(500), 5_000).await;
     let versions = postgres_versions(&case.table).await;
     let to = ["--to-offset", "10", "--execute"];
     consumer_groups(
-        &[&["--group", &case.group, "--topic", &case.topic, "--reset-offsets"], &to[..]].concat(),
+        &[
+            &["--group", &case.setup.group("orders"), "--topic", &case.topic, "--reset-offsets"],
+            &to[..],
+        ]
+        .concat(),
     );
 
     let daemon = case.setup.start().await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::support::daemon::run_in;
+use crate::support::daemon::{run_bare, run_in};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::servers::repository;
 use crate::support::stores::{ORDERS, sqlite_rows};
@@ -27,7 +27,7 @@ fn the_config_and_every_example_are_valid_and_pass_their_tests() {
     assert!(paths.len() > 1, "there are examples");
     for path in paths {
         for command in ["validate", "test"] {
-            let printed = run_in(&root, &[command, &shown(&path)]);
+            let printed = run_bare(&root, &[command, &shown(&path)]);
             assert_eq!(printed.code, Some(0), "foldline {command} {}: {printed:?}", path.display());
         }
     }

@@ -41,7 +41,20 @@ fn foldline() -> Command {
 
 /// Runs a command of the binary, in `directory`.
 pub(crate) fn run_in(directory: &Path, arguments: &[&str]) -> Printed {
-    let output = foldline().args(arguments).current_dir(directory).output().unwrap();
+    printed(foldline().args(arguments).current_dir(directory))
+}
+
+/// As `run_in`, where nothing says where any server is.
+pub(crate) fn run_bare(directory: &Path, arguments: &[&str]) -> Printed {
+    let mut command = foldline();
+    for variable in ["KAFKA", "DATABASE_URL", "ELASTICSEARCH"] {
+        command.env_remove(variable);
+    }
+    printed(command.args(arguments).current_dir(directory))
+}
+
+fn printed(command: &mut Command) -> Printed {
+    let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Printed { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
@@ -107,6 +120,13 @@ impl Daemon {
         let answer = self.http.get(self.url("/metrics")).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         Scrape::parse(&answer.text().await.unwrap())
+    }
+
+    /// The most memory that the process has held so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
     }
 
     /// `GET /connectors/{connector}/status`.
@@ -200,10 +220,16 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success()
+        );
+    }
+
     /// SIGTERM, and waits until it has left; panics after `limit`.
     pub(crate) async fn terminate(mut self, limit: Duration) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         wait::until("the worker leaves after SIGTERM", limit, async || {
             self.child.try_wait().unwrap().ok_or("it still runs".to_owned())
         })

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::daemon::Daemon;
-use super::{servers, stores};
+use super::oracle::{Oracle, assert_same};
+use super::orders::{Orders, PARTITIONS};
+use super::stores::{ORDERS, elasticsearch_rows, postgres_rows};
+use super::{kafka, servers, stores};
 
 /// A test's directory with its config, and an id that every name of the test holds.
 pub(crate) struct Setup {
@@ -68,6 +71,71 @@ impl Setup {
     /// Removes what the test made on the servers. A failed test leaves it, to be looked at.
     pub(crate) async fn clean(self) {
         stores::remove_all(&self.id).await;
+    }
+}
+
+/// An orders log and where it is folded: by connector `orders` into a table, by `docs` into an index.
+pub(crate) struct Case {
+    pub(crate) setup: Setup,
+    pub(crate) topic: String,
+    /// The table's name and the index's.
+    pub(crate) table: String,
+}
+
+impl Case {
+    /// A topic with the first `count` events.
+    pub(crate) async fn new(orders: Orders, count: u64) -> Self {
+        let setup = Setup::new();
+        let (topic, table) = (setup.name("orders"), setup.name("orders"));
+        kafka::create(&topic, PARTITIONS).await;
+        kafka::produce(&topic, orders.events(0..count));
+        Case { setup, topic, table }
+    }
+
+    pub(crate) fn projection(&self) -> String {
+        orders_projection(&self.topic, "", "")
+    }
+
+    /// The config: into PostgreSQL, by a connector of this name; `more` is any other line of it.
+    pub(crate) fn config(&self, projection: String, name: &str, more: &str) {
+        let connector = connector(name, "orders", "warehouse", &self.table, more);
+        self.setup.config(&[kafka_source(), projection, postgres_sink(), connector]);
+    }
+
+    /// The config: into PostgreSQL and Elasticsearch.
+    pub(crate) fn config_of_both(&self) {
+        self.setup.config(&[
+            kafka_source(),
+            self.projection(),
+            postgres_sink(),
+            elasticsearch_sink(),
+            connector("orders", "orders", "warehouse", &self.table, ""),
+            connector("docs", "orders", "search", &self.table, ""),
+        ]);
+    }
+
+    /// All of the topic folded into PostgreSQL, and the worker stopped.
+    pub(crate) async fn folded(orders: Orders, count: u64) -> Self {
+        let case = Case::new(orders, count).await;
+        case.config(case.projection(), "orders", "");
+        let daemon = case.setup.start().await;
+        daemon.caught_up("orders", &case.topic).await;
+        assert_eq!(daemon.metric("orders", "generation", |g| g > 0).await, 1);
+        daemon.stop().await;
+        case
+    }
+
+    /// The table is the plain fold.
+    pub(crate) async fn assert_exact(&self) {
+        let expected = Oracle::of_topic(&self.topic).orders();
+        assert_same("PostgreSQL", &expected, &postgres_rows(&self.table, ORDERS).await);
+    }
+
+    /// So are table and index.
+    pub(crate) async fn assert_both_exact(&self) {
+        let expected = Oracle::of_topic(&self.topic).orders();
+        assert_same("PostgreSQL", &expected, &postgres_rows(&self.table, ORDERS).await);
+        assert_same("Elasticsearch", &expected, &elasticsearch_rows(&self.table, ORDERS).await);
     }
 }
 
