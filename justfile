@@ -28,6 +28,10 @@ unit *args:
 check:
     .ci/run
 
+# Measure Foldline beside the raw servers and Kafka Connect; `just bench --quick` for a first impression.
+bench *args:
+    bench/run {{ args }}
+
 # Licences, advisories and sources of the dependencies (needs cargo-deny).
 deny:
     cargo deny check

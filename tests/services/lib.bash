@@ -68,6 +68,25 @@ docker_answers() {
     && docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1
 }
 
+# ---- downloads -----------------------------------------------------------------------------------------------------------
+
+maven() { # DIRECTORY GOAL OPTION…
+  local directory=$1 attempt; shift
+  # Maven Central answers 429 now and then.
+  for attempt in 1 2 3; do
+    # In a directory of its own, since the plugin leaves files where it runs.
+    if (cd "$directory" && exec mvn -q -B -C "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:$1" "${@:2}") \
+      >"$directory/maven.log" 2>&1 </dev/null; then return; fi
+    sleep $((attempt * 5))
+  done
+  tail -n 20 "$directory/maven.log" >&2; die "Maven could not download what is needed (three attempts); see above"
+}
+
+log4j() { # LEVEL
+  printf '%s\n' "rootLogger.level=$1" rootLogger.appenderRef.a.ref=a appender.a.type=Console appender.a.name=a \
+    appender.a.target=SYSTEM_ERR appender.a.layout.type=PatternLayout 'appender.a.layout.pattern=%d %p %c %m%n'
+}
+
 # ---- processes ------------------------------------------------------------------------------------------------------------
 
 # The server's process id, or nothing. The command line is compared, since an id may belong to someone else by now.
