@@ -3,6 +3,7 @@
 mod bad_records;
 mod binding;
 mod fleet;
+mod group;
 mod million;
 mod outages;
 mod rebuild;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -40,7 +40,12 @@ pub(crate) async fn create(topic: &str, partitions: i32) {
     for result in admin().create_topics([&new], &options()).await.unwrap() {
         result.unwrap_or_else(|error| panic!("topic {topic} could not be made: {error:?}"));
     }
-    wait::until("the new topic has leaders", wait::SOON, async || {
+    lead(topic, partitions).await;
+}
+
+/// Waits until each partition has its leader.
+async fn lead(topic: &str, partitions: i32) {
+    wait::until("the partitions have leaders", wait::SOON, async || {
         let metadata = consumer("").fetch_metadata(Some(topic), TIMEOUT);
         let metadata = metadata.map_err(|error| error.to_string())?;
         let found = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
@@ -64,6 +69,24 @@ pub(crate) async fn delete(topics: &[String]) {
         if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
     })
     .await;
+}
+
+/// Adds partitions until there are so many.
+pub(crate) async fn grow(topic: &str, partitions: i32) {
+    let new = NewPartitions::new(topic, partitions as usize);
+    for result in admin().create_partitions([&new], &options()).await.unwrap() {
+        result.unwrap();
+    }
+    lead(topic, partitions).await;
+}
+
+/// Deletes the records before these offsets, as retention does.
+pub(crate) async fn forget(topic: &str, before: &[i64]) {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in (0..).zip(before) {
+        list.add_partition_offset(topic, partition, Offset::Offset(*offset)).unwrap();
+    }
+    admin().delete_records(&list, &options()).await.unwrap();
 }
 
 /// All topics.
