@@ -8,6 +8,7 @@ use foldline_api::column::ColumnType;
 use foldline_api::json;
 use foldline_api::model::{Column, Key, Model, Row};
 use foldline_api::sink::Version;
+use foldline_api::time::Timestamp;
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
 use rusqlite::ToSql;
@@ -81,11 +82,18 @@ pub(crate) fn encode<'v>(ty: &ColumnType, value: &'v Value) -> Cell<'v> {
         Value::Double(double) => Cell::Real(*double),
         Value::Text(text) => Cell::Text(Cow::Borrowed(text)),
         Value::Bytes(bytes) => Cell::Blob(bytes),
-        // Six digits always: as texts they sort as moments do.
-        Value::Timestamp(moment) => Cell::Text(Cow::Owned(format!("{:.6}", moment.to_jiff()))),
+        Value::Timestamp(moment) => Cell::Text(Cow::Owned(moment_text(*moment))),
         Value::Decimal(decimal) => Cell::Text(Cow::Owned(decimal.to_string())),
         other => Cell::Text(Cow::Owned(foldline_api::column::scalar_text(other))),
     }
+}
+
+/// Six digits always: as texts they sort as moments do.
+fn moment_text(moment: Timestamp) -> String {
+    let text = moment.to_string();
+    let text = text.trim_end_matches('Z');
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    format!("{seconds}.{fraction:0<6}Z")
 }
 
 /// The cells of a whole row, in column order.
@@ -215,7 +223,7 @@ mod tests {
                 (ty, Value::Decimal(foldline_api::decimal::Decimal::new(n.into(), scale)))
             })
         };
-        let moment = (-62_135_596_800_000_000..253_370_764_799_999_999i64).prop_map(|micros| {
+        let moment = (-62_135_596_800_000_000..=253_402_300_799_999_999i64).prop_map(|micros| {
             let moment = foldline_api::time::Timestamp::from_micros(micros);
             ("timestamptz", moment.map(Value::Timestamp).unwrap_or_default())
         });
@@ -248,18 +256,22 @@ mod tests {
 
     #[test]
     fn moments_sort_as_texts() {
-        let texts: Vec<String> =
-            ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.25Z", "2026-01-01T00:00:01Z"]
-                .iter()
-                .map(|text| {
-                    match encode(&ColumnType::TimestampTz, &Value::Timestamp(text.parse().unwrap()))
-                    {
-                        Cell::Text(text) => text.into_owned(),
-                        other => panic!("{other:?}"),
-                    }
-                })
-                .collect();
+        let texts: Vec<String> = [
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00.25Z",
+            "2026-01-01T00:00:01Z",
+            "9999-12-31T23:59:59.999999Z",
+        ]
+        .iter()
+        .map(|text| {
+            match encode(&ColumnType::TimestampTz, &Value::Timestamp(text.parse().unwrap())) {
+                Cell::Text(text) => text.into_owned(),
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
         assert_eq!(texts[1], "2026-01-01T00:00:00.250000Z");
+        assert_eq!(texts[3], "9999-12-31T23:59:59.999999Z");
         assert!(texts.is_sorted());
     }
 
