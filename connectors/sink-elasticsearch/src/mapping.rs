@@ -97,7 +97,7 @@ fn flatten(settings: &Json, prefix: &str, out: &mut Map<String, Json>) {
 pub(crate) fn mapping(spec: &TargetSpec, build: &str) -> Json {
     let mut mapping = json!({ "dynamic": false, "properties": properties(&spec.model) });
     if let Some(user) = &spec.mapping {
-        lay_over(&mut mapping, user);
+        lay_over(&mut mapping, &below_properties(&spec.model, user));
     }
     if let Some(properties) = mapping.get_mut("properties").and_then(Json::as_object_mut) {
         properties.insert(META.to_owned(), meta());
@@ -115,6 +115,23 @@ pub(crate) fn mapping(spec: &TargetSpec, build: &str) -> Json {
         }
     }
     mapping
+}
+
+/// The user's mapping in Elasticsearch's form: a column may be named directly, `name = { type = "text" }`, which
+/// is short for the same below `properties`.
+fn below_properties(model: &Model, user: &Json) -> Json {
+    let Json::Object(entries) = user else { return user.clone() };
+    let (mut root, mut fields) = (Map::new(), Map::new());
+    for (name, value) in entries {
+        let field = value.is_object() && name != "properties" && model.position(name).is_some();
+        let place = if field { &mut fields } else { &mut root };
+        place.insert(name.clone(), value.clone());
+    }
+    if !fields.is_empty() {
+        let properties = root.entry("properties").or_insert_with(|| json!({}));
+        lay_over(properties, &Json::Object(fields));
+    }
+    Json::Object(root)
 }
 
 fn meta() -> Json {
@@ -323,10 +340,11 @@ pub(crate) mod tests {
         spec.mapping = Some(json!({
             "dynamic": "strict",
             "properties": {
-                "name": { "type": "text", "fields": { "raw": { "type": "keyword" } } },
                 "lines": { "properties": { "sku": { "type": "text" } } },
                 META: { "type": "keyword" },
             },
+            // Short for the same below `properties`.
+            "name": { "type": "text", "fields": { "raw": { "type": "keyword" } } },
         }));
         spec.settings =
             Some(json!({ "number_of_shards": 3, "index": { "refresh_interval": "5s" } }));
@@ -334,6 +352,8 @@ pub(crate) mod tests {
         let properties = &body["mappings"]["properties"];
         assert_eq!(body["mappings"]["dynamic"], "strict");
         assert!(properties["name"].get("ignore_above").is_none());
+        assert_eq!(properties["name"]["fields"]["raw"]["type"], "keyword");
+        assert!(body["mappings"].get("name").is_none());
         assert_eq!(properties["lines"]["type"], "nested");
         assert_eq!(properties["lines"]["properties"]["sku"], json!({ "type": "text" }));
         assert_eq!(properties[META], meta());
