@@ -176,3 +176,33 @@ async fn no_payload_and_no_secret_is_in_logs_status_or_metrics() {
     assert!(!setup.log().contains(CANARY), "{}", setup.log());
     setup.clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_no_event_has_is_warned_of_by_name() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, 1).await;
+    let events = (0..10_100).map(|n| Raw::value(0, "k", format!("{{\"id\":{},\"n\":1}}", n % 50)));
+    kafka::produce_raw(&topic, &events.collect::<Vec<_>>());
+    let projection = format!(
+        "[projections.sums]\ntopics = [{topic:?}]\nkey = {{ id = \"event.id\" }}\n\
+         fields = {{ id = \"bigint\", n = \"bigint\", a = \"text\" }}\n\
+         on = [{{ add = {{ n = \"event.n\" }}, set = {{ a = \"event.ship.citty\" }} }}]\n"
+    );
+    setup.config(&[
+        kafka_source(),
+        projection,
+        postgres_sink(),
+        connector("sums", "sums", "warehouse", &table, ""),
+    ]);
+    let daemon = setup.start().await;
+    daemon.caught_up("sums", &topic).await;
+    daemon.stop().await;
+    let log = setup.log();
+    let warned: Vec<&str> =
+        log.lines().filter(|line| line.contains("check the spelling")).collect();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("had event.ship.citty:"), "{warned:?}");
+    setup.clean().await;
+}
