@@ -182,11 +182,33 @@ impl<'a> Lower<'a, '_> {
         }
     }
 
+    /// The sides of `&&` and `||`. `event.price || 0` is another language's way to say coalesce: it would
+    /// be bad for every price.
+    fn logical(
+        &mut self,
+        id: u64,
+        name: &str,
+        args: &[IdedExpr],
+    ) -> Result<Box<(Node, Node)>, ExprError> {
+        let pair = self.pair(id, args)?;
+        let odd = match &*pair {
+            (Node::Const(_), Node::Const(_)) => None,
+            (Node::Const(value), _) | (_, Node::Const(value)) => Some(value),
+            _ => None,
+        };
+        match odd.filter(|value| !matches!(value, Value::Bool(_))) {
+            None => Ok(pair),
+            Some(value) => Err(self
+                .error(id, format!("`{name}` is for true and false, not {}", value.type_name()))
+                .help("the first that is not null: coalesce(event.a, event.b)")),
+        }
+    }
+
     fn call(&mut self, id: u64, call: &CallExpr) -> Lowered {
         let args = call.args.as_slice();
         match (call.func_name.as_str(), args) {
-            (operators::LOGICAL_AND, _) => Ok(Node::And(self.pair(id, args)?)),
-            (operators::LOGICAL_OR, _) => Ok(Node::Or(self.pair(id, args)?)),
+            (operators::LOGICAL_AND, _) => Ok(Node::And(self.logical(id, "&&", args)?)),
+            (operators::LOGICAL_OR, _) => Ok(Node::Or(self.logical(id, "||", args)?)),
             (operators::LOGICAL_NOT, [operand]) => Ok(Node::Not(Box::new(self.lower(operand)?))),
             (operators::NEGATE, [operand]) => match self.lower(operand)? {
                 Node::Const(value) => Ok(match ops::negate(&value) {

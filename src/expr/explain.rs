@@ -6,11 +6,50 @@ use cel::parser::ParseErrors;
 use foldline_api::value::Value;
 
 use super::compile::Lower;
-use super::error::{ExprError, member, nearest};
+use super::error::{ExprError, member, nearest, quoted};
 use super::names::VARIABLES;
 use super::node::{Fault, Form};
 use super::scan::{self, Kind, Token};
 use super::{eval, functions};
+
+/// Functions of other languages, and how they are written here.
+const HABITS: &[(&[&str], &str)] = &[
+    (&["len", "length", "count", "cardinality"], "size(x)"),
+    (&["lower", "lowercase", "toLowerCase", "toLower"], "x.lowerAscii()"),
+    (&["upper", "uppercase", "toUpperCase", "toUpper"], "x.upperAscii()"),
+    (&["concat", "append", "push"], "a + b"),
+    (&["if", "iff", "ifelse", "when"], "condition ? a : b"),
+    (&["ifnull", "nvl", "isnull", "or", "orElse", "default"], "coalesce(a, b)"),
+    (
+        &["round", "toFixed"],
+        "math.round(x); digits are rounded by the field's type, such as numeric(12,2)",
+    ),
+    (&["ceil", "ceiling"], "math.ceil(x)"),
+    (&["floor"], "math.floor(x)"),
+    (&["abs"], "math.abs(x)"),
+    (&["sqrt"], "math.sqrt(x)"),
+    (&["greatest"], "math.greatest(a, b)"),
+    (&["least"], "math.least(a, b)"),
+    (&["substr", "slice", "mid"], "x.substring(start, end)"),
+    (&["strip"], "x.trim()"),
+    (&["str", "text", "toString", "to_string", "to_char"], "string(x)"),
+    (&["integer", "parseInt", "toInt", "to_int", "Number"], "int(x)"),
+    (&["float", "number", "numeric", "parseFloat", "toFloat", "to_number"], "decimal(x)"),
+    (&["any", "some"], "list.exists(item, condition)"),
+    (&["every"], "list.all(item, condition)"),
+    (&["includes", "has_key"], "x in list, or text.contains(part)"),
+    (&["reduce", "fold", "avg", "average"], "list.map(item, item.qty).sum()"),
+    (&["date_trunc", "hour", "truncate"], "window(t, duration('1h'))"),
+    (&["toDate", "to_date", "parseDate"], "timestamp(x), or date(t, 'Europe/Berlin')"),
+    (
+        &["parseTimestamp", "to_timestamp", "datetime"],
+        "timestamp(x) of an RFC 3339 text, or timestampMillis(x)",
+    ),
+    (&["timestamp_millis", "fromMillis", "from_unixtime"], "timestampMillis(x)"),
+    (&["timestamp_micros"], "timestampMicros(x)"),
+    (&["regexp_matches", "match", "test"], "x.matches(regex)"),
+    (&["keys", "entries"], "object.map(key, key)"),
+];
 
 /// The parser's first complaint in fewer words.
 pub(super) fn syntax(source: &str, tokens: &[Token<'_>], errors: &ParseErrors) -> ExprError {
@@ -41,13 +80,29 @@ pub(super) fn syntax(source: &str, tokens: &[Token<'_>], errors: &ParseErrors) -
     }
     if !message.contains("Syntax error") {
         let message = message.replace("reserved identifier:", "a word that CEL reserves:");
-        return ExprError::new(source, span, message);
+        let error = ExprError::new(source, span, message);
+        let word = token.map_or("", |token| token.text);
+        return match HABITS.iter().find(|(names, _)| names.contains(&word)) {
+            Some((_, usage)) => error.help(format!("write {usage}")),
+            None => error,
+        };
     }
-    match token {
+    let texty = scan::texty(source, tokens);
+    let error = match token {
         Some(token) if token.text == "?" => ExprError::new(source, span, "`?` is unexpected here")
             .help("a choice between ? and : stands in parentheses, as in a ? (b ? 1 : 2) : 3"),
         Some(token) => ExprError::new(source, span, format!("`{}` is unexpected here", token.text)),
         None => ExprError::new(source, span, "the expression ends too early"),
+    };
+    let has = |text: &str| tokens.iter().any(|token| token.text == text);
+    if error.help.is_some() {
+        error
+    } else if texty {
+        error.help(scan::text_help(source))
+    } else if has("?") && !has(":") {
+        error.help("a choice has two outcomes: condition ? a : b")
+    } else {
+        error
     }
 }
 
@@ -105,6 +160,19 @@ impl Lower<'_, '_> {
         if matches!(name, "None" | "nil" | "undefined") {
             return error.corrected("null");
         }
+        if self.scope.state && self.scope.columns.iter().any(|column| &*column.0 == name) {
+            let event = if self.scope.event {
+                format!(", of the event event.{name}")
+            } else {
+                String::new()
+            };
+            let said = if self.tokens.len() == 1 {
+                format!("; the text itself is \"{}\"", quoted(name))
+            } else {
+                String::new()
+            };
+            return error.help(format!("of the row it is state.{name}{event}{said}"));
+        }
         let variables = VARIABLES.into_iter().filter(|variable| self.can_read(variable));
         let locals = self.locals.iter().map(String::as_str);
         let follows = self.token(id).and_then(|at| self.tokens.get(at + 1)).map(|t| t.text);
@@ -113,18 +181,27 @@ impl Lower<'_, '_> {
         {
             return error.corrected(known);
         }
+        if self.compared(id) && name.len() > 1 {
+            return error.help(format!("a text is written {}", quoted(name)));
+        }
         // Only words and what joins words: a text whose quotes are missing.
-        let texty = self.tokens.iter().all(|token| {
-            matches!(token.kind, Kind::Name | Kind::Number)
-                || matches!(token.text, "-" | "." | ":" | "/")
-        });
-        if follows.is_none() && self.tokens.len() == 1 || texty && !self.source.contains(' ') {
+        if scan::texty(self.source, self.tokens) {
             return error.help(scan::text_help(self.source));
         }
-        if self.scope.state && self.scope.columns.iter().any(|column| &*column.0 == name) {
-            return error.corrected(&format!("state.{name}"));
-        }
         error.help(self.known())
+    }
+
+    /// Whether the node is one side of `==` or `!=`, alone: there a name without quotes is meant as a text.
+    fn compared(&self, id: u64) -> bool {
+        let Some(at) = self.token(id) else { return false };
+        let text =
+            |at: Option<usize>| at.and_then(|at| self.tokens.get(at)).map(|token| token.text);
+        let equality = |text: Option<&str>| matches!(text, Some("==" | "!="));
+        let (before, after) = (text(at.checked_sub(1)), text(Some(at + 1)));
+        let ends = |text: Option<&str>| {
+            matches!(text, None | Some("&&" | "||" | ")" | "(" | "?" | ":" | ","))
+        };
+        equality(before) && ends(after) || equality(after) && ends(before)
     }
 
     /// A name with hyphens, which CEL reads as a subtraction: `event.order-id`.
@@ -192,6 +269,9 @@ impl Lower<'_, '_> {
                     "there is no clock and no chance: a replay must give the same; `timestamp` is the record's",
                 );
             }
+            if let Some((_, usage)) = HABITS.iter().find(|(names, _)| names.contains(&name)) {
+                return error.help(format!("write {usage}"));
+            }
             let others =
                 ["coalesce", "has", "all", "exists", "exists_one", "map", "filter", "sortBy"];
             return match nearest(name, functions::names().chain(others)) {
@@ -204,7 +284,12 @@ impl Lower<'_, '_> {
             let plural = if args == 1 { "" } else { "s" };
             return self.call_error(id, format!("{name} does not take {args} argument{plural}"));
         }
-        let usage = if member { format!("{name}(x)") } else { format!("x.{name}(...)") };
+        let alone = functions::named(name).all(|function| function.takes.1 == 1);
+        let usage = match (member, alone) {
+            (true, _) => format!("{name}(x)"),
+            (false, true) => format!("x.{name}()"),
+            (false, false) => format!("x.{name}(...)"),
+        };
         self.call_error(id, format!("{name} is called another way")).help(format!("write {usage}"))
     }
 }

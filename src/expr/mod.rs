@@ -5,6 +5,8 @@
 //! `explain` (text to nodes, or to an error), `node`, `eval`, `ops` (operators) and `functions`.
 
 mod compile;
+#[cfg(test)]
+mod conformance;
 mod error;
 mod eval;
 mod explain;
@@ -13,6 +15,8 @@ mod names;
 mod node;
 mod ops;
 mod scan;
+#[cfg(test)]
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 

@@ -104,6 +104,8 @@ fn token(rest: &str) -> Result<(Kind, usize), String> {
         | b'-' | b'?' | b':' | b'+' | b'*' | b'/' | b'%' => Ok((Kind::Symbol, 1)),
         b'&' => Err("`&` is no operator: and is `&&`, on bits math.bitAnd(a, b)".to_owned()),
         b'|' => Err("`|` is no operator: or is `||`, on bits math.bitOr(a, b)".to_owned()),
+        b'$' => Err("`$` begins no path: the event is `event`, as in event.status".to_owned()),
+        b';' => Err("an expression is one value, without `;`".to_owned()),
         _ => Err("a character that stands only inside a text".to_owned()),
     }
 }
@@ -228,21 +230,28 @@ fn mistakes(source: &str, tokens: &[Token<'_>]) -> Result<(), ExprError> {
         let before = at.checked_sub(1).and_then(|at| tokens.get(at));
         let after = tokens.get(at + 1);
         let follows = |text: &str| after.is_some_and(|after| after.text == text);
+        if let Some(mistake) = pairs(source, token, after) {
+            return Err(mistake);
+        }
         match token.text {
-            "=" if before.is_some_and(|b| b.text == "==") => {
-                return Err(error(token, "`===` is no operator: equal is `==`"));
-            }
             "=" => return Err(error(token, "`=` is no operator: equal is `==`").corrected("==")),
-            "<" if follows(">") => {
-                return Err(error(token, "`<>` is no operator: not equal is `!=`"));
-            }
-            "and" | "or" | "not" if !follows("(") && wordy(before, after) => {
+            "and" | "or" | "not" | "is" if !follows("(") && wordy(before, after) => {
                 let (symbol, message) = match token.text {
                     "and" => ("&&", "and is `&&`"),
                     "or" => ("||", "or is `||`"),
+                    "is" => ("==", "is is `==`"),
                     _ => ("!", "not is `!`"),
                 };
                 return Err(error(token, message).corrected(symbol));
+            }
+            "like" if wordy(before, after) => {
+                return Err(error(token, "`like` is no operator").help(
+                    "texts have .startsWith(t), .endsWith(t), .contains(t) and .matches(regex)",
+                ));
+            }
+            "*" if before.is_some_and(|b| b.text == "[") && follows("]") => {
+                return Err(error(token, "`[*]` is not CEL")
+                    .help("of each item of a list: event.lines.map(line, line.qty)"));
             }
             "in" | "true" | "false" | "null" if before.is_some_and(|b| b.text == ".") => {
                 let start = before.map_or(0, |b| b.start);
@@ -256,6 +265,26 @@ fn mistakes(source: &str, tokens: &[Token<'_>]) -> Result<(), ExprError> {
     words(source, tokens)
 }
 
+/// Operators of other languages that are two tokens here.
+fn pairs(source: &str, token: &Token<'_>, after: Option<&Token<'_>>) -> Option<ExprError> {
+    let after = after.filter(|after| after.start == token.end())?;
+    let error = |message: &str| ExprError::new(source, (token.start, after.end()), message);
+    Some(match (token.text, after.text) {
+        ("==", "=") => error("`===` is no operator: equal is `==`").corrected("=="),
+        ("!=", "=") => error("`!==` is no operator: not equal is `!=`").corrected("!="),
+        ("<", ">") => error("`<>` is no operator: not equal is `!=`").corrected("!="),
+        ("=", ">") => error("`=>` is no operator")
+            .help("a macro names its variable first, as in event.lines.map(line, line.qty)"),
+        ("?", "?") => error("`??` is no operator")
+            .help("the first that is not null: coalesce(event.a, event.b)"),
+        ("?", ".") => {
+            error("`?.` is no operator: a path that leads nowhere is null").corrected(".")
+        }
+        ("{", "{") => error("`{{` is no template: an expression stands alone"),
+        _ => return None,
+    })
+}
+
 /// Whether a word stands where an operator would: between two operands, or (`not`) before one.
 fn wordy(before: Option<&Token<'_>>, after: Option<&Token<'_>>) -> bool {
     let operand = |t: &Token<'_>| t.kind != Kind::Symbol || matches!(t.text, ")" | "]" | "}");
@@ -263,8 +292,29 @@ fn wordy(before: Option<&Token<'_>>, after: Option<&Token<'_>>) -> bool {
         && before.is_none_or(|before| operand(before) || matches!(before.text, "&&" | "||" | "("))
 }
 
-/// A plain text that lacks its quotes: `order placed`.
+/// Whether the tokens, no blank between them, read as a plain text: `in-transit`, `https://a.b`.
+pub(super) fn texty(source: &str, tokens: &[Token<'_>]) -> bool {
+    let joins = |token: &Token<'_>| matches!(token.text, "-" | "." | ":" | "/" | "//");
+    tokens.iter().all(|t| matches!(t.kind, Kind::Name | Kind::Number) || joins(t))
+        && !source.trim().contains([' ', '\t', '\n'])
+}
+
+/// Whether it begins like a date, which CEL would take for a subtraction of three numbers.
+fn dated(source: &str) -> bool {
+    let bytes = source.trim().as_bytes();
+    let shape = |(at, byte): (usize, &u8)| match at {
+        4 | 7 => *byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    bytes.len() >= 10 && bytes.iter().take(10).enumerate().all(shape)
+}
+
+/// A plain text that lacks its quotes: `order placed`, `2026-01-01`.
 fn words(source: &str, tokens: &[Token<'_>]) -> Result<(), ExprError> {
+    if dated(source) {
+        return Err(ExprError::new(source, (0, source.len()), "a date is no expression")
+            .help(text_help(source)));
+    }
     let word = |token: &Token<'_>| matches!(token.kind, Kind::Name | Kind::Number);
     let plain = tokens.len() > 1 && tokens.iter().all(word);
     if plain && !tokens.iter().any(|t| t.text == "in") {

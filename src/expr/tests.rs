@@ -1,146 +1,13 @@
 //! Expressions by table, and what their errors say.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
-
-use foldline_api::column::ColumnType;
 use foldline_api::json;
 use foldline_api::value::Value;
 use proptest::prelude::*;
+use std::fmt::Write as _;
 
+use super::table::{agrees, columns, compile, outcome, with_env};
 use super::*;
-use crate::event::{Event, Mask, PathSet};
-
-const KEY: &str = r#"{"id":7}"#;
-
-fn columns() -> Vec<(Arc<str>, ColumnType)> {
-    let ty = |name: &str| ColumnType::parse(name).unwrap();
-    [
-        ("id", ty("bigint")),
-        ("price", ty("numeric(12,2)")),
-        ("name", ty("text")),
-        ("day", ty("date")),
-        ("at", ty("time")),
-        ("uid", ty("uuid")),
-        ("seen", ty("timestamptz")),
-        ("tags", ty("text[]")),
-        ("meta", ty("jsonb")),
-        ("ratio", ty("double precision")),
-        ("raw", ty("bytea")),
-        ("empty", ty("text")),
-    ]
-    .map(|(name, ty)| (Arc::from(name), ty))
-    .to_vec()
-}
-
-fn state() -> Vec<Value> {
-    let texts = [
-        "5",
-        "12.5",
-        "\"ann\"",
-        "\"2026-03-01\"",
-        "\"10:20:30\"",
-        "\"6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01\"",
-        "\"2026-03-01T10:15:00Z\"",
-        "[\"a\",\"b\"]",
-        "{\"a\":{\"b\":1}}",
-        "0.5",
-        "\"AP8=\"",
-        "null",
-    ];
-    let columns = columns();
-    let coerced = texts
-        .iter()
-        .zip(&columns)
-        .map(|(text, (_, ty))| ty.coerce(json::parse(text.as_bytes()).unwrap()).unwrap());
-    coerced.collect()
-}
-
-fn child_fields() -> Vec<Arc<str>> {
-    vec![Arc::from("line"), Arc::from("sku")]
-}
-
-fn pick(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
-    match mask {
-        Mask::Whole(slot) => slots[*slot] = Some(value.clone()),
-        Mask::Fields(fields) => {
-            for (name, mask) in fields {
-                if let Value::Map(map) = value
-                    && let Some(value) = map.get(name)
-                {
-                    pick(value, mask, slots);
-                }
-            }
-        }
-    }
-}
-
-/// A record whose event is `text`, decoded as a converter does it.
-fn event(text: &str, paths: &PathSet) -> Event {
-    let (mask, count) = paths.mask();
-    let mut slots = vec![None; count];
-    pick(&json::parse(text.as_bytes()).unwrap(), &mask, &mut slots);
-    let header = |name: &str, bytes: &'static [u8]| {
-        (Arc::from(name), Some(bytes::Bytes::from_static(bytes)))
-    };
-    Event {
-        slots,
-        name: None,
-        tombstone: false,
-        key: json::parse(KEY.as_bytes()).unwrap(),
-        headers: vec![
-            header("x", b"1"),
-            header("x", b"2"),
-            header("bin", b"\xff"),
-            (Arc::from("none"), None),
-        ],
-        topic: Arc::from("orders"),
-        partition: 3,
-        offset: 41,
-        timestamp: Some(1_772_360_100_123),
-    }
-}
-
-fn compile(source: &str) -> Result<(Expr, PathSet), ExprError> {
-    let columns = columns();
-    let fields = child_fields();
-    let scope =
-        Scope { columns: &columns, state: true, item: true, child: Some(&fields), event: true };
-    let mut paths = PathSet::default();
-    let mut expr = Expr::compile(source, &scope, &mut paths)?;
-    expr.link(&paths.mask().0);
-    Ok((expr, paths))
-}
-
-fn with_env<T>(text: &str, paths: &PathSet, run: impl FnOnce(&Env<'_>) -> T) -> T {
-    let event = event(text, paths);
-    let item = json::parse(br#"{"a":1,"n":null}"#).unwrap();
-    let child = json::parse(br#"{"line":1,"sku":null}"#).unwrap();
-    let state = state();
-    run(&Env { event: &event, state: &state, exists: true, item: Some(&item), child: Some(&child) })
-}
-
-/// What `source` yields over the event: JSON, `error: …` when it has no result there, or `compile: …`.
-fn outcome(source: &str, event: &str) -> String {
-    let (expr, paths) = match compile(source) {
-        Ok(compiled) => compiled,
-        Err(error) => return format!("compile: {}", error.message),
-    };
-    with_env(event, &paths, |env| match expr.eval(env) {
-        Ok(Value::Double(double)) => format!("{double:?}"),
-        Ok(value) => json::to_string(&value),
-        Err(error) => format!("error: {error}"),
-    })
-}
-
-fn agrees(got: &str, wanted: &str) -> bool {
-    match wanted.split_once(": ") {
-        Some(("error" | "compile", text)) if !wanted.starts_with(['"', '{']) => got
-            .split_once(": ")
-            .is_some_and(|(kind, message)| wanted.starts_with(kind) && message.contains(text)),
-        _ => got == wanted,
-    }
-}
+use crate::event::PathSet;
 
 /// Runs a table: expression, event and what is expected, with tabs between; `#` starts a remark.
 fn run_table(name: &str, table: &str, least: usize) {
@@ -368,7 +235,17 @@ fn errors_show_the_place_and_the_corrected_line() {
         ("state.zzzzzzz", &["columns are: id, price"]),
         ("state['prize']", &["no column `prize`"]),
         ("child.skew", &["`child` has no field `skew`"]),
-        ("price * 2", &["did you mean state.price * 2 ?"]),
+        ("price * 2", &["of the row it is state.price, of the event event.price"]),
+        ("name", &["state.name", "the text itself is \"'name'\""]),
+        ("event.type == Placed", &["a text is written 'Placed'"]),
+        ("event.a || 0", &["`||` is for true and false, not an integer", "coalesce"]),
+        ("2026-01-01", &["a date is no expression", "\"'2026-01-01'\""]),
+        ("in-transit", &["\"'in-transit'\""]),
+        ("event.a ?? 0", &["coalesce(event.a, event.b)"]),
+        ("event.a <> 1", &["did you mean event.a != 1 ?"]),
+        ("event.a is null", &["did you mean event.a == null ?"]),
+        ("len(event.a)", &["write size(x)"]),
+        ("sum(event.a)", &["write x.sum()"]),
         ("state", &["column by column"]),
         ("event.a.startWith('x')", &["unknown function `startWith`", "did you mean startsWith?"]),
         ("now()", &["no clock and no chance"]),

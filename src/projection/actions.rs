@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use super::compile::{Compiler, Reads};
 use super::handler::{Action, Effect, Handler, Op, Operand as Typed, Put};
 use crate::config::projection::{Assignments, HandlerConfig, Located, Names, Operand};
+use crate::expr::Expr;
 
 type Operands = IndexMap<String, Located<Operand>>;
 
@@ -35,7 +36,7 @@ impl Compiler<'_> {
         let topic = config.topic.as_ref().and_then(|n| self.matcher(&format!("on[{at}].topic"), n));
         let event = config.event.as_ref().and_then(|n| self.matcher(&format!("on[{at}].event"), n));
         let reads = Reads { state: true, ..base };
-        let when = config.when.as_ref().map(|when| self.expr(when, reads));
+        let when = config.when.as_ref().map(|when| self.condition(when, reads));
         let key = config.key.as_ref().map(|key| self.key(key, model, base));
         let for_each = config.for_each.as_ref().map(|list| self.expr(list, Reads::EVENT));
         let effect = self.effect(on, model, base)?;
@@ -58,6 +59,17 @@ impl Compiler<'_> {
             continues: config.continues,
             reads_state,
         })
+    }
+
+    /// `when`: where its value is known, it is true or false, or every event would be bad.
+    fn condition(&mut self, at: &Located<Operand>, reads: Reads<'static>) -> Option<Expr> {
+        let expr = self.expr(at, reads)?;
+        if let Some(Err(error)) = expr.constant_value().map(Expr::as_bool) {
+            let help = "a condition reads the event or the row, as in event.type == 'Placed'";
+            self.problem(&at.path, error.to_string(), Some(help.to_owned()));
+            return None;
+        }
+        Some(expr)
     }
 
     fn effect(
@@ -103,10 +115,10 @@ impl Compiler<'_> {
             }
         }
         self.numeric(&mut out, &config.add);
-        self.ordered(&mut out, &config.min, Op::Min);
-        self.ordered(&mut out, &config.max, Op::Max);
-        self.listed(&mut out, &config.append, Op::Append);
-        self.listed(&mut out, &config.remove, Op::Remove);
+        self.ordered(&mut out, &config.min, ("min", Op::Min));
+        self.ordered(&mut out, &config.max, ("max", Op::Max));
+        self.listed(&mut out, &config.append, ("append", Op::Append));
+        self.listed(&mut out, &config.remove, ("remove", Op::Remove));
         for (name, at) in &config.put {
             self.put(&mut out, name, at);
         }
@@ -193,29 +205,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn ordered(&mut self, out: &mut Actions<'_>, fields: &Operands, verb: Verb) {
+    fn ordered(&mut self, out: &mut Actions<'_>, fields: &Operands, verb: (&str, Verb)) {
         for (name, at) in fields {
             let Some(target) = self.target(out, name, &at.path) else { continue };
             if !is_ordered(&target.1) {
-                self.misfit(&at.path, "min and max", "a number, a text or a time", name, &target.1);
+                self.misfit(&at.path, verb.0, "a number, a text or a time", name, &target.1);
                 continue;
             }
             let Some(operand) = self.operand(at, &target.1, out.reads) else { continue };
-            self.push(out, target, &at.path, verb(operand));
+            self.push(out, target, &at.path, (verb.1)(operand));
         }
     }
 
-    fn listed(&mut self, out: &mut Actions<'_>, fields: &Operands, verb: Verb) {
+    fn listed(&mut self, out: &mut Actions<'_>, fields: &Operands, verb: (&str, Verb)) {
         for (name, at) in fields {
             let Some(target) = self.target(out, name, &at.path) else { continue };
             let ColumnType::Array(item) = &target.1 else {
-                self.misfit(
-                    &at.path,
-                    "append and remove",
-                    "an array such as text[]",
-                    name,
-                    &target.1,
-                );
+                self.misfit(&at.path, verb.0, "an array such as text[]", name, &target.1);
                 continue;
             };
             let Some(expr) = self.expr(at, out.reads) else { continue };
@@ -225,7 +231,9 @@ impl Compiler<'_> {
                 Some(value) => Some(item.coerce(value.clone()).map(|item| Value::list(vec![item]))),
             };
             match constant.transpose() {
-                Ok(constant) => self.push(out, target, &at.path, verb(Typed { expr, constant })),
+                Ok(constant) => {
+                    self.push(out, target, &at.path, (verb.1)(Typed { expr, constant }));
+                }
                 Err(error) => self.problem(&at.path, error.to_string(), None),
             }
         }

@@ -90,8 +90,9 @@ impl Projection {
             }
         }
         if let Some(key) = &handler.key {
-            let parts: Vec<&str> = key.iter().map(Expr::source).collect();
-            text.push_str(&format!("; key {}", parts.join(", ")));
+            let parts = self.model.key_columns().zip(key);
+            let parts = parts.map(|(column, expr)| format!("{} = {}", column.name, expr.source()));
+            text.push_str(&format!("; key {}", parts.collect::<Vec<_>>().join(", ")));
         }
         let read = self.columns_read(handler);
         if !read.is_empty() {
@@ -109,9 +110,18 @@ impl Projection {
 
     fn action_text(&self, action: &Action) -> String {
         let name = self.column_name(action.column);
-        let sources: Vec<&str> =
-            action.op.operands().iter().map(|operand| operand.expr.source()).collect();
-        format!("{} {name} = {}", action.op.verb(), sources.join(", "))
+        let value = match &action.op {
+            Op::Put(put) => {
+                let by = (put.children.by.as_str(), &put.by);
+                let fields = put.fields.iter().map(|(name, _, operand)| (&**name, operand));
+                let fields = std::iter::once(by).chain(fields);
+                let fields =
+                    fields.map(|(name, field)| format!("{name} = {}", field.expr.source()));
+                format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
+            }
+            op => op.operands().iter().map(|operand| operand.expr.source()).collect(),
+        };
+        format!("{} {name} = {value}", action.op.verb())
     }
 
     fn columns_read(&self, handler: &Handler) -> Vec<&str> {

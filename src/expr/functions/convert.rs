@@ -94,12 +94,19 @@ fn size(args: Args<'_, '_>, work: &Work) -> Out {
 
 const INT_RANGE: &str = "the number does not fit a 64-bit integer";
 
+/// A double cut to a whole number, if 64 bits hold it: its own value, not that of its shortest text.
+fn whole(double: f64) -> Option<i64> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    let whole = double.trunc();
+    (-LIMIT..LIMIT).contains(&whole).then_some(whole as i64)
+}
+
 fn int(args: Args<'_, '_>, _: &Work) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     let int = match value.as_ref() {
         Value::Int(int) => Some(*int),
         Value::Decimal(decimal) => decimal.trunc_i64(),
-        Value::Double(double) => Decimal::from_f64(double.trunc()).and_then(|d| d.to_i64()),
+        Value::Double(double) => whole(*double),
         Value::Text(text) => match text.parse() {
             Ok(int) => Some(int),
             Err(_) => return Err("the text is no 64-bit integer".into()),

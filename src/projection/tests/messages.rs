@@ -52,7 +52,7 @@ const PROBLEMS: &[(&str, &[&str])] = &[
     ),
     (
         "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nmin = { n = 1 }",
-        &["`min and max` works on a number, a text or a time"],
+        &["`min` works on a number, a text or a time"],
     ),
     (
         "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nappend = { n = 1 }",
@@ -236,4 +236,32 @@ fn the_json_form_is_what_changes_are_told_from() {
         breaking_changes(&old, &new),
         ["column n changed its type", "column l changed its type"]
     );
+}
+
+/// Each `NN-name.toml` holds what users write, wrongly; `NN-name.txt` is what they are told, with file, line and key
+/// path. `BLESS=1` writes the texts.
+#[test]
+fn wrong_expressions_are_told_where_and_how_to_mend_them() {
+    let mut differing = Vec::new();
+    let mut count = 0;
+    let entries = std::fs::read_dir("tests/fixtures/language-errors").unwrap();
+    for file in entries.map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let found = match crate::config::load(&file, &crate::config::Env::default()) {
+            Ok(config) => crate::registry::compile(&config).err().unwrap_or_default(),
+            Err(problems) => problems,
+        };
+        count += found.len();
+        let text: String = found.iter().map(|problem| format!("{problem}\n\n")).collect();
+        let expected = file.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&expected, &text).unwrap();
+        } else if std::fs::read_to_string(&expected).unwrap_or_default() != text {
+            differing.push(format!("{}:\n{text}", file.display()));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+    assert!(count >= 80, "{count} problems");
 }

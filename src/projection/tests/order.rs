@@ -102,3 +102,50 @@ fn paths_never_seen_are_told_once_by_name() {
     assert_eq!(told[0].paths, ["event.o.nmae"]);
     assert!(told[0].to_string().contains("first 10000 events of on[0] had event.o.nmae"));
 }
+
+#[test]
+fn plan_says_what_each_handler_hears_reads_and_writes() {
+    let text = format!(
+        "[projections.p]\n{BY_EVENT}\nevent_type = \"event.type\"\n{FIELDS}{}",
+        r#"[[projections.p.on]]
+event = ["A", "B"]
+topic = "t"
+when  = "exists"
+set   = { a = "'paid'" }
+merge = { n = "coalesce(event.n, state.n)" }
+[[projections.p.on]]
+for_each = "event.items"
+key      = { id = "item.id" }
+patch    = "event"
+append   = { tags = "item.tag" }
+continue = true
+[[projections.p.on]]
+event  = "^C"
+add    = { n = 1 }
+min    = { a = "event.a" }
+remove = { tags = "event.tag" }
+put    = { lines = { line = "event.line" } }
+[[projections.p.on]]
+event = "D"
+max   = { n = "event.n" }
+take  = { lines = "event.line" }
+[[projections.p.on]]
+event  = "E"
+delete = true
+[[projections.p.on]]
+ignore = true
+"#
+    );
+    let described = one(&text).1.describe();
+    let expected = [
+        "on[0] (A, B) of t when exists: set a = 'paid', merge n = coalesce(event.n, state.n); reads n, exists of the state",
+        "on[1] for each of event.items: append tags = item.tag, patch a = event.a, patch n = event.n, patch lines = event.lines; key id = item.id; goes on to the next handlers",
+        "on[2] (^C): add n = 1, min a = event.a, remove tags = event.tag, put lines = { line = event.line }",
+        "on[3] (D): max n = event.n, take lines = event.line",
+        "on[4] (E): deletes the row",
+        "on[5]: filters the event",
+    ];
+    assert_eq!(described.handlers, expected);
+    assert_eq!(described.key, ["id = event.id"]);
+    assert_eq!(described.columns[0], "id bigint, key");
+}

@@ -1,27 +1,45 @@
-//! The contract's scenarios: the parts of their configs that need nothing but the fold.
+//! The contract's scenarios as they stand: what of them is there today passes its own tests.
 
-use super::config;
+use std::path::Path;
+
+use super::one;
+use crate::config::{Env, load, unsupported};
 use crate::projection::Projection;
 use crate::projection::test::run;
 
-/// Projects: named by a header, keyed by the record's key, made, renamed and deleted.
-const PROJECTS: &str = include_str!("projects.toml");
-/// Orders: an event holds only what changed.
-const ORDERS: &str = include_str!("orders.toml");
-/// Profiles: whole values and tombstones.
-const PROFILES: &str = include_str!("profiles.toml");
 /// A projection with children and a computed field, and an event that names lines.
 const ORDER_LINES: &str = include_str!("order_lines.toml");
 
 #[test]
 fn their_own_tests_pass() {
-    for text in [PROJECTS, ORDERS, PROFILES, ORDER_LINES] {
-        for config in config(text).unwrap() {
-            let projection = Projection::compile(&config).unwrap();
-            assert!(!config.tests.is_empty());
-            for outcome in run(&projection, &config.tests) {
+    let mut passed = Vec::new();
+    for name in ["1-users", "2-projects", "3-books", "4-orders", "5-profiles"] {
+        let file = format!("tests/fixtures/scenarios/{name}.toml");
+        let config = load(Path::new(&file), &Env::default().with_placeholders());
+        let config = config.unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let later = unsupported(&config);
+        for (name, projection) in &config.projections {
+            let below = format!("projections.{name}.");
+            if later.iter().any(|problem| problem.path.starts_with(&below)) {
+                continue;
+            }
+            let compiled = Projection::compile(projection).unwrap();
+            for outcome in run(&compiled, &projection.tests) {
                 assert!(outcome.passed(), "{outcome}");
+                passed.push(format!("{name}: {}", outcome.name));
             }
         }
+    }
+    for name in ["users", "projects", "orders", "profiles"] {
+        assert!(passed.iter().any(|test| test.starts_with(&format!("{name}: "))), "{passed:?}");
+    }
+}
+
+#[test]
+fn lines_are_kept_and_counted() {
+    let (config, projection) = one(ORDER_LINES);
+    assert!(!config.tests.is_empty());
+    for outcome in run(&projection, &config.tests) {
+        assert!(outcome.passed(), "{outcome}");
     }
 }
