@@ -17,6 +17,8 @@ pub mod log;
 pub mod metrics;
 pub mod policy;
 pub mod projection;
+#[cfg(test)]
+mod reference;
 pub mod registry;
 pub mod reset;
 mod retry;

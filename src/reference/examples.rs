@@ -1,0 +1,52 @@
+//! The page's configs.
+
+use super::{configs, page};
+use crate::config::{Env, load, unsupported};
+use crate::projection::test;
+use crate::registry;
+
+#[test]
+fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
+    let configs = configs(&page());
+    assert!(configs.len() >= 10, "{} configs", configs.len());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    let mut tests = 0;
+    for (line, text) in configs {
+        std::fs::write(&file, &text).unwrap();
+        let shown = |problems: Vec<crate::config::Diagnostic>| -> String {
+            problems.iter().map(|problem| format!("{problem}\n")).collect()
+        };
+        let config = load(&file, &Env::default().with_placeholders())
+            .unwrap_or_else(|problems| panic!("the block at line {line}:\n{}", shown(problems)));
+        for problem in unsupported(&config) {
+            let text = problem.to_string();
+            assert!(text.contains("not available yet") || text.contains("not created"), "{text}");
+        }
+        for (name, projection) in &config.projections {
+            // What is not available yet does not compile, and says so.
+            let compiled = match crate::projection::Projection::compile(projection) {
+                Ok(compiled) => std::sync::Arc::new(compiled),
+                Err(problems) => {
+                    let later =
+                        |p: &crate::projection::Problem| p.message.contains("not available yet");
+                    assert!(problems.iter().all(later), "line {line}: {problems:#?}");
+                    continue;
+                }
+            };
+            for outcome in test::run(&compiled, &projection.tests) {
+                assert!(outcome.passed(), "the block at line {line}: {outcome}");
+                tests += 1;
+            }
+            for connector in config.connectors.values().filter(|c| c.projection == *name) {
+                let plan = registry::plan(&config, connector, &compiled);
+                let later =
+                    |error: &foldline_api::Error| error.to_string().contains("not available");
+                assert!(
+                    plan.as_ref().is_ok_and(|p| !p.is_empty()) || plan.is_err_and(|e| later(&e))
+                );
+            }
+        }
+    }
+    assert!(tests >= 12, "{tests} tests on the page");
+}
