@@ -24,6 +24,14 @@ it *args:
 unit *args:
     cargo test --locked --lib --bins {{ args }}
 
+# Look for inputs that make expressions, configs or folds panic; `just fuzz 3600` takes an hour for each of the two.
+fuzz seconds="60":
+    FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked --test language fuzz -- --nocapture
+
+# What an expression costs, by the fast path and by the general evaluator.
+bench:
+    cargo bench --locked --bench expressions
+
 # What CI runs.
 check:
     .ci/run

@@ -2,6 +2,7 @@
 
 mod client;
 mod offline;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,12 +53,8 @@ enum Command {
     Test {
         #[command(flatten)]
         config: ConfigPath,
-        /// Only tests whose `projection/name` contains this.
-        #[arg(long)]
-        filter: Option<String>,
-        /// Machine-readable output.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: test::Options,
     },
     /// Show the DDL, mapping and statements that a connector will use.
     Plan {
@@ -163,9 +160,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Run { config } => run_worker(load(path(config.path), &Env::of_process())?),
         Command::Validate { config, json } => offline::validate(path(config.path), json),
-        Command::Test { config, filter, json } => {
-            offline::test(path(config.path), filter.as_deref(), json)
-        }
+        Command::Test { config, options } => test::test(&path(config.path), &options),
         Command::Plan { name } => offline::plan(path(None), &name),
         Command::Schema => offline::schema(),
         Command::Produce { topic, source } => {

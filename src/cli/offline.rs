@@ -2,22 +2,30 @@
 
 use std::io::BufRead;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldline_source_file::{FileProducer, NewRecord};
 use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing, Topics};
+use hashbrown::HashMap;
 use serde_json::json;
 
 use super::{Failure, load, runtime};
 use crate::config::{
     Config, Diagnostic, Env, Severity, SourceConfig, SourceKind, json_schema, unsupported,
 };
+use crate::projection::Projection;
 use crate::registry;
+
+type Projections = HashMap<String, Arc<Projection>>;
 
 pub(super) fn validate(path: PathBuf, json: bool) -> Result<(), Failure> {
     let found = match load(path, &Env::of_process()) {
         Ok(config) => {
-            let mut found = registry::compile(&config).err().unwrap_or_default();
+            let mut found = match registry::compile(&config) {
+                Ok(projections) => order_warnings(&config, &projections),
+                Err(problems) => problems,
+            };
             found.extend(unsupported(&config));
             if !json && found.iter().all(|d| d.severity == Severity::Warning) {
                 println!(
@@ -43,7 +51,28 @@ pub(super) fn validate(path: PathBuf, json: bool) -> Result<(), Failure> {
     if errors.is_empty() { Ok(()) } else { Err(Failure::Config(errors)) }
 }
 
-fn diagnostic_json(diagnostic: &Diagnostic) -> serde_json::Value {
+/// One warning for each projection whose rows depend on the order in which partitions are read.
+fn order_warnings(config: &Config, projections: &Projections) -> Vec<Diagnostic> {
+    let warning = |name: &String| {
+        let warnings = projections.get(name)?.describe().order_warnings;
+        let first = warnings.first()?;
+        let more = match warnings.len() {
+            1 => String::new(),
+            count => format!(" ({} more like it: `foldline plan` shows all)", count - 1),
+        };
+        let path = format!("projections.{name}.key");
+        Some(
+            config
+                .places
+                .problem(&path, format!("{first}{more}"))
+                .warning()
+                .help("a replay may then end differently; it does not where all events of a key are in one partition"),
+        )
+    };
+    config.projections.keys().filter_map(warning).collect()
+}
+
+pub(super) fn diagnostic_json(diagnostic: &Diagnostic) -> serde_json::Value {
     json!({
         "severity": if diagnostic.severity == Severity::Error { "error" } else { "warning" },
         "file": diagnostic.file,
@@ -52,37 +81,6 @@ fn diagnostic_json(diagnostic: &Diagnostic) -> serde_json::Value {
         "message": diagnostic.message,
         "help": diagnostic.help,
     })
-}
-
-pub(super) fn test(path: PathBuf, filter: Option<&str>, json: bool) -> Result<(), Failure> {
-    let config = load(path, &Env::of_process().with_placeholders())?;
-    let projections = registry::compile(&config).map_err(Failure::Config)?;
-    let (mut passed, mut failed) = (0u64, 0u64);
-    let mut all = Vec::new();
-    for (name, projection) in &config.projections {
-        let Some(compiled) = projections.get(name) else { continue };
-        let wanted = |test: &str| filter.is_none_or(|f| format!("{name}/{test}").contains(f));
-        let tests: Vec<_> =
-            projection.tests.iter().filter(|test| wanted(&test.value.name)).cloned().collect();
-        for outcome in crate::projection::test::run(compiled, &tests) {
-            if outcome.passed() {
-                passed += 1;
-            } else {
-                failed += 1;
-            }
-            if json {
-                all.push(json!(outcome));
-            } else {
-                println!("{outcome}");
-            }
-        }
-    }
-    if json {
-        println!("{}", json!({ "passed": passed, "failed": failed, "tests": all }));
-    } else {
-        println!("{passed} passed, {failed} failed");
-    }
-    if failed == 0 { Ok(()) } else { Err(Failure::Silent) }
 }
 
 pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {

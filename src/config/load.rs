@@ -126,7 +126,10 @@ fn read_tree(path: &Path, env: &Env) -> Result<(Table, Vec<Diagnostic>), Vec<Dia
 
 /// The file, or the directory's `**/*.toml`, sorted. Hidden ones are left out, and so are directories
 /// named `examples`: each of them holds configs of its own, one more worker in every one.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
+///
+/// # Errors
+/// Where a directory cannot be read or holds no such file.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     let shown = path.display().to_string();
     let unreadable = |error: std::io::Error| {
         vec![Diagnostic::new(&*shown, "", format!("cannot be read: {error}"))]

@@ -35,7 +35,7 @@ pub use connector::{BatchConfig, ConnectorConfig, ErrorsConfig, OnBadRecord, OnC
 pub use diagnostic::{Diagnostic, Severity, closest};
 pub use env::Env;
 pub use interpolate::interpolate;
-pub use load::{Config, Places, load};
+pub use load::{Config, Places, files, load};
 pub use registry::{RegistryConfig, RegistryKind};
 pub use scalar::{format_duration, format_size, parse_duration, parse_size};
 pub use schema::json_schema;

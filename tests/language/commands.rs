@@ -1,0 +1,206 @@
+//! `foldline test`, `validate`, `plan` and `schema` as commands: what they print, and their exit codes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const CONFIG: &str = r#"
+[projections.orders]
+topics = ["orders"]
+key    = { id = "event.id" }
+[projections.orders.fields]
+id = "bigint"
+n  = { type = "bigint", default = 0 }
+[[projections.orders.on]]
+add = { n = "event.n" }
+[[projections.orders.tests]]
+name   = "sums"
+given  = ['{"id":1,"n":2}', '{"id":1,"n":3}']
+expect = [{ id = 1, n = 5 }]
+[[projections.orders.tests]]
+name   = "an event without a key is bad"
+given  = ['{"n":2}']
+expect = []
+bad    = 1
+"#;
+
+fn foldline(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foldline"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("FOLDLINE_CONFIG");
+    command
+}
+
+/// Exit code, standard output, standard error.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = foldline(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn write(directory: &Path, text: &str) -> String {
+    let file = directory.join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
+#[test]
+fn exit_codes_tell_done_failed_usage_and_config_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let good = write(directory.path(), CONFIG);
+    let (code, out, _) = run(&["test", &good]);
+    assert_eq!((code, out.lines().last()), (Some(0), Some("2 passed, 0 failed")), "{out}");
+    let wrong = write(directory.path(), &CONFIG.replace("n = 5", "n = 6"));
+    let (code, out, _) = run(&["test", &wrong]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("row 1: n is 5, expected 6 (since record 2)"), "{out}");
+    assert!(out.contains("> 2 orders applied"), "{out}");
+    let broken = write(directory.path(), &CONFIG.replace("event.n\"", "evnt.n\""));
+    let (code, _, err) = run(&["test", &broken]);
+    assert_eq!(code, Some(78), "{err}");
+    assert!(err.contains("config.toml:9") && err.contains("did you mean event.n ?"), "{err}");
+    assert_eq!(run(&["test", "--no-such"]).0, Some(2));
+    assert_eq!(run(&["test", "/no/such/path"]).0, Some(78));
+}
+
+#[test]
+fn a_filter_runs_what_it_names_and_fails_where_it_names_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let good = write(directory.path(), CONFIG);
+    let (code, out, _) = run(&["test", &good, "--filter", "orders/sums"]);
+    assert_eq!((code, out.lines().last()), (Some(0), Some("1 passed, 0 failed")), "{out}");
+    let (code, out, err) = run(&["test", &good, "--filter", "sms"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("\"sms\""), "{err}");
+}
+
+#[test]
+fn json_says_what_the_text_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let wrong = write(directory.path(), &CONFIG.replace("n = 5", "n = 6"));
+    let (code, out, _) = run(&["test", &wrong, "--json"]);
+    assert_eq!(code, Some(1));
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&found["passed"], &found["failed"]), (&Value::from(1), &Value::from(1)));
+    let failure = &found["tests"][0]["failure"];
+    assert_eq!(failure["differences"][0]["kind"], "field", "{failure}");
+    assert_eq!(failure["differences"][0]["record"], 2, "{failure}");
+    assert_eq!(found["tests"][1]["failure"], Value::Null);
+}
+
+#[test]
+fn validate_warns_where_the_order_of_partitions_decides() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, out, err) = run(&["validate", &write(directory.path(), CONFIG)]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "sums commute: {out}");
+    let last_wins = write(directory.path(), &CONFIG.replace("add = {", "set = {"));
+    let (code, out, err) = run(&["validate", &last_wins]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("ok:"), "{out}");
+    assert!(
+        err.contains("warning") && err.contains("n depends on the order of partitions"),
+        "{err}"
+    );
+    let (_, out, _) = run(&["validate", &last_wins, "--json"]);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["problems"][0]["severity"], "warning", "{found}");
+    assert_eq!(found["problems"][0]["path"], "projections.orders.key", "{found}");
+}
+
+#[test]
+fn plan_needs_no_server_and_names_what_it_does_not_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(
+        directory.path(),
+        &format!(
+            "{CONFIG}\n[sources.e]\ntype = \"file\"\npath = \"log\"\n[sinks.s]\ntype = \"sqlite\"\n\
+             path = \"rows.db\"\n[connectors.orders]\nprojection = \"orders\"\nsink = \"s\"\n"
+        ),
+    );
+    let (code, out, err) = run(&["plan", "orders", "-c", &file]);
+    assert_eq!(code, Some(0), "{err}");
+    for part in
+        ["key: id = event.id", "n bigint, default 0", "on[0]: add n = event.n", "CREATE TABLE"]
+    {
+        assert!(out.contains(part), "no {part:?} in {out}");
+    }
+    let (code, _, err) = run(&["plan", "oders", "-c", &file]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("known are orders"), "{err}");
+    let (code, out, _) = run(&["schema"]);
+    assert_eq!(code, Some(0));
+    assert!(serde_json::from_str::<Value>(&out).unwrap()["definitions"]["handler"].is_object());
+}
+
+/// A running `foldline test --watch`; dropping it kills it.
+struct Watching {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watching {
+    fn start(path: &str, more: &[&str]) -> Self {
+        let mut command = foldline(&["test", path, "--watch"]);
+        let mut child =
+            command.args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Watching { child, lines }
+    }
+
+    /// Reads on until a line holds `part`.
+    fn says(&self, part: &str) {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(30)) {
+                Ok(line) if line.contains(part) => return,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no {part:?} in {seen:#?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn watch_runs_again_on_each_save_and_outlasts_a_broken_config() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), CONFIG);
+    let watching = Watching::start(&directory.path().display().to_string(), &[]);
+    watching.says("2 passed, 0 failed");
+    watching.says("waiting");
+    write(directory.path(), &CONFIG.replace("n = 5", "n = 6"));
+    watching.says("1 passed, 1 failed");
+    write(directory.path(), "= broken");
+    watching.says("waiting");
+    std::fs::remove_file(&path).unwrap();
+    watching.says("waiting");
+    write(directory.path(), CONFIG);
+    watching.says("2 passed, 0 failed");
+}
+
+#[test]
+fn watch_prints_a_line_of_json_for_each_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(directory.path(), CONFIG);
+    let watching = Watching::start(&path, &["--json"]);
+    watching.says("\"passed\":2");
+    write(directory.path(), &CONFIG.replace("event.n\"", "evnt.n\""));
+    watching.says("\"problems\":[{");
+}
