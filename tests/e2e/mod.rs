@@ -2,6 +2,7 @@
 
 mod bad_records;
 mod binding;
+mod examples;
 mod fleet;
 mod group;
 mod million;
