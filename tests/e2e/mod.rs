@@ -11,4 +11,5 @@ mod rebuild;
 mod reset;
 mod seen;
 mod shipped;
+mod stores_agree;
 mod worker;

@@ -5,10 +5,12 @@ pub(crate) mod kafka;
 pub(crate) mod log;
 pub(crate) mod oracle;
 pub(crate) mod orders;
+pub(crate) mod random;
 pub(crate) mod scrape;
 pub(crate) mod servers;
 pub(crate) mod setup;
 pub(crate) mod stores;
+pub(crate) mod typed;
 pub(crate) mod wait;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
