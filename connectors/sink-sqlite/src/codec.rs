@@ -224,7 +224,7 @@ mod tests {
             })
         };
         let moment = (-62_135_596_800_000_000..=253_402_300_799_999_999i64).prop_map(|micros| {
-            let moment = foldline_api::time::Timestamp::from_micros(micros);
+            let moment = Timestamp::from_micros(micros);
             ("timestamptz", moment.map(Value::Timestamp).unwrap_or_default())
         });
         let time = (0..86_400_000_000i64).prop_map(|micros| {
