@@ -29,7 +29,7 @@ fuzz seconds="60":
     FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked --test language fuzz -- --nocapture
 
 # What an expression costs, by the fast path and by the general evaluator.
-bench:
+bench-expressions:
     cargo bench --locked --bench expressions
 
 # What CI runs.
