@@ -56,7 +56,8 @@ pub enum Decision {
     },
     /// The model changed and `continue` is allowed: add columns, keep the positions.
     Extend,
-    /// The model changed and `rebuild` is asked for: next generation, in place.
+    /// The model changed and `rebuild` is asked for: the next generation, beside the live one where the
+    /// sink can.
     Rebuild,
 }
 
@@ -156,7 +157,7 @@ fn decide_change(stored: &Binding, spec: &TargetSpec) -> Result<Decision> {
             }
             Err(Error::config(format!(
                 "on_change = \"continue\" cannot carry {:?} over, because {}: rebuild with `foldline \
-                 rebuild {} --in-place`",
+                 rebuild {}`",
                 spec.target,
                 breaking.join("; "),
                 spec.connector
@@ -164,7 +165,7 @@ fn decide_change(stored: &Binding, spec: &TargetSpec) -> Result<Decision> {
         }
         OnChange::Refuse => Err(Error::config(format!(
             "the projection is not the one that built {:?} (changed: {list}): rebuild with `foldline \
-             rebuild {} --in-place`, or set connectors.{}.on_change to \"rebuild\" or \"continue\"",
+             rebuild {}`, or set connectors.{}.on_change to \"rebuild\" or \"continue\"",
             spec.target, spec.connector, spec.connector
         ))),
     }

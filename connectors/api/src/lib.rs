@@ -2,8 +2,9 @@
 //! and positions, and the traits that sources and sinks implement.
 //!
 //! In reading order: [`value`] and [`column`] (what is folded), [`model`] (rows and keys), [`record`]
-//! (what is read), [`source`] and [`sink`] (who reads and who stores), [`binding`] (whose target it
-//! is), [`error`] (what may go wrong, and whose problem it is).
+//! (what is read), [`source`] and [`sink`] (who reads and who stores), [`rebuild`] (the next generation
+//! beside the live one), [`binding`] (whose target it is), [`error`] (what may go wrong, and whose problem
+//! it is).
 
 pub mod binding;
 pub mod column;
@@ -11,6 +12,7 @@ pub mod decimal;
 pub mod error;
 pub mod json;
 pub mod model;
+pub mod rebuild;
 pub mod record;
 pub mod sink;
 pub mod source;

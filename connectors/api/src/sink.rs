@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::model::{Key, Model, Row};
+use crate::rebuild::Rebuilds;
 use crate::record::{Position, TopicPartition};
 
 /// What a connector writes into: everything a sink needs to create, check and bind a target.
@@ -70,6 +71,9 @@ pub struct Opened {
     pub positions: Vec<StoredPosition>,
     /// What the operator wants.
     pub desired: DesiredState,
+    /// Why this projection does not fold into the live generation, where another one built it: it serves
+    /// its readers until a rebuild with this projection takes its place.
+    pub waits: Option<String>,
     /// Sentences for the log: what was created, adopted, added or voided.
     pub notices: Vec<String>,
 }
@@ -130,8 +134,13 @@ pub trait Target: Send + Sync {
         Ok(())
     }
 
-    /// A writer for one task, on `generation`.
+    /// A writer for one task, on `generation`: the live one, or the one that is being built.
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>>;
+
+    /// Rebuilds beside the live generation; none where this sink only rebuilds in place.
+    fn rebuilds(&self) -> Option<&dyn Rebuilds> {
+        None
+    }
 }
 
 /// One task's hold on a target. `load` may run beside `write`; two `write`s never do.
@@ -141,7 +150,8 @@ pub trait Writer: Send + Sync {
     /// position, and says where to read on.
     ///
     /// # Errors
-    /// Class Fenced where the writer's generation is no longer the live one.
+    /// Class Fenced where the writer's generation is no longer the live one, nor being built. Retriable
+    /// while the live one is held for a swap.
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired>;
 
     /// Reads the states of `keys`, in their order, in one round trip.

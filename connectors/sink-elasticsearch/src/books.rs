@@ -53,6 +53,60 @@ pub(crate) struct TargetDoc {
     pub(crate) dropping: Vec<u64>,
     /// What the operator wants.
     pub(crate) desired: DesiredDoc,
+    /// The generation that is being built.
+    #[serde(default)]
+    pub(crate) next: Option<NextDoc>,
+    /// Those kept for a rollback, the newest last. Their indexes are blocked.
+    #[serde(default)]
+    pub(crate) old: Vec<OldDoc>,
+    /// Whether the live generation was made so by a swap: its index may be blocked, and the tasks that
+    /// folded it before are still to be fenced.
+    #[serde(default)]
+    pub(crate) swapped: bool,
+}
+
+/// A generation that is being built.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NextDoc {
+    pub(crate) generation: u64,
+    /// What the index's `_meta` must say.
+    pub(crate) tag: String,
+    /// The index's UUID; empty until it exists.
+    pub(crate) physical: String,
+    pub(crate) fingerprint: String,
+    pub(crate) projection: serde_json::Value,
+    /// A phase's name, or `cancelled`.
+    pub(crate) phase: String,
+    /// The settings that the load is spared, as they were.
+    pub(crate) restore: serde_json::Value,
+    pub(crate) beginnings: Vec<BeginningDoc>,
+    /// Topic, partition and where it ended when the build began.
+    pub(crate) goals: Vec<(String, i32, i64)>,
+}
+
+/// A generation that was live.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OldDoc {
+    pub(crate) generation: u64,
+    pub(crate) tag: String,
+    pub(crate) physical: String,
+    pub(crate) fingerprint: String,
+    pub(crate) projection: serde_json::Value,
+    pub(crate) beginnings: Vec<BeginningDoc>,
+}
+
+impl OldDoc {
+    /// The generation that is live in `doc`.
+    pub(crate) fn of(doc: &TargetDoc) -> Self {
+        OldDoc {
+            generation: doc.binding.generation,
+            tag: doc.build.clone(),
+            physical: doc.binding.physical.clone(),
+            fingerprint: doc.binding.fingerprint.clone(),
+            projection: doc.binding.projection.clone(),
+            beginnings: doc.beginnings.clone(),
+        }
+    }
 }
 
 /// [`Beginning`] as JSON.
@@ -150,15 +204,32 @@ impl From<DesiredDoc> for DesiredState {
 }
 
 impl TargetDoc {
-    /// The beginnings of partitions that have none yet; whether there were any.
-    pub(crate) fn add_beginnings(&mut self, beginnings: &[Beginning]) -> bool {
-        let before = self.beginnings.len();
-        for beginning in beginnings {
-            if self.beginning(&beginning.partition).is_none() {
-                self.beginnings.push(BeginningDoc::from(beginning));
-            }
+    /// Makes a generation the live one; index and aliases are still to follow.
+    pub(crate) fn revive(&mut self, other: OldDoc) {
+        let binding = &mut self.binding;
+        binding.generation = other.generation;
+        binding.physical = other.physical;
+        binding.fingerprint = other.fingerprint;
+        binding.projection = other.projection;
+        (self.build, self.beginnings, self.ready) = (other.tag, other.beginnings, false);
+    }
+
+    /// A deploy never takes this fingerprint back, unless it is the live one.
+    pub(crate) fn supersede(&mut self, fingerprint: String) {
+        let binding = &mut self.binding;
+        binding.superseded.push(fingerprint);
+        binding.superseded.sort_unstable();
+        binding.superseded.dedup();
+        let live = &binding.fingerprint;
+        binding.superseded.retain(|other| other != live);
+    }
+
+    /// The record as it reads for a generation that is being built: with its beginnings.
+    pub(crate) fn of_next(mut self) -> Self {
+        if let Some(next) = &self.next {
+            self.beginnings.clone_from(&next.beginnings);
         }
-        self.beginnings.len() > before
+        self
     }
 
     pub(crate) fn beginning(&self, partition: &TopicPartition) -> Option<&BeginningDoc> {
@@ -166,6 +237,20 @@ impl TargetDoc {
             |b: &&BeginningDoc| b.partition == partition.partition && *b.topic == *partition.topic;
         self.beginnings.iter().find(same)
     }
+}
+
+/// Adds the beginnings of partitions that have none yet; whether there were any.
+pub(crate) fn add_beginnings(to: &mut Vec<BeginningDoc>, beginnings: &[Beginning]) -> bool {
+    let before = to.len();
+    for beginning in beginnings {
+        let partition = &beginning.partition;
+        let known =
+            to.iter().any(|b| b.partition == partition.partition && *b.topic == *partition.topic);
+        if !known {
+            to.push(BeginningDoc::from(beginning));
+        }
+    }
+    to.len() > before
 }
 
 impl PositionDoc {
@@ -349,6 +434,21 @@ impl Books {
             .collect();
         self.put_positions(&docs).await?;
         Ok(())
+    }
+
+    /// Removes the places of a generation that is gone.
+    pub(crate) async fn drop_positions(
+        &self,
+        generation: u64,
+        partitions: &[TopicPartition],
+    ) -> Result<()> {
+        let places = self.positions(generation, partitions).await?;
+        let stand = partitions.iter().zip(places).filter_map(|(p, place)| Some((p, place?)));
+        let items: Vec<String> = stand
+            .map(|(p, place)| bulk::delete(&self.position_id(generation, p), place.version))
+            .collect();
+        // One that moved meanwhile is a late task's: it stays, and nobody reads it.
+        self.client.bulk(ALIAS, &items).await.map(drop)
     }
 
     /// A partition's place before any task took it.

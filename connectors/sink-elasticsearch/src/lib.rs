@@ -18,6 +18,7 @@ mod error;
 mod mapping;
 pub mod plan;
 mod purge;
+mod rebuild;
 mod survey;
 pub mod target;
 pub mod writer;

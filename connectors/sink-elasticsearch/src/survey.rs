@@ -177,6 +177,32 @@ impl Cluster {
         reply.read::<Json>(&format!("unblocking {index:?}")).map(drop)
     }
 
+    /// Changes an index's settings; a null one becomes the default again.
+    pub(crate) async fn set(&self, index: &str, settings: &Json) -> Result<()> {
+        let path = format!("/{index}/_settings");
+        let reply = self.client.json(Method::Put, &path, &[], Some(settings)).await?;
+        reply.read::<Json>(&format!("changing the settings of {index:?}")).map(drop)
+    }
+
+    /// Makes everything written visible to searches.
+    pub(crate) async fn refresh(&self, index: &str) -> Result<()> {
+        let path = format!("/{index}/_refresh");
+        let reply = self.client.json(Method::Post, &path, &[], None).await?;
+        reply.read::<Json>(&format!("refreshing {index:?}")).map(drop)
+    }
+
+    /// 2 where all copies of an index are there, 1 where all primaries are, else 0.
+    pub(crate) async fn health(&self, index: &str) -> Result<u8> {
+        let path = format!("/_cluster/health/{index}");
+        let reply = self.client.json(Method::Get, &path, &[], None).await?;
+        let health: Json = reply.read(&format!("asking for the health of {index:?}"))?;
+        Ok(match health.get("status").and_then(Json::as_str) {
+            Some("green") => 2,
+            Some("yellow") => 1,
+            _ => 0,
+        })
+    }
+
     /// Drops an index, which may be gone already.
     pub(crate) async fn drop_index(&self, index: &str) -> Result<()> {
         match self.client.json(Method::Delete, &format!("/{index}"), &[], None).await?.success() {
@@ -192,12 +218,13 @@ impl Cluster {
         index.aliases.keys().any(|alias| alias.starts_with(&prefix) && alias != write_alias)
     }
 
-    /// Points readers and writers at a generation, in one step: both aliases lead to it alone. False
-    /// where another worker changed them after the survey.
+    /// Points readers and writers at a generation, in one step: both aliases lead to it alone, but for
+    /// the writers of a generation that is being built `beside` it. False where another worker changed
+    /// them after the survey.
     pub(crate) async fn point(
         &self,
         survey: &Survey,
-        generation: u64,
+        (generation, beside): (u64, Option<u64>),
         write_alias: &str,
     ) -> Result<bool> {
         let (reader, live) = (self.names.alias(), self.names.index(generation));
@@ -207,7 +234,9 @@ impl Cluster {
             let writers = format!("{name}-w-");
             for alias in index.aliases.keys() {
                 let stale = (alias == reader && number != generation)
-                    || (alias.starts_with(&writers) && alias != write_alias);
+                    || (alias.starts_with(&writers)
+                        && alias != write_alias
+                        && Some(number) != beside);
                 if stale {
                     // `must_exist` makes this a compare-and-set: of two workers one loses and looks again.
                     let remove = json!({ "index": name, "alias": alias, "must_exist": true });

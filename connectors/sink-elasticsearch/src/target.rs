@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Beginning, DesiredState, Opened, StoredPosition, Target, TargetSpec, Version, Writer,
+    Beginning, DesiredState, OnChange, Opened, StoredPosition, Target, TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 use serde_json::json;
 
-use crate::books::{BeginningDoc, Books, DesiredDoc, PositionDoc, TargetDoc, Versioned};
+use crate::books::{
+    BeginningDoc, Books, DesiredDoc, PositionDoc, TargetDoc, Versioned, add_beginnings,
+};
 use crate::client::Client;
 use crate::config::ElasticsearchConfig;
 use crate::document::hex;
@@ -26,7 +29,7 @@ use crate::survey::{Cluster, Index, Survey};
 use crate::writer::ElasticsearchWriter;
 
 /// How often a step starts over because another worker was faster.
-const ATTEMPTS: u32 = 20;
+pub(crate) const ATTEMPTS: u32 = 20;
 
 /// How long a deleted document's tombstone guards it against a writer that was paused.
 const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 3_600);
@@ -34,9 +37,9 @@ const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// An index, or rather the alias of that name, its generations and its books.
 #[derive(Debug)]
 pub struct ElasticsearchTarget {
-    spec: TargetSpec,
-    books: Books,
-    cluster: Cluster,
+    pub(crate) spec: TargetSpec,
+    pub(crate) books: Books,
+    pub(crate) cluster: Cluster,
 }
 
 impl ElasticsearchTarget {
@@ -110,7 +113,8 @@ impl ElasticsearchTarget {
                 let notice = format!("took the empty index {:?}", self.index(generation));
                 Some((self.first(generation, physical), notice))
             }
-            (Decision::Resume, _) => None,
+            // A changed model is built beside the live index, which stays as it is.
+            (Decision::Resume, _) | (Decision::Rebuild, Some(_)) => None,
             (Decision::Create, _) | (_, None) => {
                 let notice = format!("created {target:?}, generation 1");
                 Some((self.first(1, String::new()), notice))
@@ -120,15 +124,6 @@ impl ElasticsearchTarget {
                 let notice = format!(
                     "the index behind {target:?} was dropped: its positions are void, generation {} is \
                      filled from the fold's beginnings",
-                    next.binding.generation
-                );
-                Some((next, notice))
-            }
-            (Decision::Rebuild, Some(stored)) => {
-                let next = self.next(stored, survey);
-                let notice = format!(
-                    "the projection changed: generation {} of {target:?} is filled from the fold's \
-                     beginnings",
                     next.binding.generation
                 );
                 Some((next, notice))
@@ -162,21 +157,33 @@ impl ElasticsearchTarget {
             beginnings: Vec::new(),
             dropping: Vec::new(),
             desired: DesiredDoc::Running,
+            next: None,
+            old: Vec::new(),
+            swapped: false,
         }
     }
 
     /// The next generation: a new index, from the fold's beginnings.
     fn next(&self, stored: &TargetDoc, survey: &Survey) -> TargetDoc {
         let mut next = stored.clone();
-        let last = survey.generations.last_key_value().map_or(0, |(&generation, _)| generation);
         self.take_model(&mut next.binding);
         next.binding.log.clone_from(&self.spec.log);
-        next.binding.generation = stored.binding.generation.max(last) + 1;
+        next.binding.generation = self.next_number(stored, survey);
+        // What was being built is of another beginning now.
+        next.dropping.extend(next.next.take().map(|build| build.generation));
         next.binding.physical = String::new();
         next.build = new_build();
         next.ready = false;
         next.dropping.push(stored.binding.generation);
         next
+    }
+
+    /// The number of a generation that is made now.
+    pub(crate) fn next_number(&self, stored: &TargetDoc, survey: &Survey) -> u64 {
+        let stands = survey.generations.keys().copied();
+        let known = stored.old.iter().map(|old| old.generation);
+        let built = stored.next.iter().map(|next| next.generation);
+        stands.chain(known).chain(built).fold(stored.binding.generation, u64::max) + 1
     }
 
     fn take_model(&self, binding: &mut Binding) {
@@ -190,7 +197,7 @@ impl ElasticsearchTarget {
 
     /// Makes index and aliases what the record says, and marks it ready. False where another worker
     /// changed something meanwhile: look again.
-    async fn settle(&self, stored: &Versioned<TargetDoc>) -> Result<bool> {
+    pub(crate) async fn settle(&self, stored: &Versioned<TargetDoc>) -> Result<bool> {
         let doc = &stored.value;
         let generation = doc.binding.generation;
         let index = self.index(generation);
@@ -219,13 +226,22 @@ impl ElasticsearchTarget {
             // Nor may they move positions, with flushes that write no document.
             self.books.raise(doc, generation, &partitions).await?;
         }
-        self.cluster.extend(&index, &mapping::mapping(&self.spec, &doc.build)).await?;
+        if doc.binding.fingerprint == self.spec.fingerprint {
+            self.cluster.extend(&index, &mapping::mapping(&self.spec, &doc.build)).await?;
+        }
+        if doc.swapped {
+            self.books.raise(doc, generation, &partitions).await?;
+        }
+        for old in &doc.old {
+            self.cluster.block(&self.index(old.generation)).await?;
+        }
         for &old in &doc.dropping {
             self.cluster.block(&self.index(old)).await?;
             self.books.raise(doc, old, &partitions).await?;
             self.books.keep_verdicts_of(old, &partitions).await?;
         }
-        if !self.cluster.point(&survey, generation, &write_alias).await? {
+        let beside = doc.next.as_ref().map(|next| next.generation);
+        if !self.cluster.point(&survey, (generation, beside), &write_alias).await? {
             return Ok(false);
         }
         self.books.seed(generation, &doc.beginnings).await?;
@@ -233,12 +249,12 @@ impl ElasticsearchTarget {
             self.cluster.drop_index(&self.index(old)).await?;
             self.books.forget(old, &partitions).await?;
         }
-        if fenced {
+        if fenced || doc.swapped {
             self.cluster.unblock(&index).await?;
         }
         let mut done = doc.clone();
         done.binding.physical = uuid;
-        (done.ready, done.dropping) = (true, Vec::new());
+        (done.ready, done.swapped, done.dropping) = (true, false, Vec::new());
         self.books.put_target(&done, stored.version).await
     }
 
@@ -278,14 +294,24 @@ impl ElasticsearchTarget {
             generation: doc.binding.generation,
             positions: self.stored_positions(doc).await?,
             desired: doc.desired.into(),
+            waits: None,
             notices,
         })
     }
 
     async fn stored_positions(&self, doc: &TargetDoc) -> Result<Vec<StoredPosition>> {
+        self.positions_of(doc.binding.generation, &doc.beginnings).await
+    }
+
+    /// Where a generation's partitions stand.
+    pub(crate) async fn positions_of(
+        &self,
+        generation: u64,
+        beginnings: &[BeginningDoc],
+    ) -> Result<Vec<StoredPosition>> {
         let partitions: Vec<TopicPartition> =
-            doc.beginnings.iter().map(BeginningDoc::topic_partition).collect();
-        let places = self.books.positions(doc.binding.generation, &partitions).await?;
+            beginnings.iter().map(BeginningDoc::topic_partition).collect();
+        let places = self.books.positions(generation, &partitions).await?;
         let stored = |((partition, beginning), place): ((TopicPartition, &BeginningDoc), _)| {
             let place: Option<Versioned<PositionDoc>> = place;
             let (position, epoch) =
@@ -298,20 +324,20 @@ impl ElasticsearchTarget {
                 epoch,
             }
         };
-        Ok(partitions.into_iter().zip(&doc.beginnings).zip(places).map(stored).collect())
+        Ok(partitions.into_iter().zip(beginnings).zip(places).map(stored).collect())
     }
 
-    fn index(&self, generation: u64) -> String {
+    pub(crate) fn index(&self, generation: u64) -> String {
         self.cluster.names.index(generation)
     }
 
-    async fn stored(&self) -> Result<Versioned<TargetDoc>> {
+    pub(crate) async fn stored(&self) -> Result<Versioned<TargetDoc>> {
         self.books.target().await?.ok_or_else(|| {
             Error::fenced(format!("{:?} is not in the books: open it again", self.spec.target))
         })
     }
 
-    fn check_owner(&self, binding: &Binding) -> Result<()> {
+    pub(crate) fn check_owner(&self, binding: &Binding) -> Result<()> {
         let spec = &self.spec;
         if (&binding.worker, &binding.connector, &binding.group)
             != (&spec.worker, &spec.connector, &spec.group)
@@ -325,12 +351,12 @@ impl ElasticsearchTarget {
     }
 }
 
-fn contended() -> Error {
+pub(crate) fn contended() -> Error {
     Error::retriable("other workers keep changing the same target")
 }
 
 /// Tells one index from another of its name.
-fn new_build() -> String {
+pub(crate) fn new_build() -> String {
     hex(&rand::random::<[u8; 12]>())
 }
 
@@ -346,7 +372,15 @@ impl Target for ElasticsearchTarget {
             self.cluster.check_name(&survey)?;
             let doc = stored.as_ref().map(|stored| &stored.value);
             let found = self.find(doc, &survey).await?;
-            let decision = decide(doc.map(|doc| &doc.binding), found.as_ref(), &self.spec)?;
+            let mut spec = self.spec.clone();
+            let asked = doc
+                .and_then(|doc| doc.next.as_ref())
+                .is_some_and(|next| next.phase().is_some() && next.fingerprint == spec.fingerprint);
+            if asked {
+                // Whatever the config says of it, the rebuild with this projection is under way.
+                spec.on_change = OnChange::Rebuild;
+            }
+            let decision = decide(doc.map(|doc| &doc.binding), found.as_ref(), &spec)?;
             if let Some((next, notice)) = self.decided(&decision, doc, &survey) {
                 let version = stored.as_ref().map_or(Version::Absent, |stored| stored.version);
                 // Won or lost, the record is read again: then it says what there is to do.
@@ -362,7 +396,15 @@ impl Target for ElasticsearchTarget {
                     let name = self.index(stored.value.binding.generation);
                     mapping::refuse(&name, &live.settings, &live.mappings)?;
                 }
-                return self.opened(&stored.value, notices).await;
+                let mut opened = self.opened(&stored.value, notices).await?;
+                if decision == Decision::Rebuild {
+                    opened.waits = Some(format!(
+                        "generation {} was built by another projection: it serves its readers and folds \
+                         nothing until a rebuild with this one takes its place",
+                        opened.generation
+                    ));
+                }
+                return Ok(opened);
             }
             self.settle(&stored).await?;
         }
@@ -376,7 +418,7 @@ impl Target for ElasticsearchTarget {
                 return Err(Error::fenced(format!("generation {generation} is no longer live")));
             }
             let mut doc = stored.value;
-            if !doc.add_beginnings(beginnings)
+            if !add_beginnings(&mut doc.beginnings, beginnings)
                 || self.books.put_target(&doc, stored.version).await?
             {
                 return self.books.seed(generation, &doc.beginnings).await;
@@ -439,11 +481,17 @@ impl Target for ElasticsearchTarget {
     }
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
+        let stored = self.stored().await?;
+        let building = stored.value.next.is_some_and(|next| next.generation == generation);
         Ok(Arc::new(ElasticsearchWriter::new(
             Arc::clone(&self.cluster.client),
             self.books.clone(),
             &self.spec,
-            generation,
+            (generation, building),
         )))
+    }
+
+    fn rebuilds(&self) -> Option<&dyn Rebuilds> {
+        Some(self)
     }
 }

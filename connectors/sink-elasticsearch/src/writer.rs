@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use foldline_api::model::{Key, Model};
+use foldline_api::rebuild::Phase;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, RowWrite, StoredDecision,
@@ -15,7 +16,9 @@ use foldline_api::sink::{
 };
 use foldline_api::{Error, Result};
 
-use crate::books::{Books, DecisionDoc, PositionDoc, TargetDoc, VerdictDoc, Versioned};
+use crate::books::{
+    Books, DecisionDoc, NextDoc, PositionDoc, TargetDoc, VerdictDoc, Versioned, add_beginnings,
+};
 use crate::bulk::{self, Outcome};
 use crate::client::Client;
 use crate::document;
@@ -39,6 +42,8 @@ pub struct ElasticsearchWriter {
     cluster: Cluster,
     model: Arc<Model>,
     generation: u64,
+    /// Whether the generation is built beside the live one.
+    building: bool,
     fingerprint: String,
     /// Documents are read and written through this; it goes away with the generation or its model.
     alias: String,
@@ -52,7 +57,7 @@ impl ElasticsearchWriter {
         client: Arc<Client>,
         books: Books,
         spec: &TargetSpec,
-        generation: u64,
+        (generation, building): (u64, bool),
     ) -> Self {
         let names = Names::new(&spec.target);
         ElasticsearchWriter {
@@ -62,6 +67,7 @@ impl ElasticsearchWriter {
             books,
             model: Arc::clone(&spec.model),
             generation,
+            building,
             fingerprint: spec.fingerprint.clone(),
             held: Mutex::new(HashMap::new()),
             document_bytes: AtomicUsize::new(512),
@@ -73,14 +79,33 @@ impl ElasticsearchWriter {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The target's record, if this writer's generation and model are the live ones.
+    /// The target's record, if this writer's generation and model are the live ones, or those that are
+    /// being built.
     async fn live(&self) -> Result<Option<Versioned<TargetDoc>>> {
-        Ok(self.books.target().await?.filter(|stored| {
-            let TargetDoc { ready, binding, .. } = &stored.value;
-            *ready
-                && binding.generation == self.generation
-                && binding.fingerprint == self.fingerprint
-        }))
+        let Some(stored) = self.books.target().await? else { return Ok(None) };
+        let TargetDoc { ready, binding, next, .. } = &stored.value;
+        let (generation, fingerprint) = match next {
+            Some(next) if self.building && next.phase().is_some() => {
+                (next.generation, &next.fingerprint)
+            }
+            _ if self.building || !ready => return Ok(None),
+            _ => (binding.generation, &binding.fingerprint),
+        };
+        let same = generation == self.generation && *fingerprint == self.fingerprint;
+        Ok(same.then_some(stored))
+    }
+
+    /// The same for a task that takes partitions: nobody may while the live generation is held.
+    async fn free(&self) -> Result<Versioned<TargetDoc>> {
+        let stored = self.live().await?.ok_or_else(|| self.not_live())?;
+        let held = stored.value.next.as_ref().and_then(NextDoc::phase) == Some(Phase::Holding);
+        if held && !self.building {
+            return Err(Error::retriable(format!(
+                "{:?} is held: its next generation is about to take its place",
+                self.cluster.names.alias()
+            )));
+        }
+        Ok(stored)
     }
 
     fn not_live(&self) -> Error {
@@ -94,10 +119,14 @@ impl ElasticsearchWriter {
     /// Records the beginnings of claimed partitions that have none.
     async fn record_beginnings(&self, claims: &[Beginning]) -> Result<TargetDoc> {
         for _ in 0..ATTEMPTS {
-            let stored = self.live().await?.ok_or_else(|| self.not_live())?;
+            let stored = self.free().await?;
             let mut doc = stored.value;
-            if !doc.add_beginnings(claims) || self.books.put_target(&doc, stored.version).await? {
-                return Ok(doc);
+            let added = match &mut doc.next {
+                Some(next) if self.building => add_beginnings(&mut next.beginnings, claims),
+                _ => add_beginnings(&mut doc.beginnings, claims),
+            };
+            if !added || self.books.put_target(&doc, stored.version).await? {
+                return Ok(if self.building { doc.of_next() } else { doc });
             }
         }
         Err(Error::retriable("other workers keep changing the same target"))
@@ -257,7 +286,7 @@ impl Writer for ElasticsearchWriter {
         let taken = self.books.raise(&target, self.generation, &partitions).await?;
         // Again, now that the epochs are raised: a model that took over before is seen here, and one
         // that takes over later takes the alias away.
-        self.live().await?.ok_or_else(|| self.not_live())?;
+        self.free().await?;
         let empty = !self.cluster.has_rows(&self.alias).await?;
         let mut acquired = Acquired { empty, ..Acquired::default() };
         self.books.refresh().await?;
@@ -357,13 +386,14 @@ impl Writer for ElasticsearchWriter {
     }
 
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
-        let target = self.books.target().await?.ok_or_else(|| self.not_live())?;
+        let target = self.books.target().await?.ok_or_else(|| self.not_live())?.value;
+        let target = if self.building { target.of_next() } else { target };
         let places = self.books.positions(self.generation, partitions).await?;
         let mut out = Vec::with_capacity(partitions.len());
         let mut held = self.held();
         for (partition, place) in partitions.iter().zip(places) {
             let Some(place) = place else { continue };
-            let beginning = target.value.beginning(partition);
+            let beginning = target.beginning(partition);
             out.push(StoredPosition {
                 partition: partition.clone(),
                 topic_id: beginning.and_then(|b| b.topic_id.clone()),

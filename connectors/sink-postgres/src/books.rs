@@ -24,8 +24,9 @@ pub(crate) struct Books {
     schema: String,
     targets: String,
     positions: String,
-    verdicts: String,
+    pub(crate) verdicts: String,
     extensions: String,
+    pub(crate) generations: String,
 }
 
 /// A target as the books have it.
@@ -61,13 +62,14 @@ impl Books {
             positions: table("positions"),
             verdicts: table("verdicts"),
             extensions: table("extensions"),
+            generations: table("generations"),
             schema,
         }
     }
 
     /// The DDL of the books.
     pub(crate) fn ddl(&self) -> Vec<String> {
-        let Books { schema, targets, positions, verdicts, extensions } = self;
+        let Books { schema, targets, positions, verdicts, extensions, generations } = self;
         vec![
             format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
             format!(
@@ -97,6 +99,7 @@ impl Books {
                  NOT NULL,\n    position bigint NOT NULL,\n    recorded_at timestamptz NOT NULL DEFAULT \
                  now(),\n    PRIMARY KEY (target, generation, fingerprint, topic, partition)\n)"
             ),
+            Books::generations_ddl(generations),
         ]
     }
 
@@ -105,7 +108,8 @@ impl Books {
     pub(crate) async fn ensure(&self, client: &Client) -> Result<()> {
         let number = fnv1a(format!("foldline {}", self.schema).as_bytes()).cast_signed();
         self.execute(client, "SELECT pg_advisory_xact_lock($1)", &[(&number, Type::INT8)]).await?;
-        let tables = [&self.targets, &self.positions, &self.verdicts, &self.extensions];
+        let tables =
+            [&self.targets, &self.positions, &self.verdicts, &self.extensions, &self.generations];
         let names: Vec<&str> = tables.iter().map(|name| name.as_str()).collect();
         let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
         let rows = self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?;
@@ -118,11 +122,21 @@ impl Books {
             .map_err(|error| classify(error, "creating Foldline's books"))
     }
 
-    async fn query(&self, client: &Client, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+    pub(crate) async fn query(
+        &self,
+        client: &Client,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>> {
         client.query_typed(sql, params).await.map_err(|error| classify(error, DOING))
     }
 
-    async fn execute(&self, client: &Client, sql: &str, params: &[Param<'_>]) -> Result<u64> {
+    pub(crate) async fn execute(
+        &self,
+        client: &Client,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<u64> {
         client.execute_typed(sql, params).await.map_err(|error| classify(error, DOING))
     }
 
@@ -300,16 +314,19 @@ impl Books {
         rows.iter().map(stored_position).collect()
     }
 
-    /// Forgets a generation, and so fences its tasks: their positions match no row any more.
+    /// Forgets a generation, or all of them, and so fences its tasks: their positions match no row any
+    /// more.
     pub(crate) async fn forget(
         &self,
         client: &Client,
         target: &str,
-        generation: u64,
+        generation: Option<u64>,
     ) -> Result<()> {
-        let generation = generation.cast_signed();
+        let generation = generation.map(u64::cast_signed);
         for table in [&self.positions, &self.verdicts, &self.extensions] {
-            let sql = format!("DELETE FROM {table} WHERE target = $1 AND generation <= $2");
+            let sql = format!(
+                "DELETE FROM {table} WHERE target = $1 AND coalesce(generation = $2, true)"
+            );
             self.execute(client, &sql, &[(&target, Type::TEXT), (&generation, Type::INT8)]).await?;
         }
         Ok(())
@@ -440,7 +457,10 @@ pub(crate) fn binding(spec: &TargetSpec, oid: u32, generation: u64) -> Binding {
     }
 }
 
-fn read<'a, T: tokio_postgres::types::FromSql<'a>>(row: Option<&'a Row>, at: usize) -> Result<T> {
+pub(crate) fn read<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: Option<&'a Row>,
+    at: usize,
+) -> Result<T> {
     let row = row.ok_or_else(|| Error::retriable("Foldline's books: PostgreSQL sent no row"))?;
     row.try_get(at).map_err(|error| {
         Error::config("Foldline's books are not of this version of Foldline").with_source(error)

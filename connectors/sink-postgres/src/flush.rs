@@ -1,19 +1,25 @@
 //! A flush as statements: pure, but for sending one.
 
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Key, Model};
 use foldline_api::sink::{Advance, Check, Flush, RowWrite, StoredVerdict, Version};
 use foldline_api::value::Value;
+use futures_util::SinkExt;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::books::{Param, Partitions};
-use crate::codec::{CodecError, encode_column, encode_xids, wire_array_type};
+use crate::codec::{CodecError, encode_column, encode_xids, literal_text, wire_array_type};
 
 /// Rows of one statement, and of the statements that are sent before the first answer is awaited.
 const ROWS_MAX: usize = 100_000;
 /// Bytes of the same, roughly.
 const BYTES_MAX: usize = 32 << 20;
+/// From so many new rows on a load copies them.
+const COPY_MIN: usize = 1_000;
 
 /// One statement's share of a flush.
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub(crate) enum Part<'a> {
     Update(Vec<(&'a RowWrite, u32)>),
     /// Writes rows that are not.
     Insert(Vec<&'a RowWrite>),
+    /// The same for the many rows of a load.
+    Copy(Vec<&'a RowWrite>),
     /// Deletes rows.
     Delete(Vec<(&'a Key, u32)>),
     /// Keeps verdicts.
@@ -59,6 +67,8 @@ pub(crate) struct Scope<'a> {
 /// A statement's parameters and what must come of it.
 pub(crate) struct Bound {
     params: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+    /// What follows the statement, where it is a `COPY`.
+    copy: Option<Bytes>,
     /// What its count must be.
     pub(crate) expect: Expect,
 }
@@ -69,6 +79,11 @@ impl Bound {
         client: &Client,
         sql: &str,
     ) -> Result<u64, tokio_postgres::Error> {
+        if let Some(rows) = &self.copy {
+            let mut sink = std::pin::pin!(client.copy_in::<_, Bytes>(sql).await?);
+            sink.send(rows.clone()).await?;
+            return sink.finish().await;
+        }
         let params: Vec<Param<'_>> =
             self.params.iter().map(|(param, ty)| (&**param as _, ty.clone())).collect();
         client.execute_typed(sql, &params).await
@@ -77,8 +92,8 @@ impl Bound {
 
 /// Cuts a flush into statements, and these into windows: the statements of a window are sent together.
 /// The fence is always the first statement; rows are locked in the order updates, inserts, deletes, by
-/// key in each, and by key over all of them where `cautious`.
-pub(crate) fn cut(flush: &Flush, cautious: bool) -> Vec<Vec<Part<'_>>> {
+/// key in each, and by key over all of them where `cautious`. With `copy`, many new rows are copied.
+pub(crate) fn cut(flush: &Flush, cautious: bool, copy: bool) -> Vec<Vec<Part<'_>>> {
     let mut parts = Parts::default();
     parts
         .push(if flush.advances.is_empty() { Part::Live } else { Part::Fence(&flush.advances) }, 0);
@@ -106,7 +121,8 @@ pub(crate) fn cut(flush: &Flush, cautious: bool) -> Vec<Vec<Part<'_>>> {
     parts.chunks(present, |(key, _)| key.heap_bytes(), Part::Present);
     parts.chunks(absent, |key| key.heap_bytes(), Part::Absent);
     parts.chunks(updates, |(write, _)| bytes_of(write), Part::Update);
-    parts.chunks(inserts, |write| bytes_of(write), Part::Insert);
+    let insert = if copy && inserts.len() >= COPY_MIN { Part::Copy } else { Part::Insert };
+    parts.chunks(inserts, |write| bytes_of(write), insert);
     parts.chunks(deletes, |(key, _)| key.heap_bytes(), Part::Delete);
     if !flush.verdicts.is_empty() {
         parts.push(Part::Verdicts(&flush.verdicts), 0);
@@ -206,6 +222,10 @@ impl Part<'_> {
                 binder.rows(scope, rows.iter().copied())?;
                 Expect::Rows(rows.len() as u64)
             }
+            Part::Copy(rows) => {
+                binder.copy = Some(copy_text(scope.model, rows)?);
+                Expect::Rows(rows.len() as u64)
+            }
             Part::Verdicts(verdicts) => {
                 binder.scope(scope);
                 binder.partitions(&Partitions::new(verdicts.iter().map(|v| &v.partition)));
@@ -216,13 +236,51 @@ impl Part<'_> {
                 Expect::Any
             }
         };
-        Ok(Bound { params: binder.params, expect })
+        Ok(Bound { params: binder.params, copy: binder.copy, expect })
     }
 }
 
 #[derive(Default)]
 struct Binder {
     params: Vec<(Box<dyn ToSql + Sync + Send>, Type)>,
+    copy: Option<Bytes>,
+}
+
+/// Rows in the text form of `COPY`.
+fn copy_text(model: &Model, rows: &[&RowWrite]) -> Result<Bytes, CodecError> {
+    let mut out = BytesMut::new();
+    for row in rows.iter().filter_map(|write| write.row.as_ref()) {
+        for (at, column) in model.columns.iter().enumerate() {
+            if at > 0 {
+                out.put_u8(b'\t');
+            }
+            let value = row.get(at);
+            if value.is_null() {
+                out.put_slice(b"\\N");
+                continue;
+            }
+            let text = match (&column.ty, value) {
+                (ColumnType::Text | ColumnType::Varchar(_), Value::Text(text)) => {
+                    Cow::Borrowed(&**text)
+                }
+                (ty, other) => Cow::Owned(literal_text(ty, other)),
+            };
+            if text.contains('\0') {
+                return Err(CodecError(format!("column {:?}: a text with a NUL", column.name)));
+            }
+            for byte in text.bytes() {
+                match byte {
+                    b'\\' => out.put_slice(b"\\\\"),
+                    b'\n' => out.put_slice(b"\\n"),
+                    b'\r' => out.put_slice(b"\\r"),
+                    b'\t' => out.put_slice(b"\\t"),
+                    other => out.put_u8(other),
+                }
+            }
+        }
+        out.put_u8(b'\n');
+    }
+    Ok(out.freeze())
 }
 
 impl Binder {
@@ -329,9 +387,12 @@ mod tests {
             ],
             ..Flush::default()
         };
-        assert_eq!(names(&cut(&flush, false)), [["Fence", "Absent", "Update", "Insert", "Delete"]]);
-        assert_eq!(names(&cut(&flush, true))[0][1], "Lock");
-        assert_eq!(names(&cut(&Flush::default(), false)), [["Live"]]);
+        assert_eq!(
+            names(&cut(&flush, false, false)),
+            [["Fence", "Absent", "Update", "Insert", "Delete"]]
+        );
+        assert_eq!(names(&cut(&flush, true, false))[0][1], "Lock");
+        assert_eq!(names(&cut(&Flush::default(), false, false)), [["Live"]]);
     }
 
     #[test]
@@ -342,8 +403,27 @@ mod tests {
             ..Flush::default()
         };
         assert_eq!(
-            names(&cut(&flush, false)),
+            names(&cut(&flush, false, false)),
             [vec!["Live", "Insert"], vec!["Insert"], vec!["Insert"]]
         );
+        let copied = names(&cut(&flush, false, true));
+        assert_eq!(copied[0], ["Live", "Copy"]);
+    }
+
+    #[test]
+    fn copied_texts_cannot_break_out_of_their_field() {
+        let column = |name: &str, ty: &str| Column {
+            name: name.into(),
+            ty: ColumnType::parse(ty).unwrap(),
+            index: false,
+            default: Value::Null,
+        };
+        let columns = vec![column("a", "text"), column("b", "bigint"), column("c", "text[]")];
+        let model = Model { columns, key: vec![0], indexes: Vec::new() };
+        let list = Value::list(vec![Value::text("x\"\\y"), Value::Null]);
+        let row = Row::new(vec![Value::text("a\tb\\N\n"), Value::Null, list]);
+        let write = RowWrite { row: Some(row), ..write(1, true, Version::Absent) };
+        let text = copy_text(&model, &[&write]).unwrap();
+        assert_eq!(&text[..], b"a\\tb\\\\N\\n\t\\N\t{\"x\\\\\"\\\\\\\\y\",NULL}\n");
     }
 }

@@ -2,22 +2,27 @@
 //!
 //! In reading order: [`target`] (opens, binds and rebuilds a table) and [`writer`] (loads states,
 //! writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
-//! positions), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
+//! positions), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
+//! one, swapping them), `carry` (what users put on a table), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
 //! to class), `config` (URL and TLS), `session` (connections) and `identifier` (names in SQL).
 //!
 //! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
 //! between transactions could lose: nothing is prepared, nothing must be prepared again.
 
 mod books;
+mod carry;
 mod codec;
 mod config;
 mod error;
 mod flush;
+mod generations;
 mod identifier;
 mod numeric;
+mod rebuild;
 mod schema;
 mod session;
 mod statement;
+mod steps;
 mod target;
 mod writer;
 

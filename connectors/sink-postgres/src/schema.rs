@@ -139,7 +139,19 @@ impl Index {
     }
 }
 
+impl Found {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Relation {
+    /// Whether there is such a column.
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.column(name).is_some()
+    }
+
     fn column(&self, name: &str) -> Option<&Found> {
         self.columns.iter().find(|column| column.name == name)
     }

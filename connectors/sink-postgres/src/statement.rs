@@ -16,6 +16,8 @@ pub(crate) struct Statements {
     pub(crate) update: String,
     /// Writes rows that are not there.
     pub(crate) insert: String,
+    /// Writes the many rows of a load.
+    pub(crate) copy: String,
     /// Deletes rows that are at their version.
     pub(crate) delete: String,
     /// Yields a row for each key that is not at its version.
@@ -65,6 +67,7 @@ impl Statements {
                  u({all_aliases}, ord) ORDER BY u.ord ON CONFLICT ({key_names}) DO NOTHING",
                 values.join(", "),
             ),
+            copy: format!("COPY {table} ({names}) FROM STDIN"),
             delete: format!(
                 "DELETE FROM {table} AS t USING unnest({key_versions}) AS u({key_aliases}, v) \
                  WHERE {by_key_at_version}",

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
-use foldline_api::sink::{Beginning, DesiredState, Opened, Target, TargetSpec, Writer};
+use foldline_api::rebuild::Rebuilds;
+use foldline_api::sink::{Beginning, DesiredState, OnChange, Opened, Target, TargetSpec, Writer};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -13,26 +14,31 @@ use tokio_postgres::types::Type;
 use crate::books::{Books, Entry, binding};
 use crate::config::{Endpoint, PostgresConfig};
 use crate::error::classify;
+use crate::generations::Role;
 use crate::identifier::{self, TableName, quote};
 use crate::schema::{self, Relation};
 use crate::session::{Lane, within};
 use crate::statement::Statements;
 use crate::writer::{Place, PostgresWriter};
 
-const CALL_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// A table lock that waits for one slow reader keeps all readers behind it waiting.
-const LOCK_BRIEFLY: &str = "SET LOCAL lock_timeout = '3s'";
+pub(crate) const LOCK_BRIEFLY: &str = "SET LOCAL lock_timeout = '3s'";
 /// Emptying a large table that a foreign key refers to is a long DELETE.
-const OPEN_LIMIT: Duration = Duration::from_secs(3_600);
+pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// A table with its books, in one database.
 pub struct PostgresTarget {
-    spec: TargetSpec,
+    pub(crate) spec: TargetSpec,
     name: TableName,
     endpoint: Arc<Endpoint>,
-    books: Books,
+    pub(crate) books: Books,
     books_schema: String,
     lane: Lane,
+    /// Steps of a rebuild may take long, and nobody else is to wait for them.
+    pub(crate) steps: Lane,
+    /// What is asked about a rebuild meanwhile.
+    pub(crate) asks: Lane,
 }
 
 /// Whether PostgreSQL can keep the table's name and the model at all, told without a connection.
@@ -77,7 +83,8 @@ impl PostgresTarget {
         let name = table_name(&spec)?;
         identifier::check(&config.schema).map_err(Error::config)?;
         let endpoint = Arc::new(Endpoint::new(&config, &format!("foldline/{}", spec.connector))?);
-        let lane = Lane::new(Arc::clone(&endpoint), false);
+        let lane = || Lane::new(Arc::clone(&endpoint), false);
+        let (steps, asks, lane) = (lane(), lane(), lane());
         let books_schema = config.schema.clone();
         Ok(PostgresTarget {
             books: Books::new(&config.schema),
@@ -86,12 +93,14 @@ impl PostgresTarget {
             name,
             endpoint,
             lane,
+            steps,
+            asks,
         })
     }
 
     /// The table's name with its schema. Two connectors that spell one table differently must meet in
     /// the books, so an unqualified name is looked up first.
-    async fn resolve(&self, client: &Client) -> Result<TableName> {
+    pub(crate) async fn resolve(&self, client: &Client) -> Result<TableName> {
         if self.name.schema.is_some() {
             return Ok(self.name.clone());
         }
@@ -113,7 +122,7 @@ impl PostgresTarget {
         Ok(TableName { schema: Some(schema), table: self.name.table.clone() })
     }
 
-    async fn run(&self, client: &Client, sql: &str) -> Result<()> {
+    pub(crate) async fn run(&self, client: &Client, sql: &str) -> Result<()> {
         let doing = || format!("preparing {:?}", self.spec.target);
         client.batch_execute(sql).await.map_err(|error| classify(error, &doing()))
     }
@@ -143,10 +152,29 @@ impl PostgresTarget {
             None => None,
         };
         let stored = stored.map(|entry| entry.binding);
-        let decision = decide(stored.as_ref(), found.as_ref(), &self.spec)?;
+        // Someone has asked for a rebuild with this projection already, whatever the config says of it.
+        let build =
+            self.books.generations(client, &place.label, "").await?.into_iter().find(|g| {
+                matches!(g.role, Role::Build(_)) && g.fingerprint == self.spec.fingerprint
+            });
+        let mut spec = self.spec.clone();
+        if build.is_some() {
+            spec.on_change = OnChange::Rebuild;
+        }
+        let decision = decide(stored.as_ref(), found.as_ref(), &spec)?;
         let mut notices = Vec::new();
-        self.carry_out(client, &place, stored.as_ref(), decision, &mut notices).await?;
-        self.opened(client, &place.label, notices).await
+        let waits = match (&decision, &stored) {
+            (Decision::Rebuild, Some(stored)) => Some(format!(
+                "generation {} was built by another projection: it serves its readers and folds nothing until \
+                 a rebuild with this one takes its place",
+                stored.generation
+            )),
+            _ => None,
+        };
+        if waits.is_none() {
+            self.carry_out(client, &place, stored.as_ref(), decision, &mut notices).await?;
+        }
+        Ok(Opened { waits, ..self.opened(client, &place.label, notices).await? })
     }
 
     async fn carry_out(
@@ -166,7 +194,7 @@ impl PostgresTarget {
             (Decision::Create | Decision::Adopt, _) | (_, None) => {
                 let oid = self.prepare(client, site).await?;
                 // Left over where someone removed the target's entry by hand.
-                self.books.forget(client, label, i64::MAX.cast_unsigned()).await?;
+                self.books.forget(client, label, None).await?;
                 self.books.bind(client, label, &binding(&self.spec, oid, 1)).await?;
                 let verb = if site.relation.is_some() { "adopted" } else { "created" };
                 notices.push(format!("{verb} table {label:?}"));
@@ -183,13 +211,8 @@ impl PostgresTarget {
             (Decision::Extend, Some(stored)) => {
                 notices.extend(self.extend(client, site, stored).await?);
             }
-            (Decision::Rebuild, Some(stored)) => {
-                let next = self.empty_and_renew(client, site, stored, None).await?;
-                notices.push(format!(
-                    "the projection changed: emptied table {label:?}, generation {next} starts at the fold's \
-                     beginnings"
-                ));
-            }
+            // Built beside the live table, which stays as it is.
+            (Decision::Rebuild, Some(_)) => {}
         }
         Ok(())
     }
@@ -220,7 +243,7 @@ impl PostgresTarget {
         })
     }
 
-    fn check_fit(&self, site: &Site) -> Result<()> {
+    pub(crate) fn check_fit(&self, site: &Site) -> Result<()> {
         let misfits = site.relation.as_ref().map_or_else(Vec::new, |r| r.misfits(&self.spec.model));
         if misfits.is_empty() {
             return Ok(());
@@ -234,7 +257,7 @@ impl PostgresTarget {
         )))
     }
 
-    fn refuse_superseded(&self, stored: &Binding) -> Result<()> {
+    pub(crate) fn refuse_superseded(&self, stored: &Binding) -> Result<()> {
         if !stored.superseded.contains(&self.spec.fingerprint) {
             return Ok(());
         }
@@ -302,14 +325,16 @@ impl PostgresTarget {
                 }
             }
         }
-        let next = self.succeed(stored, oid, old + 1);
+        // What was being built is of another beginning now.
+        let number = self.drop_build(client, site, stored).await?;
+        let next = self.succeed(stored, oid, number);
         // The same table refuses the same rows of the same projection, and so a rebuild does too.
         if (&next.log, &next.fingerprint, &next.physical)
             == (&stored.log, &stored.fingerprint, &stored.physical)
         {
             self.books.keep_verdicts(client, label, old, next.generation).await?;
         }
-        self.books.forget(client, label, old).await?;
+        self.books.forget(client, label, Some(old)).await?;
         self.books.bind(client, label, &next).await?;
         self.books.begin(client, label, next.generation, &list).await?;
         Ok(next.generation)
@@ -364,7 +389,7 @@ impl PostgresTarget {
         self.empty_and_renew(client, &site, &stored, beginnings).await
     }
 
-    async fn entry(&self, client: &Client, label: &str, lock: &str) -> Result<Entry> {
+    pub(crate) async fn entry(&self, client: &Client, label: &str, lock: &str) -> Result<Entry> {
         self.books.entry(client, label, lock).await?.ok_or_else(|| {
             Error::fenced(format!("the books know no table {label:?}: open it first"))
         })
@@ -374,19 +399,19 @@ impl PostgresTarget {
         let entry = self.entry(client, label, "").await?;
         let generation = entry.binding.generation;
         let positions = self.books.positions(client, label, generation, "").await?;
-        Ok(Opened { generation, positions, desired: entry.desired, notices })
+        Ok(Opened { generation, positions, desired: entry.desired, waits: None, notices })
     }
 }
 
 /// The table's place: its full name, and what stands there.
-struct Site {
-    table: TableName,
-    label: String,
-    relation: Option<Relation>,
+pub(crate) struct Site {
+    pub(crate) table: TableName,
+    pub(crate) label: String,
+    pub(crate) relation: Option<Relation>,
 }
 
 impl Site {
-    async fn find(target: &PostgresTarget, client: &Client) -> Result<Self> {
+    pub(crate) async fn find(target: &PostgresTarget, client: &Client) -> Result<Self> {
         let table = target.resolve(client).await?;
         let schema = table.schema.as_deref().unwrap_or_default();
         let relation = schema::inspect(client, schema, &table.table).await?;
@@ -493,8 +518,26 @@ impl Target for PostgresTarget {
                 let table = self.resolve(&session.client).await?;
                 let label = table.label();
                 let binding = self.entry(&session.client, &label, "").await?.binding;
-                let physical = binding.physical.parse().unwrap_or(0);
-                Ok(Place { table: table.sql(), label, physical, generation })
+                let beside = self.books.generations(&session.client, &label, "").await?;
+                let build = beside
+                    .into_iter()
+                    .find(|g| g.number == generation && matches!(g.role, Role::Build(_)));
+                Ok(match build {
+                    Some(build) => Place {
+                        table: TableName { table: build.relation, ..table }.sql(),
+                        physical: build.physical.parse().unwrap_or(0),
+                        label,
+                        generation,
+                        building: true,
+                    },
+                    None => Place {
+                        table: table.sql(),
+                        physical: binding.physical.parse().unwrap_or(0),
+                        label,
+                        generation,
+                        building: false,
+                    },
+                })
             }
             .await;
             let place = session.finish(result).await?;
@@ -503,5 +546,9 @@ impl Target for PostgresTarget {
             Ok(Arc::new(writer) as Arc<dyn Writer>)
         })
         .await
+    }
+
+    fn rebuilds(&self) -> Option<&dyn Rebuilds> {
+        Some(self)
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::error::ErrorClass;
 use foldline_api::model::{Key, Model, Row};
+use foldline_api::rebuild::Phase;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Lease, Loaded, Marks, StoredPosition, TargetSpec, Version,
@@ -26,11 +27,14 @@ use crate::codec::{CodecError, Encoded, Raw, decode, encode_column, wire_array_t
 use crate::config::Endpoint;
 use crate::error::{classify, is_deadlock, is_missing};
 use crate::flush::{Bound, Expect, Part, Scope, cut};
+use crate::generations::Role;
 use crate::session::{BEGIN, Lane, Session, within};
 use crate::statement::Statements;
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 const WRITE_LIMIT: Duration = Duration::from_secs(120);
+/// A whole table in one transaction; its statements are bounded each.
+const BULK_LIMIT: Duration = Duration::from_secs(3_600);
 /// After two writers met on a row, so many flushes lock their rows in the order of the keys first.
 const CAUTIOUS_FLUSHES: u32 = 64;
 
@@ -44,6 +48,8 @@ pub(crate) struct Place {
     pub(crate) physical: u32,
     /// The generation that the writer builds.
     pub(crate) generation: u64,
+    /// Whether it is built beside the live one.
+    pub(crate) building: bool,
 }
 
 /// A writer on one generation of a table.
@@ -110,21 +116,7 @@ impl PostgresWriter {
 
     async fn acquire_in(&self, client: &Client, claims: &[Beginning]) -> Result<Acquired> {
         let Place { label, generation, physical, .. } = &self.place;
-        let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
-            return Err(self.replaced());
-        };
-        let live = entry.binding.generation;
-        if live != *generation {
-            return Err(Error::fenced(format!(
-                "generation {generation} of {label:?} is over: {live} is live"
-            )));
-        }
-        if entry.binding.fingerprint != self.fingerprint {
-            return Err(Error::config(format!(
-                "{label:?} is now built by another version of projection and connector: this worker's config \
-                 is not the one that the table was opened with last"
-            )));
-        }
+        self.check_generation(client).await?;
         let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
         self.books.begin(client, label, *generation, claims).await?;
         let raised = self.books.raise_epochs(client, label, *generation, Some(&list)).await?;
@@ -152,6 +144,40 @@ impl PostgresWriter {
         }
         self.server.store(seal.started, Ordering::Relaxed);
         Ok(Acquired { leases, empty, verdicts, decisions: Vec::new() })
+    }
+
+    /// Whether the writer's generation may be folded into by its projection now. Nobody swaps until the
+    /// transaction ends.
+    async fn check_generation(&self, client: &Client) -> Result<()> {
+        let Place { label, generation, building, .. } = &self.place;
+        let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
+            return Err(self.replaced());
+        };
+        let live = entry.binding.generation;
+        let beside = self.books.generations(client, label, "").await?;
+        let fingerprint = if *building {
+            let build = beside.iter().find(|g| g.number == *generation);
+            build.filter(|g| matches!(g.role, Role::Build(_))).map(|g| &g.fingerprint)
+        } else {
+            Some(&entry.binding.fingerprint).filter(|_| live == *generation)
+        };
+        let Some(fingerprint) = fingerprint else {
+            return Err(Error::fenced(format!(
+                "generation {generation} of {label:?} is over: {live} is live"
+            )));
+        };
+        if *fingerprint != self.fingerprint {
+            return Err(Error::config(format!(
+                "{label:?} is now built by another version of projection and connector: this worker's config \
+                 is not the one that the table was opened with last"
+            )));
+        }
+        if !building && beside.iter().any(|g| g.role == Role::Build(Phase::Holding)) {
+            return Err(Error::retriable(format!(
+                "{label:?} is held: its next generation is about to take its place"
+            )));
+        }
+        Ok(())
     }
 
     async fn seal(&self, client: &Client) -> Result<Seal> {
@@ -215,7 +241,7 @@ impl PostgresWriter {
 
     async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {
         let cautious = self.cautious.load(Ordering::Relaxed);
-        let windows = cut(flush, cautious > 0);
+        let windows = cut(flush, cautious > 0, self.place.building);
         self.cautious.store(cautious.saturating_sub(1), Ordering::Relaxed);
         let count = windows.len();
         let mut seal = None;
@@ -314,6 +340,7 @@ impl PostgresWriter {
             Part::Absent(_) => &self.statements.absent,
             Part::Update(_) => &self.statements.update,
             Part::Insert(_) => &self.statements.insert,
+            Part::Copy(_) => &self.statements.copy,
             Part::Delete(_) => &self.statements.delete,
             Part::Verdicts(_) => &self.verdicts,
         }
@@ -388,7 +415,8 @@ impl Writer for PostgresWriter {
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
-        within(WRITE_LIMIT, "writing a flush", async {
+        let limit = if self.place.building { BULK_LIMIT } else { WRITE_LIMIT };
+        within(limit, "writing a flush", async {
             let session = self.writing.take().await?;
             let result = self.write_in(&session.client, flush).await;
             end(session, result).await

@@ -162,6 +162,7 @@ fn status(tx: &Transaction<'_>, spec: &TargetSpec, notices: Vec<String>) -> Resu
         generation,
         positions: books::positions(tx, &spec.target, generation)?,
         desired: books::desired(tx, &spec.target)?,
+        waits: None,
         notices,
     })
 }

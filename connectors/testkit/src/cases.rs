@@ -3,3 +3,4 @@
 
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
+pub(crate) mod rebuild;

@@ -55,6 +55,10 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::lifecycle::a_dropped_target_voids_its_positions(store).await;
     cases::lifecycle::another_owner_is_refused(store).await;
     cases::lifecycle::another_model_is_refused_or_carried_over(store).await;
+    cases::rebuild::a_build_takes_the_place_of_the_live_generation(store).await;
+    cases::rebuild::a_build_that_is_not_reached_lets_the_live_generation_go_on(store).await;
+    cases::rebuild::a_cancelled_build_is_gone(store).await;
+    cases::rebuild::a_rollback_swaps_back_and_old_generations_are_dropped(store).await;
     cases::flush::rows_round_trip(store).await;
     cases::flush::every_type_round_trips(store).await;
     cases::flush::a_stale_version_conflicts(store).await;

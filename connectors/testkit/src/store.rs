@@ -258,6 +258,7 @@ impl Entry {
             generation: self.generation(),
             positions: self.live_positions(),
             desired: self.desired,
+            waits: None,
             notices,
         }
     }

@@ -286,6 +286,9 @@ async fn a_changed_projection_is_refused_extended_or_rebuilt() {
     assert!(refused(&fixture.target(spec.clone())).await.contains("key columns changed"));
     spec.on_change = OnChange::Rebuild;
     let newest = fixture.target(spec);
+    let waiting = newest.open().await.unwrap();
+    assert!(waiting.generation == 1 && waiting.waits.is_some(), "what stands there serves on");
+    assert_eq!(newest.rebuild(1, None).await.unwrap(), 2);
     let opened = newest.open().await.unwrap();
     assert_eq!((opened.generation, opened.positions[0].position), (2, Position(0)));
     assert!(matches!(held.writer.write(&held.flush(vec![])).await.unwrap(), Written::Fenced));

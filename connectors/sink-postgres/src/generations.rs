@@ -1,0 +1,234 @@
+//! The books of generations that are not the live one: the one being built, and those kept.
+
+use foldline_api::column::IDENTIFIER_BYTES_MAX;
+use foldline_api::rebuild::Phase;
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::{Error, Result};
+use serde_json::Value as Json;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use crate::books::{Books, Param, read};
+use crate::identifier::fnv1a;
+
+/// What a generation beside the live one is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It is being built.
+    Build(Phase),
+    /// It was live, and is kept for a rollback.
+    Old,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Build(phase) => phase.name(),
+            Role::Old => "old",
+        }
+    }
+}
+
+/// One generation beside the live one.
+#[derive(Clone, Debug)]
+pub(crate) struct Generation {
+    /// Its number.
+    pub(crate) number: u64,
+    /// What it is for.
+    pub(crate) role: Role,
+    /// Its table's OID.
+    pub(crate) physical: String,
+    /// Its table's name, in the live table's schema.
+    pub(crate) relation: String,
+    /// The fingerprint of the projection that folds it.
+    pub(crate) fingerprint: String,
+    /// That projection in its stable JSON form.
+    pub(crate) projection: Json,
+    /// Where each partition ended when the build began.
+    pub(crate) goals: Vec<(TopicPartition, Position)>,
+    /// The transaction that ended the load.
+    pub(crate) loaded_xid: Option<i64>,
+}
+
+/// The name that a table or an index has in generation `number`, while it is not live.
+pub(crate) fn name_in(name: &str, number: u64) -> String {
+    let suffix = format!("__g{number}");
+    if name.len() + suffix.len() <= IDENTIFIER_BYTES_MAX {
+        return format!("{name}{suffix}");
+    }
+    let suffix = format!("_{:08x}{suffix}", fnv1a(name.as_bytes()) as u32);
+    let mut end = IDENTIFIER_BYTES_MAX - suffix.len();
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", name.get(..end).unwrap_or_default())
+}
+
+impl Books {
+    /// The DDL of the generations' table.
+    pub(crate) fn generations_ddl(table: &str) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {table} (\n    target text NOT NULL,\n    generation bigint NOT NULL,\n    \
+             role text NOT NULL,\n    physical text NOT NULL,\n    relation text NOT NULL,\n    fingerprint \
+             text NOT NULL,\n    projection json NOT NULL,\n    goals json NOT NULL,\n    loaded_xid bigint,\n    \
+             updated_at timestamptz NOT NULL DEFAULT now(),\n    PRIMARY KEY (target, generation)\n)"
+        )
+    }
+
+    /// The generations beside the live one, by number. `lock` as in [`Books::entry`].
+    pub(crate) async fn generations(
+        &self,
+        client: &Client,
+        target: &str,
+        lock: &str,
+    ) -> Result<Vec<Generation>> {
+        let sql = format!(
+            "SELECT generation, role, physical, relation, fingerprint, projection::text, goals::text, \
+             loaded_xid FROM {} WHERE target = $1 ORDER BY generation {lock}",
+            self.generations
+        );
+        let rows = self.query(client, &sql, &[(&target, Type::TEXT)]).await?;
+        rows.iter().map(generation).collect()
+    }
+
+    /// Writes a generation's row.
+    pub(crate) async fn put_generation(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: &Generation,
+    ) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {} (target, generation, role, physical, relation, fingerprint, projection, goals, \
+             loaded_xid) VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8::json, $9) ON CONFLICT (target, \
+             generation) DO UPDATE SET role = excluded.role, relation = excluded.relation, goals = \
+             excluded.goals, loaded_xid = excluded.loaded_xid, updated_at = now()",
+            self.generations
+        );
+        let (number, role) = (generation.number.cast_signed(), generation.role.name());
+        let projection = generation.projection.to_string();
+        let goals = Json::Array(
+            generation
+                .goals
+                .iter()
+                .map(|(p, at)| serde_json::json!([&*p.topic, p.partition, at.0]))
+                .collect(),
+        )
+        .to_string();
+        let params: [Param<'_>; 9] = [
+            (&target, Type::TEXT),
+            (&number, Type::INT8),
+            (&role, Type::TEXT),
+            (&generation.physical, Type::TEXT),
+            (&generation.relation, Type::TEXT),
+            (&generation.fingerprint, Type::TEXT),
+            (&projection, Type::TEXT),
+            (&goals, Type::TEXT),
+            (&generation.loaded_xid, Type::INT8),
+        ];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
+    /// Moves a build from one phase to another; false where it is not in the first.
+    pub(crate) async fn move_build(
+        &self,
+        client: &Client,
+        (target, number): (&str, u64),
+        from: Phase,
+        to: Phase,
+    ) -> Result<bool> {
+        let sql = format!(
+            "UPDATE {} SET role = $4, updated_at = now(), loaded_xid = coalesce(loaded_xid, \
+             pg_current_xact_id()::text::bigint) WHERE target = $1 AND generation = $2 AND role = $3",
+            self.generations
+        );
+        let (number, from, to) = (number.cast_signed(), from.name(), to.name());
+        let params: [Param<'_>; 4] =
+            [(&target, Type::TEXT), (&number, Type::INT8), (&from, Type::TEXT), (&to, Type::TEXT)];
+        Ok(self.execute(client, &sql, &params).await? == 1)
+    }
+
+    /// Forgets a generation beside the live one, its positions too.
+    pub(crate) async fn forget_generation(
+        &self,
+        client: &Client,
+        target: &str,
+        number: u64,
+    ) -> Result<()> {
+        self.forget(client, target, Some(number)).await?;
+        self.forget_row(client, target, number).await
+    }
+
+    /// Forgets only the row of a generation that becomes the live one.
+    pub(crate) async fn forget_row(
+        &self,
+        client: &Client,
+        target: &str,
+        number: u64,
+    ) -> Result<()> {
+        let sql = format!("DELETE FROM {} WHERE target = $1 AND generation = $2", self.generations);
+        let number = number.cast_signed();
+        let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&number, Type::INT8)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
+    /// Repeats the verdicts of one generation in another.
+    pub(crate) async fn copy_verdicts(
+        &self,
+        client: &Client,
+        target: &str,
+        (from, to): (u64, u64),
+    ) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {0} (target, generation, topic, partition, record_offset, reason) SELECT target, $3, \
+             topic, partition, record_offset, reason FROM {0} WHERE target = $1 AND generation = $2 ON \
+             CONFLICT DO NOTHING",
+            self.verdicts
+        );
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+}
+
+fn generation(row: &Row) -> Result<Generation> {
+    let row = Some(row);
+    let number: i64 = read(row, 0)?;
+    let role: String = read(row, 1)?;
+    let role = match (role.as_str(), Phase::parse(&role)) {
+        ("old", _) => Role::Old,
+        (_, Some(phase)) => Role::Build(phase),
+        (_, None) => {
+            return Err(Error::config("Foldline's books are not of this version of Foldline"));
+        }
+    };
+    let (projection, goals): (String, String) = (read(row, 5)?, read(row, 6)?);
+    let goals: Vec<(String, i32, i64)> = serde_json::from_str(&goals).unwrap_or_default();
+    Ok(Generation {
+        number: number.cast_unsigned(),
+        role,
+        physical: read(row, 2)?,
+        relation: read(row, 3)?,
+        fingerprint: read(row, 4)?,
+        projection: serde_json::from_str(&projection).unwrap_or_default(),
+        goals: goals
+            .into_iter()
+            .map(|(topic, partition, at)| (TopicPartition::new(topic, partition), Position(at)))
+            .collect(),
+        loaded_xid: read(row, 7)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_generations_fit_and_stay_apart() {
+        assert_eq!(name_in("orders", 2), "orders__g2");
+        let (a, b) = (format!("{}a", "ä".repeat(31)), format!("{}b", "ä".repeat(31)));
+        let (one, two) = (name_in(&a, 12), name_in(&b, 12));
+        assert!(one.len() <= IDENTIFIER_BYTES_MAX && one != two, "{one} {two}");
+    }
+}

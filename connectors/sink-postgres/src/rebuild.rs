@@ -1,0 +1,380 @@
+//! The next generation beside the live table, and the swap.
+//!
+//! A build is a table `<table>__g<N>` in the live table's schema, a row in `foldline.generations` and
+//! positions of its own. Locks are taken in one order: the target's row, position rows, tables.
+
+use async_trait::async_trait;
+use foldline_api::binding::Binding;
+use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::Beginning;
+use foldline_api::{Error, ErrorClass, Result};
+use tokio_postgres::Client;
+
+use crate::carry::{self, Table, WHOLE_NAMES, texts};
+use crate::generations::{Generation, Role, name_in};
+use crate::identifier::{TableName, literal, quote};
+use crate::schema;
+use crate::session::within;
+use crate::target::{CALL_LIMIT, LOCK_BRIEFLY, OPEN_LIMIT, PostgresTarget, Site};
+
+/// Below PostgreSQL's deadlock timeout, and short enough that readers behind a waiting rename notice
+/// nothing; a swap that does not get its locks is tried again.
+pub(crate) const LOCK_FOR_SWAP: &str = "SET LOCAL lock_timeout = '300ms'";
+/// How often a cancellation asks the build's own flushes and indexes to make room.
+const CANCEL_ATTEMPTS: u32 = 20;
+
+/// A target as it stands, read under the lock that its caller asked for.
+pub(crate) struct Standing {
+    pub(crate) site: Site,
+    pub(crate) live: Table,
+    pub(crate) stored: Binding,
+    pub(crate) beside: Vec<Generation>,
+}
+
+impl Standing {
+    pub(crate) fn build(&self) -> Option<&Generation> {
+        self.beside.iter().find(|g| matches!(g.role, Role::Build(_)))
+    }
+
+    pub(crate) fn old(&self) -> impl Iterator<Item = &Generation> {
+        self.beside.iter().filter(|g| g.role == Role::Old)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.beside.iter().map(|g| g.number).fold(self.stored.generation, u64::max) + 1
+    }
+
+    pub(crate) fn table(&self, generation: &Generation) -> Table {
+        let schema = self.live.name.schema.clone();
+        Table {
+            name: TableName { schema, table: generation.relation.clone() },
+            oid: generation.physical.parse().unwrap_or(0),
+        }
+    }
+}
+
+impl PostgresTarget {
+    pub(crate) async fn standing(&self, client: &Client, lock: &str) -> Result<Standing> {
+        let site = Site::find(self, client).await?;
+        let stored = self.entry(client, &site.label, lock).await?.binding;
+        let beside = self.books.generations(client, &site.label, lock).await?;
+        let oid = site.relation.as_ref().map_or(0, |relation| relation.oid);
+        let live = Table { name: site.table.clone(), oid };
+        Ok(Standing { site, live, stored, beside })
+    }
+
+    pub(crate) fn check_mine(&self, stored: &Binding) -> Result<()> {
+        let spec = &self.spec;
+        if (&stored.worker, &stored.connector, &stored.group)
+            == (&spec.worker, &spec.connector, &spec.group)
+        {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "{:?} belongs to connector {:?} of worker {:?}: only that one rebuilds it",
+            spec.target, stored.connector, stored.worker
+        )))
+    }
+
+    async fn begin_in(
+        &self,
+        client: &Client,
+        beginnings: &[Beginning],
+        goals: &[(TopicPartition, Position)],
+    ) -> Result<u64> {
+        self.books.ensure(client).await?;
+        self.run(client, "SET LOCAL statement_timeout = 0").await?;
+        let at = self.standing(client, "FOR UPDATE").await?;
+        self.check_mine(&at.stored)?;
+        if at.site.relation.is_none() {
+            return Err(Error::config(format!(
+                "table {:?} was dropped: restart connector {:?}, which builds it anew",
+                at.site.label, self.spec.connector
+            )));
+        }
+        if at.stored.fingerprint != self.spec.fingerprint {
+            self.refuse_superseded(&at.stored)?;
+        }
+        let mut stored = at.stored.clone();
+        if let Some(build) = at.build() {
+            if build.fingerprint == self.spec.fingerprint {
+                return Ok(build.number);
+            }
+            // A newer config's rebuild: the older one's projection never comes back.
+            stored.superseded.push(build.fingerprint.clone());
+            self.books.bind(client, &at.site.label, &stored).await?;
+            self.drop_table(client, &at.table(build)).await?;
+            self.books.forget_generation(client, &at.site.label, build.number).await?;
+        }
+        let number = at.next_number();
+        let next = self.make_table(client, &at, number).await?;
+        let label = &at.site.label;
+        let generation = Generation {
+            number,
+            role: Role::Build(Phase::Loading),
+            physical: next.oid.to_string(),
+            relation: next.name.table.clone(),
+            fingerprint: self.spec.fingerprint.clone(),
+            projection: self.spec.projection.clone(),
+            goals: goals.to_vec(),
+            loaded_xid: None,
+        };
+        self.books.put_generation(client, label, &generation).await?;
+        self.books.begin(client, label, number, beginnings).await?;
+        if at.stored.fingerprint == self.spec.fingerprint {
+            self.books.copy_verdicts(client, label, (at.stored.generation, number)).await?;
+        }
+        Ok(number)
+    }
+
+    /// Columns that the stored projection has and this one does not, and those whose type changes.
+    pub(crate) fn changed_columns(&self, stored: &Binding) -> (Vec<String>, Vec<String>) {
+        let list = |json: &serde_json::Value| -> Vec<(String, serde_json::Value)> {
+            let columns =
+                json.get("columns").and_then(|c| c.as_array()).cloned().unwrap_or_default();
+            let one = |c: serde_json::Value| {
+                let name = c.get("name")?.as_str()?.to_owned();
+                Some((name, c.get("type").cloned().unwrap_or_default()))
+            };
+            columns.into_iter().filter_map(one).collect()
+        };
+        let (old, new) = (list(&stored.projection), list(&self.spec.projection));
+        let find = |name: &str| new.iter().find(|(other, _)| other == name);
+        let gone = old.iter().filter(|(name, _)| find(name).is_none()).map(|(n, _)| n.clone());
+        let other = old.iter().filter(|(name, ty)| find(name).is_some_and(|(_, new)| new != ty));
+        (gone.collect(), other.map(|(name, _)| name.clone()).collect())
+    }
+
+    async fn make_table(&self, client: &Client, at: &Standing, number: u64) -> Result<Table> {
+        let Some(relation) = &at.site.relation else {
+            return Err(Error::config("there is no table to rebuild"));
+        };
+        let (gone, other) = self.changed_columns(&at.stored);
+        self.run(client, WHOLE_NAMES).await?;
+        carry::check(client, &at.live, &[gone.clone(), other].concat()).await?;
+        let model = &self.spec.model;
+        let own: Vec<String> = relation
+            .columns
+            .iter()
+            .map(|column| column.name().to_owned())
+            .filter(|name| model.position(name).is_none() && !gone.contains(name))
+            .collect();
+        carry::check_own(client, &at.live, &own).await?;
+        let name = TableName {
+            schema: at.live.name.schema.clone(),
+            table: name_in(&at.live.name.table, number),
+        };
+        for sql in carry::create(client, &at.live, &name, number).await? {
+            self.run(client, &sql).await?;
+        }
+        let schema = name.schema.clone().unwrap_or_default();
+        let inspect = || schema::inspect(client, &schema, &name.table);
+        let gone_there = || Error::retriable(format!("{} is gone", name.label()));
+        let made = inspect().await?.ok_or_else(gone_there)?;
+        for column in gone.iter().filter(|name| made.has_column(name)) {
+            let drop = format!("ALTER TABLE {} DROP COLUMN {} CASCADE", name.sql(), quote(column));
+            self.run(client, &drop).await?;
+        }
+        let made = inspect().await?.ok_or_else(gone_there)?;
+        // Its secondary indexes come when the rows are there.
+        let indexes = made.missing_indexes(&name, model);
+        for sql in made.reshape(&name, model).iter().filter(|sql| !indexes.contains(sql)) {
+            self.run(client, sql).await?;
+        }
+        let made = inspect().await?.ok_or_else(gone_there)?;
+        let misfits = made.misfits(model);
+        if !misfits.is_empty() {
+            return Err(Error::config(format!(
+                "the next generation of {:?} does not fit: {}",
+                at.site.label,
+                misfits.join("; ")
+            )));
+        }
+        Ok(Table { name, oid: made.oid })
+    }
+
+    /// Drops a generation's table, if what stands there is the one that is meant.
+    async fn drop_table(&self, client: &Client, table: &Table) -> Result<()> {
+        let name = table.name.sql();
+        let stands = texts(
+            client,
+            &format!("SELECT 1 WHERE to_regclass({})::oid = {}", literal(&name), table.oid),
+        )
+        .await?;
+        if stands.is_empty() {
+            return Ok(());
+        }
+        self.run(client, &format!("DROP TABLE {name}")).await
+    }
+
+    /// Ends the build of a target that is emptied, and says the next generation's number.
+    pub(crate) async fn drop_build(
+        &self,
+        client: &Client,
+        site: &Site,
+        stored: &Binding,
+    ) -> Result<u64> {
+        let beside = self.books.generations(client, &site.label, "FOR UPDATE").await?;
+        let live = Table { name: site.table.clone(), oid: 0 };
+        let at = Standing {
+            site: Site { table: site.table.clone(), label: site.label.clone(), relation: None },
+            live,
+            stored: stored.clone(),
+            beside,
+        };
+        let number = at.next_number();
+        if let Some(build) = at.build() {
+            self.drop_table(client, &at.table(build)).await?;
+            self.books.forget_generation(client, &site.label, build.number).await?;
+        }
+        Ok(number)
+    }
+
+    async fn drop_old_in(&self, client: &Client, keep: usize) -> Result<Vec<u64>> {
+        let at = self.standing(client, "FOR UPDATE").await?;
+        self.run(client, LOCK_BRIEFLY).await?;
+        let mut dropped = Vec::new();
+        let surplus = at.old().count().saturating_sub(keep);
+        for old in at.old().take(surplus) {
+            self.drop_table(client, &at.table(old)).await?;
+            self.books.forget_generation(client, &at.site.label, old.number).await?;
+            dropped.push(old.number);
+        }
+        Ok(dropped)
+    }
+
+    async fn cancel_in(&self, client: &Client) -> Result<Option<u64>> {
+        let at = self.standing(client, "FOR UPDATE").await?;
+        self.check_mine(&at.stored)?;
+        let Some(build) = at.build() else { return Ok(None) };
+        let table = at.table(build);
+        // Whoever loads it or builds its indexes is Foldline: there is nothing left to wait for.
+        texts(client, &format!(
+            "SELECT pg_cancel_backend(pid) FROM (SELECT DISTINCT pid FROM pg_locks WHERE relation = {} AND pid <> \
+             pg_backend_pid()) AS busy",
+            table.oid
+        )).await?;
+        self.run(client, LOCK_FOR_SWAP).await?;
+        self.drop_table(client, &table).await?;
+        self.books.forget_generation(client, &at.site.label, build.number).await?;
+        Ok(Some(build.number))
+    }
+}
+
+/// A step that a lock or another worker stopped: later again.
+fn later(error: Error) -> Result<Stepped> {
+    match error.class() {
+        ErrorClass::Retriable | ErrorClass::Fenced => Ok(Stepped::NotYet(error.to_string())),
+        _ => Err(error),
+    }
+}
+
+#[async_trait]
+impl Rebuilds for PostgresTarget {
+    async fn begin(
+        &self,
+        beginnings: &[Beginning],
+        goals: &[(TopicPartition, Position)],
+    ) -> Result<u64> {
+        within(OPEN_LIMIT, "beginning a rebuild", async {
+            let session = self.asks.begin().await?;
+            let result = self.begin_in(&session.client, beginnings, goals).await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn generations(&self) -> Result<Generations> {
+        within(CALL_LIMIT, "reading the books", async {
+            let session = self.asks.snapshot().await?;
+            let client = &session.client;
+            let result = async {
+                let label = self.resolve(client).await?.label();
+                let stored = self.entry(client, &label, "").await?.binding;
+                let (live, projection) = (stored.generation, stored.projection);
+                let positions = self.books.positions(client, &label, live, "").await?;
+                let (mut build, mut old) = (None, Vec::new());
+                for beside in self.books.generations(client, &label, "").await? {
+                    match beside.role {
+                        Role::Old => old.push(beside.number),
+                        Role::Build(phase) => {
+                            let at = beside.number;
+                            build = Some(Build {
+                                generation: at,
+                                fingerprint: beside.fingerprint,
+                                phase,
+                                positions: self.books.positions(client, &label, at, "").await?,
+                                goals: beside.goals,
+                            });
+                        }
+                    }
+                }
+                Ok(Generations { live, projection, positions, build, old })
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
+        within(OPEN_LIMIT, "a step of the rebuild", async {
+            let session = self.steps.begin().await?;
+            let client = &session.client;
+            let result = match step {
+                Step::Follow => self.follow_in(client, generation).await,
+                Step::Hold { patient } => self.hold_in(client, generation, patient).await,
+                Step::Release => self.release_in(client, generation).await,
+                Step::Swap => self.try_swap(client, generation).await,
+            };
+            let stepped = session.finish(result).await.or_else(later)?;
+            Ok(match (step, stepped) {
+                (Step::Swap, Stepped::Done(more)) => Stepped::Done(self.check_later(&more).await),
+                (_, stepped) => stepped,
+            })
+        })
+        .await
+    }
+
+    async fn cancel(&self) -> Result<Option<u64>> {
+        let mut attempt = 0;
+        loop {
+            let cancelled = within(CALL_LIMIT, "cancelling the rebuild", async {
+                let session = self.asks.begin().await?;
+                let result = self.cancel_in(&session.client).await;
+                session.finish(result).await
+            });
+            match cancelled.await {
+                Err(error)
+                    if error.class() == ErrorClass::Retriable && attempt < CANCEL_ATTEMPTS =>
+                {
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn roll_back(&self) -> Result<u64> {
+        within(OPEN_LIMIT, "rolling back", async {
+            let session = self.asks.begin().await?;
+            let result = self.roll_back_in(&session.client).await;
+            let (live, later) = session.finish(result).await?;
+            for notice in self.check_later(&later).await {
+                tracing::warn!(connector = %self.spec.connector, "{notice}");
+            }
+            Ok(live)
+        })
+        .await
+    }
+
+    async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
+        within(OPEN_LIMIT, "dropping old generations", async {
+            let session = self.asks.begin().await?;
+            let result = self.drop_old_in(&session.client, keep).await;
+            session.finish(result).await
+        })
+        .await
+    }
+}
