@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConnectorConfig};
 use crate::connector::{Connector, State, View};
 use crate::metrics::Metrics;
+use crate::rebuild::Progress;
 use crate::task::Snapshot;
 
 /// What the handlers share.
@@ -85,7 +86,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/resume", put(resume))
         .route("/connectors/{name}/stop", put(stop_connector))
         .route("/connectors/{name}/restart", post(restart))
-        .route("/connectors/{name}/rebuild", post(rebuild))
+        .route("/connectors/{name}/rebuild", post(rebuild).delete(cancel_rebuild))
+        .route("/connectors/{name}/rollback", post(roll_back))
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize))
         .with_state(app)
@@ -245,6 +247,8 @@ fn status_json(app: &App, name: &str) -> Answer<Json_> {
         "lag": view.lag(),
         "rate": (view.rate * 10.0).round() / 10.0,
         "last_error": view.last_error(),
+        "rebuild": view.rebuild.as_ref().map(Progress::json),
+        "kept_generations": view.kept,
     }))
 }
 
@@ -325,7 +329,7 @@ async fn restart(Extract(app): Shared, Path(name): Path<String>) -> Answer<Statu
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rebuild {
-    /// Empties the target first; the only form yet.
+    /// Empties the target first, instead of building beside it.
     #[serde(default)]
     in_place: bool,
     /// `earliest`: from what the log still has.
@@ -337,11 +341,6 @@ async fn rebuild(
     Path(name): Path<String>,
     Query(how): Query<Rebuild>,
 ) -> Answer {
-    if !how.in_place {
-        let message = "a rebuild beside the live target is not available yet: ask for one in place \
-                       (in_place=true), which empties the target first";
-        return Err(Failure(StatusCode::BAD_REQUEST, message.to_owned()));
-    }
     let from_earliest = match how.from.as_deref() {
         None => false,
         Some("earliest") => true,
@@ -350,6 +349,21 @@ async fn rebuild(
             return Err(Failure(StatusCode::BAD_REQUEST, message));
         }
     };
-    let generation = app.connector(&name)?.rebuild_in_place(from_earliest).await?;
+    let connector = app.connector(&name)?;
+    let generation = if how.in_place {
+        connector.rebuild_in_place(from_earliest).await?
+    } else {
+        connector.rebuild(from_earliest).await?
+    };
+    Ok(Json(json!({ "name": name, "generation": generation })))
+}
+
+async fn cancel_rebuild(Extract(app): Shared, Path(name): Path<String>) -> Answer {
+    let cancelled = app.connector(&name)?.cancel_rebuild().await?;
+    Ok(Json(json!({ "name": name, "cancelled": cancelled })))
+}
+
+async fn roll_back(Extract(app): Shared, Path(name): Path<String>) -> Answer {
+    let generation = app.connector(&name)?.roll_back().await?;
     Ok(Json(json!({ "name": name, "generation": generation })))
 }

@@ -1,8 +1,8 @@
 //! Foldline folds Kafka event streams into PostgreSQL, Elasticsearch and SQLite, from TOML alone.
 //!
 //! In reading order: [`config`] (what is asked for), [`converter`] and [`event`] (bytes to what the
-//! projection names), [`expr`] and [`projection`] (the pure fold), `task` (the loop), [`connector`]
-//! and [`worker`] (who runs it), `admin` (what is seen from outside) and [`cli`].
+//! projection names), [`expr`] and [`projection`] (the pure fold), `task` (the loop), [`connector`],
+//! [`rebuild`] and [`worker`] (who runs it), `admin` (what is seen from outside) and [`cli`].
 
 mod admin;
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod policy;
 pub mod projection;
+pub mod rebuild;
 #[cfg(test)]
 mod reference;
 pub mod registry;

@@ -85,6 +85,17 @@ impl Metrics {
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
+    /// Handles that nothing exports: a rebuild's records are not the connector's.
+    ///
+    /// # Errors
+    /// When two metrics have one name, which a test would see.
+    pub(crate) fn detached(name: &str) -> foldline_api::Result<ConnectorMetrics> {
+        let family = Family::register(&Registry::new()).map_err(|error| {
+            foldline_api::Error::config("the metrics contradict each other").with_source(error)
+        })?;
+        Ok(ConnectorMetrics::new(&family, name))
+    }
+
     /// The handles of one connector, each series there from the start.
     #[must_use]
     pub fn connector(&self, name: &str) -> ConnectorMetrics {
@@ -205,6 +216,7 @@ pub struct ConnectorMetrics {
     pub(crate) generation: IntGauge,
     pub(crate) lag_seconds: prometheus::Gauge,
     pub(crate) rebuild_progress: prometheus::Gauge,
+    pub(crate) rebuild_eta: prometheus::Gauge,
     pub(crate) flush_seconds: Histogram,
     pub(crate) batch_rows: Histogram,
     pub(crate) latency_seconds: Histogram,
@@ -220,7 +232,6 @@ impl ConnectorMetrics {
         // Series that nothing moves yet are there all the same, so that queries over them hold.
         family.parked_keys.with_label_values(&[name]).set(0);
         family.parked.with_label_values(&[name]);
-        family.rebuild_eta.with_label_values(&[name]).set(0.0);
         let metrics = ConnectorMetrics {
             name: name.to_owned(),
             fetched: c(&family.fetched),
@@ -243,6 +254,7 @@ impl ConnectorMetrics {
             generation: family.generation.with_label_values(&[name]),
             lag_seconds: family.lag_seconds.with_label_values(&[name]),
             rebuild_progress: family.rebuild_progress.with_label_values(&[name]),
+            rebuild_eta: family.rebuild_eta.with_label_values(&[name]),
             flush_seconds: family.flush_seconds.with_label_values(&[name]),
             batch_rows: family.batch_rows.with_label_values(&[name]),
             latency_seconds: family.latency_seconds.with_label_values(&[name]),

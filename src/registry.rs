@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
 use foldline_api::sink::{OnChange as SinkOnChange, Target, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
@@ -85,7 +86,8 @@ pub(crate) fn connector(
 ) -> Result<ConnectorSpec> {
     let parts = parts(config, connector)?;
     let decoders = Arc::new(TopicDecoders::new(&parts, projection)?);
-    let log = log(config, &parts)?;
+    let log = log_of(config, &parts, &connector.group)?;
+    let rebuild_log = log_of(config, &parts, &format!("{}.rebuild", connector.group))?;
     let spec = target_spec(config, &parts, projection);
     let sink = parts.sink.kind.clone();
     // Refused now rather than at the first event.
@@ -116,6 +118,9 @@ pub(crate) fn connector(
         projection: Arc::clone(projection),
         decoders,
         log,
+        rebuild_log,
+        keep_generations: connector.keep_generations,
+        snapshot_wait: connector.snapshot_wait,
         target: Box::new(move |log| target(&sink, TargetSpec { log, ..spec.clone() })),
         dead_letters: dead_letters(&parts)?,
         metrics: metrics.connector(&connector.name),
@@ -195,6 +200,23 @@ pub fn plan(
     })
 }
 
+/// What differs between the projection of a connector and the one that built what stands in its store,
+/// one sentence each; none where the sink does not tell.
+///
+/// # Errors
+/// When the store does not answer, or knows no such target.
+pub async fn compare(
+    config: &Config,
+    connector: &ConnectorConfig,
+    projection: &Arc<Projection>,
+) -> Result<Option<Vec<String>>> {
+    let parts = parts(config, connector)?;
+    let target = target(&parts.sink.kind, target_spec(config, &parts, projection))?;
+    let Some(rebuilds) = target.rebuilds() else { return Ok(None) };
+    let stored = rebuilds.generations().await?.projection;
+    Ok(Some(changes(&stored, projection.projection_json())))
+}
+
 /// A regex takes no dead letters of this config: folding them would set them aside again.
 fn topics(config: &Config, names: &Names) -> Topics {
     let dead_letters =
@@ -234,9 +256,8 @@ pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Resul
     })
 }
 
-fn log(config: &Config, parts: &Parts<'_>) -> Result<Arc<dyn Log>> {
+fn log_of(config: &Config, parts: &Parts<'_>, group: &str) -> Result<Arc<dyn Log>> {
     let topics = topics(config, &parts.projection.topics);
-    let group = &parts.connector.group;
     Ok(match &parts.source.kind {
         SourceKind::Kafka { .. } => {
             Arc::new(KafkaLog::new(kafka_config(parts.source, group, topics)?)?)
@@ -250,7 +271,7 @@ fn log(config: &Config, parts: &Parts<'_>) -> Result<Arc<dyn Log>> {
                 path: path.clone(),
                 topics,
                 except,
-                group: group.clone(),
+                group: group.to_owned(),
                 tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
             })?)
         }

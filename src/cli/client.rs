@@ -24,9 +24,9 @@ pub(super) struct Remote {
 #[derive(Debug, clap::Args)]
 pub(super) struct Named {
     /// The connector.
-    name: String,
+    pub(super) name: String,
     #[command(flatten)]
-    remote: Remote,
+    pub(super) remote: Remote,
 }
 
 /// A worker that can be asked.
@@ -73,7 +73,7 @@ impl Worker {
         }
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<Json, Failure> {
+    pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Json, Failure> {
         let answer = self.request(method, path).send().await.map_err(|error| {
             let why = if error.is_connect() {
                 "no worker answers there".to_owned()
@@ -103,20 +103,6 @@ pub(super) async fn restart(named: &Named, config: &Path) -> Result<(), Failure>
     let worker = named.remote.resolve(config)?;
     worker.ask(Method::POST, &format!("/connectors/{}/restart", named.name)).await?;
     println!("{}: restarting", named.name);
-    Ok(())
-}
-
-pub(super) async fn rebuild(
-    named: &Named,
-    config: &Path,
-    in_place: bool,
-    from: Option<&str>,
-) -> Result<(), Failure> {
-    let worker = named.remote.resolve(config)?;
-    let from = from.map(|from| format!("&from={from}")).unwrap_or_default();
-    let path = format!("/connectors/{}/rebuild?in_place={in_place}{from}", named.name);
-    let answer = worker.ask(Method::POST, &path).await?;
-    println!("{}: emptied, generation {} is being folded", named.name, answer["generation"]);
     Ok(())
 }
 

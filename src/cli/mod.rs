@@ -2,6 +2,7 @@
 
 mod client;
 mod offline;
+mod rebuild;
 mod test;
 
 use std::path::PathBuf;
@@ -94,16 +95,12 @@ enum Command {
     Stop(client::Named),
     /// Restart a connector, a failed one too.
     Restart(client::Named),
-    /// Fold everything again.
+    /// Fold everything again, beside the live target, and swap when it has caught up.
     Rebuild {
         #[command(flatten)]
         named: client::Named,
-        /// Empty the target first.
-        #[arg(long)]
-        in_place: bool,
-        /// `earliest`: from what the log still has, where it has lost its beginning.
-        #[arg(long, value_name = "WHERE")]
-        from: Option<String>,
+        #[command(flatten)]
+        how: rebuild::Args,
     },
     /// Show a connector's positions.
     Offsets(client::Named),
@@ -175,8 +172,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Resume(named) => runtime()?.block_on(client::put(&named, &path(None), "resume")),
         Command::Stop(named) => runtime()?.block_on(client::put(&named, &path(None), "stop")),
         Command::Restart(named) => runtime()?.block_on(client::restart(&named, &path(None))),
-        Command::Rebuild { named, in_place, from } => {
-            runtime()?.block_on(client::rebuild(&named, &path(None), in_place, from.as_deref()))
+        Command::Rebuild { named, how } => {
+            runtime()?.block_on(rebuild::run(&named, &path(None), &how))
         }
         Command::Offsets(named) => runtime()?.block_on(client::offsets(&named, &path(None))),
         Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldline_source_file::{FileProducer, NewRecord};
@@ -12,10 +13,14 @@ use serde_json::json;
 
 use super::{Failure, load, runtime};
 use crate::config::{
-    Config, Diagnostic, Env, Severity, SourceConfig, SourceKind, json_schema, unsupported,
+    Config, ConnectorConfig, Diagnostic, Env, Severity, SourceConfig, SourceKind, json_schema,
+    unsupported,
 };
 use crate::projection::Projection;
 use crate::registry;
+
+/// How long a plan waits for the store.
+const COMPARE: Duration = Duration::from_secs(3);
 
 type Projections = HashMap<String, Arc<Projection>>;
 
@@ -97,6 +102,31 @@ pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
     println!("{}", projection.describe());
     for statement in registry::plan(&config, connector, projection).map_err(Failure::failed)? {
         println!("{statement}\n");
+    }
+    compare(&config, connector, projection)
+}
+
+/// Prints what differs from what stands in the store, where that answers.
+fn compare(
+    config: &Config,
+    connector: &ConnectorConfig,
+    projection: &Arc<Projection>,
+) -> Result<(), Failure> {
+    let compared = runtime()?.block_on(async {
+        let compare = registry::compare(config, connector, projection);
+        tokio::time::timeout(COMPARE, compare).await
+    });
+    match compared {
+        Ok(Ok(Some(changes))) if changes.is_empty() => {
+            println!("-- the same projection built what stands there");
+        }
+        Ok(Ok(Some(changes))) => {
+            println!("-- changed since it was built: {}", changes.join("; "));
+            println!("-- `foldline rebuild {}` builds it anew beside the live one", connector.name);
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => eprintln!("not compared with what stands there: {error}"),
+        Err(_) => eprintln!("not compared with what stands there: no answer"),
     }
     Ok(())
 }

@@ -36,6 +36,10 @@ pub struct ConnectorConfig {
     pub on_change: OnChange,
     /// Whether Foldline creates the target.
     pub auto_create: bool,
+    /// How many generations that were live are kept for a rollback.
+    pub keep_generations: usize,
+    /// How long the swap of a rebuild waits for transactions that would read the new target as empty.
+    pub snapshot_wait: Duration,
     /// Elasticsearch's mapping properties, laid over Foldline's.
     pub mapping: Option<serde_json::Value>,
     /// Elasticsearch's index settings, laid over Foldline's.
@@ -107,6 +111,9 @@ pub enum OnChange {
     Continue,
 }
 
+/// Long enough for a report, short enough for whoever waits for the rebuild.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
+
 const ON_BAD_RECORD: [(&str, OnBadRecord); 4] = [
     ("dead_letter", OnBadRecord::DeadLetter),
     ("park", OnBadRecord::Park),
@@ -150,6 +157,8 @@ impl ConnectorConfig {
                 ("errors.dead_letter_topic", self.errors.dead_letter_topic.clone()),
                 ("on_change", name_of(&ON_CHANGE, &self.on_change)),
                 ("auto_create", self.auto_create.to_string()),
+                ("keep_generations", self.keep_generations.to_string()),
+                ("snapshot_wait", format_duration(self.snapshot_wait)),
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
@@ -198,6 +207,8 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
     let errors = read_errors(reader.get("errors"), &group);
     let on_change = reader.get("on_change").and_then(|f| f.choice(&ON_CHANGE));
     let auto_create = reader.flag("auto_create", true);
+    let keep_generations = reader.get("keep_generations").and_then(|f| f.number(0, 100));
+    let snapshot_wait = reader.get("snapshot_wait").and_then(|f| f.duration());
     let mapping = read_json(reader.get("mapping"), kind);
     let settings = read_json(reader.get("settings"), kind);
     reader.finish();
@@ -214,6 +225,8 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
         errors,
         on_change: on_change.unwrap_or(OnChange::Refuse),
         auto_create,
+        keep_generations: keep_generations.unwrap_or(1),
+        snapshot_wait: snapshot_wait.unwrap_or(SNAPSHOT_WAIT),
         mapping,
         settings,
     })

@@ -281,6 +281,8 @@ fn connectors() -> Definitions {
         ("errors", of("errors")),
         ("on_change", choice("When the projection is not the one that built it.", &changes)),
         ("auto_create", flag("Whether Foldline creates the target.")),
+        ("keep_generations", integer("Generations kept for a rollback; by default 1.", 0)),
+        ("snapshot_wait", duration("How long a swap waits for older snapshots; by default 1m.")),
         ("mapping", own.clone()),
         ("settings", own),
     ];

@@ -4,10 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use foldline_api::error::{Error, Result};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Beginning, DesiredState, Target};
+use foldline_api::sink::{DesiredState, Target};
 
 use super::Connector;
-use super::opening::topics_recreated;
 
 impl Connector {
     /// The target as the last session opened it.
@@ -27,33 +26,6 @@ impl Connector {
     /// Starts a new session.
     pub fn restart(&self) {
         self.restart.notify_one();
-    }
-
-    /// Empties the target and folds everything again; with `from_earliest`, from what the log still
-    /// has. Returns the new generation.
-    ///
-    /// # Errors
-    /// When the log has lost its beginning, or the books cannot be reached.
-    pub async fn rebuild_in_place(&self, from_earliest: bool) -> Result<u64> {
-        let target = self.opened_target()?;
-        let infos = self.spec.log.partitions().await?;
-        // The books are readable even where the projection changed and the session refused to run.
-        let books = target.status().await?;
-        let generation = if from_earliest || topics_recreated(&books, &infos) {
-            let beginnings: Vec<Beginning> = infos
-                .iter()
-                .map(|info| Beginning {
-                    partition: info.partition.clone(),
-                    topic_id: info.topic_id.clone(),
-                    position: info.low,
-                })
-                .collect();
-            target.rebuild(books.generation, Some(&beginnings)).await?
-        } else {
-            self.rebuild_on(target.as_ref(), books.generation, &infos, &books.positions).await?
-        };
-        self.restart();
-        Ok(generation)
     }
 
     /// The group's view and the sink's, partition by partition.

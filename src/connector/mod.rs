@@ -2,16 +2,19 @@
 //! touches the others.
 //!
 //! In reading order: this file (the handle and its states), `opening` (how a session begins), `session` (its
-//! tasks), `flood` (too many bad records) and `commands` (what the operator asks for).
+//! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records) and `commands` (what the operator asks
+//! for).
 
 mod commands;
 mod flood;
 mod opening;
+mod rebuilding;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
 use foldline_api::sink::Target;
@@ -24,6 +27,7 @@ use crate::log::connector_span;
 use crate::metrics::ConnectorMetrics;
 use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
 use crate::projection::Projection;
+use crate::rebuild::{Driver, Progress, Watch};
 use crate::retry::{Attempts, retry};
 use crate::task::{Decoders, Limits, Snapshot, TaskStatus};
 use session::SessionEnd;
@@ -74,6 +78,12 @@ pub(crate) struct ConnectorSpec {
     pub(crate) projection: Arc<Projection>,
     pub(crate) decoders: Arc<dyn Decoders>,
     pub(crate) log: Arc<dyn Log>,
+    /// The same log for the group that folds a rebuild.
+    pub(crate) rebuild_log: Arc<dyn Log>,
+    /// So many generations that were live are kept for a rollback.
+    pub(crate) keep_generations: usize,
+    /// How long a swap waits for transactions that are open since before the end of the load.
+    pub(crate) snapshot_wait: Duration,
     /// Makes the target once the log's identity is known.
     pub(crate) target: Box<dyn Fn(String) -> Result<Arc<dyn Target>> + Send + Sync>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
@@ -95,6 +105,10 @@ pub struct View {
     pub tasks: Vec<Snapshot>,
     /// Records with a durable outcome per second, over the last seconds.
     pub rate: f64,
+    /// The rebuild under way.
+    pub rebuild: Option<Progress>,
+    /// Generations kept for a rollback.
+    pub kept: Vec<u64>,
 }
 
 impl View {
@@ -131,6 +145,7 @@ pub struct Connector {
     identity: OnceLock<String>,
     restart: Notify,
     ready: watch::Sender<bool>,
+    watch: Watch,
 }
 
 impl Connector {
@@ -143,6 +158,7 @@ impl Connector {
             identity: OnceLock::new(),
             restart: Notify::new(),
             ready: watch::Sender::new(false),
+            watch: Watch::default(),
         }
     }
 
@@ -168,6 +184,8 @@ impl Connector {
             generation: shown.generation,
             tasks: shown.tasks.iter().map(TaskStatus::snapshot).collect(),
             rate: shown.rate,
+            rebuild: self.watch.progress(),
+            kept: self.watch.kept(),
         }
     }
 
@@ -190,10 +208,13 @@ impl Connector {
         shown.trace = trace;
     }
 
-    /// Runs sessions until `cancel`. Returns when the last task has left.
+    /// Runs sessions, and rebuilds beside them, until `cancel`. Returns when the last task has left.
     pub(crate) async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        let span = connector_span(&self.spec.name);
-        self.sessions(&cancel).instrument(span).await;
+        let target = || self.opened_target().ok();
+        let restart = || self.restart();
+        let driver = Driver::new(&self.spec, &self.watch, &target, &restart);
+        let both = async { tokio::join!(self.sessions(&cancel), driver.run(&cancel)) };
+        both.instrument(connector_span(&self.spec.name)).await;
     }
 
     async fn sessions(&self, cancel: &CancellationToken) {

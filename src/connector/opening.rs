@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, PoisonError};
 
-use foldline_api::error::{Error, Result};
+use foldline_api::error::Result;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Beginning, Opened, StoredPosition, Target};
+use foldline_api::sink::{Beginning, Opened, Target};
 use foldline_api::source::{Commit, PartitionInfo};
 
 use super::Connector;
+use crate::rebuild;
 use crate::reset::{self, Verdict};
 use crate::task::recreated;
 
@@ -24,7 +25,10 @@ impl Connector {
             tracing::info!("{notice}");
         }
         let infos = self.retry("open", || log.partitions()).await?;
-        if opened.positions.is_empty() {
+        if opened.waits.is_some() {
+            check_topics(&opened, &infos)?;
+            self.begin_rebuild(target.as_ref(), false).await?;
+        } else if opened.positions.is_empty() {
             self.begin(target.as_ref(), &opened, &infos).await?;
         } else {
             check_topics(&opened, &infos)?;
@@ -76,15 +80,21 @@ impl Connector {
                 group = %self.spec.group,
                 "someone else set offsets of this group to somewhere in the log: not obeyed, since a fold \
                  that starts there would be wrong. Going on from the sink's positions. To fold everything \
-                 again: `foldline rebuild {name} --in-place`, or reset the whole group to the earliest offset"
+                 again: `foldline rebuild {name}`, or reset the whole group to the earliest offset"
             ),
             Verdict::Reset => {
                 tracing::warn!(
-                        group = %self.spec.group,
-                    "the group was reset to the beginning: emptying the target and folding everything again"
+                    group = %self.spec.group,
+                    "the group was reset to the beginning: folding everything again"
                 );
-                self.rebuild_on(target, opened.generation, infos, &opened.positions).await?;
-                *opened = self.retry("open", || target.status()).await?;
+                if target.rebuilds().is_some() {
+                    self.begin_rebuild(target, false).await?;
+                } else {
+                    let beginnings = rebuild::beginnings(name, opened, infos, false)?;
+                    let live = opened.generation;
+                    self.retry("open", || target.rebuild(live, Some(&beginnings))).await?;
+                    *opened = self.retry("open", || target.status()).await?;
+                }
                 self.mark_group(opened, infos).await;
             }
         }
@@ -111,35 +121,6 @@ impl Connector {
             tracing::info!(%error, "marking the group is left to its members");
         }
     }
-
-    /// Empties the target, if the log still has what the fold began with.
-    pub(super) async fn rebuild_on(
-        &self,
-        target: &dyn Target,
-        generation: u64,
-        infos: &[PartitionInfo],
-        stored: &[StoredPosition],
-    ) -> Result<u64> {
-        for position in stored {
-            let info = infos.iter().find(|info| info.partition == position.partition);
-            if let Some(info) = info
-                && info.low > position.beginning
-                && info.topic_id == position.topic_id
-            {
-                return Err(Error::config(format!(
-                    "a rebuild would lose events: {} now begins at offset {}, and the fold began at {}. To \
-                     fold what is left: `foldline rebuild {} --in-place --from earliest`",
-                    position.partition, info.low, position.beginning, self.spec.name
-                )));
-            }
-        }
-        self.retry("open", || target.rebuild(generation, None)).await
-    }
-}
-
-/// Whether a topic was deleted and made again since its events were folded.
-pub(super) fn topics_recreated(books: &Opened, infos: &[PartitionInfo]) -> bool {
-    check_topics(books, infos).is_err()
 }
 
 /// Another topic id stops the connector: a position names its topic's life (rule 2).

@@ -18,7 +18,7 @@ use crate::log::task_span;
 use crate::task::{Ended, Limits, Task, TaskSpec, TaskStatus};
 
 /// How often the books are asked what the operator wants and which generation is live.
-const FOLLOW_EVERY: Duration = Duration::from_secs(2);
+pub(super) const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 
 /// One batch's records take at most this part of a task's memory.
 const IN_FLIGHT: usize = 40;
@@ -53,6 +53,9 @@ impl Connector {
         if opened.desired == DesiredState::Stopped {
             self.set_state(State::Stopped, None);
             return self.wait_while_stopped(target.as_ref(), cancel).await;
+        }
+        if let Some(reason) = &opened.waits {
+            return self.wait_for_rebuild(target.as_ref(), (&opened, reason), cancel).await;
         }
         self.run_tasks(&target, &opened, &infos, cancel).await
     }

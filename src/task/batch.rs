@@ -60,6 +60,17 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// Takes a later batch in: one flush makes both durable. Items and dead letters are let go.
+    pub(crate) fn absorb(&mut self, later: Batch) {
+        for (partition, (from, to)) in later.steps {
+            self.steps.entry(partition).and_modify(|step| step.1 = to).or_insert((from, to));
+        }
+        self.writes.extend(later.writes);
+        self.reads.extend(later.reads);
+        self.verdicts.extend(later.verdicts);
+        self.decisions.extend(later.decisions);
+    }
+
     /// How many records.
     pub(crate) fn records(&self) -> usize {
         self.items.iter().filter(|item| matches!(item, Item::Record(_))).count()

@@ -7,7 +7,7 @@
 //!
 //! In reading order: this file (the loop and the fold's turn in it), `inbox`, `batch`, `cache`, `writing` (what
 //! each end of a flush leads to), `membership` (partitions that come and go), `assignment` (positions),
-//! `accounting`, `status` and `ops` (the calls).
+//! `accounting`, `status` and `ops` (the calls); `load` comes before the loop where a generation is built.
 
 mod accounting;
 mod assignment;
@@ -16,6 +16,7 @@ mod cache;
 mod coverage;
 mod decisions;
 mod inbox;
+mod load;
 mod membership;
 mod ops;
 mod status;
@@ -50,6 +51,7 @@ use ops::{Ops, Taken, WriteEnd};
 
 pub(crate) use batch::Decoders;
 pub use inbox::Limits;
+pub(crate) use load::{Load, Silent};
 pub(crate) use ops::recreated;
 pub use status::{PartitionStatus, Snapshot, TaskStatus};
 

@@ -122,8 +122,15 @@ impl Ops {
         }
         let partitions: Vec<TopicPartition> =
             flush.advances.iter().map(|advance| advance.partition.clone()).collect();
-        let positions = retry(&self, "write", || self.writer.positions(&partitions)).await?;
-        Ok(WriteEnd::Unknown(positions, trouble))
+        Ok(WriteEnd::Unknown(self.stored(&partitions).await?, trouble))
+    }
+
+    /// Where the store stands now.
+    pub(crate) async fn stored(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<StoredPosition>> {
+        retry(self, "write", || self.writer.positions(partitions)).await
     }
 }
 

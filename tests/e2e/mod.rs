@@ -10,6 +10,7 @@ mod outages;
 mod rebuild;
 mod reset;
 mod seen;
+mod shadow;
 mod shipped;
 mod stores_agree;
 mod worker;

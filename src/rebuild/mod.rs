@@ -1,0 +1,439 @@
+//! Rebuilds beside the live generation, as one worker takes part in them.
+//!
+//! Each worker looks at the books every so often. Where they name a build of this worker's projection, it
+//! runs tasks of the group `<group>.rebuild` on it, and tries each step that is due: whichever worker is
+//! first makes it, the others see it in the books. Nothing of a rebuild is kept anywhere else, so a worker
+//! that crashed goes on from what it finds.
+
+mod progress;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{Beginning, DesiredState, Opened, Target};
+use foldline_api::source::PartitionInfo;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::connector::{ConnectorSpec, now_millis};
+use crate::dead_letter::Origin;
+use crate::log::task_span;
+use crate::metrics::{ConnectorMetrics, Metrics};
+use crate::task::{Ended, Load, Silent, TaskSpec, TaskStatus};
+pub use progress::Progress;
+
+/// How often the books are asked whether there is a build.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same while there is one.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// The same while the live generation waits for the swap.
+const HOLD_EVERY: Duration = Duration::from_millis(50);
+/// So long the live generation's tasks are held at most; then they go on, and it is tried again.
+const HOLD_MAX: Duration = Duration::from_secs(15);
+/// After a hold that did not lead to a swap, the live tasks go on for so long at least.
+const HOLD_PAUSE: Duration = Duration::from_secs(5);
+/// A reader that began before a swap may still be in the old generation: it is dropped so much later.
+const DROP_AFTER: Duration = Duration::from_secs(30);
+/// Readers that queued behind a swap that did not get its locks come first.
+const SWAP_PAUSE: Duration = Duration::from_millis(500);
+/// A build no further behind the live generation than so many offsets reaches it while that one is held.
+const NEAR: i64 = 20_000;
+/// Tasks of a build that ended are started again after so long.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What this worker shows of a connector's rebuild, and what wakes it up.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    shown: Mutex<Shown>,
+    wake: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    progress: Option<Progress>,
+    old: Vec<u64>,
+}
+
+impl Watch {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rebuild under way, as this worker knows it.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.lock().progress.clone()
+    }
+
+    /// The generations kept for a rollback.
+    pub(crate) fn kept(&self) -> Vec<u64> {
+        self.lock().old.clone()
+    }
+
+    /// Looks at the books now.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Tasks of one build on this worker.
+struct Running {
+    generation: u64,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<Ended>>,
+    statuses: Vec<TaskStatus>,
+    metrics: ConnectorMetrics,
+    /// Kept so that the tasks never see it closed.
+    _pause: watch::Sender<bool>,
+}
+
+impl Running {
+    async fn end(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// A worker's part in the rebuilds of one connector.
+pub(crate) struct Driver<'a> {
+    spec: &'a ConnectorSpec,
+    watch: &'a Watch,
+    /// What the session opened last.
+    target: &'a (dyn Fn() -> Option<Arc<dyn Target>> + Send + Sync),
+    /// Starts a new session, on the generation that is live now.
+    restart: &'a (dyn Fn() + Send + Sync),
+    running: Option<Running>,
+    again: Instant,
+    /// Since when the build is held, as seen from here.
+    held: Option<Instant>,
+    /// Since when the build would be held but for old snapshots.
+    near: Option<Instant>,
+    hold_again: Instant,
+    swap_again: Instant,
+    /// Since when there are more old generations than are kept, as seen from here.
+    surplus: Option<Instant>,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn new(
+        spec: &'a ConnectorSpec,
+        watch: &'a Watch,
+        target: &'a (dyn Fn() -> Option<Arc<dyn Target>> + Send + Sync),
+        restart: &'a (dyn Fn() + Send + Sync),
+    ) -> Self {
+        let now = Instant::now();
+        let (running, held, near) = (None, None, None);
+        Driver {
+            spec,
+            watch,
+            target,
+            restart,
+            running,
+            again: now,
+            held,
+            near,
+            hold_again: now,
+            swap_again: now,
+            surplus: None,
+        }
+    }
+
+    /// Takes part until `cancel`.
+    pub(crate) async fn run(mut self, cancel: &CancellationToken) {
+        loop {
+            let every = match (&self.held, &self.running) {
+                (Some(_), _) => HOLD_EVERY,
+                (None, Some(_)) => FOLLOW_EVERY,
+                (None, None) => LOOK_EVERY,
+            };
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = self.watch.wake.notified() => {}
+                () = tokio::time::sleep(every) => {}
+            }
+            let Some(target) = (self.target)() else { continue };
+            let Some(rebuilds) = target.rebuilds() else { continue };
+            let turned = tokio::select! {
+                () = cancel.cancelled() => break,
+                turned = self.turn(&target, rebuilds) => turned,
+            };
+            if let Err(error) = turned {
+                self.trouble(&error);
+            }
+        }
+        if let Some(running) = self.running.take() {
+            running.end().await;
+        }
+    }
+
+    fn trouble(&mut self, error: &Error) {
+        if let Some(progress) = &mut self.watch.lock().progress {
+            if progress.trouble.as_deref() != Some(&error.to_string()) {
+                tracing::warn!(%error, "the rebuild has trouble");
+            }
+            progress.trouble = Some(error.to_string());
+        }
+    }
+
+    async fn turn(&mut self, target: &Arc<dyn Target>, rebuilds: &dyn Rebuilds) -> Result<()> {
+        let generations = match rebuilds.generations().await {
+            // Not opened yet.
+            Err(error) if error.class() == ErrorClass::Fenced => return Ok(()),
+            generations => generations?,
+        };
+        let Some(build) = &generations.build else {
+            return self.no_build(rebuilds, &generations).await;
+        };
+        self.watch.lock().old.clone_from(&generations.old);
+        if self.running.as_ref().is_some_and(|running| running.generation != build.generation)
+            && let Some(running) = self.running.take()
+        {
+            running.end().await;
+            self.watch.lock().progress = None;
+        }
+        let ours = build.fingerprint == self.spec.projection.fingerprint();
+        if ours {
+            self.keep_running(target, build).await?;
+        }
+        self.show(build, &generations);
+        self.coordinate(rebuilds, build, &generations, ours).await
+    }
+
+    async fn no_build(&mut self, rebuilds: &dyn Rebuilds, seen: &Generations) -> Result<()> {
+        (self.held, self.near) = (None, None);
+        if let Some(running) = self.running.take() {
+            let generation = running.generation;
+            if generation == seen.live {
+                // First, so that the live tasks wait for nobody.
+                (self.restart)();
+                tracing::info!(generation, "the rebuilt generation is live");
+            } else {
+                tracing::info!(generation, "the rebuild was cancelled");
+            }
+            running.end().await;
+        }
+        {
+            let mut shown = self.watch.lock();
+            shown.progress = None;
+            shown.old.clone_from(&seen.old);
+        }
+        self.spec.metrics.rebuild_progress.set(1.0);
+        self.spec.metrics.rebuild_eta.set(0.0);
+        if seen.old.len() <= self.spec.keep_generations {
+            self.surplus = None;
+        } else if self.surplus.get_or_insert_with(Instant::now).elapsed() > DROP_AFTER {
+            for generation in rebuilds.drop_old(self.spec.keep_generations).await? {
+                tracing::info!(generation, "dropped an old generation");
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the tasks, and starts them again where they ended.
+    async fn keep_running(&mut self, target: &Arc<dyn Target>, build: &Build) -> Result<()> {
+        let stopped = target.status().await?.desired == DesiredState::Stopped;
+        if let Some(running) = &mut self.running {
+            let ended = running.tasks.try_join_next();
+            if ended.is_none() && !stopped {
+                return Ok(());
+            }
+            if let Some(running) = self.running.take() {
+                running.end().await;
+            }
+            self.again = Instant::now() + AGAIN;
+            return match ended {
+                Some(Ok(Err(error))) => Err(error),
+                Some(Err(panic)) => Err(Error::config(format!("a task broke off: {panic}"))),
+                _ => Ok(()),
+            };
+        }
+        if !stopped && Instant::now() >= self.again {
+            self.again = Instant::now() + AGAIN;
+            self.running = Some(self.start(target, build).await?);
+            if let Some(progress) = &mut self.watch.lock().progress {
+                progress.trouble = None;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, target: &Arc<dyn Target>, build: &Build) -> Result<Running> {
+        let spec = self.spec;
+        let partitions = spec.rebuild_log.partitions().await?.len();
+        let tasks = spec.tasks_max.min(partitions).max(1);
+        let share = spec.memory / tasks;
+        let stop = CancellationToken::new();
+        let (pause, paused) = watch::channel(false);
+        let metrics = Metrics::detached(&spec.name)?;
+        let (mut running, mut statuses) = (JoinSet::new(), Vec::new());
+        for number in 0..tasks {
+            let task = u32::try_from(number).unwrap_or(u32::MAX);
+            let status = TaskStatus::default();
+            statuses.push(status.clone());
+            let load = Load::new(
+                TaskSpec {
+                    projection: Arc::clone(&spec.projection),
+                    decoders: Arc::clone(&spec.decoders),
+                    source: spec.rebuild_log.source(task, share / 4)?,
+                    log: Arc::clone(&spec.rebuild_log),
+                    writer: target.writer(build.generation).await?,
+                    dead_letters: Arc::new(Silent),
+                    metrics: metrics.clone(),
+                    status,
+                    origin: Origin { connector: spec.name.clone(), task },
+                    on_bad_record: spec.on_bad_record,
+                    limits: spec.limits,
+                    cache_bytes: share / 2,
+                    generation: build.generation,
+                    paused: paused.clone(),
+                    now: now_millis,
+                },
+                &build.goals,
+            );
+            running.spawn(load.run(stop.clone()).instrument(task_span(&spec.name, task)));
+        }
+        tracing::info!(generation = build.generation, tasks, "taking part in a rebuild");
+        let generation = build.generation;
+        Ok(Running { generation, stop, tasks: running, statuses, metrics, _pause: pause })
+    }
+
+    fn show(&self, build: &Build, generations: &Generations) {
+        let (statuses, bad) = match &self.running {
+            Some(running) => {
+                let bad = running.metrics.dead_lettered.get() + running.metrics.skipped.get();
+                (running.statuses.iter().map(TaskStatus::snapshot).collect(), bad)
+            }
+            None => (Vec::new(), 0),
+        };
+        let mut shown = self.watch.lock();
+        let before = shown.progress.take().filter(|p| p.generation == build.generation);
+        let progress = Progress::new(before, build, generations, &statuses, bad);
+        self.spec.metrics.rebuild_progress.set(progress.ratio);
+        self.spec.metrics.rebuild_eta.set(progress.eta_seconds.unwrap_or_default());
+        shown.progress = Some(progress);
+    }
+
+    /// Tries the step that is due.
+    async fn coordinate(
+        &mut self,
+        rebuilds: &dyn Rebuilds,
+        build: &Build,
+        generations: &Generations,
+        ours: bool,
+    ) -> Result<()> {
+        if build.phase != Phase::Holding {
+            self.held = None;
+        }
+        let behind = build.behind(&generations.positions);
+        let step = match build.phase {
+            Phase::Loading if ours && build.is_loaded() => Step::Follow,
+            Phase::Following if ours && behind <= NEAR && Instant::now() >= self.hold_again => {
+                let since = *self.near.get_or_insert_with(Instant::now);
+                Step::Hold { patient: since.elapsed() < self.spec.snapshot_wait }
+            }
+            Phase::Holding => {
+                // Whoever held it may be gone: then any worker lets the live tasks go on.
+                let since = *self.held.get_or_insert_with(Instant::now);
+                if since.elapsed() > HOLD_MAX {
+                    Step::Release
+                } else if ours && behind == 0 && Instant::now() >= self.swap_again {
+                    Step::Swap
+                } else {
+                    return Ok(());
+                }
+            }
+            Phase::Loading | Phase::Following => return Ok(()),
+        };
+        let stepped = rebuilds.step(build.generation, step).await?;
+        self.stepped(step, stepped, build.generation);
+        Ok(())
+    }
+
+    fn stepped(&mut self, step: Step, stepped: Stepped, generation: u64) {
+        match (step, stepped) {
+            (step, Stepped::NotYet(reason)) => {
+                tracing::debug!(generation, ?step, reason, "not yet");
+                if step == Step::Swap {
+                    self.swap_again = Instant::now() + SWAP_PAUSE;
+                }
+                if let Some(progress) = &mut self.watch.lock().progress {
+                    progress.waiting = Some(reason);
+                }
+                return;
+            }
+            (Step::Follow, _) => {
+                tracing::info!(generation, "loaded, with its indexes");
+            }
+            (Step::Hold { patient }, _) => {
+                if !patient {
+                    tracing::warn!(
+                        "a transaction is open since before the end of the load: it will read the rebuilt \
+                         target as empty"
+                    );
+                }
+                self.held = Some(Instant::now());
+                tracing::info!(generation, "holding the live generation");
+            }
+            (Step::Release, _) => {
+                self.hold_again = Instant::now() + HOLD_PAUSE;
+                tracing::info!(generation, "not reached in time, going on");
+            }
+            (Step::Swap, Stepped::Done(notices)) => {
+                tracing::info!(generation, "swapped");
+                notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+                self.held = None;
+                self.watch.wake();
+            }
+        }
+        self.near = None;
+        if let Some(progress) = &mut self.watch.lock().progress {
+            progress.waiting = None;
+        }
+    }
+}
+
+/// Where a rebuild begins: where the fold did; in partitions added since, at the log's start. With
+/// `from_earliest`, everywhere at the log's start.
+///
+/// # Errors
+/// A config error where the log has lost what the fold began with.
+pub(crate) fn beginnings(
+    name: &str,
+    books: &Opened,
+    infos: &[PartitionInfo],
+    from_earliest: bool,
+) -> Result<Vec<Beginning>> {
+    let mut out = Vec::with_capacity(infos.len());
+    for info in infos {
+        let stored = books.positions.iter().find(|stored| stored.partition == info.partition);
+        let recreated = |old: &Option<String>| {
+            old.as_ref().zip(info.topic_id.as_ref()).is_some_and(|(old, new)| old != new)
+        };
+        let stored = stored.filter(|stored| !from_earliest && !recreated(&stored.topic_id));
+        if let Some(stored) = stored
+            && info.low > stored.beginning
+        {
+            return Err(Error::config(format!(
+                "a rebuild would lose events: {} now begins at offset {}, and the fold began at {}. To fold \
+                 what is left: `foldline rebuild {name} --from earliest`",
+                info.partition, info.low, stored.beginning
+            )));
+        }
+        out.push(Beginning {
+            partition: info.partition.clone(),
+            topic_id: info.topic_id.clone(),
+            position: stored.map_or(info.low, |stored| stored.beginning),
+        });
+    }
+    Ok(out)
+}
+
+/// Up to where a rebuild that begins now is loaded.
+pub(crate) fn goals(infos: &[PartitionInfo]) -> Vec<(TopicPartition, Position)> {
+    infos.iter().map(|info| (info.partition.clone(), info.high)).collect()
+}

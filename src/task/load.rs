@@ -1,0 +1,419 @@
+//! The load of a generation that is being built: everything up to the goals is folded in memory and
+//! written at the end, so that each key is written once. When the states outgrow their budget, what is
+//! there is written and forgotten, and a key that comes again is read back. Then the ordinary loop
+//! goes on from the store's positions, with the same member of the same group.
+//!
+//! Whatever goes wrong with a write is left to the ordinary loop too: it starts from the store's
+//! positions, where nothing of the lost attempt has moved.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{Flush, Loaded, Marks, StoredVerdict, Version, Written};
+use foldline_api::source::{
+    Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Wanted,
+};
+use hashbrown::HashMap;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Folder, Verdict};
+use super::cache::Cache;
+use super::coverage::Watch;
+use super::decisions::Decisions;
+use super::inbox::Item;
+use super::ops::Ops;
+use super::status::PartitionStatus;
+use super::{Ended, Task, TaskSpec};
+use crate::policy::backoff;
+
+/// A store that keeps decisions with the positions is not to be given more of them at once.
+const DECISIONS_MAX: usize = 2_000;
+
+/// One partition that is loaded.
+#[derive(Debug)]
+struct Held {
+    epoch: i64,
+    /// Where the store stands.
+    durable: Position,
+    folded: Position,
+    goal: Position,
+}
+
+/// How a load ended.
+enum End {
+    /// Told to stop; what was not durable is folded again.
+    Stopped,
+    /// All goals are reached, or a write went wrong: the ordinary loop goes on.
+    Handed,
+}
+
+/// A task that loads first.
+pub(crate) struct Load {
+    spec: TaskSpec,
+    goals: HashMap<TopicPartition, Position>,
+}
+
+impl Load {
+    /// `goals` say up to where each partition is folded in memory; one that is not among them is not
+    /// loaded.
+    pub(crate) fn new(spec: TaskSpec, goals: &[(TopicPartition, Position)]) -> Self {
+        Load { spec, goals: goals.iter().cloned().collect() }
+    }
+
+    /// Loads, then runs the ordinary loop, until `cancel` or an error that waiting does not cure.
+    pub(crate) async fn run(self, cancel: CancellationToken) -> Result<Ended> {
+        let Load { spec, goals } = self;
+        let (mut loader, rest) = Loader::new(spec, goals);
+        match loader.load(&cancel).await {
+            Ok(End::Handed) => {
+                let assigned: Vec<TopicPartition> = loader.held.keys().cloned().collect();
+                let source = Uncommitted { source: loader.source, assigned: Some(assigned) };
+                rest(Box::new(source)).run(cancel).await
+            }
+            Ok(End::Stopped) => {
+                loader.source.close().await;
+                Ok(Ended::Stopped)
+            }
+            Err(error) => {
+                loader.source.close().await;
+                if error.class() == ErrorClass::Fenced { Ok(Ended::Superseded) } else { Err(error) }
+            }
+        }
+    }
+}
+
+struct Loader {
+    source: Box<dyn Source>,
+    ops: Ops,
+    folder: Folder,
+    cache: Cache,
+    goals: HashMap<TopicPartition, Position>,
+    held: HashMap<TopicPartition, Held>,
+    /// Everything folded and not durable.
+    batch: Batch,
+    batches: u64,
+    /// No state was read or written before: a key that is not in memory is new.
+    fresh: bool,
+}
+
+impl Loader {
+    /// The loader, and what makes the ordinary task of the source when it is done.
+    fn new(
+        spec: TaskSpec,
+        goals: HashMap<TopicPartition, Position>,
+    ) -> (Self, impl FnOnce(Box<dyn Source>) -> Task) {
+        let ops = Ops {
+            writer: Arc::clone(&spec.writer),
+            log: Arc::clone(&spec.log),
+            dead_letters: Arc::clone(&spec.dead_letters),
+            metrics: spec.metrics.clone(),
+            status: spec.status.clone(),
+        };
+        let folder = Folder {
+            projection: Arc::clone(&spec.projection),
+            decoders: Arc::clone(&spec.decoders),
+            on_bad_record: spec.on_bad_record,
+            keeps_marks: spec.writer.keeps_marks(),
+            verdicts: HashMap::new(),
+            decisions: Decisions::default(),
+            watch: Watch::new(&spec.projection),
+            origin: Arc::new(spec.origin.clone()),
+        };
+        let TaskSpec { source, cache_bytes, .. } = spec;
+        let loader = Loader {
+            source,
+            ops,
+            folder,
+            cache: Cache::new(cache_bytes),
+            goals,
+            held: HashMap::new(),
+            batch: Batch::default(),
+            batches: 0,
+            fresh: true,
+        };
+        (loader, move |source| Task::new(TaskSpec { source, ..spec }))
+    }
+
+    async fn load(&mut self, cancel: &CancellationToken) -> Result<End> {
+        loop {
+            if !self.held.is_empty() && self.held.values().all(|held| held.folded >= held.goal) {
+                self.flush().await?;
+                return Ok(End::Handed);
+            }
+            let event = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(End::Stopped),
+                event = self.source.next(Wanted::All) => event,
+            };
+            let going = match event {
+                Ok(event) => self.on_event(event).await?,
+                Err(error) if error.class() == ErrorClass::Retriable => {
+                    self.ops.status.trouble(&error);
+                    true
+                }
+                Err(error) => return Err(error),
+            };
+            if !going {
+                return Ok(End::Handed);
+            }
+        }
+    }
+
+    /// Whether the load goes on.
+    async fn on_event(&mut self, event: SourceEvent) -> Result<bool> {
+        match event {
+            SourceEvent::Records(records) => {
+                let mut items = Vec::with_capacity(records.len());
+                for record in records {
+                    if self.held.contains_key(&record.topic_partition()) {
+                        items.push(Item::Record(record));
+                    }
+                }
+                self.fold(items).await
+            }
+            SourceEvent::End(partition, position) => {
+                let behind = self.held.get(&partition).is_some_and(|held| held.folded < position);
+                let items = if behind { vec![Item::End(partition, position)] } else { Vec::new() };
+                self.fold(items).await
+            }
+            SourceEvent::Assigned(partitions) => {
+                self.take(partitions).await?;
+                Ok(true)
+            }
+            SourceEvent::Revoked(partitions) => {
+                let written = self.flush().await?;
+                self.held.retain(|held, _| !partitions.contains(held));
+                self.source.release(&partitions)?;
+                Ok(written)
+            }
+            SourceEvent::Lost(partitions) => {
+                self.forget();
+                self.held.retain(|held, _| !partitions.contains(held));
+                let rest: Vec<TopicPartition> = self.held.keys().cloned().collect();
+                self.take(rest).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn take(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let taken = self.ops.clone().acquire(partitions).await?;
+        for lease in &taken.acquired.leases {
+            self.folder.decisions.forget(&lease.partition);
+        }
+        self.folder.decisions.keep(&taken.acquired.decisions);
+        for StoredVerdict { partition, offset, reason } in taken.acquired.verdicts {
+            let verdict = Verdict { reason, stored: true };
+            self.folder.verdicts.insert((partition, offset), verdict);
+        }
+        self.cache.set_complete(self.fresh && taken.acquired.empty);
+        let mut starts = Vec::new();
+        for lease in taken.acquired.leases {
+            let goal = self.goals.get(&lease.partition).copied().unwrap_or_default();
+            let (epoch, at) = (lease.epoch, lease.position);
+            starts.push((lease.partition.clone(), at));
+            self.held.insert(lease.partition, Held { epoch, durable: at, folded: at, goal });
+        }
+        self.source.start(&starts)?;
+        self.show();
+        Ok(())
+    }
+
+    /// Folds what came; whether the load goes on.
+    async fn fold(&mut self, items: Vec<Item>) -> Result<bool> {
+        if items.is_empty() {
+            return Ok(true);
+        }
+        self.batches += 1;
+        let decoded = self.folder.decode(self.batches, items, &mut self.cache);
+        if !self.cache.is_complete() && !decoded.missing.is_empty() {
+            for (key, state) in self.ops.clone().load(decoded.missing.clone()).await? {
+                self.cache.insert(key, state, self.batches);
+            }
+        } else {
+            for key in &decoded.missing {
+                let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
+                self.cache.insert(key.clone(), absent, self.batches);
+            }
+        }
+        let held = &self.held;
+        let folded = |p: &TopicPartition| held.get(p).map_or(Position(0), |held| held.folded);
+        let batch = self.folder.fold(decoded, &mut self.cache, &folded);
+        if let Some(stop) = &batch.stop {
+            return Err(Error::record(stop.clone()));
+        }
+        for (partition, (_, to)) in &batch.steps {
+            if let Some(held) = self.held.get_mut(partition) {
+                held.folded = *to;
+            }
+        }
+        self.count(&batch);
+        self.batch.absorb(batch);
+        self.show();
+        if self.cache.is_over() || self.batch.decisions.len() > DECISIONS_MAX {
+            return self.flush().await;
+        }
+        Ok(true)
+    }
+
+    /// Counts as folded: of a build nobody asks how often, only how much.
+    fn count(&self, batch: &Batch) {
+        let metrics = &self.ops.metrics;
+        metrics.applied.inc_by(batch.counts.applied);
+        metrics.filtered.inc_by(batch.counts.filtered);
+        metrics.dead_lettered.inc_by(batch.counts.dead_lettered);
+        metrics.skipped.inc_by(batch.counts.skipped);
+        metrics.consumed.inc_by(batch.counts.consumed());
+    }
+
+    /// Makes everything folded durable and forgets the states. False where it could not be written as
+    /// it is: then nothing has moved, and all of it is forgotten.
+    async fn flush(&mut self) -> Result<bool> {
+        let held = &self.held;
+        let epoch = |partition: &TopicPartition| held.get(partition).map_or(0, |held| held.epoch);
+        let flush = self.batch.flush(&self.cache, &epoch);
+        let written = flush.advances.is_empty() || write(&self.ops, &flush).await?;
+        if written {
+            for advance in &flush.advances {
+                if let Some(held) = self.held.get_mut(&advance.partition) {
+                    held.durable = advance.to;
+                }
+                self.folder.decisions.settle(&advance.partition, advance.to);
+            }
+        }
+        self.forget();
+        Ok(written)
+    }
+
+    fn forget(&mut self) {
+        self.batch = Batch::default();
+        self.cache.clear();
+        self.fresh = false;
+        for held in self.held.values_mut() {
+            held.folded = held.durable;
+        }
+    }
+
+    fn show(&self) {
+        let ends = self.source.ends();
+        let partitions = self.held.iter().map(|(partition, held)| PartitionStatus {
+            partition: partition.clone(),
+            position: held.folded,
+            end: ends.iter().find(|(other, _)| other == partition).map(|(_, end)| *end),
+        });
+        let partitions = partitions.collect();
+        self.ops.status.update(|status| status.partitions = partitions);
+    }
+}
+
+/// Writes a flush, again and again where nothing of it is there; false where it cannot be written as it
+/// is.
+async fn write(ops: &Ops, flush: &Flush) -> Result<bool> {
+    let mut attempt = 0;
+    loop {
+        match ops.writer.write(flush).await {
+            Ok(Written::Durable(_)) => {
+                ops.status.clear_trouble();
+                ops.metrics.upserts.inc_by(flush.writes.len() as u64);
+                return Ok(true);
+            }
+            Ok(Written::Conflict { .. } | Written::Rejected(_) | Written::Fenced) => {
+                return Ok(false);
+            }
+            Err(error) if error.class() == ErrorClass::Fenced => return Ok(false),
+            Err(error) if error.class() == ErrorClass::Retriable => {
+                ops.status.trouble(&error);
+                tracing::warn!(%error, "writing the load failed, asking what became of it");
+                tokio::time::sleep(backoff(attempt)).await;
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(written) = outcome(ops, flush).await? {
+            return Ok(written);
+        }
+    }
+}
+
+/// What became of a write whose reply was lost; none where nothing of it is there.
+async fn outcome(ops: &Ops, flush: &Flush) -> Result<Option<bool>> {
+    let partitions: Vec<TopicPartition> =
+        flush.advances.iter().map(|advance| advance.partition.clone()).collect();
+    let stored = ops.stored(&partitions).await?;
+    let at = |of: fn(&foldline_api::sink::Advance) -> Position| {
+        flush.advances.iter().all(|advance| {
+            stored.iter().any(|stored| {
+                stored.partition == advance.partition
+                    && stored.epoch == advance.epoch
+                    && stored.position == of(advance)
+            })
+        })
+    };
+    if at(|advance| advance.to) {
+        return Ok(Some(true));
+    }
+    // Rows without positions are there where the store has no transactions: they are at another
+    // version now, which the ordinary loop finds out.
+    Ok(if at(|advance| advance.from) { None } else { Some(false) })
+}
+
+/// The member of a build's group: it commits nothing, as only the sink's positions count and a group
+/// without offsets leaves nothing behind. `assigned` is what the loader held, told once more.
+struct Uncommitted {
+    source: Box<dyn Source>,
+    assigned: Option<Vec<TopicPartition>>,
+}
+
+#[async_trait]
+impl Source for Uncommitted {
+    async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent> {
+        match self.assigned.take() {
+            Some(assigned) if !assigned.is_empty() => Ok(SourceEvent::Assigned(assigned)),
+            _ => self.source.next(wanted).await,
+        }
+    }
+
+    fn start(&mut self, from: &[(TopicPartition, Position)]) -> Result<()> {
+        self.source.start(from)
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.source.release(partitions)
+    }
+
+    fn committer(&self) -> Arc<dyn Committer> {
+        Arc::new(Silent)
+    }
+
+    fn ends(&self) -> Vec<(TopicPartition, Position)> {
+        self.source.ends()
+    }
+
+    async fn close(self: Box<Self>) {
+        self.source.close().await;
+    }
+}
+
+/// Takes commits and dead letters of a build, and keeps none: the letters were sent when the events were
+/// folded first.
+#[derive(Debug)]
+pub(crate) struct Silent;
+
+#[async_trait]
+impl Committer for Silent {
+    async fn commit(&self, _: &[Commit]) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Silent {
+    async fn send(&self, _: Vec<DeadLetter>) -> Result<()> {
+        Ok(())
+    }
+}
