@@ -92,6 +92,36 @@ pub(crate) struct ConnectorSpec {
     pub(crate) memory: usize,
 }
 
+/// One batch's records take at most this part of a task's memory.
+const IN_FLIGHT: usize = 40;
+
+/// What one task has of its connector's memory.
+pub(crate) struct Share {
+    /// Bytes for what was fetched and not taken in.
+    pub(crate) fetched: usize,
+    /// Bytes for states.
+    pub(crate) cache: usize,
+    /// What bounds a batch.
+    pub(crate) limits: Limits,
+}
+
+impl ConnectorSpec {
+    /// How many tasks there are for so many partitions.
+    pub(crate) fn tasks(&self, partitions: usize) -> usize {
+        self.tasks_max.min(partitions).max(1)
+    }
+
+    /// The memory of one of `tasks` tasks: an eighth for what was fetched, half for states. The rest is in
+    /// flight: what waits, decoded, folded, being written and encoded, a batch takes some ten times its
+    /// records.
+    pub(crate) fn share(&self, tasks: usize) -> Share {
+        let share = self.memory / tasks;
+        let bytes = self.limits.bytes.min(share / IN_FLIGHT);
+        let limits = Limits { bytes, ..self.limits };
+        Share { fetched: share / 8, cache: share / 2, limits }
+    }
+}
+
 /// What is seen of a connector from outside.
 #[derive(Clone, Debug, Default)]
 pub struct View {

@@ -15,13 +15,10 @@ use super::flood::Flood;
 use super::{Connector, State, now_millis};
 use crate::dead_letter::Origin;
 use crate::log::task_span;
-use crate::task::{Ended, Limits, Task, TaskSpec, TaskStatus};
+use crate::task::{Ended, Task, TaskSpec, TaskStatus};
 
 /// How often the books are asked what the operator wants and which generation is live.
 pub(super) const FOLLOW_EVERY: Duration = Duration::from_secs(2);
-
-/// One batch's records take at most this part of a task's memory.
-const IN_FLIGHT: usize = 40;
 
 /// How often the target clears away what only served a bounded time.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(3_600);
@@ -67,7 +64,7 @@ impl Connector {
         infos: &[PartitionInfo],
         cancel: &CancellationToken,
     ) -> Result<SessionEnd> {
-        let tasks = self.spec.tasks_max.min(infos.len()).max(1);
+        let tasks = self.spec.tasks(infos.len());
         let (pause, paused) = watch::channel(opened.desired == DesiredState::Paused);
         let stop = CancellationToken::new();
         let _stop_with_us = stop.clone().drop_guard();
@@ -117,14 +114,11 @@ impl Connector {
         paused: watch::Receiver<bool>,
     ) -> Result<Task> {
         let writer = self.retry("open", || target.writer(generation)).await?;
-        // An eighth for what was fetched and not taken in, half for states. The rest is in flight: what waits,
-        // decoded, folded, being written and encoded, a batch takes some ten times its records.
-        let share = self.spec.memory / of;
-        let bytes = self.spec.limits.bytes.min(share / IN_FLIGHT);
+        let share = self.spec.share(of);
         Ok(Task::new(TaskSpec {
             projection: Arc::clone(&self.spec.projection),
             decoders: Arc::clone(&self.spec.decoders),
-            source: self.spec.log.source(number, share / 8)?,
+            source: self.spec.log.source(number, share.fetched)?,
             log: Arc::clone(&self.spec.log),
             writer,
             dead_letters: Arc::clone(&self.spec.dead_letters),
@@ -132,8 +126,8 @@ impl Connector {
             status,
             origin: Origin { connector: self.spec.name.clone(), task: number },
             on_bad_record: self.spec.on_bad_record,
-            limits: Limits { bytes, ..self.spec.limits },
-            cache_bytes: share / 2,
+            limits: share.limits,
+            cache_bytes: share.cache,
             generation,
             paused,
             now: now_millis,

@@ -264,9 +264,8 @@ impl<'a> Driver<'a> {
 
     async fn start(&self, target: &Arc<dyn Target>, build: &Build) -> Result<Running> {
         let spec = self.spec;
-        let partitions = spec.rebuild_log.partitions().await?.len();
-        let tasks = spec.tasks_max.min(partitions).max(1);
-        let share = spec.memory / tasks;
+        let tasks = spec.tasks(spec.rebuild_log.partitions().await?.len());
+        let share = spec.share(tasks);
         let stop = CancellationToken::new();
         let (pause, paused) = watch::channel(false);
         let metrics = Metrics::detached(&spec.name)?;
@@ -279,7 +278,7 @@ impl<'a> Driver<'a> {
                 TaskSpec {
                     projection: Arc::clone(&spec.projection),
                     decoders: Arc::clone(&spec.decoders),
-                    source: spec.rebuild_log.source(task, share / 4)?,
+                    source: spec.rebuild_log.source(task, share.fetched)?,
                     log: Arc::clone(&spec.rebuild_log),
                     writer: target.writer(build.generation).await?,
                     dead_letters: Arc::new(Silent),
@@ -287,8 +286,8 @@ impl<'a> Driver<'a> {
                     status,
                     origin: Origin { connector: spec.name.clone(), task },
                     on_bad_record: spec.on_bad_record,
-                    limits: spec.limits,
-                    cache_bytes: share / 2,
+                    limits: share.limits,
+                    cache_bytes: share.cache,
                     generation: build.generation,
                     paused: paused.clone(),
                     now: now_millis,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
-    Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
+    Acquired, Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
 };
 use foldline_api::source::DeadLetter;
 use hashbrown::{HashMap, HashSet};
 
+use super::TaskSpec;
 use super::cache::{Cache, Entry};
 use super::coverage::Watch;
 use super::decisions::Decisions;
@@ -178,6 +179,31 @@ impl States for Cached<'_> {
 }
 
 impl Folder {
+    pub(crate) fn new(spec: &TaskSpec) -> Self {
+        Folder {
+            projection: Arc::clone(&spec.projection),
+            decoders: Arc::clone(&spec.decoders),
+            on_bad_record: spec.on_bad_record,
+            keeps_marks: spec.writer.keeps_marks(),
+            verdicts: HashMap::new(),
+            decisions: Decisions::default(),
+            watch: Watch::new(&spec.projection),
+            origin: Arc::new(spec.origin.clone()),
+        }
+    }
+
+    /// Takes in what the store kept of the partitions that were just acquired.
+    pub(crate) fn recall(&mut self, acquired: &Acquired) {
+        for lease in &acquired.leases {
+            self.decisions.forget(&lease.partition);
+        }
+        self.decisions.keep(&acquired.decisions);
+        for StoredVerdict { partition, offset, reason } in &acquired.verdicts {
+            let verdict = Verdict { reason: reason.clone(), stored: true };
+            self.verdicts.insert((partition.clone(), *offset), verdict);
+        }
+    }
+
     /// Decodes, and names the keys that the cache lacks.
     pub(crate) fn decode(&mut self, number: u64, items: Vec<Item>, cache: &mut Cache) -> Decoded {
         let mut missing = HashSet::new();

@@ -11,17 +11,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Flush, Loaded, Marks, StoredVerdict, Version, Written};
+use foldline_api::sink::{Flush, Loaded, Written};
 use foldline_api::source::{
     Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Wanted,
 };
 use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Folder, Verdict};
+use super::batch::{Batch, Folder};
 use super::cache::Cache;
-use super::coverage::Watch;
-use super::decisions::Decisions;
 use super::inbox::Item;
 use super::ops::Ops;
 use super::status::PartitionStatus;
@@ -104,23 +102,7 @@ impl Loader {
         spec: TaskSpec,
         goals: HashMap<TopicPartition, Position>,
     ) -> (Self, impl FnOnce(Box<dyn Source>) -> Task) {
-        let ops = Ops {
-            writer: Arc::clone(&spec.writer),
-            log: Arc::clone(&spec.log),
-            dead_letters: Arc::clone(&spec.dead_letters),
-            metrics: spec.metrics.clone(),
-            status: spec.status.clone(),
-        };
-        let folder = Folder {
-            projection: Arc::clone(&spec.projection),
-            decoders: Arc::clone(&spec.decoders),
-            on_bad_record: spec.on_bad_record,
-            keeps_marks: spec.writer.keeps_marks(),
-            verdicts: HashMap::new(),
-            decisions: Decisions::default(),
-            watch: Watch::new(&spec.projection),
-            origin: Arc::new(spec.origin.clone()),
-        };
+        let (ops, folder) = (Ops::new(&spec), Folder::new(&spec));
         let TaskSpec { source, cache_bytes, .. } = spec;
         let loader = Loader {
             source,
@@ -203,14 +185,7 @@ impl Loader {
             return Ok(());
         }
         let taken = self.ops.clone().acquire(partitions).await?;
-        for lease in &taken.acquired.leases {
-            self.folder.decisions.forget(&lease.partition);
-        }
-        self.folder.decisions.keep(&taken.acquired.decisions);
-        for StoredVerdict { partition, offset, reason } in taken.acquired.verdicts {
-            let verdict = Verdict { reason, stored: true };
-            self.folder.verdicts.insert((partition, offset), verdict);
-        }
+        self.folder.recall(&taken.acquired);
         self.cache.set_complete(self.fresh && taken.acquired.empty);
         let mut starts = Vec::new();
         for lease in taken.acquired.leases {
@@ -237,8 +212,7 @@ impl Loader {
             }
         } else {
             for key in &decoded.missing {
-                let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
-                self.cache.insert(key.clone(), absent, self.batches);
+                self.cache.insert(key.clone(), Loaded::absent(), self.batches);
             }
         }
         let held = &self.held;

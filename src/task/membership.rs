@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use foldline_api::error::Result;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::StoredVerdict;
 use tokio::time::Instant;
 
-use super::batch::Verdict;
 use super::ops::Taken;
 use super::{DRAIN, Task};
 
@@ -15,13 +13,7 @@ impl Task {
     pub(super) fn on_acquired(&mut self, taken: Taken) -> Result<()> {
         self.acquiring = None;
         let Taken { acquired, topic_ids, untouched } = taken;
-        for lease in &acquired.leases {
-            self.folder.decisions.forget(&lease.partition);
-        }
-        self.folder.decisions.keep(&acquired.decisions);
-        for StoredVerdict { partition, offset, reason } in acquired.verdicts {
-            self.folder.verdicts.insert((partition, offset), Verdict { reason, stored: true });
-        }
+        self.folder.recall(&acquired);
         let fresh = self.held.is_fresh();
         let starts = self.held.acquired(&acquired.leases, &topic_ids, &untouched);
         if self.held.unmarked() {

@@ -28,7 +28,7 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Loaded, Marks, Version, Writer};
+use foldline_api::sink::{Loaded, Writer};
 use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
 use foldline_api::throttle::Throttle;
 use tokio::sync::watch;
@@ -44,8 +44,6 @@ use crate::projection::Projection;
 use assignment::Assignment;
 use batch::{Batch, Decoded, Folder};
 use cache::Cache;
-use coverage::Watch;
-use decisions::Decisions;
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
 
@@ -152,28 +150,10 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) fn new(spec: TaskSpec) -> Self {
-        let watch = Watch::new(&spec.projection);
-        let folder = Folder {
-            projection: spec.projection,
-            decoders: spec.decoders,
-            on_bad_record: spec.on_bad_record,
-            keeps_marks: spec.writer.keeps_marks(),
-            verdicts: hashbrown::HashMap::new(),
-            decisions: Decisions::default(),
-            watch,
-            origin: Arc::new(spec.origin),
-        };
-        let ops = Ops {
-            writer: spec.writer,
-            log: spec.log,
-            dead_letters: spec.dead_letters,
-            metrics: spec.metrics,
-            status: spec.status,
-        };
         Task {
+            ops: Ops::new(&spec),
+            folder: Folder::new(&spec),
             source: spec.source,
-            ops,
-            folder,
             cache: Cache::new(spec.cache_bytes),
             inbox: Inbox::new(spec.limits),
             held: Assignment::new(Instant::now() + COMMIT_EVERY),
@@ -308,9 +288,8 @@ impl Task {
         if let Some(Loading { handle: None, .. }) = &self.loading
             && let Some(Loading { decoded, .. }) = self.loading.take()
         {
-            let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
             for key in &decoded.missing {
-                self.cache.insert(key.clone(), absent.clone(), decoded.number);
+                self.cache.insert(key.clone(), Loaded::absent(), decoded.number);
             }
             self.fold(decoded);
         }

@@ -10,6 +10,7 @@ use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Acquired, Beginning, Flush, Loaded, StoredPosition, Writer, Written};
 use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
+use super::TaskSpec;
 use super::status::TaskStatus;
 use crate::metrics::ConnectorMetrics;
 use crate::retry::{Attempts, retry};
@@ -56,6 +57,16 @@ impl Attempts for Ops {
 }
 
 impl Ops {
+    pub(crate) fn new(spec: &TaskSpec) -> Self {
+        Ops {
+            writer: Arc::clone(&spec.writer),
+            log: Arc::clone(&spec.log),
+            dead_letters: Arc::clone(&spec.dead_letters),
+            metrics: spec.metrics.clone(),
+            status: spec.status.clone(),
+        }
+    }
+
     /// Takes partitions over; learns their topic's id first, since a position names its topic's life.
     pub(crate) async fn acquire(self, partitions: Vec<TopicPartition>) -> Result<Taken> {
         let infos = retry(&self, "acquire", || self.log.partitions()).await?;

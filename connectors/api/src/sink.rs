@@ -255,6 +255,14 @@ pub struct Loaded {
     pub marks: Marks,
 }
 
+impl Loaded {
+    /// The state of a key that the store does not have.
+    #[must_use]
+    pub fn absent() -> Self {
+        Loaded { row: None, version: Version::Absent, marks: Marks::new() }
+    }
+}
+
 /// One row to write: at most one per key in a flush.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowWrite {

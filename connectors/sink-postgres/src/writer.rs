@@ -204,8 +204,7 @@ impl PostgresWriter {
             .query_typed(&self.statements.load, &refs)
             .await
             .map_err(|error| self.classify(error, "reading"))?;
-        let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
-        let mut out: Vec<Loaded> = keys.iter().map(|_| absent()).collect();
+        let mut out: Vec<Loaded> = keys.iter().map(|_| Loaded::absent()).collect();
         for row in &rows {
             let (at, loaded) = self.read_row(row)?;
             let slot = usize::try_from(at - 1).ok().and_then(|at| out.get_mut(at));

@@ -139,7 +139,7 @@ impl Hold {
         for key in keys {
             let mut rows = select.query(params_from_iter(encode_key(model, key))).map_err(sql)?;
             let Some(stored) = rows.next().map_err(sql)? else {
-                out.push(Loaded { row: None, version: Version::Absent, marks: Marks::new() });
+                out.push(Loaded::absent());
                 continue;
             };
             print.clear();
