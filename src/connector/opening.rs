@@ -1,30 +1,34 @@
 //! How a session begins: open the target, record or check where the fold stands, look at the group.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use foldline_api::error::Result;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Beginning, Opened, Target};
 use foldline_api::source::{Commit, PartitionInfo};
+use tokio::time::Instant;
 
 use super::Connector;
 use crate::rebuild;
 use crate::reset::{self, Verdict};
 use crate::task::recreated;
 
+/// What the log said before the store was open counts for so long.
+const INFOS_FRESH: Duration = Duration::from_secs(5);
+
 impl Connector {
     /// Opens the target and looks at the group; retries outages for ever.
     pub(super) async fn open(&self) -> Result<(Arc<dyn Target>, Opened, Vec<PartitionInfo>)> {
         let log = &self.spec.log;
-        let identity = self.retry("open", || log.identity()).await?;
-        self.identity.get_or_init(|| identity.clone());
-        let target = (self.spec.target)(identity)?;
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
-        let mut opened = self.retry("open", || target.open()).await?;
-        for notice in &opened.notices {
-            tracing::info!("{notice}");
+        let began = Instant::now();
+        // The log and the store are asked at once: a start is a chain of round trips.
+        let ((target, mut opened), mut infos) =
+            tokio::try_join!(self.open_target(), self.retry("open", || log.partitions()))?;
+        if began.elapsed() > INFOS_FRESH {
+            // The store kept it waiting: the log may be another by now.
+            infos = self.retry("open", || log.partitions()).await?;
         }
-        let infos = self.retry("open", || log.partitions()).await?;
         if opened.waits.is_some() {
             check_topics(&opened, &infos)?;
             self.begin_rebuild(target.as_ref(), false).await?;
@@ -37,6 +41,20 @@ impl Connector {
         self.spec.metrics.generation.set(i64::try_from(opened.generation).unwrap_or(i64::MAX));
         self.shown().generation = opened.generation;
         Ok((target, opened, infos))
+    }
+
+    /// Makes the target of the log that is there, and opens it.
+    async fn open_target(&self) -> Result<(Arc<dyn Target>, Opened)> {
+        let log = &self.spec.log;
+        let identity = self.retry("open", || log.identity()).await?;
+        self.identity.get_or_init(|| identity.clone());
+        let target = (self.spec.target)(identity)?;
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
+        let opened = self.retry("open", || target.open()).await?;
+        for notice in &opened.notices {
+            tracing::info!("{notice}");
+        }
+        Ok((target, opened))
     }
 
     /// The first start: where the fold begins in every partition, also in those of other workers.

@@ -69,8 +69,11 @@ impl Ops {
 
     /// Takes partitions over; learns their topic's id first, since a position names its topic's life.
     pub(crate) async fn acquire(self, partitions: Vec<TopicPartition>) -> Result<Taken> {
-        let infos = retry(&self, "acquire", || self.log.partitions()).await?;
-        let stored = retry(&self, "acquire", || self.writer.positions(&partitions)).await?;
+        let (infos, stored) = tokio::join!(
+            retry(&self, "acquire", || self.log.partitions()),
+            retry(&self, "acquire", || self.writer.positions(&partitions)),
+        );
+        let (infos, stored) = (infos?, stored?);
         let mut claims = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let info = infos.iter().find(|info| info.partition == partition);

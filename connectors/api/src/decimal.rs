@@ -85,6 +85,15 @@ impl Decimal {
         }
     }
 
+    /// Coefficient and scale, where both are small: nearly always.
+    #[must_use]
+    pub fn small(&self) -> Option<(i64, u8)> {
+        match self.0 {
+            Repr::Small { coefficient, scale } => Some((coefficient, scale)),
+            Repr::Big(_) => None,
+        }
+    }
+
     /// Digits after the point.
     #[must_use]
     pub fn scale(&self) -> i64 {
@@ -99,8 +108,8 @@ impl Decimal {
     pub fn integer_digits(&self) -> u64 {
         match &self.0 {
             Repr::Small { coefficient, scale } => {
-                let whole = i128::from(*coefficient).unsigned_abs()
-                    / pow10(u32::from(*scale)).map_or(1, i128::unsigned_abs);
+                // A small scale is at most 18, and 10^18 fits.
+                let whole = coefficient.unsigned_abs() / 10u64.pow(u32::from(*scale));
                 if whole == 0 { 0 } else { u64::from(whole.ilog10()) + 1 }
             }
             Repr::Big(big) => {
@@ -121,6 +130,9 @@ impl Decimal {
             && let Ok(to) = u8::try_from(scale)
             && to <= SCALE_SMALL_MAX
         {
+            if to == from {
+                return self.clone();
+            }
             let coefficient = i128::from(coefficient);
             if to >= from {
                 if let Some(factor) = pow10(u32::from(to - from))

@@ -136,27 +136,52 @@ fn array_head(out: &mut BytesMut, count: usize, element: &Type) -> Result<(), Co
     Ok(())
 }
 
+/// One column of many rows, growing into one array parameter.
+pub(crate) struct ColumnWriter<'t> {
+    ty: &'t ColumnType,
+    out: BytesMut,
+}
+
+impl<'t> ColumnWriter<'t> {
+    /// For `count` values.
+    pub(crate) fn new(ty: &'t ColumnType, count: usize) -> Result<Self, CodecError> {
+        let mut out = BytesMut::with_capacity(24 + count * 12);
+        array_head(&mut out, count, &wire_type(ty))?;
+        Ok(ColumnWriter { ty, out })
+    }
+
+    pub(crate) fn push(&mut self, value: &Value) -> Result<(), CodecError> {
+        let out = &mut self.out;
+        if value.is_null() {
+            out.put_i32(-1);
+            return Ok(());
+        }
+        let at = out.len();
+        out.put_i32(0);
+        encode(self.ty, value, out)?;
+        let length = i32::try_from(out.len() - at - 4).map_err(|_| error("a value above 2 GiB"))?;
+        if let Some(head) = out.get_mut(at..at + 4) {
+            head.copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// The parameter.
+    pub(crate) fn finish(self) -> Encoded {
+        Encoded(self.out)
+    }
+}
+
 /// One column of many rows as one array parameter.
 pub(crate) fn encode_column<'a>(
     ty: &ColumnType,
     values: impl ExactSizeIterator<Item = &'a Value>,
 ) -> Result<Encoded, CodecError> {
-    let mut out = BytesMut::with_capacity(24 + values.len() * 12);
-    array_head(&mut out, values.len(), &wire_type(ty))?;
+    let mut writer = ColumnWriter::new(ty, values.len())?;
     for value in values {
-        if value.is_null() {
-            out.put_i32(-1);
-            continue;
-        }
-        let at = out.len();
-        out.put_i32(0);
-        encode(ty, value, &mut out)?;
-        let length = i32::try_from(out.len() - at - 4).map_err(|_| error("a value above 2 GiB"))?;
-        if let Some(head) = out.get_mut(at..at + 4) {
-            head.copy_from_slice(&length.to_be_bytes());
-        }
+        writer.push(value)?;
     }
-    Ok(Encoded(out))
+    Ok(writer.finish())
 }
 
 /// Row versions as one array of `xid`.

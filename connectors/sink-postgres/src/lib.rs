@@ -27,4 +27,5 @@ mod target;
 mod writer;
 
 pub use config::PostgresConfig;
+pub use flush::encoded_bytes;
 pub use target::{PostgresTarget, check, plan};

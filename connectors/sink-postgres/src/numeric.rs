@@ -17,6 +17,49 @@ fn error(reason: &str) -> CodecError {
 
 /// Appends `decimal`.
 pub(crate) fn encode(decimal: &Decimal, out: &mut BytesMut) -> Result<(), CodecError> {
+    match decimal.small() {
+        Some((coefficient, scale)) => {
+            encode_small(coefficient, scale, out);
+            Ok(())
+        }
+        None => encode_digits(decimal, out),
+    }
+}
+
+/// A number that is computed with: no text in between.
+fn encode_small(coefficient: i64, scale: u8, out: &mut BytesMut) {
+    // The fraction is filled up to whole groups: 22 digits at most, six groups.
+    let fill = (4 - scale % 4) % 4;
+    let mut rest = u128::from(coefficient.unsigned_abs()) * 10u128.pow(u32::from(fill));
+    let mut groups = [0i16; 6];
+    let mut count = 0;
+    for group in &mut groups {
+        if rest == 0 {
+            break;
+        }
+        // Mostly it fits into a register.
+        let (next, last) = match u64::try_from(rest) {
+            Ok(small) => (u128::from(small / 10_000), small % 10_000),
+            Err(_) => (rest / 10_000, u64::try_from(rest % 10_000).unwrap_or(0)),
+        };
+        *group = i16::try_from(last).unwrap_or(0);
+        rest = next;
+        count += 1;
+    }
+    let weight = count - i16::from((scale + fill) / 4) - 1;
+    let filled = groups.get(..usize::try_from(count).unwrap_or(0)).unwrap_or_default();
+    let zeros = filled.iter().take_while(|group| **group == 0).count();
+    let used = filled.get(zeros..).unwrap_or_default();
+    out.put_u16(u16::try_from(used.len()).unwrap_or(0));
+    out.put_i16(if used.is_empty() { 0 } else { weight });
+    out.put_u16(if coefficient < 0 { NEGATIVE } else { POSITIVE });
+    out.put_u16(u16::from(scale));
+    for group in used.iter().rev() {
+        out.put_i16(*group);
+    }
+}
+
+fn encode_digits(decimal: &Decimal, out: &mut BytesMut) -> Result<(), CodecError> {
     let text = decimal.to_string();
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => (NEGATIVE, digits),
@@ -168,6 +211,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn computed_and_spelled_out_are_the_same(coefficient: i64, scale in 0u8..=18) {
+            let decimal = Decimal::new(coefficient.into(), scale);
+            let (mut computed, mut spelled) = (BytesMut::new(), BytesMut::new());
+            encode_small(coefficient, scale, &mut computed);
+            encode_digits(&decimal, &mut spelled).unwrap();
+            prop_assert_eq!(computed, spelled);
+        }
+
         #[test]
         fn any_number_comes_back(negative: bool, whole in "[1-9][0-9]{0,40}", frac in "[0-9]{0,40}") {
             let sign = if negative { "-" } else { "" };

@@ -13,6 +13,7 @@ use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::MetadataTopic;
+use tokio::sync::oneshot;
 
 use crate::commit::{COMMIT_TIMEOUT, refused};
 use crate::config::{KafkaConfig, TopicFilter};
@@ -53,11 +54,18 @@ impl KafkaLog {
         question: impl FnOnce(&Asker) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let log = self.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let client = asking(&log.config)?;
-            question(&Asker { client, topics: log.topics })
+        let (answer, answered) = oneshot::channel();
+        tokio::task::spawn_blocking(move || match asking(&log.config) {
+            Ok(client) => {
+                let asker = Asker { client, topics: log.topics };
+                // Nobody waits for the client's end, which takes a tenth of a second.
+                let _ = answer.send(question(&asker));
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error));
+            }
         });
-        asked
+        answered
             .await
             .map_err(|e| Error::retriable("a question to Kafka was abandoned").with_source(e))?
     }

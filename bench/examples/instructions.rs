@@ -1,0 +1,186 @@
+//! One piece of the hot path on fixed input, so often that its instructions can be counted: `instructions PIECE TIMES`.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldline::config::{self, Env};
+use foldline::converter::{Decoder, Format};
+use foldline::event::Event;
+use foldline::projection::{Effects, Projection, StateRef, States};
+use foldline_api::model::{Key, Row};
+use foldline_api::record::Record;
+use foldline_api::sink::{Marks, RowWrite, Version};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const CONFIG: &str = r#"
+[sources.events]
+type = "file"
+path = "unused"
+[sinks.store]
+type = "sqlite"
+path = "unused.db"
+[projections.orders]
+topics = ["orders"]
+event_type = "event.event"
+key = { id = "event.id" }
+[projections.orders.fields]
+id = "bigint"
+user_id = "bigint"
+amount = "bigint"
+price = "numeric(12,2)"
+note = "text"
+changes = { type = "bigint", default = 0 }
+updated_at = "timestamptz"
+[[projections.orders.on]]
+event = "OrderChanged"
+merge = { user_id = "event.userId", amount = "event.amount", price = "event.price", note = "event.note" }
+set = { updated_at = "timestamp" }
+add = { changes = 1 }
+"#;
+
+/// Different records, taken in turn.
+const RECORDS: i64 = 500;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(checked) => {
+            println!("{checked}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does it; a figure that depends on all of the work, so that none of it can be left out.
+fn run() -> Result<usize> {
+    let mut arguments = std::env::args().skip(1);
+    let piece = arguments.next().ok_or("which piece: decode, fold or encode?")?;
+    let times: usize = arguments.next().ok_or("how often?")?.parse()?;
+    let projection = projection()?;
+    let decoder = Decoder {
+        key: None,
+        value: Format::Json,
+        mask: projection.mask().clone(),
+        slots: projection.slots(),
+    };
+    let records: Vec<Record> = (0..RECORDS).map(record).collect();
+    match piece.as_str() {
+        "decode" => {
+            let events = records.iter().cycle().take(times).map(|record| decoder.decode(record));
+            let mut slots = 0;
+            for event in events {
+                slots += event?.slots.len();
+            }
+            Ok(slots)
+        }
+        "fold" => {
+            let events = records.iter().map(|record| decoder.decode(record));
+            let events = events.collect::<std::result::Result<Vec<_>, _>>()?;
+            fold(&projection, &events, times)
+        }
+        "encode" => {
+            let events = records.iter().map(|record| decoder.decode(record));
+            let events = events.collect::<std::result::Result<Vec<_>, _>>()?;
+            encode(&projection, &events, times)
+        }
+        other => Err(format!("{other} is none of decode, fold and encode").into()),
+    }
+}
+
+fn projection() -> Result<Projection> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("foldline.toml");
+    std::fs::write(&path, CONFIG)?;
+    let said = |problems: Vec<String>| problems.join("\n");
+    let env = Env::new([("NONE", "")]);
+    let config = config::load(&path, &env)
+        .map_err(|found| said(found.iter().map(ToString::to_string).collect()))?;
+    let orders = config.projections.get("orders").ok_or("no projection")?;
+    let compiled = Projection::compile(orders);
+    Ok(compiled.map_err(|found| said(found.iter().map(ToString::to_string).collect()))?)
+}
+
+fn record(at: i64) -> Record {
+    let value = format!(
+        "{{\"id\":{},\"event\":\"OrderChanged\",\"userId\":{},\"shipping\":{{\"lines\":[1,2,3],\"to\":\"a town\"}},\
+         \"amount\":{},\"price\":{}.{:02},\"note\":\"number {at}\"}}",
+        at % 100,
+        at * 7,
+        at % 13,
+        at % 1_000,
+        at % 100
+    );
+    Record {
+        topic: Arc::from("orders"),
+        partition: 0,
+        offset: at,
+        timestamp: Some(1_700_000_000_000 + at),
+        key: None,
+        value: Some(Bytes::from(value)),
+        headers: Vec::new(),
+    }
+}
+
+/// The rows, as the fold sees them.
+#[derive(Default)]
+struct Table(HashMap<Key, Row>);
+
+impl States for Table {
+    fn get(&self, key: &Key) -> Option<StateRef<'_>> {
+        Some(StateRef { row: self.0.get(key) })
+    }
+}
+
+impl Table {
+    /// Applies an event; how many rows that writes.
+    fn apply(&mut self, projection: &Projection, event: &Event) -> Result<usize> {
+        let prepared = projection.prepare(event)?;
+        let Effects::Applied { writes, .. } = projection.apply(event, &prepared, &*self)? else {
+            return Ok(0);
+        };
+        let written = writes.len();
+        for (key, row) in writes {
+            if let Some(row) = row {
+                self.0.insert(key, row);
+            }
+        }
+        Ok(written)
+    }
+}
+
+fn fold(projection: &Projection, events: &[Event], times: usize) -> Result<usize> {
+    let mut table = Table::default();
+    let mut written = 0;
+    for event in events.iter().cycle().take(times) {
+        written += table.apply(projection, event)?;
+    }
+    if written == times { Ok(written) } else { Err("an event was not applied".into()) }
+}
+
+fn encode(projection: &Projection, events: &[Event], times: usize) -> Result<usize> {
+    let mut table = Table::default();
+    for event in events {
+        table.apply(projection, event)?;
+    }
+    let write = |(key, row): (Key, Row)| RowWrite {
+        key,
+        row: Some(row),
+        version: Version::Absent,
+        marks: Marks::new(),
+    };
+    let writes: Vec<RowWrite> = table.0.into_iter().map(write).collect();
+    if writes.is_empty() {
+        return Err("no row to encode".into());
+    }
+    let mut bytes = 0;
+    for _ in 0..times / writes.len() {
+        bytes += foldline_sink_postgres::encoded_bytes(projection.model(), &writes)?;
+    }
+    Ok(bytes)
+}
