@@ -6,7 +6,7 @@ use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Event, Orders, PARTITIONS};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    Case, Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
 };
 use crate::support::stores::{ORDERS, elasticsearch_rows, postgres_rows};
 use crate::support::use_servers;
@@ -109,19 +109,7 @@ async fn the_same_under_the_consumer_group_protocol() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_lost_what_a_stopped_worker_has_not_read_stops_it_with_the_choices() {
     let _servers = use_servers().await;
-    let setup = Setup::new();
-    let (topic, table) = (setup.name("orders"), setup.name("orders"));
-    kafka::create(&topic, PARTITIONS).await;
-    kafka::produce(&topic, Orders::new(200).events(0..2_000));
-    setup.config(&[
-        kafka_source(),
-        orders_projection(&topic, "", ""),
-        postgres_sink(),
-        connector("orders", "orders", "warehouse", &table, ""),
-    ]);
-    let daemon = setup.start().await;
-    daemon.caught_up("orders", &topic).await;
-    daemon.stop().await;
+    let Case { setup, topic, table } = Case::folded(Orders::new(200), 2_000).await;
     let rows = postgres_rows(&table, ORDERS).await;
     kafka::produce(&topic, Orders::new(200).events(2_000..4_000));
     kafka::forget(&topic, &kafka::ends(&topic)).await;

@@ -6,7 +6,7 @@ use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::own_servers;
 use crate::support::servers::ctl;
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
+    Case, Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
     users_projection,
 };
 use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
@@ -96,25 +96,16 @@ async fn kafka_restarts_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_starts_while_the_stores_are_down_waits_for_them() {
     let _servers = own_servers().await;
-    let setup = Setup::new();
-    let (topic, table) = (setup.name("orders"), setup.name("orders"));
-    kafka::create(&topic, PARTITIONS).await;
-    kafka::produce(&topic, Orders::new(200).events(0..2_000));
-    setup.config(&[
-        kafka_source(),
-        orders_projection(&topic, "", ""),
-        postgres_sink(),
-        connector("orders", "orders", "warehouse", &table, ""),
-    ]);
+    let case = Case::new(Orders::new(200), 2_000).await;
+    case.config(case.projection(), "orders", "");
     ctl("postgres", "stop");
-    let daemon = setup.start().await;
+    let daemon = case.setup.start().await;
     daemon.metric("orders", "retries_total", |retries| retries > 1).await;
     assert_ne!(daemon.get("/readyz").await.0, 200, "not ready while its store is away");
     ctl("postgres", "start");
-    daemon.caught_up("orders", &topic).await;
+    daemon.caught_up("orders", &case.topic).await;
     assert_eq!(daemon.get("/readyz").await.0, 200);
-    let expected = Oracle::of_topic(&topic).orders();
-    assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);
+    case.assert_exact().await;
     daemon.stop().await;
-    setup.clean().await;
+    case.setup.clean().await;
 }

@@ -265,6 +265,11 @@ impl Cluster {
         match self.client.json(Method::Post, "/_aliases", &[], Some(&body)).await?.success() {
             Ok(_) => Ok(true),
             Err(failure) if failure.fault() == Fault::Gone => Ok(false),
+            Err(failure) if failure.fault() == Fault::Rejected => Err(Error::config(format!(
+                "{} while pointing {reader:?} at {live:?}: the server's alias actions lack `must_exist`, without \
+                 which two workers could undo each other; Elasticsearch has it from version 8, OpenSearch from 2.12",
+                failure.cause.kind
+            ))),
             Err(failure) => Err(failure.error(&format!("pointing {reader:?} at {live:?}"))),
         }
     }

@@ -11,5 +11,6 @@
 mod books;
 mod contract;
 mod support;
+mod tls;
 mod values;
 mod writes;
