@@ -220,6 +220,8 @@ fn finish(dir: &Path, written: u64) -> Result<(), Failure> {
         );
     }
     let dir = dir.display();
+    // As it was started: `cargo run` installs nothing.
+    let foldline = std::env::args().next().unwrap_or_else(|| "foldline".to_owned());
     println!("
 Look around:
   {dir}/config/orders.toml     the whole program: a projection and where it goes
@@ -227,9 +229,9 @@ Look around:
   {dir}/orders.db              the rows (any SQLite client opens it)
 
 Try next:
-  foldline test {dir}/config             the tests that the config holds
-  foldline plan orders -c {dir}/config   the statements that it uses
-  foldline run {dir}/config              go on where the demo stopped
+  {foldline} test {dir}/config             the tests that the config holds
+  {foldline} plan orders -c {dir}/config   the statements that it uses
+  {foldline} run {dir}/config              go on where the demo stopped
 Then point `sources` to Kafka and `sinks` to PostgreSQL or Elasticsearch: see config/examples/orders.");
     Ok(())
 }

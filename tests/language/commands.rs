@@ -47,6 +47,20 @@ fn write(directory: &Path, text: &str) -> String {
     file.display().to_string()
 }
 
+/// The README's first command is `cargo run -- demo`, with more than one binary in the workspace.
+#[test]
+fn cargo_run_means_foldline() {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let chosen: Vec<_> = packages.iter().filter_map(|p| p["default_run"].as_str()).collect();
+    assert_eq!(chosen, ["foldline"]);
+}
+
 #[test]
 fn exit_codes_tell_done_failed_usage_and_config_apart() {
     let directory = tempfile::tempdir().unwrap();
