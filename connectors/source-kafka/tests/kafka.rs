@@ -525,3 +525,50 @@ async fn a_member_that_was_thrown_out_loses_its_partitions_and_gets_them_again()
     reader.until(|r| r.records.len() == 20).await;
     reader.source.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `just faults` runs it"]
+async fn partitions_that_were_lost_while_paused_are_read_when_they_come_back() {
+    const RECORDS: usize = 400;
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 2, 1).unwrap();
+    let topic = Topic(unique("paused"));
+    let mut config = KafkaConfig {
+        bootstrap_servers: cluster.bootstrap_servers(),
+        topics: Topics::List(vec!["t".into()]),
+        ..topic.config()
+    };
+    // A task that is behind is paused after a quarter of it.
+    for name in ["max.poll.interval.ms", "session.timeout.ms"] {
+        config.properties.push((name.into(), "6000".into()));
+    }
+    let value = vec![b'x'; 20_000];
+    let records: Vec<_> =
+        (0..RECORDS).map(|n| record((n % 2) as i32, value.clone().into())).collect();
+    produce(&config, "t", &records).await.unwrap();
+    let log = KafkaLog::new(config).unwrap();
+    let mut reader = Reader::join(&log, 7);
+    reader.source.close().await;
+    reader.source = log.source(0, 1 << 20).unwrap();
+    reader.until_owned(2).await;
+    let from = [0, 1].map(|p| (foldline_api::record::TopicPartition::new("t", p), Position(0)));
+    reader.source.start(&from).unwrap();
+    // The fault itself: a task that takes nothing, for longer than it takes to be paused.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let thrown_out = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
+    cluster.request_errors(RDKafkaApiKey::Heartbeat, &[thrown_out]);
+    let lost = async {
+        loop {
+            let event = reader.source.next(foldline_api::source::Wanted::Control).await;
+            if let Ok(SourceEvent::Lost(partitions)) = event {
+                return partitions;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(common::PATIENCE, lost).await.unwrap().len(), 2);
+    reader.owned.clear();
+    reader.until_owned(2).await;
+    reader.source.start(&from).unwrap();
+    reader.until(|r| r.records.len() == RECORDS).await;
+    reader.source.close().await;
+}
