@@ -149,7 +149,10 @@ impl Connector {
         loop {
             tokio::select! {
                 _ = maintain.tick() => {
-                    if let Err(error) = target.maintain().await {
+                    let Some(done) = cancel.run_until_cancelled(target.maintain()).await else {
+                        return Ok(SessionEnd::Cancelled);
+                    };
+                    if let Err(error) = done {
                         tracing::warn!(%error, "maintenance failed, later again");
                     }
                 }
@@ -166,8 +169,12 @@ impl Connector {
                     if flood.is_over(&self.spec) {
                         self.pause_for_flood(target).await;
                     }
+                    // A silent server must not keep the worker from leaving in order.
+                    let Some(books) = cancel.run_until_cancelled(target.status()).await else {
+                        return Ok(SessionEnd::Cancelled);
+                    };
                     // An outage of the books is the tasks' to report.
-                    let Ok(books) = target.status().await else { continue };
+                    let Ok(books) = books else { continue };
                     if books.generation != opened.generation
                         || books.desired == DesiredState::Stopped
                     {
