@@ -63,6 +63,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_of_errors_tells_what_follows_from_each_class() {
+        let rows = foldline_testkit::page::table("docs/errors.md", "## Classes");
+        for class in
+            [ErrorClass::Retriable, ErrorClass::Record, ErrorClass::Config, ErrorClass::Fenced]
+        {
+            let row = rows.iter().find(|row| row[0][0] == class.label());
+            let row = row.unwrap_or_else(|| panic!("{class:?} is not on the page"));
+            assert_eq!(format!("{:?}", reaction(class)).to_lowercase(), row[2][0], "{class:?}");
+        }
+        assert_eq!(rows.len(), 4, "classes on the page");
+    }
+
+    #[test]
     fn backoff_grows_to_its_bound_and_keeps_half() {
         for attempt in 0..40 {
             let wait = backoff(attempt);

@@ -1,5 +1,7 @@
 //! Whose problem an answer is: the one place where Elasticsearch's statuses and error types are read.
 
+use std::ops::RangeInclusive;
+
 use foldline_api::Error;
 use serde::Deserialize;
 
@@ -45,19 +47,13 @@ pub(crate) struct Failure {
 impl Failure {
     /// What it means.
     pub(crate) fn fault(&self) -> Fault {
-        let kind = self.cause.kind.as_str();
         let reason = self.cause.reason.as_deref().unwrap_or_default();
-        match (self.status, kind) {
-            (_, "index_closed_exception") => Fault::Retriable,
-            (409, _) => Fault::Conflict,
-            (413, _) => Fault::TooLarge,
-            // Block 8 is `index.blocks.write`; the others are the disk's flood stage and maintenance.
-            (403, "cluster_block_exception") if reason.contains("FORBIDDEN/8/") => Fault::Blocked,
-            (404, "index_not_found_exception" | "aliases_not_found_exception") => Fault::Gone,
-            (401 | 403 | 408 | 429 | 500.., _) => Fault::Retriable,
-            (400, kind) if is_rejection(kind) => Fault::Rejected,
-            _ => Fault::Config,
-        }
+        let fits = |rule: &&Rule| {
+            rule.status.contains(&self.status)
+                && (rule.kind.is_empty() || rule.kind == self.cause.kind)
+                && reason.contains(rule.reason)
+        };
+        RULES.iter().find(fits).map_or(Fault::Config, |rule| rule.fault)
     }
 
     /// As an error for the worker; `doing` completes "while".
@@ -80,19 +76,47 @@ impl Failure {
     }
 }
 
-fn is_rejection(kind: &str) -> bool {
-    matches!(
-        kind,
-        "mapper_parsing_exception"
-            | "document_parsing_exception"
-            | "strict_dynamic_mapping_exception"
-            | "illegal_argument_exception"
-            | "max_bytes_length_exceeded_exception"
-            | "x_content_parse_exception"
-            | "parse_exception"
-            | "parsing_exception"
-    )
+/// What an answer means; the first rule that fits is taken, and where none does the request itself is wrong.
+struct Rule {
+    status: RangeInclusive<u16>,
+    /// The error's type; empty for any.
+    kind: &'static str,
+    /// What the reason holds.
+    reason: &'static str,
+    fault: Fault,
 }
+
+const fn rule(
+    status: RangeInclusive<u16>,
+    kind: &'static str,
+    reason: &'static str,
+    fault: Fault,
+) -> Rule {
+    Rule { status, kind, reason, fault }
+}
+
+const RULES: &[Rule] = &[
+    rule(0..=u16::MAX, "index_closed_exception", "", Fault::Retriable),
+    rule(409..=409, "", "", Fault::Conflict),
+    rule(413..=413, "", "", Fault::TooLarge),
+    // Block 8 is `index.blocks.write`; the others are the disk's flood stage and maintenance.
+    rule(403..=403, "cluster_block_exception", "FORBIDDEN/8/", Fault::Blocked),
+    rule(404..=404, "index_not_found_exception", "", Fault::Gone),
+    rule(404..=404, "aliases_not_found_exception", "", Fault::Gone),
+    rule(401..=401, "", "", Fault::Retriable),
+    rule(403..=403, "", "", Fault::Retriable),
+    rule(408..=408, "", "", Fault::Retriable),
+    rule(429..=429, "", "", Fault::Retriable),
+    rule(500..=u16::MAX, "", "", Fault::Retriable),
+    rule(400..=400, "mapper_parsing_exception", "", Fault::Rejected),
+    rule(400..=400, "document_parsing_exception", "", Fault::Rejected),
+    rule(400..=400, "strict_dynamic_mapping_exception", "", Fault::Rejected),
+    rule(400..=400, "illegal_argument_exception", "", Fault::Rejected),
+    rule(400..=400, "max_bytes_length_exceeded_exception", "", Fault::Rejected),
+    rule(400..=400, "x_content_parse_exception", "", Fault::Rejected),
+    rule(400..=400, "parse_exception", "", Fault::Rejected),
+    rule(400..=400, "parsing_exception", "", Fault::Rejected),
+];
 
 /// What follows these words is a document's content or id.
 const QUOTING: [&str; 7] = [
@@ -119,60 +143,42 @@ pub(crate) fn redact(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use foldline_api::ErrorClass;
-
     use super::*;
 
     fn failure(status: u16, kind: &str, reason: &str) -> Failure {
         Failure { status, cause: Cause { kind: kind.to_owned(), reason: Some(reason.to_owned()) } }
     }
 
+    /// `docs/errors.md`: status, type, what the reason holds, fault, class.
     #[test]
-    fn every_answer_has_its_fault() {
-        let block = "cluster_block_exception";
-        for (status, kind, reason, expect) in [
-            (409, "version_conflict_engine_exception", "", Fault::Conflict),
-            (413, "", "", Fault::TooLarge),
-            (429, "es_rejected_execution_exception", "", Fault::Retriable),
-            (429, block, "blocked by: [TOO_MANY_REQUESTS/12/disk usage]", Fault::Retriable),
-            (403, block, "blocked by: [FORBIDDEN/12/index read-only]", Fault::Retriable),
-            (403, block, "blocked by: [FORBIDDEN/5/index read-only (api)]", Fault::Retriable),
-            (403, block, "blocked by: [FORBIDDEN/8/index write (api)]", Fault::Blocked),
-            (503, "unavailable_shards_exception", "", Fault::Retriable),
-            (502, "", "", Fault::Retriable),
-            (504, "", "", Fault::Retriable),
-            (500, "exception", "", Fault::Retriable),
-            (408, "", "", Fault::Retriable),
-            (401, "security_exception", "", Fault::Retriable),
-            (403, "security_exception", "", Fault::Retriable),
-            (400, "index_closed_exception", "", Fault::Retriable),
-            (400, "mapper_parsing_exception", "", Fault::Rejected),
-            (400, "document_parsing_exception", "", Fault::Rejected),
-            (400, "strict_dynamic_mapping_exception", "", Fault::Rejected),
-            (400, "illegal_argument_exception", "", Fault::Rejected),
-            (404, "index_not_found_exception", "", Fault::Gone),
-            (404, "aliases_not_found_exception", "", Fault::Gone),
-            (400, "invalid_alias_name_exception", "", Fault::Config),
-            (400, "action_request_validation_exception", "", Fault::Config),
-            (406, "", "", Fault::Config),
-        ] {
-            assert_eq!(failure(status, kind, reason).fault(), expect, "{status} {kind} {reason}");
+    fn the_page_of_errors_tells_every_answers_fault_and_class() {
+        let rows = foldline_testkit::page::table("docs/errors.md", "## Elasticsearch");
+        let mut told = Vec::new();
+        for row in &rows {
+            let [status, kinds, reason, fault, class] = row.as_slice() else { panic!("{row:?}") };
+            let any = |text: &str| if text == "any" { String::new() } else { text.to_owned() };
+            for (status, kind) in
+                status.iter().flat_map(|s| kinds.iter().map(move |k| (s.as_str(), k)))
+            {
+                let numbers = match status {
+                    "any" => vec![400, 403],
+                    "5xx" => vec![500, 502, 503, 504, 599],
+                    "anything else" => vec![400, 404, 405, 406, 410],
+                    number => vec![number.parse().unwrap()],
+                };
+                for number in numbers {
+                    let (kind, reason) = (any(kind), any(&reason[0]));
+                    let failure = failure(number, &kind, &format!("blocked by: [{reason}x]"));
+                    let found = format!("{:?}", failure.fault()).to_lowercase();
+                    assert_eq!(found, fault[0].replace(' ', ""), "{number} {row:?}");
+                    assert_eq!(failure.error("writing").class().label(), class[0], "{row:?}");
+                    told.push((number, kind, reason));
+                }
+            }
         }
-    }
-
-    #[test]
-    fn every_fault_has_its_class() {
-        for (status, kind, class) in [
-            (503, "", ErrorClass::Retriable),
-            (400, "document_parsing_exception", ErrorClass::Record),
-            (404, "index_not_found_exception", ErrorClass::Fenced),
-            (400, "invalid_alias_name_exception", ErrorClass::Config),
-        ] {
-            assert_eq!(
-                failure(status, kind, "").error("writing").class(),
-                class,
-                "{status} {kind}"
-            );
+        for Rule { status, kind, reason, .. } in RULES {
+            let told = told.iter().any(|(s, k, r)| status.contains(s) && k == kind && r == reason);
+            assert!(told, "{status:?} {kind} {reason} is not on the page");
         }
     }
 

@@ -111,60 +111,27 @@ fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    /// `docs/errors.md`: prefix, examples, what it is, class.
     #[test]
-    fn every_sqlstate_has_its_class() {
-        use ErrorClass::{Config, Record, Retriable};
-        for (code, expect) in [
-            ("08006", Retriable),
-            ("25006", Retriable),
-            ("25P03", Retriable),
-            ("26000", Retriable),
-            ("28P01", Retriable),
-            ("40001", Retriable),
-            ("40P01", Retriable),
-            ("53100", Retriable),
-            ("53300", Retriable),
-            ("55P03", Retriable),
-            ("57014", Retriable),
-            ("57P01", Retriable),
-            ("57P03", Retriable),
-            ("58030", Retriable),
-            ("72000", Retriable),
-            ("F0000", Retriable),
-            ("XX000", Retriable),
-            ("22001", Record),
-            ("22003", Record),
-            ("22P02", Record),
-            ("22P05", Record),
-            ("23502", Record),
-            ("23505", Record),
-            ("23514", Record),
-            ("38000", Record),
-            ("39000", Record),
-            ("44000", Record),
-            ("54000", Record),
-            ("P0001", Record),
-            ("0A000", Config),
-            ("2BP01", Config),
-            ("3D000", Config),
-            ("3F000", Config),
-            ("42501", Config),
-            ("42P01", Config),
-            ("42703", Config),
-            ("54011", Config),
-            ("54023", Config),
-            ("55P02", Config),
-            ("99999", Retriable),
-        ] {
-            assert_eq!(class(code), expect, "{code}");
+    fn the_page_of_errors_tells_every_sqlstates_class() {
+        let rows = foldline_testkit::page::table("docs/errors.md", "## PostgreSQL");
+        for row in &rows {
+            let [prefix, examples, _, label] = row.as_slice() else { panic!("{row:?}") };
+            let known = CLASSES.iter().find(|(known, _)| prefix[0] == *known);
+            let Some((known, expect)) = known else {
+                assert_eq!(prefix[0], "anything else", "on the page only");
+                assert!(examples.iter().all(|code| class(code).label() == label[0]), "{row:?}");
+                continue;
+            };
+            assert_eq!(expect.label(), label[0], "{row:?}");
+            for code in examples {
+                assert!(code.starts_with(known) && code.len() == 5, "{row:?}");
+                assert_eq!(class(code), *expect, "{code}");
+            }
         }
-    }
-
-    #[test]
-    fn every_row_of_the_table_is_tested_to_be_a_prefix_of_its_own() {
-        for (prefix, expect) in CLASSES {
-            let code = format!("{prefix:Z<5}");
-            assert_eq!(class(&code), *expect, "{code}");
+        for (prefix, _) in CLASSES {
+            let count = rows.iter().filter(|row| row[0][0] == *prefix).count();
+            assert_eq!(count, 1, "rows of {prefix} on the page");
         }
     }
 }

@@ -152,29 +152,30 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
+/// Classes by SQLite's primary code.
+const CLASSES: &[(ErrorCode, ErrorClass)] = &[
+    (ErrorCode::ConstraintViolation, ErrorClass::Record),
+    (ErrorCode::TooBig, ErrorClass::Record),
+    (ErrorCode::TypeMismatch, ErrorClass::Record),
+    (ErrorCode::DatabaseBusy, ErrorClass::Retriable),
+    (ErrorCode::DatabaseLocked, ErrorClass::Retriable),
+    (ErrorCode::DiskFull, ErrorClass::Retriable),
+    (ErrorCode::SystemIoFailure, ErrorClass::Retriable),
+    (ErrorCode::OutOfMemory, ErrorClass::Retriable),
+    (ErrorCode::CannotOpen, ErrorClass::Retriable),
+    (ErrorCode::PermissionDenied, ErrorClass::Retriable),
+    (ErrorCode::ReadOnly, ErrorClass::Retriable),
+    (ErrorCode::FileLockingProtocolFailed, ErrorClass::Retriable),
+    (ErrorCode::SchemaChanged, ErrorClass::Retriable),
+    (ErrorCode::OperationInterrupted, ErrorClass::Retriable),
+    (ErrorCode::OperationAborted, ErrorClass::Retriable),
+];
+
 /// What an error of SQLite's is to the worker.
 pub(crate) fn sql(error: rusqlite::Error) -> Error {
-    let class = match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
-            ErrorClass::Record
-        }
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::DiskFull
-            | ErrorCode::SystemIoFailure
-            | ErrorCode::OutOfMemory
-            | ErrorCode::CannotOpen
-            | ErrorCode::PermissionDenied
-            | ErrorCode::ReadOnly
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::SchemaChanged
-            | ErrorCode::OperationInterrupted
-            | ErrorCode::OperationAborted,
-        ) => ErrorClass::Retriable,
-        // Not a database, corrupt, or a statement that does not fit the schema: waiting cures none.
-        _ => ErrorClass::Config,
-    };
+    let known = |code| CLASSES.iter().find(|(known, _)| *known == code).map(|(_, class)| *class);
+    // Not a database, corrupt, or a statement that does not fit the schema: waiting cures none.
+    let class = error.sqlite_error_code().and_then(known).unwrap_or(ErrorClass::Config);
     let message = match &error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
         other => other.to_string(),
@@ -186,4 +187,28 @@ pub(crate) fn sql(error: rusqlite::Error) -> Error {
         None => out,
     };
     out.with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `docs/errors.md`: name, number, what it is, class.
+    #[test]
+    fn the_page_of_errors_tells_every_codes_class() {
+        let rows = foldline_testkit::page::table("docs/errors.md", "## SQLite");
+        let mut told = Vec::new();
+        for row in &rows {
+            let [_, numbers, _, class] = row.as_slice() else { panic!("{row:?}") };
+            for number in numbers {
+                let failure = rusqlite::ffi::Error::new(number.parse().unwrap());
+                told.push(failure.code);
+                let error = sql(rusqlite::Error::SqliteFailure(failure, None));
+                assert_eq!(error.class().label(), class[0], "{row:?}");
+            }
+        }
+        for (code, _) in CLASSES {
+            assert!(told.contains(code), "{code:?} is not on the page");
+        }
+    }
 }

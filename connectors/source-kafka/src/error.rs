@@ -51,6 +51,30 @@ const TABLE: &[(Code, ErrorClass)] = &[
     (Code::InvalidMessageSize, ErrorClass::Record),
     (Code::InvalidRecord, ErrorClass::Record),
     (Code::InvalidTimestamp, ErrorClass::Record),
+    // A machine problem, as whatever else there is.
+    (Code::AllBrokersDown, ErrorClass::Retriable),
+    (Code::BrokerTransportFailure, ErrorClass::Retriable),
+    (Code::OperationTimedOut, ErrorClass::Retriable),
+    (Code::RequestTimedOut, ErrorClass::Retriable),
+    (Code::MessageTimedOut, ErrorClass::Retriable),
+    (Code::Resolve, ErrorClass::Retriable),
+    (Code::SSL, ErrorClass::Retriable),
+    (Code::Authentication, ErrorClass::Retriable),
+    (Code::SaslAuthenticationFailed, ErrorClass::Retriable),
+    (Code::TopicAuthorizationFailed, ErrorClass::Retriable),
+    (Code::GroupAuthorizationFailed, ErrorClass::Retriable),
+    (Code::CoordinatorNotAvailable, ErrorClass::Retriable),
+    (Code::CoordinatorLoadInProgress, ErrorClass::Retriable),
+    (Code::NotCoordinator, ErrorClass::Retriable),
+    (Code::NotLeaderForPartition, ErrorClass::Retriable),
+    (Code::LeaderNotAvailable, ErrorClass::Retriable),
+    (Code::NotEnoughReplicas, ErrorClass::Retriable),
+    (Code::NotEnoughReplicasAfterAppend, ErrorClass::Retriable),
+    (Code::KafkaStorageError, ErrorClass::Retriable),
+    (Code::ThrottlingQuotaExceeded, ErrorClass::Retriable),
+    (Code::UnstableOffsetCommit, ErrorClass::Retriable),
+    (Code::QueueFull, ErrorClass::Retriable),
+    (Code::GroupMaxSizeReached, ErrorClass::Retriable),
 ];
 
 /// An error of the class of `code`; `what` says in a few words what was tried.
@@ -86,34 +110,27 @@ mod tests {
         }
     }
 
+    /// `docs/errors.md`: codes, what they are, class.
     #[test]
-    fn machine_problems_are_retriable() {
-        for code in [
-            Code::AllBrokersDown,
-            Code::BrokerTransportFailure,
-            Code::OperationTimedOut,
-            Code::RequestTimedOut,
-            Code::MessageTimedOut,
-            Code::Resolve,
-            Code::SSL,
-            Code::Authentication,
-            Code::SaslAuthenticationFailed,
-            Code::TopicAuthorizationFailed,
-            Code::GroupAuthorizationFailed,
-            Code::CoordinatorNotAvailable,
-            Code::CoordinatorLoadInProgress,
-            Code::NotCoordinator,
-            Code::NotLeaderForPartition,
-            Code::LeaderNotAvailable,
-            Code::NotEnoughReplicas,
-            Code::NotEnoughReplicasAfterAppend,
-            Code::KafkaStorageError,
-            Code::ThrottlingQuotaExceeded,
-            Code::UnstableOffsetCommit,
-            Code::QueueFull,
-            Code::GroupMaxSizeReached,
-        ] {
-            assert_eq!(class(code), ErrorClass::Retriable, "{code:?}");
+    fn the_page_of_errors_tells_every_codes_class() {
+        let rows = foldline_testkit::page::table("docs/errors.md", "## Kafka");
+        let mut told = Vec::new();
+        for row in &rows {
+            let [codes, _, label] = row.as_slice() else { panic!("{row:?}") };
+            if codes[0] == "anything else" {
+                assert_eq!(class(Code::Unknown).label(), label[0], "{row:?}");
+                continue;
+            }
+            for name in codes {
+                let found = TABLE.iter().find(|(code, _)| format!("{code:?}") == *name);
+                let (code, _) = found.unwrap_or_else(|| panic!("{name} is on the page only"));
+                assert_eq!(class(*code).label(), label[0], "{name}");
+                told.push(name.clone());
+            }
+        }
+        for (code, _) in TABLE {
+            let count = told.iter().filter(|name| **name == format!("{code:?}")).count();
+            assert_eq!(count, 1, "{code:?} on the page");
         }
     }
 

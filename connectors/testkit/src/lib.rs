@@ -2,12 +2,15 @@
 //!
 //! [`log`] is a log in memory whose groups are assigned on command, [`store`] a sink in memory that
 //! behaves like PostgreSQL or like Elasticsearch, [`fault`] wraps any sink and makes it fail by a
-//! seed, and [`contract`] holds the cases that every sink must pass. Nothing here reads a clock or
+//! seed, [`contract`] holds the cases that every sink must pass, [`mutate`] makes
+//! inputs that nobody thought of, and [`page`] reads the docs' tables. Nothing here reads a clock or
 //! draws chance that a seed does not decide.
 
 pub mod contract;
 pub mod fault;
 pub mod log;
+pub mod mutate;
+pub mod page;
 pub mod rng;
 pub mod store;
 

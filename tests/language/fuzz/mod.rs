@@ -1,12 +1,12 @@
-//! No expression, no config and no event makes Foldline panic, overflow its stack or stop.
+//! No expression, no config, no record and no event makes Foldline panic, overflow its stack or stop.
 //!
 //! Inputs are mutations of the project's own tables, scenarios and wrong configs. An input that is answered in a way not
 //! seen before (another error, another kind of value) joins the corpus, so that the walk goes on from it. A seed
 //! decides everything. `just fuzz 3600` walks for an hour; the tests that CI runs take a fixed number of steps.
 
 mod configs;
+mod converters;
 mod expressions;
-mod mutate;
 mod watch;
 
 use std::collections::HashSet;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use foldline_testkit::Rng;
+use foldline_testkit::mutate::mutate;
 
 /// Inputs kept beyond those that the walk began with.
 const CORPUS_MAX: usize = 20_000;
@@ -99,7 +100,7 @@ impl Walk {
         };
         let base = pick(&mut self.rng, &self.corpus);
         let donor = pick(&mut self.rng, &self.corpus);
-        mutate::mutate(&mut self.rng, &base, &donor, dictionary)
+        mutate(&mut self.rng, &base, &donor, dictionary)
     }
 
     fn keep(&mut self, input: String, answer: &str) {

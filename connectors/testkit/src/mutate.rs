@@ -1,6 +1,6 @@
 //! Mutations of a text, piece by piece: words, numbers, blanks, single symbols.
 
-use foldline_testkit::Rng;
+use crate::rng::Rng;
 
 /// Texts are kept shorter than this many bytes, but for a few.
 const BYTES_MAX: usize = 6_000;
@@ -61,7 +61,8 @@ const ODD: &[&str] = &[
 ];
 
 /// One to four changes of `base`; `donor` lends pieces.
-pub(super) fn mutate(rng: &mut Rng, base: &str, donor: &str, dictionary: &[&str]) -> String {
+#[must_use]
+pub fn mutate(rng: &mut Rng, base: &str, donor: &str, dictionary: &[&str]) -> String {
     let mut pieces: Vec<String> = pieces(base).iter().map(|piece| (*piece).to_owned()).collect();
     let lent = self::pieces(donor);
     for _ in 0..=rng.below(4) {
