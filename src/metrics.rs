@@ -119,7 +119,7 @@ impl Family {
             rows_written: r.counter("rows_written_total", "Rows written to the sink, by operation.", &["op"])?,
             retries: r.counter("retries_total", "Attempts repeated after a retriable error, by what was tried.", &["reason"])?,
             errors: r.counter("errors_total", "Errors by stage and class.", &["stage", "class"])?,
-            fenced: r.counter("fenced_total", "Flushes refused because another writer held the partition.", &[])?,
+            fenced: r.counter("fenced_total", "Times that a task found partitions which it held to be another's: a flush that the store refused, or an assignment that the group had given away.", &[])?,
             rebalances: r.counter("rebalances_total", "Assignments and revocations of partitions.", &[])?,
             commits: r.counter("offset_commits_total", "Offset commits that the group took.", &[])?,
             commit_failures: r.counter("offset_commit_failures_total", "Offset commits that the group refused; nothing is lost, the sink's positions win.", &[])?,

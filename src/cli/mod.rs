@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use foldline_api::failpoint;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Diagnostic, Env};
@@ -194,6 +195,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Runs until SIGTERM or Ctrl-C; a second one ends at once.
 fn run_worker(config: Config) -> Result<(), Failure> {
     crate::log::start("info");
+    if let Ok(armed) = std::env::var(failpoint::VARIABLE) {
+        let point = failpoint::arm(&armed).map_err(Failure::Failed)?;
+        tracing::warn!(%point, "armed to die, as a test asks");
+    }
     let worker = Worker::new(config).map_err(Failure::Config)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use foldline_api::error::Result;
+use foldline_api::failpoint::Failpoint;
 use foldline_api::record::TopicPartition;
 use tokio::time::Instant;
 
@@ -72,11 +73,13 @@ impl Task {
         let abandoned =
             self.inbox.drop_partitions(Some(&self.held.revoking(partitions, now + DRAIN)));
         self.count_abandoned(abandoned);
+        Failpoint::Revoke.reach();
     }
 
     /// These partitions are someone else's already: nothing of them may count as ours.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition]) {
         self.ops.metrics.rebalances.inc();
+        self.ops.metrics.fenced.inc();
         tracing::warn!(count = partitions.len(), "partitions lost");
         // A write under way is fenced by the new owner or was in time; either way it is not asked again.
         let batch = self.writing.take().map(|writing| writing.batch);
@@ -116,6 +119,7 @@ impl Task {
         let abandoned = self.inbox.drop_partitions(Some(&gone));
         self.count_abandoned(abandoned);
         self.drop_partitions(&partitions);
+        Failpoint::Release.reach();
         self.source.release(&partitions)
     }
 

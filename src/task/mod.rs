@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Loaded, Writer};
@@ -261,7 +262,12 @@ impl Task {
         {
             self.held.next_commit(now + COMMIT_EVERY);
             let committer = self.source.committer();
-            self.committing = Some(spawn(async move { committer.commit(&commits).await }));
+            self.committing = Some(spawn(async move {
+                Failpoint::BeforeCommit.reach();
+                committer.commit(&commits).await?;
+                Failpoint::AfterCommit.reach();
+                Ok(())
+            }));
         }
         self.finish_revocation(now)
     }
@@ -305,6 +311,7 @@ impl Task {
             self.stop.clone_from(&batch.stop);
             self.abandon_inbox();
         }
+        Failpoint::AfterFold.reach();
         self.folded = Some(batch);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Acquired, Beginning, Flush, Loaded, StoredPosition, Writer, Written};
@@ -120,9 +121,13 @@ impl Ops {
             retry(&self, "dead_letter", || self.dead_letters.send(letters.clone())).await?;
         }
         let mut trouble = None;
+        Failpoint::BeforeWrite.reach();
         match self.writer.write(&flush).await {
             Ok(Written::Fenced) => {}
             Ok(written) => {
+                if matches!(written, Written::Durable(_)) {
+                    Failpoint::AfterWrite.reach();
+                }
                 self.worked();
                 return Ok(WriteEnd::Known(written));
             }

@@ -4,12 +4,13 @@
 //! In reading order: [`value`] and [`column`] (what is folded), [`model`] (rows and keys), [`record`]
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`rebuild`] (the next generation
 //! beside the live one), [`binding`] (whose target it is), [`error`] (what may go wrong, and whose problem
-//! it is).
+//! it is), [`failpoint`] (where a test can kill the process).
 
 pub mod binding;
 pub mod column;
 pub mod decimal;
 pub mod error;
+pub mod failpoint;
 pub mod json;
 pub mod model;
 pub mod rebuild;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
 use foldline_api::rebuild::Phase;
 use foldline_api::record::{Position, TopicPartition};
@@ -370,6 +371,7 @@ impl Writer for ElasticsearchWriter {
         let (places, settled): (Vec<_>, Vec<_>) =
             steps.into_iter().map(|step| (step.place, step.settled)).unzip();
         self.books.keep_verdicts(&settled.concat()).await?;
+        Failpoint::BeforePositions.reach();
         let moved = self.books.put_positions(&places).await?;
         let mut fenced = false;
         let mut held = self.held();

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::error::ErrorClass;
+use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::rebuild::Phase;
 use foldline_api::record::TopicPartition;
@@ -260,6 +261,7 @@ impl PostgresWriter {
             // A pooler may hide that another server took over, maybe one that lost what the caches saw.
             return Err(Error::retriable("PostgreSQL was restarted or another server took over"));
         }
+        Failpoint::BeforePositions.reach();
         if let Err(error) = client.batch_execute("COMMIT").await {
             // Deferred constraints speak up only here; then nothing was committed.
             let error = self.classify(error, "committing into");

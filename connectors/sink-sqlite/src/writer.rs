@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
@@ -183,6 +184,7 @@ impl Hold {
         } else {
             Versions::Each(versions)
         };
+        Failpoint::BeforePositions.reach();
         Ok(End::Commit(Written::Durable(versions)))
     }
 }
