@@ -24,9 +24,24 @@ it *args:
 unit *args:
     cargo test --locked --lib --bins {{ args }}
 
-# Look for inputs that make expressions, configs or folds panic; `just fuzz 3600` takes an hour for each of the two.
+# Look for inputs that make expressions, configs, converters, folds or the reading of Elasticsearch's answers panic; `just fuzz 3600`
+# takes an hour for each of the four.
 fuzz seconds="60":
     FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked --test language fuzz -- --nocapture
+    FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked -p foldline-sink-elasticsearch --lib mutated -- --nocapture
+
+# Kill and disturb the worker for long: a thousand kills over a file log, as many over the servers, ten rounds of each other fault.
+faults kills="1000" rounds="10":
+    FOLDLINE_KILLS={{ kills }} FOLDLINE_FAULTS={{ rounds }} ./test --test main --test kafka -- --test-threads=1 --nocapture --include-ignored kills network refused fencing outages paused
+
+# Half an hour under load and faults: memory, threads and open files stay flat.
+soak minutes="30":
+    FOLDLINE_SOAK_MINUTES={{ minutes }} ./test --test main -- --test-threads=1 --nocapture --ignored soak
+
+# Break the pure core line by line, and see that a test fails each time (needs cargo-mutants; takes hours). `just mutants src/reset.rs`
+# breaks one file.
+mutants file="":
+    cargo mutants {{ if file == "" { "" } else { "--file " + file } }}
 
 # What an expression costs, by the fast path and by the general evaluator.
 bench-expressions:

@@ -2,6 +2,7 @@
 //! it shows every word that the JSON Schema, the expressions and the column types know.
 
 mod examples;
+mod promises;
 mod schema;
 mod tables;
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -22,6 +22,14 @@ pub(crate) struct Daemon {
     log: PathBuf,
     url: String,
     http: reqwest::Client,
+}
+
+/// What a process holds: bytes of memory, threads, open files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) memory: u64,
+    pub(crate) threads: u64,
+    pub(crate) files: u64,
 }
 
 /// What a command printed, and how it ended.
@@ -60,7 +68,13 @@ fn printed(command: &mut Command) -> Printed {
 }
 
 impl Daemon {
-    pub(crate) fn spawn(name: &str, config: &Path, log: &Path) -> Self {
+    /// `environment` is set beside what the worker needs.
+    pub(crate) fn spawn(
+        name: &str,
+        config: &Path,
+        log: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
         // Free now; whoever takes it before the worker does is seen in the log.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let file = File::create(log).unwrap();
@@ -73,6 +87,7 @@ impl Daemon {
                 std::env::var("FOLDLINE_E2E_LOG").unwrap_or("info,foldline=debug".to_owned()),
             )
             .env("RUST_BACKTRACE", "1")
+            .envs(environment.iter().copied())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()
@@ -122,11 +137,29 @@ impl Daemon {
         Scrape::parse(&answer.text().await.unwrap())
     }
 
+    /// The same of a worker that may be gone.
+    pub(crate) async fn metrics_if_up(&self) -> Option<Scrape> {
+        let answer = self.http.get(self.url("/metrics")).send().await.ok()?;
+        Some(Scrape::parse(&answer.text().await.ok()?))
+    }
+
     /// The most memory that the process has held so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+    }
+
+    /// What the process holds now.
+    pub(crate) fn held(&self) -> Held {
+        let process = format!("/proc/{}", self.child.id());
+        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+        let number = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches("kB").trim().parse().unwrap()
+        };
+        let files = std::fs::read_dir(format!("{process}/fd")).unwrap().count() as u64;
+        Held { memory: number("VmRSS:") << 10, threads: number("Threads:"), files }
     }
 
     /// `GET /connectors/{connector}/status`.
@@ -214,10 +247,35 @@ impl Daemon {
         run_in(&self.config, &all)
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// SIGKILL: it can do nothing about it.
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGSTOP, and waits until it stands still: it neither polls nor heartbeats nor writes.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let status = format!("/proc/{}/status", self.child.id());
+        let stopped = || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            status.lines().any(|line| line.starts_with("State:\tT"))
+        };
+        let end = Instant::now() + wait::SOON;
+        while !stopped() {
+            assert!(Instant::now() < end, "the worker does not stand still");
+            std::thread::yield_now();
+        }
+    }
+
+    /// SIGCONT: it goes on where it was.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
     }
 
     fn signal(&self, signal: &str) {

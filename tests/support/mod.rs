@@ -2,10 +2,13 @@
 
 pub(crate) mod daemon;
 pub(crate) mod kafka;
+pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod oracle;
 pub(crate) mod orders;
+pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod refusals;
 pub(crate) mod scrape;
 pub(crate) mod servers;
 pub(crate) mod setup;
@@ -26,4 +29,9 @@ pub(crate) async fn use_servers() -> RwLockReadGuard<'static, ()> {
 /// Has the servers alone, to stop and start them.
 pub(crate) async fn own_servers() -> RwLockWriteGuard<'static, ()> {
     SERVERS.write().await
+}
+
+/// How many rounds of faults: `fewest` in the ordinary suite, as often as `FOLDLINE_FAULTS` says where `just faults` runs.
+pub(crate) fn faults(fewest: u64) -> u64 {
+    std::env::var("FOLDLINE_FAULTS").ok().and_then(|times| times.parse().ok()).unwrap_or(fewest)
 }

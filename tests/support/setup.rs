@@ -55,12 +55,14 @@ impl Setup {
 
     /// Starts a worker.
     pub(crate) fn spawn(&self) -> Daemon {
+        self.spawn_with(&[])
+    }
+
+    /// Starts a worker with this in its environment.
+    pub(crate) fn spawn_with(&self, environment: &[(&str, &str)]) -> Daemon {
         self.started.set(self.started.get() + 1);
-        Daemon::spawn(
-            &self.id,
-            &self.path("config"),
-            &self.path(&format!("worker-{}.log", self.started.get())),
-        )
+        let log = self.path(&format!("worker-{}.log", self.started.get()));
+        Daemon::spawn(&self.id, &self.path("config"), &log, environment)
     }
 
     /// What the last started worker logged.
@@ -141,16 +143,20 @@ impl Case {
 
 /// Short timeouts, so that a member that was killed is missed soon.
 pub(crate) fn kafka_source() -> String {
+    kafka_source_at(&servers::kafka())
+}
+
+/// The same at another address.
+pub(crate) fn kafka_source_at(servers: &str) -> String {
     format!(
         r#"[sources.events]
 type = "kafka"
-bootstrap_servers = {:?}
+bootstrap_servers = {servers:?}
 [sources.events.properties]
 "session.timeout.ms" = 6000
 "heartbeat.interval.ms" = 1000
 "topic.metadata.refresh.interval.ms" = 5000
-"#,
-        servers::kafka()
+"#
     )
 }
 
@@ -162,8 +168,17 @@ pub(crate) fn postgres_sink() -> String {
     "[sinks.warehouse]\ntype = \"postgres\"\nurl = { env = \"DATABASE_URL\" }\n".to_owned()
 }
 
+/// The tests' PostgreSQL, reached at another address or as another user.
+pub(crate) fn postgres_sink_at(url: &str) -> String {
+    format!("[sinks.warehouse]\ntype = \"postgres\"\nurl = {url:?}\n")
+}
+
 pub(crate) fn elasticsearch_sink() -> String {
-    format!("[sinks.search]\ntype = \"elasticsearch\"\nurls = [{:?}]\n", servers::elasticsearch())
+    elasticsearch_sink_at(&servers::elasticsearch())
+}
+
+pub(crate) fn elasticsearch_sink_at(url: &str) -> String {
+    format!("[sinks.search]\ntype = \"elasticsearch\"\nurls = [{url:?}]\n")
 }
 
 pub(crate) fn sqlite_sink(path: &std::path::Path) -> String {

@@ -1,0 +1,46 @@
+//! What README and ARCHITECTURE promise has tests: every test that their tables name is there.
+
+use std::path::Path;
+
+use foldline_testkit::page;
+
+/// The cells' words that are no files must be functions in one of the files before them.
+fn assert_named(cell: &[String], row: &[Vec<String>]) {
+    let mut texts: Vec<String> = Vec::new();
+    let mut names = 0;
+    for word in cell {
+        if Path::new(word).extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(word);
+            texts.push(text.unwrap_or_else(|error| panic!("{word} in {row:?}: {error}")));
+        } else {
+            let function = format!("fn {word}(");
+            assert!(texts.iter().any(|text| text.contains(&function)), "{word} in {row:?}");
+            names += 1;
+        }
+    }
+    assert!(names > 0, "{row:?} names no test");
+}
+
+#[test]
+fn every_failure_that_the_readme_tells_of_has_its_test() {
+    let rows = page::table("README.md", "What happens when things go wrong:");
+    assert!(rows.len() > 10);
+    for row in &rows {
+        assert_eq!(row.len(), 4, "{row:?}");
+        assert_named(&row[3], row);
+    }
+}
+
+#[test]
+fn every_rule_of_exactness_has_its_place_and_its_test() {
+    let rows = page::table("ARCHITECTURE.md", "## How exactness is kept");
+    let rules: Vec<&str> = rows.iter().map(|row| row[0][0].as_str()).collect();
+    let expected: Vec<String> = (1..=18).map(|rule| rule.to_string()).collect();
+    assert_eq!(rules, expected);
+    for row in &rows {
+        for file in &row[2] {
+            assert!(Path::new(file).is_file(), "{file} in {row:?}");
+        }
+        assert_named(&row[3], row);
+    }
+}
