@@ -308,8 +308,9 @@ impl Poller {
 
     /// Tells librdkafka that a revocation is done, even where it knows none of the partitions.
     fn unassign(&self, partitions: &[TopicPartition]) {
-        if self.state.paused && !partitions.is_empty() {
-            // A pause outlives the assignment: given to this member again, it would never be read.
+        if !partitions.is_empty() {
+            // A pause outlives the assignment, and these may be paused although the others are not any more:
+            // given to this member again, they would never be read.
             let paused = list(partitions.iter().map(|partition| (partition, Offset::Invalid)));
             if let Err(error) = self.consumer.resume(&paused) {
                 tracing::warn!(%error, "resuming partitions that go failed");

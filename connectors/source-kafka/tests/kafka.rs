@@ -527,7 +527,6 @@ async fn a_member_that_was_thrown_out_loses_its_partitions_and_gets_them_again()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: `just faults` runs it"]
 async fn partitions_that_were_lost_while_paused_are_read_when_they_come_back() {
     const RECORDS: usize = 400;
     let cluster = MockCluster::new(1).unwrap();
