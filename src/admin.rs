@@ -1,5 +1,7 @@
 //! REST: Kafka Connect's paths where it has them, Foldline's own beside them; metrics and probes.
 
+pub(crate) mod replays;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -28,6 +30,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) connectors: Vec<Arc<Connector>>,
     pub(crate) refused: Vec<(String, String)>,
+    /// Turns of what folds the log again.
+    pub(crate) replays: Arc<tokio::sync::Semaphore>,
 }
 
 type Shared = Extract<Arc<App>>;
@@ -88,6 +92,9 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/restart", post(restart))
         .route("/connectors/{name}/rebuild", post(rebuild).delete(cancel_rebuild))
         .route("/connectors/{name}/rollback", post(roll_back))
+        .route("/connectors/{name}/rows/{key}", get(replays::row))
+        .route("/connectors/{name}/rows/{key}/explain", get(replays::explain))
+        .route("/connectors/{name}/verify", post(replays::verify))
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize))
         .with_state(app)

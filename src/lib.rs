@@ -12,6 +12,7 @@ pub mod converter;
 pub mod dead_letter;
 mod demo;
 pub mod event;
+mod explain;
 pub mod expr;
 pub mod log;
 pub mod metrics;
@@ -21,7 +22,9 @@ pub mod rebuild;
 #[cfg(test)]
 mod reference;
 pub mod registry;
+mod replay;
 pub mod reset;
 mod retry;
 pub mod task;
+mod verify;
 pub mod worker;

@@ -75,6 +75,7 @@ impl Worker {
             metrics: self.metrics,
             connectors: self.connectors.clone(),
             refused: self.refused,
+            replays: admin::replays::turns(),
         });
         let mut running = JoinSet::new();
         let stop = CancellationToken::new();

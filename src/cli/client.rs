@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value as Json;
 
 use super::Failure;
 use crate::config::{self, Env};
+
+/// A week: whoever asks can end it.
+const FOR_EVER: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Which worker.
 #[derive(Debug, clap::Args)]
@@ -74,7 +77,32 @@ impl Worker {
     }
 
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Json, Failure> {
-        let answer = self.request(method, path).send().await.map_err(|error| {
+        let answer = self.send(self.request(method, path)).await?;
+        let text = answer.text().await.map_err(Failure::failed)?;
+        Ok(serde_json::from_str(&text).unwrap_or(Json::Null))
+    }
+
+    /// Sends a request whose answer comes bit by bit and may take hours; each part of `path` is a
+    /// segment.
+    pub(super) async fn open(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Response, Failure> {
+        let mut url = reqwest::Url::parse(&self.url).map_err(Failure::failed)?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let mut request = self.client.request(method, url).query(query).timeout(FOR_EVER);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        self.send(request).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let answer = request.send().await.map_err(|error| {
             let why = if error.is_connect() {
                 "no worker answers there".to_owned()
             } else {
@@ -82,12 +110,11 @@ impl Worker {
             };
             Failure::Failed(format!("{}: {why}", self.url))
         })?;
-        let ok = answer.status().is_success();
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
         let text = answer.text().await.map_err(Failure::failed)?;
         let json: Json = serde_json::from_str(&text).unwrap_or(Json::Null);
-        if ok {
-            return Ok(json);
-        }
         Err(Failure::Failed(json["message"].as_str().unwrap_or(&text).to_owned()))
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod offline;
 mod rebuild;
+mod replays;
 mod test;
 
 use std::path::PathBuf;
@@ -105,6 +106,10 @@ enum Command {
     },
     /// Show a connector's positions.
     Offsets(client::Named),
+    /// Fold the log again and compare with what the store holds, while the connector runs on.
+    Verify(replays::Verify),
+    /// Show the events that made a row, the state after each, and whether the store holds the last.
+    Explain(replays::Explain),
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -177,6 +182,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             runtime()?.block_on(rebuild::run(&named, &path(None), &how))
         }
         Command::Offsets(named) => runtime()?.block_on(client::offsets(&named, &path(None))),
+        Command::Verify(args) => runtime()?.block_on(replays::verify(&args, &path(None))),
+        Command::Explain(args) => runtime()?.block_on(replays::explain(&args, &path(None))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "foldline", &mut std::io::stdout());
             Ok(())

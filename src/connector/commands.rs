@@ -7,6 +7,7 @@ use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{DesiredState, Target};
 
 use super::Connector;
+use crate::replay::Parts;
 
 impl Connector {
     /// The target as the last session opened it.
@@ -26,6 +27,22 @@ impl Connector {
     /// Starts a new session.
     pub fn restart(&self) {
         self.restart.notify_one();
+    }
+
+    /// What folds the log again beside the tasks, for `verify` and `explain`.
+    ///
+    /// # Errors
+    /// While the log was not reached yet.
+    pub(crate) fn parts(&self) -> Result<Parts> {
+        Ok(Parts {
+            connector: self.spec.name.clone(),
+            projection: Arc::clone(&self.spec.projection),
+            decoders: Arc::clone(&self.spec.decoders),
+            log: Arc::clone(&self.spec.log),
+            target: self.opened_target()?,
+            on_bad_record: self.spec.on_bad_record,
+            memory: self.spec.memory / 2,
+        })
     }
 
     /// The group's view and the sink's, partition by partition.

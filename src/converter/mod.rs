@@ -93,6 +93,31 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// The record's key; null where it has none, is not read, or is not in its format.
+    #[must_use]
+    pub fn decode_key(&self, record: &Record) -> Value {
+        let decoded = self.key.zip(record.key.as_ref()).map(|(format, bytes)| whole(format, bytes));
+        decoded.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The bytes of a key that decodes to `value`, as producers mostly write it; none where that cannot
+    /// be told.
+    #[must_use]
+    pub fn encode_key(&self, value: &Value) -> Option<Vec<u8>> {
+        match (self.key?, value) {
+            (Format::Text, Value::Text(text)) => Some(text.as_bytes().to_vec()),
+            (Format::Text, Value::List(_) | Value::Map(_) | Value::Null) => None,
+            (Format::Text, value) => {
+                Some(foldline_api::column::scalar_text(value).as_bytes().to_vec())
+            }
+            (Format::Json, value) => Some(foldline_api::json::to_string(value).into_bytes()),
+            (Format::Bytes, Value::Bytes(bytes)) => Some(bytes.to_vec()),
+            (Format::Bytes | Format::ConnectJson, _) => None,
+        }
+    }
+}
+
 fn fill(
     format: Format,
     bytes: &[u8],

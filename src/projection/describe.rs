@@ -136,14 +136,83 @@ impl Projection {
         names
     }
 
+    /// Whether every row goes by the record's key: its events are where the producer puts that key.
+    #[must_use]
+    pub fn is_keyed_by_record(&self) -> bool {
+        let by_record_key = |key: &[Expr]| matches!(key, [only] if only.is_record_key());
+        by_record_key(&self.key)
+            && self.handlers.iter().filter_map(|h| h.key.as_deref()).all(by_record_key)
+    }
+
+    /// Whether no event ever touches more than one row, so that rows can be folded one without another.
+    #[must_use]
+    pub fn has_one_key(&self) -> bool {
+        let own = |handler: &Handler| handler.key.is_some();
+        let goes_on = |handler: &Handler| {
+            handler.continues || handler.when.as_ref().is_some_and(Expr::reads_state)
+        };
+        let many = self.handlers.iter().any(|handler| handler.for_each.is_some());
+        let passed_on = self.handlers.iter().any(own) && self.handlers.iter().any(goes_on);
+        !(many || passed_on)
+    }
+
+    /// Whether all events of one key come from one partition.
+    fn has_one_order(&self) -> bool {
+        let one_topic = matches!(&self.topics, Matcher::List(list) if list.len() == 1);
+        one_topic && self.is_keyed_by_record()
+    }
+
+    /// What writes a column, where the order of partitions decides what stands there.
+    fn clashing(&self, at: usize) -> Option<Vec<(&Handler, &Action)>> {
+        let writers: Vec<(&Handler, &Action)> = self
+            .handlers
+            .iter()
+            .flat_map(|h| h.actions().iter().map(move |action| (h, action)))
+            .filter(|(_, action)| action.column == at)
+            .collect();
+        let apart = !self.is_keyed_by_record()
+            || !of_one_topic(writers.iter().map(|(handler, _)| *handler));
+        (apart && !commute(&writers)).then_some(writers)
+    }
+
+    /// Handlers whose effect on the whole row depends on the order of partitions; whether it is by the
+    /// state that they find, and not by deleting it.
+    fn order_decides(&self) -> impl Iterator<Item = (&Handler, bool)> {
+        let alone = self.is_keyed_by_record() && of_one_topic(self.handlers.iter());
+        self.handlers.iter().filter_map(move |handler| {
+            let decides = handler.when.as_ref().is_some_and(Expr::reads_state);
+            let deletes = matches!(handler.effect, Effect::Delete);
+            (!alone && (decides || deletes)).then_some((handler, decides))
+        })
+    }
+
+    /// For each column, whether its value may be another where the same events of several partitions
+    /// come in another order.
+    #[must_use]
+    pub fn order_dependent(&self) -> Vec<bool> {
+        let count = self.model.columns.len();
+        if self.has_one_order() {
+            return vec![false; count];
+        }
+        if self.order_decides().next().is_some() {
+            return vec![true; count];
+        }
+        let mut columns: Vec<bool> = (0..count).map(|at| self.clashing(at).is_some()).collect();
+        if columns.contains(&true) {
+            for (at, _) in &self.computed {
+                if let Some(column) = columns.get_mut(*at) {
+                    *column = true;
+                }
+            }
+        }
+        columns
+    }
+
     /// Where events of one key may come from several partitions, and handlers do not commute: the
     /// result is that of some order, and a rebuild may come to another.
     fn order_warnings(&self) -> Vec<String> {
-        let by_record_key = |key: &[Expr]| matches!(key, [only] if only.is_record_key());
-        let keyed = by_record_key(&self.key)
-            && self.handlers.iter().filter_map(|h| h.key.as_deref()).all(by_record_key);
-        let one_topic = matches!(&self.topics, Matcher::List(list) if list.len() == 1);
-        if keyed && one_topic {
+        let keyed = self.is_keyed_by_record();
+        if self.has_one_order() {
             return Vec::new();
         }
         let cause = if keyed {
@@ -153,16 +222,7 @@ impl Projection {
         };
         let mut out = Vec::new();
         for (at, column) in self.model.columns.iter().enumerate() {
-            let writers: Vec<(&Handler, &Action)> = self
-                .handlers
-                .iter()
-                .flat_map(|h| h.actions().iter().map(move |action| (h, action)))
-                .filter(|(_, action)| action.column == at)
-                .collect();
-            let apart = !keyed || !of_one_topic(writers.iter().map(|(handler, _)| *handler));
-            if !apart || commute(&writers) {
-                continue;
-            }
+            let Some(writers) = self.clashing(at) else { continue };
             let labels: Vec<&str> = writers.iter().map(|(handler, _)| &*handler.label).collect();
             let name = &column.name;
             out.push(format!(
@@ -172,13 +232,7 @@ impl Projection {
                 verbs(&writers)
             ));
         }
-        for handler in &self.handlers {
-            let decides = handler.when.as_ref().is_some_and(Expr::reads_state);
-            let deletes = matches!(handler.effect, Effect::Delete);
-            let alone = keyed && of_one_topic(self.handlers.iter());
-            if alone || !(decides || deletes) {
-                continue;
-            }
+        for (handler, decides) in self.order_decides() {
             let what = if decides {
                 "applies or not by the state it finds"
             } else {

@@ -155,6 +155,22 @@ impl Projection {
         usize::try_from(at).ok().and_then(|at| self.handlers.get(at))
     }
 
+    /// The event's name, where it has one.
+    #[must_use]
+    pub fn name_of(&self, event: &Event) -> Option<Arc<str>> {
+        self.event_name(event).ok().flatten()
+    }
+
+    /// The row that a record's key names; none where rows do not go by it.
+    #[must_use]
+    pub fn key_by_record_key(&self, key: Value) -> Option<Key> {
+        let column = self.model.key_columns().next().filter(|_| self.is_keyed_by_record())?;
+        match column.ty.coerce(key) {
+            Ok(Value::Null) | Err(_) => None,
+            Ok(value) => Some(Key::new(vec![value])),
+        }
+    }
+
     fn event_name(&self, event: &Event) -> Result<Option<Arc<str>>, BadRecord> {
         let Some(expr) = &self.event_type else { return Ok(event.name.clone()) };
         let named =

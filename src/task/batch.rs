@@ -178,6 +178,22 @@ impl States for Cached<'_> {
     }
 }
 
+/// All that can be said of a record before states are known.
+pub(crate) fn decode(
+    projection: &Projection,
+    decoders: &dyn Decoders,
+    record: &Record,
+) -> Result<(Event, Prepared), BadRecord> {
+    let decoder = decoders.of(&record.topic);
+    let event = decoder.decode(record).map_err(|error| BadRecord {
+        stage: if error.part == "key" { "key_converter" } else { "value_converter" },
+        reason: error.to_string(),
+        read: Vec::new(),
+    })?;
+    let prepared = projection.prepare(&event)?;
+    Ok((event, prepared))
+}
+
 impl Folder {
     pub(crate) fn new(spec: &TaskSpec) -> Self {
         Folder {
@@ -213,7 +229,7 @@ impl Folder {
                 events.push(None);
                 continue;
             };
-            let decoded = self.decode_one(record);
+            let decoded = decode(&self.projection, &*self.decoders, record);
             if let Ok((event, prepared)) = &decoded {
                 self.watch.observe(&self.projection, event, prepared);
                 for key in prepared.keys() {
@@ -228,17 +244,6 @@ impl Folder {
         let mut missing: Vec<Key> = missing.into_iter().collect();
         missing.sort_unstable();
         Decoded { number, items, events, missing }
-    }
-
-    fn decode_one(&self, record: &Record) -> Result<(Event, Prepared), BadRecord> {
-        let decoder = self.decoders.of(&record.topic);
-        let event = decoder.decode(record).map_err(|error| BadRecord {
-            stage: if error.part == "key" { "key_converter" } else { "value_converter" },
-            reason: error.to_string(),
-            read: Vec::new(),
-        })?;
-        let prepared = self.projection.prepare(&event)?;
-        Ok((event, prepared))
     }
 
     /// Applies a decoded batch to the cache; every key of it is there by now. `folded` is where each

@@ -48,7 +48,7 @@ use cache::Cache;
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
 
-pub(crate) use batch::Decoders;
+pub(crate) use batch::{Decoders, decode};
 pub use inbox::Limits;
 pub(crate) use load::{Load, Silent};
 pub(crate) use ops::recreated;

@@ -18,4 +18,5 @@ mod shadow;
 mod shipped;
 mod soak;
 mod stores_agree;
+mod verify;
 mod worker;

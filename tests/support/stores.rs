@@ -117,6 +117,21 @@ pub(crate) async fn elasticsearch(method: &str, path: &str, body: Option<Value>)
     (status, response.json().await.unwrap_or(Value::Null))
 }
 
+fn texts(columns: Columns, row: &Value) -> Vec<Option<String>> {
+    let text = |value: &Value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    columns.iter().map(|(name, _)| text(&row[name])).collect()
+}
+
+/// A row that is a JSON object, in the form of [`Rows`].
+pub(crate) fn canonical_row(columns: Columns, row: &Value) -> Vec<Option<String>> {
+    let values = texts(columns, row).into_iter().zip(columns);
+    values.map(|(value, (_, kind))| value.map(|v| kind.canonical(v))).collect()
+}
+
 /// All documents behind an alias; each one's id must be its key.
 pub(crate) async fn elasticsearch_rows(alias: &str, columns: Columns) -> Rows {
     let (status, answer) = elasticsearch("POST", &format!("{alias}/_refresh"), None).await;
@@ -132,13 +147,7 @@ pub(crate) async fn elasticsearch_rows(alias: &str, columns: Columns) -> Rows {
             break;
         }
         for hit in hits {
-            let text = |value: &Value| match value {
-                Value::Null => None,
-                Value::String(text) => Some(text.clone()),
-                other => Some(other.to_string()),
-            };
-            let values: Vec<_> =
-                columns.iter().map(|(name, _)| text(&hit["_source"][name])).collect();
+            let values = texts(columns, &hit["_source"]);
             assert_eq!(hit["_id"].as_str(), values[0].as_deref(), "the document's id is its key");
             add(&mut rows, columns, values);
         }

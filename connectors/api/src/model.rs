@@ -43,6 +43,35 @@ impl Model {
         self.columns.iter().position(|column| &*column.name == name)
     }
 
+    /// Reads a key back from its text, as [`Key`] shows it.
+    ///
+    /// # Errors
+    /// A sentence that says what such a key looks like.
+    pub fn parse_key(&self, text: &str) -> Result<Key, String> {
+        let columns: Vec<&Column> = self.key_columns().collect();
+        let parts: Vec<String> = if columns.len() == 1 {
+            vec![text.to_owned()]
+        } else {
+            let part = |part: &str| part.replace("%3A", ":").replace("%25", "%");
+            text.split(':').map(part).collect()
+        };
+        if parts.len() != columns.len() {
+            let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
+            return Err(format!(
+                "a key is {}, with : and % in a part as %3A and %25",
+                names.join(":")
+            ));
+        }
+        let value = |(column, part): (&&Column, &String)| {
+            let wrong = |error| format!("key column {}: {error}", column.name);
+            match column.ty.coerce(Value::text(part)).map_err(|e| wrong(e.to_string()))? {
+                Value::Null => Err(wrong("it is null".to_owned())),
+                value => Ok(value),
+            }
+        };
+        columns.iter().zip(&parts).map(value).collect::<Result<_, _>>().map(Key::new)
+    }
+
     /// Takes a row's key out of it.
     #[must_use]
     pub fn key_of(&self, row: &Row) -> Key {
@@ -148,5 +177,32 @@ impl Row {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         16 + self.0.iter().map(|v| size_of::<Value>() + v.heap_bytes()).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_from_its_text() {
+        let column = |name: &str, ty: &str| Column {
+            name: Arc::from(name),
+            ty: ColumnType::parse(ty).unwrap(),
+            index: false,
+            default: Value::Null,
+        };
+        let columns = vec![column("a", "text"), column("b", "bigint"), column("c", "timestamptz")];
+        let model = Model { columns, key: vec![0, 1, 2], indexes: Vec::new() };
+        let at = ColumnType::TimestampTz.coerce(Value::text("2026-01-01T00:00:00.5Z")).unwrap();
+        for text in ["plain", "a:b", "100%", "%3A", "%253A:", ""] {
+            let key = Key::new(vec![Value::text(text), Value::Int(-7), at.clone()]);
+            // A moment has colons of its own.
+            assert_eq!(model.parse_key(&key.to_string()), Ok(key));
+        }
+        assert!(model.parse_key("1").unwrap_err().contains("a:b:c"));
+        assert!(model.parse_key("x:y:z").unwrap_err().contains("key column b"));
+        let one = Model { key: vec![0], ..model };
+        assert_eq!(one.parse_key("a%3A:b"), Ok(Key::new(vec![Value::text("a%3A:b")])));
     }
 }

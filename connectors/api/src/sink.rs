@@ -141,6 +141,37 @@ pub trait Target: Send + Sync {
     fn rebuilds(&self) -> Option<&dyn Rebuilds> {
         None
     }
+
+    /// The live generation's rows with its books, as they stand together at one moment: see
+    /// [`Snapshot`].
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
+}
+
+/// What the books say at the moment of a [`Snapshot`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    /// The live generation.
+    pub generation: u64,
+    /// Its positions.
+    pub positions: Vec<StoredPosition>,
+    /// All verdicts that a fold from the beginnings repeats.
+    pub verdicts: Vec<StoredVerdict>,
+}
+
+/// Rows and books of one moment, while others write on. Each row holds exactly the events before the
+/// positions; where rows carry marks, also those before its own marks, and it may be newer than the
+/// positions by them. Holds no lock that a flush waits for.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// The books.
+    fn books(&self) -> &Books;
+
+    /// The next rows, about `max` of them and in no order; empty after the last. Tombstone documents
+    /// are among them.
+    async fn next(&mut self, max: usize) -> Result<Vec<(Key, Loaded)>>;
+
+    /// The rows of `keys`, in their order.
+    async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>>;
 }
 
 /// One task's hold on a target. `load` may run beside `write`; two `write`s never do.

@@ -32,6 +32,36 @@ pub trait Log: Send + Sync {
 
     /// A consuming member of the group, for one task. `memory` bounds its queue, in bytes.
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>>;
+
+    /// What reads given stretches of the log beside the group and its offsets, for `verify` and
+    /// `explain`.
+    fn reader(&self) -> Result<Box<dyn Reader>>;
+}
+
+/// Reads stretches of a log. It joins no group and commits nothing.
+#[async_trait]
+pub trait Reader: Send {
+    /// The records of `partition` at or after `from` and before `to`, at least one where there is one
+    /// and not much more than `bytes` of them. Nothing is waited for: `to` lies at or before the end.
+    ///
+    /// # Errors
+    /// A config error where the log no longer has `from`.
+    async fn read(
+        &mut self,
+        partition: &TopicPartition,
+        from: Position,
+        to: Position,
+        bytes: usize,
+    ) -> Result<Chunk>;
+}
+
+/// What a [`Reader`] read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Records in offset order. May be empty: compaction and aborted transactions leave holes.
+    pub records: Vec<Record>,
+    /// Where to read on; the end that was asked for once nothing before it is left.
+    pub next: Position,
 }
 
 /// Where a first start begins.

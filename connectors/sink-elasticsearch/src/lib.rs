@@ -19,6 +19,7 @@ mod mapping;
 pub mod plan;
 mod purge;
 mod rebuild;
+mod snapshot;
 mod survey;
 pub mod target;
 pub mod writer;

@@ -12,7 +12,8 @@ use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Beginning, DesiredState, OnChange, Opened, StoredPosition, Target, TargetSpec, Version, Writer,
+    self, Beginning, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target, TargetSpec,
+    Version, Writer,
 };
 use foldline_api::{Error, Result};
 use serde_json::json;
@@ -25,6 +26,7 @@ use crate::config::ElasticsearchConfig;
 use crate::document::hex;
 use crate::mapping::{self, Names, index_body};
 use crate::purge;
+use crate::snapshot::ElasticsearchSnapshot;
 use crate::survey::{Cluster, Index, Survey};
 use crate::writer::ElasticsearchWriter;
 
@@ -493,5 +495,41 @@ impl Target for ElasticsearchTarget {
 
     fn rebuilds(&self) -> Option<&dyn Rebuilds> {
         Some(self)
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let stored = self.stored().await?;
+        let binding = &stored.value.binding;
+        if binding.fingerprint != self.spec.fingerprint {
+            return Err(Error::config(format!(
+                "{:?} was built by another version of the projection: its documents cannot be judged by \
+                 this one",
+                self.spec.target
+            )));
+        }
+        let generation = binding.generation;
+        let alias = self.cluster.names.write_alias(generation, &binding.fingerprint);
+        let positions = self.stored_positions(&stored.value).await?;
+        let partitions: Vec<TopicPartition> =
+            positions.iter().map(|stored| stored.partition.clone()).collect();
+        self.books.refresh().await?;
+        let mut verdicts = Vec::new();
+        for stored in &positions {
+            verdicts.extend(self.books.verdicts(&stored.partition, stored.beginning).await?);
+        }
+        let places = self.books.positions(generation, &partitions).await?;
+        for (partition, place) in partitions.iter().zip(places) {
+            verdicts.extend(place.into_iter().flat_map(|place| place.value.verdicts(partition)));
+        }
+        let client = Arc::clone(&self.cluster.client);
+        let writer = ElasticsearchWriter::new(
+            Arc::clone(&client),
+            self.books.clone(),
+            &self.spec,
+            (generation, false),
+        );
+        let books = sink::Books { generation, positions, verdicts };
+        let model = Arc::clone(&self.spec.model);
+        Ok(Box::new(ElasticsearchSnapshot::new(client, alias, model, books, writer)))
     }
 }

@@ -392,15 +392,25 @@ impl Books {
             (&list.partitions, Type::INT4_ARRAY),
         ];
         let rows = self.query(client, &sql, &params).await?;
-        let verdict = |row: &Row| {
-            let row = Some(row);
-            Ok(StoredVerdict {
-                partition: partition_of(row)?,
-                offset: read(row, 2)?,
-                reason: read(row, 3)?,
-            })
-        };
-        rows.iter().map(verdict).collect()
+        rows.iter().map(stored_verdict).collect()
+    }
+
+    /// All verdicts of a generation.
+    pub(crate) async fn all_verdicts(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+    ) -> Result<Vec<StoredVerdict>> {
+        let sql = format!(
+            "SELECT topic, partition, record_offset, reason FROM {} WHERE target = $1 AND generation = $2 \
+             ORDER BY 1, 2, 3",
+            self.verdicts
+        );
+        let generation = generation.cast_signed();
+        let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&generation, Type::INT8)];
+        let rows = self.query(client, &sql, &params).await?;
+        rows.iter().map(stored_verdict).collect()
     }
 
     /// The fence: moves positions that are where the task expects them, under its epoch.
@@ -470,6 +480,15 @@ pub(crate) fn read<'a, T: tokio_postgres::types::FromSql<'a>>(
 fn partition_of(row: Option<&Row>) -> Result<TopicPartition> {
     let topic: &str = read(row, 0)?;
     Ok(TopicPartition::new(Arc::<str>::from(topic), read(row, 1)?))
+}
+
+fn stored_verdict(row: &Row) -> Result<StoredVerdict> {
+    let row = Some(row);
+    Ok(StoredVerdict {
+        partition: partition_of(row)?,
+        offset: read(row, 2)?,
+        reason: read(row, 3)?,
+    })
 }
 
 fn stored_position(row: &Row) -> Result<StoredPosition> {

@@ -3,7 +3,7 @@
 //! In reading order: [`target`] (opens, binds and rebuilds a table) and [`writer`] (loads states,
 //! writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
 //! positions), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
-//! one, swapping them), `carry` (what users put on a table), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
+//! one, swapping them), `carry` (what users put on a table), `snapshot` (rows and books of one moment), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
 //! to class), `config` (URL and TLS), `session` (connections) and `identifier` (names in SQL).
 //!
 //! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
@@ -21,6 +21,7 @@ mod numeric;
 mod rebuild;
 mod schema;
 mod session;
+mod snapshot;
 mod statement;
 mod steps;
 mod target;

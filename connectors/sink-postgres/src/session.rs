@@ -119,7 +119,8 @@ impl Session<'_> {
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Client> {
+/// A connection of its own.
+pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Client> {
     let attempt = endpoint.client.connect(endpoint.tls.clone());
     let (client, connection) = match tokio::time::timeout(CONNECT_LIMIT, attempt).await {
         Ok(Ok(pair)) => pair,

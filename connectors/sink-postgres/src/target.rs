@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::rebuild::Rebuilds;
-use foldline_api::sink::{Beginning, DesiredState, OnChange, Opened, Target, TargetSpec, Writer};
+use foldline_api::sink::{
+    Beginning, DesiredState, OnChange, Opened, Snapshot, Target, TargetSpec, Writer,
+};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -17,7 +19,8 @@ use crate::error::classify;
 use crate::generations::Role;
 use crate::identifier::{self, TableName, quote};
 use crate::schema::{self, Relation};
-use crate::session::{Lane, within};
+use crate::session::{Lane, connect, within};
+use crate::snapshot::{self, PostgresSnapshot};
 use crate::statement::Statements;
 use crate::writer::{Place, PostgresWriter};
 
@@ -550,5 +553,16 @@ impl Target for PostgresTarget {
 
     fn rebuilds(&self) -> Option<&dyn Rebuilds> {
         Some(self)
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        within(CALL_LIMIT, "reading the books", async {
+            let client = connect(&self.endpoint).await?;
+            self.run(&client, snapshot::BEGIN).await?;
+            let table = self.resolve(&client).await?;
+            let snapshot = PostgresSnapshot::new(client, &self.books, &self.spec, table).await?;
+            Ok(Box::new(snapshot) as Box<dyn Snapshot>)
+        })
+        .await
     }
 }

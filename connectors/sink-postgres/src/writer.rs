@@ -11,25 +11,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::error::ErrorClass;
 use foldline_api::failpoint::Failpoint;
-use foldline_api::model::{Key, Model, Row};
+use foldline_api::model::{Key, Model};
 use foldline_api::rebuild::Phase;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Beginning, Flush, Lease, Loaded, Marks, StoredPosition, TargetSpec, Version,
-    Versions, Writer, Written,
+    Acquired, Beginning, Flush, Lease, Loaded, StoredPosition, TargetSpec, Version, Versions,
+    Writer, Written,
 };
-use foldline_api::value::Value;
 use foldline_api::{Error, Result};
 use futures_util::future::{join_all, join3};
 use tokio_postgres::Client;
 
 use crate::books::{Books, Partitions};
-use crate::codec::{CodecError, Encoded, Raw, decode, encode_column, wire_array_type};
+use crate::codec::{Encoded, Raw};
 use crate::config::Endpoint;
 use crate::error::{classify, is_deadlock, is_missing};
 use crate::flush::{Bound, Expect, Part, Scope, cut};
 use crate::generations::Role;
 use crate::session::{BEGIN, Lane, Session, within};
+use crate::snapshot;
 use crate::statement::Statements;
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
@@ -192,51 +192,9 @@ impl PostgresWriter {
     }
 
     async fn load_in(&self, client: &Client, keys: &[Key]) -> Result<Vec<Loaded>> {
-        let mut params = Vec::with_capacity(self.model.key.len());
-        for (at, column) in self.model.key_columns().enumerate() {
-            let values = keys.iter().map(|key| key.values().get(at).unwrap_or(&Value::Null));
-            let encoded = encode_column(&column.ty, values)
-                .map_err(|error| Error::record(format!("key column {:?}: {error}", column.name)))?;
-            params.push((encoded, wire_array_type(&column.ty)));
-        }
-        let refs: Vec<_> =
-            params.iter().map(|(encoded, ty)| (as_param(encoded), ty.clone())).collect();
-        let rows = client
-            .query_typed(&self.statements.load, &refs)
-            .await
-            .map_err(|error| self.classify(error, "reading"))?;
-        let mut out: Vec<Loaded> = keys.iter().map(|_| Loaded::absent()).collect();
-        for row in &rows {
-            let (at, loaded) = self.read_row(row)?;
-            let slot = usize::try_from(at - 1).ok().and_then(|at| out.get_mut(at));
-            *slot.ok_or_else(|| Error::retriable("PostgreSQL sent a row nobody asked for"))? =
-                loaded;
-        }
-        Ok(out)
-    }
-
-    fn read_row(&self, row: &tokio_postgres::Row) -> Result<(i64, Loaded)> {
-        let raw =
-            |at| row.try_get::<_, Raw<'_>>(at).map_err(|error| self.classify(error, "reading"));
-        let count = self.model.columns.len();
-        let mut values = Vec::with_capacity(count);
-        for (at, column) in self.model.columns.iter().enumerate() {
-            let value = decode(&column.ty, &raw(at + 1)?).map_err(|CodecError(reason)| {
-                // Someone else wrote it, and no event can be folded onto it.
-                Error::config(format!(
-                    "table {:?}, column {:?} ({}) holds what Foldline cannot read back: {reason}; correct \
-                     the row, or rebuild",
-                    self.place.label, column.name, column.ty
-                ))
-            })?;
-            values.push(value);
-        }
-        let (at, xmin) = (raw(0)?.i64(), raw(count + 1)?.u32());
-        let (Some(at), Some(xmin)) = (at, xmin) else {
-            return Err(Error::retriable("PostgreSQL sent a row without its version"));
-        };
-        let version = Version::At(u64::from(xmin), 0);
-        Ok((at, Loaded { row: Some(Row::new(values)), version, marks: Marks::new() }))
+        snapshot::load(client, &self.statements.load, &self.model, &self.place.label, keys)
+            .await?
+            .map_err(|error| self.classify(error, "reading"))
     }
 
     async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {

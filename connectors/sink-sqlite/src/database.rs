@@ -71,6 +71,19 @@ impl Database {
         done.map_err(|error| Error::retriable("a SQLite call was cut off").with_source(error))?
     }
 
+    /// A connection beside the shared one, for a long read; none where the database is in memory.
+    pub(crate) async fn another(self: &Arc<Self>) -> Result<Option<Connection>> {
+        if is_memory(&self.path) {
+            return Ok(None);
+        }
+        let database = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || database.connect());
+        let made = made
+            .await
+            .map_err(|error| Error::retriable("a SQLite call was cut off").with_source(error))?;
+        made.map(|open| Some(open.connection))
+    }
+
     fn run_now<T>(
         &self,
         access: Access,

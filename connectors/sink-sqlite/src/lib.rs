@@ -30,6 +30,7 @@ mod books;
 mod codec;
 mod database;
 mod schema;
+mod snapshot;
 mod target;
 mod writer;
 

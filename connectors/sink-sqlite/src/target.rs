@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, decide};
 use foldline_api::sink::{
-    Beginning, DesiredState, Opened, StoredPosition, Target, TargetSpec, Writer,
+    Beginning, DesiredState, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
 };
 use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::Transaction;
@@ -14,7 +14,8 @@ use rusqlite::Transaction;
 use crate::books;
 use crate::database::{Access, Database, End};
 use crate::schema;
-use crate::writer::{SqliteWriter, Statements};
+use crate::snapshot::SqliteSnapshot;
+use crate::writer::{Hold, SqliteWriter, Statements};
 
 /// Where a SQLite sink keeps its tables.
 #[derive(Clone, Debug)]
@@ -214,5 +215,15 @@ impl Target for SqliteTarget {
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
         let database = Arc::clone(&self.database);
         Ok(Arc::new(SqliteWriter::new(database, Arc::clone(&self.spec), generation)))
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let generation = self.status().await?.generation;
+        let hold = Hold::new(Arc::clone(&self.spec), generation);
+        let snapshot = match self.database.another().await? {
+            Some(connection) => SqliteSnapshot::thread(connection, hold).await?,
+            None => self.run(Access::Read, move |tx, _| SqliteSnapshot::copy(tx, &hold)).await?,
+        };
+        Ok(Box::new(snapshot))
     }
 }

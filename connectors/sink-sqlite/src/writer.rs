@@ -75,17 +75,17 @@ pub(crate) struct SqliteWriter {
     hold: Arc<Hold>,
 }
 
+/// What a writer knows of its generation.
 #[derive(Debug)]
-struct Hold {
-    spec: Arc<TargetSpec>,
+pub(crate) struct Hold {
+    pub(crate) spec: Arc<TargetSpec>,
     statements: Statements,
-    generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl SqliteWriter {
     pub(crate) fn new(database: Arc<Database>, spec: Arc<TargetSpec>, generation: u64) -> Self {
-        let statements = Statements::new(&spec);
-        SqliteWriter { database, hold: Arc::new(Hold { spec, statements, generation }) }
+        SqliteWriter { database, hold: Arc::new(Hold::new(spec, generation)) }
     }
 
     async fn run<T: Send + 'static>(
@@ -99,11 +99,15 @@ impl SqliteWriter {
 }
 
 impl Hold {
+    pub(crate) fn new(spec: Arc<TargetSpec>, generation: u64) -> Self {
+        Hold { statements: Statements::new(&spec), spec, generation }
+    }
+
     /// The generation is live and its table stands.
     ///
     /// # Errors
     /// Class Fenced otherwise: the worker opens the target anew.
-    fn check_live(&self, tx: &Transaction<'_>) -> Result<books::Live> {
+    pub(crate) fn check_live(&self, tx: &Transaction<'_>) -> Result<books::Live> {
         let target = &self.spec.target;
         let live = books::live(tx, target)?.filter(|live| live.generation == self.generation);
         let Some(live) = live else {
@@ -131,7 +135,7 @@ impl Hold {
         Ok(acquired)
     }
 
-    fn load(&self, tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<Loaded>> {
+    pub(crate) fn load(&self, tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<Loaded>> {
         self.check_live(tx)?;
         let model = &self.spec.model;
         let mut select = tx.prepare_cached(&self.statements.select).map_err(sql)?;

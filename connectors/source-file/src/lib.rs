@@ -34,6 +34,7 @@ mod partitioner;
 mod produce;
 mod reader;
 mod source;
+mod stretch;
 
 pub use log::{FileConfig, FileLog};
 pub use partitioner::partition_of;

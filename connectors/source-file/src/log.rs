@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Commit, Log, PartitionInfo, Source, Start};
+use foldline_api::source::{Commit, Log, PartitionInfo, Reader, Source, Start};
 use foldline_api::{Error, ErrorClass, Result};
 use regex::Regex;
 
@@ -17,6 +17,7 @@ use crate::groups::{GroupFile, GroupLock, ensure_id, io};
 use crate::index::LineIndex;
 use crate::reader::PartitionReader;
 use crate::source::FileSource;
+use crate::stretch::FileReader;
 
 /// Bytes of a read where no task bounds them.
 const CHUNK: usize = 1024 * 1024;
@@ -328,5 +329,9 @@ impl Log for FileLog {
         }
         let membership = Membership { log: Arc::clone(&self.0), task, _lock: lock };
         Ok(Box::new(FileSource::new(membership, memory)?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(FileReader(Arc::clone(&self.0))))
     }
 }

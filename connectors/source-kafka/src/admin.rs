@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::error::{Error, Result};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Commit, Log, PartitionInfo, Source, Start};
+use foldline_api::source::{Commit, Log, PartitionInfo, Reader, Source, Start};
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -20,6 +20,7 @@ use crate::config::{KafkaConfig, TopicFilter};
 use crate::consumer::{Context, Member};
 use crate::error::{from_code, from_kafka};
 use crate::native;
+use crate::reader::KafkaReader;
 use crate::source::KafkaSource;
 use crate::topic_id::topic_ids;
 
@@ -278,5 +279,9 @@ impl Log for KafkaLog {
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>> {
         let source = KafkaSource::start(&self.config, self.topics.clone(), task, memory)?;
         Ok(Box::new(source))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(KafkaReader::new(&self.config)))
     }
 }

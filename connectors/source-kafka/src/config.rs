@@ -226,6 +226,29 @@ impl KafkaConfig {
         client
     }
 
+    /// A consumer that is assigned by hand and reads about `bytes` at a time.
+    pub(crate) fn reading(&self, bytes: usize) -> ClientConfig {
+        let queued = (bytes / 1024).max(1024).to_string();
+        let fetch = bytes.clamp(1 << 20, 50 << 20).to_string();
+        let defaults = [
+            ("check.crcs", "true"),
+            ("fetch.queue.backoff.ms", "5"),
+            ("fetch.max.bytes", &fetch),
+            ("fetch.message.max.bytes", &fetch),
+        ];
+        let fixed = [
+            ("group.id", self.group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("enable.partition.eof", "true"),
+            ("isolation.level", "read_committed"),
+            ("allow.auto.create.topics", "false"),
+            ("queued.max.messages.kbytes", &queued),
+        ];
+        self.client(&defaults, &fixed)
+    }
+
     /// A producer whose records are acknowledged by all replicas, once each.
     pub(crate) fn producer(&self) -> ClientConfig {
         let defaults = [

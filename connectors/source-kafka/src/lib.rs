@@ -18,6 +18,7 @@ mod error;
 mod native;
 mod producer;
 mod queue;
+mod reader;
 mod rebalance;
 mod source;
 mod topic_id;

@@ -4,3 +4,4 @@
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
 pub(crate) mod rebuild;
+pub(crate) mod snapshot;

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, StoredPosition, Target,
-    Writer, Written,
+    Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot, StoredPosition,
+    Target, Writer, Written,
 };
 use foldline_api::{Error, Result};
 use tokio::sync::watch;
@@ -202,6 +202,11 @@ impl Target for FaultyTarget {
         self.script.before().await?;
         let inner = self.inner.writer(generation).await?;
         Ok(Arc::new(FaultyWriter { inner, script: self.script.clone() }))
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        self.script.before().await?;
+        self.inner.snapshot().await
     }
 }
 

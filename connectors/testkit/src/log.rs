@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foldline_api::record::{Headers, Position, Record, TopicPartition};
 use foldline_api::source::{
-    Commit, DeadLetter, DeadLetters, Log, PartitionInfo, Source, SourceEvent, Start,
+    Chunk, Commit, DeadLetter, DeadLetters, Log, PartitionInfo, Reader, Source, SourceEvent, Start,
 };
 use foldline_api::{Error, Result};
 use tokio::sync::Notify;
@@ -372,6 +372,44 @@ impl Log for MemoryGroup {
         drop(state);
         self.log.changed.notify_waiters();
         Ok(Box::new(MemorySource::new(self.clone(), id, memory)))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(MemoryReader(self.log.clone())))
+    }
+}
+
+/// Reads a [`MemoryLog`] beside its groups.
+#[derive(Debug)]
+struct MemoryReader(MemoryLog);
+
+#[async_trait]
+impl Reader for MemoryReader {
+    async fn read(
+        &mut self,
+        partition: &TopicPartition,
+        from: Position,
+        to: Position,
+        bytes: usize,
+    ) -> Result<Chunk> {
+        let state = self.0.lock();
+        let log = state.partitions.get(partition).ok_or_else(|| MemoryGroup::unknown(partition))?;
+        if from.0 < log.low {
+            return Err(Error::config(format!("{partition} begins at {}, past {from}", log.low)));
+        }
+        let (mut chunk, mut size) = (Chunk { records: Vec::new(), next: from }, 0);
+        while chunk.next < to && size < bytes.max(1) {
+            let Some(entry) = log.get(chunk.next.0) else {
+                chunk.next = to;
+                break;
+            };
+            if let Some(record) = entry {
+                size += record.bytes();
+                chunk.records.push(record.clone());
+            }
+            chunk.next.0 += 1;
+        }
+        Ok(chunk)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A sink in memory: PostgreSQL-like (rows and positions together), or Elasticsearch-like (rows one
 //! by one with marks, positions last). Any number of targets and writers share one store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,8 +10,8 @@ use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Beginning, DesiredState, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict, Target,
-    TargetSpec, Version, Writer,
+    Beginning, Books, DesiredState, Loaded, Marks, Opened, StoredDecision, StoredPosition,
+    StoredVerdict, Target, TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 
@@ -366,5 +366,51 @@ impl Target for MemoryTarget {
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
         Ok(Arc::new(MemoryWriter::new(self.store.clone(), Arc::clone(&self.spec), generation)))
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn foldline_api::sink::Snapshot>> {
+        let state = self.store.lock();
+        let entry = state.entries.get(&self.spec.target).filter(|entry| entry.binding.is_some());
+        let entry = entry.ok_or_else(|| self.unknown())?;
+        let loaded = |kept: &Kept| Loaded {
+            row: kept.row.clone(),
+            version: version_of(Some(kept)),
+            marks: kept.marks.clone(),
+        };
+        let rows = entry.table.iter().flat_map(|table| &table.rows);
+        let rows: BTreeMap<Key, Loaded> =
+            rows.map(|(key, kept)| (key.clone(), loaded(kept))).collect();
+        let books = Books {
+            generation: entry.generation(),
+            positions: entry.live_positions(),
+            verdicts: entry.verdicts(|_, _, _| true),
+        };
+        let unread = rows.keys().cloned().collect();
+        Ok(Box::new(MemorySnapshot { books, rows, unread }))
+    }
+}
+
+#[derive(Debug)]
+struct MemorySnapshot {
+    books: Books,
+    rows: BTreeMap<Key, Loaded>,
+    unread: VecDeque<Key>,
+}
+
+#[async_trait]
+impl foldline_api::sink::Snapshot for MemorySnapshot {
+    fn books(&self) -> &Books {
+        &self.books
+    }
+
+    async fn next(&mut self, max: usize) -> Result<Vec<(Key, Loaded)>> {
+        let keys: Vec<Key> = self.unread.drain(..max.min(self.unread.len())).collect();
+        let rows = self.load(&keys).await?;
+        Ok(keys.into_iter().zip(rows).collect())
+    }
+
+    async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
+        Ok(keys.iter().map(|key| self.rows.get(key).cloned().unwrap_or_else(absent)).collect())
     }
 }

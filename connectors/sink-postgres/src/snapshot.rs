@@ -1,0 +1,185 @@
+//! Rows and books of one moment: a transaction that only reads, on a connection of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foldline_api::model::{Key, Model};
+use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
+use foldline_api::value::Value;
+use foldline_api::{Error, Result};
+use tokio_postgres::{Client, Row};
+
+use crate::books;
+use crate::codec::{CodecError, Raw, decode, encode_column, wire_array_type};
+use crate::error::classify;
+use crate::identifier::{TableName, quote};
+use crate::session::within;
+use crate::statement::Statements;
+use crate::writer::as_param;
+
+/// A reader that folds the log between two pages may take its time: it holds no row's lock.
+pub(crate) const BEGIN: &str = "\
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+SET LOCAL idle_in_transaction_session_timeout = '10min'; \
+SET LOCAL statement_timeout = '60s'; \
+SET LOCAL jit = off";
+
+const LIMIT: Duration = Duration::from_secs(60);
+const CURSOR: &str = "foldline_rows";
+
+/// See the module. The table is locked against DDL only from the first row that is read.
+pub(crate) struct PostgresSnapshot {
+    client: Client,
+    model: Arc<Model>,
+    table: TableName,
+    load: String,
+    books: Books,
+    reading: bool,
+}
+
+impl PostgresSnapshot {
+    /// In the transaction that `client` has begun with [`BEGIN`].
+    pub(crate) async fn new(
+        client: Client,
+        books: &books::Books,
+        spec: &TargetSpec,
+        table: TableName,
+    ) -> Result<Self> {
+        let label = table.label();
+        let entry = books.entry(&client, &label, "").await?;
+        let binding = entry.map(|entry| entry.binding).ok_or_else(|| {
+            Error::config(format!("the books know no table {label:?}: the connector has never run"))
+        })?;
+        if binding.fingerprint != spec.fingerprint {
+            return Err(Error::config(format!(
+                "{label:?} was built by another version of the projection: its rows cannot be judged by this one"
+            )));
+        }
+        let generation = binding.generation;
+        let books = Books {
+            generation,
+            positions: books.positions(&client, &label, generation, "").await?,
+            verdicts: books.all_verdicts(&client, &label, generation).await?,
+        };
+        Ok(PostgresSnapshot {
+            client,
+            load: Statements::new(&table.sql(), &spec.model).load,
+            model: Arc::clone(&spec.model),
+            table,
+            books,
+            reading: false,
+        })
+    }
+
+    async fn begin_reading(&mut self) -> Result<()> {
+        if self.reading {
+            return Ok(());
+        }
+        let columns: Vec<String> =
+            self.model.columns.iter().map(|column| format!("t.{}", quote(&column.name))).collect();
+        let sql = format!(
+            "DECLARE {CURSOR} NO SCROLL CURSOR FOR SELECT 1::int8, {}, t.xmin FROM {} AS t",
+            columns.join(", "),
+            self.table.sql()
+        );
+        let declared = self.client.batch_execute(&sql).await;
+        declared.map_err(|error| classify(error, &self.doing()))?;
+        self.reading = true;
+        Ok(())
+    }
+
+    fn doing(&self) -> String {
+        format!("reading {:?}", self.table.label())
+    }
+}
+
+#[async_trait]
+impl Snapshot for PostgresSnapshot {
+    fn books(&self) -> &Books {
+        &self.books
+    }
+
+    async fn next(&mut self, max: usize) -> Result<Vec<(Key, Loaded)>> {
+        within(LIMIT, "reading rows", async {
+            self.begin_reading().await?;
+            let sql = format!("FETCH FORWARD {} FROM {CURSOR}", max.max(1));
+            let rows = self.client.query_typed(&sql, &[]).await;
+            let rows = rows.map_err(|error| classify(error, &self.doing()))?;
+            let label = self.table.label();
+            let mut out = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let (_, loaded) = read_row(&self.model, &label, row)?;
+                if let Some(row) = &loaded.row {
+                    out.push((self.model.key_of(row), loaded));
+                }
+            }
+            Ok(out)
+        })
+        .await
+    }
+
+    async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        let label = self.table.label();
+        let loading = load(&self.client, &self.load, &self.model, &label, keys);
+        within(LIMIT, "reading rows", loading).await?.map_err(|e| classify(e, &self.doing()))
+    }
+}
+
+/// The rows of `keys`, in their order, by [`Statements::load`]. PostgreSQL's own refusal is left to the caller.
+pub(crate) async fn load(
+    client: &Client,
+    sql: &str,
+    model: &Model,
+    label: &str,
+    keys: &[Key],
+) -> Result<std::result::Result<Vec<Loaded>, tokio_postgres::Error>> {
+    let mut params = Vec::with_capacity(model.key.len());
+    for (at, column) in model.key_columns().enumerate() {
+        let values = keys.iter().map(|key| key.values().get(at).unwrap_or(&Value::Null));
+        let encoded = encode_column(&column.ty, values)
+            .map_err(|error| Error::record(format!("key column {:?}: {error}", column.name)))?;
+        params.push((encoded, wire_array_type(&column.ty)));
+    }
+    let refs: Vec<_> = params.iter().map(|(encoded, ty)| (as_param(encoded), ty.clone())).collect();
+    let rows = match client.query_typed(sql, &refs).await {
+        Ok(rows) => rows,
+        Err(error) => return Ok(Err(error)),
+    };
+    let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
+    let mut out: Vec<Loaded> = keys.iter().map(|_| absent()).collect();
+    for row in &rows {
+        let (at, loaded) = read_row(model, label, row)?;
+        let slot = usize::try_from(at - 1).ok().and_then(|at| out.get_mut(at));
+        *slot.ok_or_else(|| Error::retriable("PostgreSQL sent a row nobody asked for"))? = loaded;
+    }
+    Ok(Ok(out))
+}
+
+/// A row as [`Statements::load`] shows it: its place among the keys, and the state.
+fn read_row(model: &Model, label: &str, row: &Row) -> Result<(i64, Loaded)> {
+    let raw = |at| {
+        row.try_get::<_, Raw<'_>>(at)
+            .map_err(|error| classify(error, &format!("reading {label:?}")))
+    };
+    let count = model.columns.len();
+    let mut values = Vec::with_capacity(count);
+    for (at, column) in model.columns.iter().enumerate() {
+        let value = decode(&column.ty, &raw(at + 1)?).map_err(|CodecError(reason)| {
+            // Someone else wrote it, and no event can be folded onto it.
+            Error::config(format!(
+                "table {label:?}, column {:?} ({}) holds what Foldline cannot read back: {reason}; correct \
+                 the row, or rebuild",
+                column.name, column.ty
+            ))
+        })?;
+        values.push(value);
+    }
+    let (at, xmin) = (raw(0)?.i64(), raw(count + 1)?.u32());
+    let (Some(at), Some(xmin)) = (at, xmin) else {
+        return Err(Error::retriable("PostgreSQL sent a row without its version"));
+    };
+    let version = Version::At(u64::from(xmin), 0);
+    let row = Some(foldline_api::model::Row::new(values));
+    Ok((at, Loaded { row, version, marks: Marks::new() }))
+}

@@ -1,0 +1,505 @@
+//! `explain`: the events that made a row, the state after each, and whether the store holds the last; or
+//! what the row was at an earlier moment.
+
+use std::collections::BTreeSet;
+
+use foldline_api::error::{Error, Result};
+use foldline_api::model::{Key, Model, Row};
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::sink::{Books, StoredPosition};
+use foldline_api::source::{PartitionInfo, Start};
+use foldline_api::time::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::policy::{OnBadRecord, backoff};
+use crate::replay::{Fold, Folded, Merge, Outcome, Parts, Placement, Stretch, place, whole};
+use crate::verify::{Field, differences, is_ahead};
+
+/// A row that is newer than every one of so many snapshots is compared with none.
+const ROUNDS: u32 = 20;
+
+/// A moment of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// After all records up to this moment, in milliseconds since the epoch.
+    Time(i64),
+    /// After the record at this offset; of other partitions, after what is not later than it.
+    Place(TopicPartition, i64),
+}
+
+impl At {
+    /// Reads a moment in RFC 3339 or `topic:partition=offset`.
+    ///
+    /// # Errors
+    /// A sentence with both forms.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        if let Ok(moment) = text.parse::<Timestamp>() {
+            return Ok(At::Time(moment.micros().div_euclid(1_000)));
+        }
+        let place = || {
+            let (place, offset) = text.rsplit_once('=')?;
+            let (topic, partition) = place.rsplit_once(':')?;
+            let offset: i64 = offset.parse().ok().filter(|offset| *offset >= 0)?;
+            Some(At::Place(TopicPartition::new(topic, partition.parse().ok()?), offset))
+        };
+        place().ok_or_else(|| {
+            Error::config(format!(
+                "at {text:?}: allowed is a moment such as 2026-01-31T12:00:00Z, or topic:partition=offset"
+            ))
+        })
+    }
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// Which partitions are read, of how many, and why these.
+    Reading { partitions: Vec<String>, of: usize, why: String },
+    /// A record that names the key.
+    Event(Event),
+    /// The end.
+    Summary(Summary),
+    /// It could not be finished.
+    Error { message: String },
+}
+
+/// A record that names the key, and what it did.
+#[derive(Debug, Serialize)]
+pub(crate) struct Event {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event: Option<String>,
+    /// `applied`, `filtered`, `dead_lettered`, `skipped` or `stopped`.
+    pub(crate) outcome: &'static str,
+    /// Why a bad record is bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// The row after it; none where there is none.
+    pub(crate) row: Option<Box<RawValue>>,
+    /// The fields that it changed.
+    pub(crate) changed: Vec<String>,
+}
+
+/// What all events come to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) key: String,
+    /// Records that name the key.
+    pub(crate) events: u64,
+    /// The row that they give; none where they give none.
+    pub(crate) row: Option<Box<RawValue>>,
+    /// The row that the store holds now; absent where another moment was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stored: Option<Option<Box<RawValue>>>,
+    /// Where the two differ.
+    pub(crate) differences: Vec<Field>,
+    /// Whether the row changed all the while, and was compared with none.
+    pub(crate) unsettled: bool,
+}
+
+/// A row as a JSON object.
+pub(crate) fn object(model: &Model, row: Option<&Row>) -> Option<Box<RawValue>> {
+    let row = row?;
+    let mut out = String::from("{");
+    for (at, column) in model.columns.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        foldline_api::json::write_text(&column.name, &mut out);
+        out.push(':');
+        foldline_api::json::write(row.get(at), &mut out);
+    }
+    out.push('}');
+    RawValue::from_string(out).ok()
+}
+
+/// Explains a row, line by line.
+pub(crate) async fn explain(parts: Parts, key: Key, at: Option<At>, lines: mpsc::Sender<Line>) {
+    let explain = Explain { parts, key, lines: Some(lines.clone()) };
+    let last = match explain.run(at).await {
+        Ok((summary, _)) => Line::Summary(summary),
+        Err(error) => Line::Error { message: error.to_string() },
+    };
+    // Nobody may be listening any more.
+    let _ = lines.send(last).await;
+}
+
+/// What the row was at a moment.
+pub(crate) async fn row_at(parts: Parts, key: Key, at: At) -> Result<Option<Row>> {
+    let explain = Explain { parts, key, lines: None };
+    explain.run(Some(at)).await.map(|(_, row)| row)
+}
+
+struct Explain {
+    parts: Parts,
+    key: Key,
+    lines: Option<mpsc::Sender<Line>>,
+}
+
+/// One pass over the log.
+struct Pass {
+    merge: Merge,
+    fold: Fold,
+    row: Option<Row>,
+    events: u64,
+    /// The partitions that are read; all where there is none.
+    only: Option<BTreeSet<TopicPartition>>,
+}
+
+impl Pass {
+    fn extend(&mut self, mut stretches: Vec<Stretch>) {
+        if let Some(only) = &self.only {
+            stretches.retain(|stretch| only.contains(&stretch.partition));
+        }
+        self.merge.extend(&stretches);
+    }
+}
+
+impl Explain {
+    async fn run(&self, at: Option<At>) -> Result<(Summary, Option<Row>)> {
+        let books = self.parts.target.snapshot().await?.books().clone();
+        let infos = self.parts.check_log(&books.positions).await?;
+        let stretches = match &at {
+            None => whole(&books.positions),
+            Some(at) => self.stretches_at(&books.positions, &infos, at).await?,
+        };
+        let placement = place(&self.parts, &whole(&books.positions), &self.key).await?;
+        let (only, why) = match placement {
+            Placement::Known(only, why) => (Some(only), why),
+            Placement::Any(why) => (None, why),
+        };
+        let narrowed = only.as_ref().is_some_and(|only| only.len() < stretches.len());
+        let mut pass = self.pass(only, &books, stretches.clone(), &why).await?;
+        if at.is_some() {
+            let row = pass.row.take();
+            return Ok((self.summary(&pass, row.as_ref(), None, false), row));
+        }
+        let (mut stored, mut settled) = self.compare(&mut pass).await?;
+        if narrowed && settled && stored != pass.row {
+            // The partitioner was told from a sample: before the store is called wrong, all are read.
+            let why = "the stored row differs from what these partitions give, so all are read";
+            pass = self.pass(None, &books, stretches, why).await?;
+            (stored, settled) = self.compare(&mut pass).await?;
+        }
+        let row = pass.row.take();
+        Ok((self.summary(&pass, row.as_ref(), Some(stored.as_ref()), settled), row))
+    }
+
+    async fn tell(&self, line: Line) -> Result<()> {
+        let Some(lines) = &self.lines else { return Ok(()) };
+        let told = lines.send(line).await;
+        told.map_err(|_| Error::retriable("nobody waits for the answer any more"))
+    }
+
+    /// Where each partition is to be read to, for a moment.
+    async fn stretches_at(
+        &self,
+        stored: &[StoredPosition],
+        infos: &[PartitionInfo],
+        at: &At,
+    ) -> Result<Vec<Stretch>> {
+        let mut stretches = whole(stored);
+        let partitions: Vec<TopicPartition> =
+            stored.iter().map(|stored| stored.partition.clone()).collect();
+        let (moment, place) = match at {
+            At::Time(moment) => (Some(*moment), None),
+            At::Place(partition, offset) => {
+                let record = self.record_at(stored, infos, partition, *offset).await?;
+                (record.and_then(|record| record.timestamp), Some((partition, *offset)))
+            }
+        };
+        if let Some(moment) = moment {
+            let found = self
+                .parts
+                .log
+                .find(&partitions, Start::Timestamp(moment.saturating_add(1)))
+                .await?;
+            for (stretch, found) in stretches.iter_mut().zip(found) {
+                stretch.to = stretch.to.min(found).max(stretch.from);
+            }
+        }
+        if let Some((partition, offset)) = place
+            && let Some(stretch) = stretches.iter_mut().find(|s| s.partition == *partition)
+        {
+            stretch.to = Position(offset + 1);
+        }
+        Ok(stretches)
+    }
+
+    /// The record at a place; none where the log has none there any more.
+    async fn record_at(
+        &self,
+        stored: &[StoredPosition],
+        infos: &[PartitionInfo],
+        partition: &TopicPartition,
+        offset: i64,
+    ) -> Result<Option<Record>> {
+        let known = stored.iter().find(|stored| stored.partition == *partition);
+        let info = infos.iter().find(|info| info.partition == *partition);
+        let (Some(known), Some(info)) = (known, info) else {
+            return Err(Error::config(format!("{partition} is not read by this connector")));
+        };
+        if offset < known.beginning.0 || offset >= info.high.0 {
+            return Err(Error::config(format!(
+                "{partition} has no offset {offset}: the fold began at {}, and the log ends before {}",
+                known.beginning, info.high
+            )));
+        }
+        let (from, to) = (Position(offset), Position(offset + 1));
+        let chunk = self.parts.log.reader()?.read(partition, from, to, 1).await?;
+        Ok(chunk.records.into_iter().next())
+    }
+
+    async fn pass(
+        &self,
+        only: Option<BTreeSet<TopicPartition>>,
+        books: &Books,
+        stretches: Vec<Stretch>,
+        why: &str,
+    ) -> Result<Pass> {
+        let (merge, mut fold) = self.parts.start()?;
+        fold.only(self.key.clone());
+        fold.repeat(&books.verdicts);
+        let partitions = match &only {
+            Some(only) => only.iter().map(ToString::to_string).collect(),
+            None => stretches.iter().map(|stretch| stretch.partition.to_string()).collect(),
+        };
+        let of = stretches.len();
+        self.tell(Line::Reading { partitions, of, why: why.to_owned() }).await?;
+        let mut pass = Pass { merge, fold, row: None, events: 0, only };
+        pass.extend(stretches);
+        self.drain(&mut pass).await?;
+        Ok(pass)
+    }
+
+    async fn drain(&self, pass: &mut Pass) -> Result<()> {
+        let mut read = 0_u64;
+        while let Some(record) = pass.merge.next().await? {
+            let folded = pass.fold.fold(&record)?;
+            if folded.keys.contains(&self.key) {
+                self.event(pass, &record, folded).await?;
+            }
+            read += 1;
+            if read.is_multiple_of(1_000) {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn event(&self, pass: &mut Pass, record: &Record, folded: Folded) -> Result<()> {
+        pass.events += 1;
+        let (mut changed, mut reason) = (Vec::new(), None);
+        let outcome = match folded.outcome {
+            Outcome::Applied(written) if written.contains(&self.key) => {
+                let row = pass.fold.state(&self.key)?.row;
+                let model = self.parts.projection.model();
+                let fields = differences(model, pass.row.as_ref(), row.as_ref());
+                changed.extend(fields.into_iter().map(|field| field.field));
+                pass.row = row;
+                "applied"
+            }
+            Outcome::Applied(_) | Outcome::Filtered | Outcome::Passed => "filtered",
+            Outcome::Bad(stage, why) => {
+                reason = Some(format!("{stage}: {why}"));
+                match self.parts.on_bad_record {
+                    OnBadRecord::DeadLetter => "dead_lettered",
+                    OnBadRecord::Skip => "skipped",
+                    OnBadRecord::Stop => "stopped",
+                }
+            }
+        };
+        let timestamp = record.timestamp.and_then(Timestamp::from_millis);
+        let row = object(self.parts.projection.model(), pass.row.as_ref());
+        self.tell(Line::Event(Event {
+            topic: record.topic.to_string(),
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: timestamp.map(|timestamp| timestamp.to_string()),
+            event: folded.name.map(|name| name.to_string()),
+            outcome,
+            reason,
+            row,
+            changed,
+        }))
+        .await
+    }
+
+    /// Folds on to where a snapshot stands; the row that it holds, and whether the two stand at one place.
+    async fn compare(&self, pass: &mut Pass) -> Result<(Option<Row>, bool)> {
+        let mut stored = None;
+        for round in 0..ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(backoff(round.min(3))).await;
+            }
+            let mut snapshot = self.parts.target.snapshot().await?;
+            let books = snapshot.books().clone();
+            let loaded = snapshot.load(std::slice::from_ref(&self.key)).await?.pop();
+            drop(snapshot);
+            pass.fold.repeat(&books.verdicts);
+            pass.extend(whole(&books.positions));
+            self.drain(pass).await?;
+            let Some(loaded) = loaded else { continue };
+            stored = loaded.row;
+            if !is_ahead(&loaded.marks, &books) {
+                return Ok((stored, true));
+            }
+        }
+        Ok((stored, false))
+    }
+
+    fn summary(
+        &self,
+        pass: &Pass,
+        row: Option<&Row>,
+        stored: Option<Option<&Row>>,
+        settled: bool,
+    ) -> Summary {
+        let model = self.parts.projection.model();
+        let differences = match stored {
+            Some(stored) if settled => differences(model, stored, row),
+            _ => Vec::new(),
+        };
+        Summary {
+            key: self.key.to_string(),
+            events: pass.events,
+            row: object(model, row),
+            stored: stored.map(|stored| object(model, stored)),
+            differences,
+            unsettled: stored.is_some() && !settled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_a_place() {
+        assert_eq!(At::parse("1970-01-01T00:00:01.5Z").unwrap(), At::Time(1_500));
+        let place = At::Place(TopicPartition::new("a:b", 3), 42);
+        assert_eq!(At::parse("a:b:3=42").unwrap(), place);
+        for wrong in ["", "yesterday", "orders=4", "orders:x=4", "orders:1=-4", "orders:1"] {
+            let error = At::parse(wrong).unwrap_err();
+            assert!(error.message().contains("topic:partition=offset"), "{error}");
+        }
+    }
+
+    use foldline_api::value::Value;
+    use foldline_testkit::MemoryStore;
+
+    use crate::replay::testing::Bench;
+
+    async fn run(bench: &Bench, key: &str, at: Option<&str>) -> (Vec<Line>, Summary) {
+        let (lines, mut told) = mpsc::channel(4);
+        let at = at.map(|at| At::parse(at).unwrap());
+        let running = tokio::spawn(explain(bench.parts.clone(), bench.key(key), at, lines));
+        let mut all = Vec::new();
+        while let Some(line) = told.recv().await {
+            match line {
+                Line::Summary(summary) => {
+                    running.await.unwrap();
+                    return (all, summary);
+                }
+                Line::Error { message } => panic!("{message}"),
+                line => all.push(line),
+            }
+        }
+        panic!("no end");
+    }
+
+    fn story(lines: &[Line]) -> Vec<String> {
+        let text =
+            |row: &Option<Box<RawValue>>| row.as_ref().map_or("-", |row| row.get()).to_owned();
+        let one = |line: &Line| match line {
+            Line::Event(event) => {
+                Some(format!("{} {} {}", event.offset, event.outcome, text(&event.row)))
+            }
+            _ => None,
+        };
+        lines.iter().filter_map(one).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_tells_each_event_of_the_key_with_the_row_after_it() {
+        for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+            let mut bench = Bench::new("single", store, 1).await;
+            let values = [
+                ("a", r#"{"n":1,"v":"x"}"#),
+                ("b", r#"{"n":1,"v":"other"}"#),
+                ("a", r#"{"n":1,"v":"skip"}"#),
+                ("a", r#"{"n":"none","v":"y"}"#),
+                ("a", "{"),
+                ("a", r#"{"v":"drop"}"#),
+                ("a", r#"{"n":5,"v":"z"}"#),
+            ];
+            for (at, (key, value)) in (0..).zip(values) {
+                bench.append(0, key, value, 1_000 * at);
+            }
+            bench.write(&[], true).await;
+            let (lines, summary) = run(&bench, "a", None).await;
+            assert_eq!(
+                story(&lines),
+                [
+                    r#"0 applied {"id":"a","n":1,"last":"x"}"#,
+                    r#"2 filtered {"id":"a","n":1,"last":"x"}"#,
+                    r#"3 dead_lettered {"id":"a","n":1,"last":"x"}"#,
+                    r#"4 dead_lettered {"id":"a","n":1,"last":"x"}"#,
+                    "5 applied -",
+                    r#"6 applied {"id":"a","n":5,"last":"z"}"#,
+                ]
+            );
+            assert_eq!((summary.events, summary.differences.len()), (6, 0));
+            // What it was then, by a time and by a place.
+            for (at, n) in [("1970-01-01T00:00:02Z", 1), ("events:0=4", 1), ("events:0=6", 5)] {
+                let key = bench.key("a");
+                let row = row_at(bench.parts.clone(), key, At::parse(at).unwrap()).await.unwrap();
+                assert_eq!(row.map(|row| row.get(1).clone()), Some(Value::Int(n)), "{at}");
+            }
+            let gone = At::parse("events:0=5").unwrap();
+            assert_eq!(row_at(bench.parts.clone(), bench.key("a"), gone).await.unwrap(), None);
+            let beyond = At::parse("events:0=7").unwrap();
+            let error = row_at(bench.parts.clone(), bench.key("a"), beyond).await.unwrap_err();
+            assert!(error.message().contains("no offset 7"), "{error}");
+            // Someone edits the row: the difference is named.
+            let mut row = bench.store.rows("t")[&bench.key("a")].clone();
+            row.values_mut()[1] = Value::Int(9);
+            bench.store.edit("t", &bench.key("a"), Some(row));
+            let (_, summary) = run(&bench, "a", None).await;
+            let fields: Vec<_> = summary.differences.iter().map(|d| d.field.clone()).collect();
+            assert_eq!(fields, ["n"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_partition_that_can_hold_the_key_is_read_where_that_is_known() {
+        let mut bench = Bench::new("single", MemoryStore::transactional(), 4).await;
+        let place = |key: &str| foldline_source_file::partition_of(key.as_bytes(), 4);
+        for at in 0..200 {
+            let key = format!("k{}", at % 50);
+            bench.append(place(&key), &key, r#"{"n":1,"v":"x"}"#, at);
+        }
+        bench.write(&[], true).await;
+        let (lines, summary) = run(&bench, "k7", None).await;
+        let Some(Line::Reading { partitions, of, why }) = lines.first() else { panic!() };
+        assert_eq!(partitions, &[format!("events-{}", place("k7"))]);
+        assert!(*of == 4 && why.contains("murmur2"), "{why}");
+        assert_eq!(summary.events, 4);
+        // One record that lies elsewhere, and nothing is known any more.
+        let elsewhere = (place("k7") + 1) % 4;
+        bench.append(elsewhere, "k7", r#"{"n":1,"v":"y"}"#, 500);
+        bench.write(&[], true).await;
+        let (lines, summary) = run(&bench, "k7", None).await;
+        let Some(Line::Reading { partitions, why, .. }) = lines.first() else { panic!() };
+        assert!(partitions.len() == 4 && why.contains("neither"), "{why}");
+        assert_eq!((summary.events, summary.differences.len()), (5, 0));
+    }
+}

@@ -1,0 +1,533 @@
+//! `verify`: folds the log again and compares with what the store holds, while live traffic goes on.
+//!
+//! The fold goes to the positions that the books name, then a snapshot of the store is opened, and the
+//! fold goes on to the snapshot's own positions: the two stand at one place. Rows that are newer by their
+//! marks (Elasticsearch writes rows before positions) are looked at again in a later snapshot. A repair
+//! writes the folded row over exactly the version that was judged, so it undoes no event; it is believed
+//! only when a later snapshot agrees, since an event that the wrong row had filtered leaves no trace in
+//! the version.
+
+use foldline_api::error::{Error, Result};
+use foldline_api::model::{Key, Model, Row};
+use foldline_api::record::Position;
+use foldline_api::sink::{Books, Flush, Loaded, Mark, Marks, RowWrite, Snapshot, Writer, Written};
+use foldline_api::value::Value;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::policy::backoff;
+use crate::replay::{Fold, Merge, Parts, State, whole};
+
+/// Rows of one page.
+const PAGE: usize = 1_000;
+/// Progress is told once in so many records.
+const TELL_EVERY: u64 = 50_000;
+/// Keys that change so quickly that no snapshot meets them unchanged in so many rounds stay as they are.
+const ROUNDS: u32 = 20;
+
+/// What to verify.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Request {
+    /// One key in so many, by hash; all where there is none.
+    pub(crate) sample: Option<u64>,
+    /// Rewrite what differs.
+    pub(crate) repair: bool,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// How far the fold is, in offsets.
+    Progress { done: u64, total: u64 },
+    /// A row that is not what the log gives.
+    Drift(Drift),
+    /// A row that was rewritten, and found right afterwards.
+    Repaired { key: String },
+    /// The end.
+    Summary(Summary),
+    /// It could not be finished.
+    Error { message: String },
+}
+
+/// Where the lines go; the one who asked may have gone away.
+pub(crate) type Lines = mpsc::Sender<Line>;
+
+/// A row that is not what the log gives.
+#[derive(Debug, Serialize)]
+pub(crate) struct Drift {
+    pub(crate) key: String,
+    /// `changed`, `missing` (the store has no row) or `extra` (the log gives none).
+    pub(crate) kind: &'static str,
+    /// Several partitions feed this key and handlers do not commute: another order of the same events
+    /// explains the difference, and nothing is wrong with the row.
+    pub(crate) order_dependent: bool,
+    pub(crate) fields: Vec<Field>,
+}
+
+/// A field that differs; absent where there is no row.
+#[derive(Debug, Serialize)]
+pub(crate) struct Field {
+    pub(crate) field: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stored: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) folded: Option<Box<RawValue>>,
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) connector: String,
+    pub(crate) generation: u64,
+    /// Records folded.
+    pub(crate) events: u64,
+    /// Rows compared.
+    pub(crate) rows: u64,
+    /// Rows that differ, but for those that another order explains.
+    pub(crate) drift: u64,
+    pub(crate) order_dependent: u64,
+    pub(crate) repaired: u64,
+    /// Rows that changed so quickly that no snapshot met them at its positions; not judged.
+    pub(crate) unsettled: u64,
+}
+
+/// A value as exact JSON.
+fn raw(value: &Value) -> Option<Box<RawValue>> {
+    RawValue::from_string(foldline_api::json::to_string(value)).ok()
+}
+
+/// Where two rows differ.
+pub(crate) fn differences(model: &Model, stored: Option<&Row>, folded: Option<&Row>) -> Vec<Field> {
+    let columns = model.columns.iter().enumerate();
+    columns
+        .filter(|(at, _)| stored.map(|row| row.get(*at)) != folded.map(|row| row.get(*at)))
+        .map(|(at, column)| Field {
+            field: column.name.to_string(),
+            stored: stored.and_then(|row| raw(row.get(at))),
+            folded: folded.and_then(|row| raw(row.get(at))),
+        })
+        .collect()
+}
+
+/// Verifies, and tells what it finds line by line.
+pub(crate) async fn verify(parts: Parts, request: Request, lines: Lines) {
+    let done = match Verify::start(parts, request, lines.clone()) {
+        Ok(verify) => verify.run().await,
+        Err(error) => Err(error),
+    };
+    let last = match done {
+        Ok(summary) => Line::Summary(summary),
+        Err(error) => Line::Error { message: error.to_string() },
+    };
+    // Nobody may be listening any more.
+    let _ = lines.send(last).await;
+}
+
+struct Verify {
+    parts: Parts,
+    request: Request,
+    lines: Lines,
+    merge: Merge,
+    fold: Fold,
+    generation: u64,
+    /// For each column, whether it may depend on the order of partitions.
+    by_order: Vec<bool>,
+    drifted: Vec<Key>,
+    summary: Summary,
+}
+
+impl Verify {
+    fn start(parts: Parts, request: Request, lines: Lines) -> Result<Self> {
+        let (merge, mut fold) = parts.start()?;
+        if let Some(n) = request.sample {
+            fold.sample(n);
+        }
+        let by_order = parts.projection.order_dependent();
+        let summary = Summary { connector: parts.connector.clone(), ..Summary::default() };
+        let (drifted, generation) = (Vec::new(), 0);
+        Ok(Verify { parts, request, lines, merge, fold, generation, by_order, drifted, summary })
+    }
+
+    async fn run(mut self) -> Result<Summary> {
+        // Most of the log is folded before the snapshot that is compared with, which is held for less.
+        let first = self.parts.target.snapshot().await?.books().clone();
+        self.generation = first.generation;
+        self.parts.check_log(&first.positions).await?;
+        self.fold_to(&first).await?;
+        let mut snapshot = self.parts.target.snapshot().await?;
+        let books = snapshot.books().clone();
+        self.fold_to(&books).await?;
+        let ahead = self.compare_all(&mut *snapshot, &books).await?;
+        drop(snapshot);
+        let unsettled = self.look_again(ahead, None).await?;
+        self.summary.unsettled = unsettled.len() as u64;
+        if self.request.repair && !self.drifted.is_empty() {
+            let writer = self.parts.target.writer(self.generation).await?;
+            let drifted = std::mem::take(&mut self.drifted);
+            self.look_again(drifted, Some(&*writer)).await?;
+        }
+        self.summary.generation = self.generation;
+        self.summary.events = self.fold.folded;
+        Ok(self.summary)
+    }
+
+    // Not a borrow: the future must not hold on to what cannot be shared between threads.
+    fn tell(&self, line: Line) -> impl Future<Output = Result<()>> + Send + use<> {
+        let lines = self.lines.clone();
+        async move {
+            let told = lines.send(line).await;
+            told.map_err(|_| Error::retriable("nobody waits for the answer any more"))
+        }
+    }
+
+    /// Folds on to the books' positions.
+    async fn fold_to(&mut self, books: &Books) -> Result<()> {
+        if books.generation != self.generation {
+            return Err(Error::retriable(
+                "the target was rebuilt meanwhile: verify the new generation",
+            ));
+        }
+        self.fold.repeat(&books.verdicts);
+        self.merge.extend(&whole(&books.positions));
+        self.drain().await
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        let (total, mut folded) = (self.merge.remaining(), 0_u64);
+        while let Some(record) = self.merge.next().await? {
+            self.fold.fold(&record)?;
+            folded += 1;
+            if folded.is_multiple_of(TELL_EVERY) {
+                let done = total.saturating_sub(self.merge.remaining());
+                self.tell(Line::Progress { done, total }).await?;
+            }
+            if folded.is_multiple_of(1_000) {
+                // The fold is work, not waiting: others want the thread too.
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares all rows of the snapshot; those that are newer than the books are given back.
+    async fn compare_all(
+        &mut self,
+        snapshot: &mut dyn Snapshot,
+        books: &Books,
+    ) -> Result<Vec<Key>> {
+        let mut ahead = Vec::new();
+        loop {
+            let page = snapshot.next(PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            for (key, loaded) in page {
+                if self.fold.wants(&key) {
+                    self.compare(key, &loaded, books, &mut ahead).await?;
+                }
+            }
+        }
+        // What the pages did not show may be a tombstone that is newer than the books.
+        let missing = self.fold.unseen()?;
+        for keys in missing.chunks(PAGE) {
+            for (key, loaded) in keys.iter().zip(snapshot.load(keys).await?) {
+                self.compare(key.clone(), &loaded, books, &mut ahead).await?;
+            }
+        }
+        Ok(ahead)
+    }
+
+    async fn compare(
+        &mut self,
+        key: Key,
+        loaded: &Loaded,
+        books: &Books,
+        ahead: &mut Vec<Key>,
+    ) -> Result<()> {
+        self.summary.rows += 1;
+        let state = self.fold.state(&key)?;
+        if is_ahead(&loaded.marks, books) {
+            ahead.push(key);
+            return Ok(());
+        }
+        self.judge(key, loaded.row.as_ref(), &state).await
+    }
+
+    /// Looks at rows again, each in a snapshot whose positions it does not overtake, and judges them; or,
+    /// with a writer, rewrites those that differ until a snapshot agrees. Gives back what remains.
+    async fn look_again(
+        &mut self,
+        mut open: Vec<Key>,
+        writer: Option<&dyn Writer>,
+    ) -> Result<Vec<Key>> {
+        for round in 0..ROUNDS {
+            if open.is_empty() {
+                break;
+            }
+            if round > 1 {
+                tokio::time::sleep(backoff(round.min(3))).await;
+            }
+            let mut still = Vec::new();
+            for keys in open.chunks(PAGE) {
+                let mut snapshot = self.parts.target.snapshot().await?;
+                let books = snapshot.books().clone();
+                let rows = snapshot.load(keys).await?;
+                drop(snapshot);
+                self.fold_to(&books).await?;
+                for (key, loaded) in keys.iter().zip(rows) {
+                    let state = self.fold.state(key)?;
+                    match writer {
+                        _ if is_ahead(&loaded.marks, &books) => still.push(key.clone()),
+                        None => self.judge(key.clone(), loaded.row.as_ref(), &state).await?,
+                        Some(_) if loaded.row == state.row => {
+                            self.summary.repaired += 1;
+                            self.tell(Line::Repaired { key: key.to_string() }).await?;
+                        }
+                        Some(writer) => {
+                            rewrite(writer, key, &loaded, &state).await?;
+                            still.push(key.clone());
+                        }
+                    }
+                }
+            }
+            open = still;
+        }
+        Ok(open)
+    }
+
+    async fn judge(&mut self, key: Key, stored: Option<&Row>, state: &State) -> Result<()> {
+        let folded = state.row.as_ref();
+        if stored == folded {
+            return Ok(());
+        }
+        let unordered = |(at, by_order): (usize, &bool)| {
+            *by_order || stored.map(|row| row.get(at)) == folded.map(|row| row.get(at))
+        };
+        let order_dependent = state.marks.len() > 1
+            && stored.is_some()
+            && folded.is_some()
+            && self.by_order.iter().enumerate().all(unordered);
+        let kind = match (stored, folded) {
+            (None, _) => "missing",
+            (_, None) => "extra",
+            _ => "changed",
+        };
+        let fields = differences(self.parts.projection.model(), stored, folded);
+        if order_dependent {
+            self.summary.order_dependent += 1;
+        } else {
+            self.summary.drift += 1;
+            if self.request.repair {
+                self.drifted.push(key.clone());
+            }
+        }
+        self.tell(Line::Drift(Drift { key: key.to_string(), kind, order_dependent, fields })).await
+    }
+}
+
+/// Whether the row holds events behind the books' positions.
+pub(crate) fn is_ahead(marks: &Marks, books: &Books) -> bool {
+    let position = |mark: &Mark| {
+        let stored = books.positions.iter().find(|stored| stored.partition == mark.partition);
+        stored.map_or(Position(0), |stored| stored.position)
+    };
+    marks.iter().any(|mark| mark.position > position(mark))
+}
+
+/// Writes the folded row over the version that was judged. Where that is not the version any more, the
+/// next round sees what is.
+async fn rewrite(writer: &dyn Writer, key: &Key, loaded: &Loaded, state: &State) -> Result<()> {
+    let mut marks = Marks::new();
+    if writer.keeps_marks() {
+        marks.clone_from(&state.marks);
+        for mark in &loaded.marks {
+            match marks.iter_mut().find(|known| known.partition == mark.partition) {
+                Some(known) => known.position = known.position.max(mark.position),
+                None => marks.push(mark.clone()),
+            }
+        }
+    }
+    let write =
+        RowWrite { key: key.clone(), row: state.row.clone(), version: loaded.version, marks };
+    let flush = Flush { writes: vec![write], ..Flush::default() };
+    match writer.write(&flush).await? {
+        Written::Durable(_) | Written::Conflict { .. } => Ok(()),
+        Written::Fenced => {
+            Err(Error::retriable("the target was rebuilt meanwhile: verify the new generation"))
+        }
+        Written::Rejected(error) => Err(Error::config(format!(
+            "the store refuses the row that the log gives for {key}: {}",
+            error.message()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foldline_api::record::TopicPartition;
+    use foldline_api::sink::StoredVerdict;
+    use foldline_testkit::MemoryStore;
+
+    use super::*;
+    use crate::replay::testing::Bench;
+
+    struct Found {
+        drifts: Vec<(String, &'static str, bool, Vec<String>)>,
+        repaired: Vec<String>,
+        summary: Summary,
+    }
+
+    async fn run(bench: &Bench, request: Request) -> Found {
+        let (lines, mut told) = mpsc::channel(4);
+        let running = tokio::spawn(verify(bench.parts.clone(), request, lines));
+        let (mut drifts, mut repaired, mut summary) = (Vec::new(), Vec::new(), None);
+        while let Some(line) = told.recv().await {
+            match line {
+                Line::Progress { .. } => {}
+                Line::Drift(d) => {
+                    let fields = d.fields.into_iter().map(|field| field.field).collect();
+                    drifts.push((d.key, d.kind, d.order_dependent, fields));
+                }
+                Line::Repaired { key } => repaired.push(key),
+                Line::Summary(found) => summary = Some(found),
+                Line::Error { message } => panic!("{message}"),
+            }
+        }
+        running.await.unwrap();
+        drifts.sort();
+        repaired.sort();
+        Found { drifts, repaired, summary: summary.expect("an end") }
+    }
+
+    fn stores() -> [MemoryStore; 2] {
+        [MemoryStore::transactional(), MemoryStore::with_marks()]
+    }
+
+    async fn filled(store: MemoryStore) -> Bench {
+        let mut bench = Bench::new("sums", store, 2).await;
+        for n in 0..60 {
+            let id = n % 20;
+            bench.append((id % 2) as i32, "k", &format!(r#"{{"id":{id},"v":"v{n}"}}"#), n);
+        }
+        bench.append(0, "k", r#"{"id":50,"ids":[1,3,40]}"#, 70);
+        bench.append(0, "k", r#"{"id":4,"v":"skip"}"#, 71);
+        bench.append(0, "k", "{", 72);
+        bench.write(&[], true).await;
+        bench
+    }
+
+    fn plant(bench: &Bench) {
+        let rows = bench.store.rows("t");
+        let mut wrong = rows[&bench.key("3")].clone();
+        wrong.values_mut()[1] = Value::Int(7_000);
+        bench.store.edit("t", &bench.key("3"), Some(wrong.clone()));
+        bench.store.edit("t", &bench.key("5"), None);
+        wrong.values_mut()[0] = Value::Int(77);
+        bench.store.edit("t", &bench.key("77"), Some(wrong));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_finds_what_was_planted_and_nothing_else_and_repairs_exactly_that() {
+        for store in stores() {
+            for memory in [1 << 20, 0] {
+                let mut bench = filled(store.clone()).await;
+                bench.parts.memory = memory;
+                let clean = run(&bench, Request::default()).await;
+                assert!(clean.drifts.is_empty(), "memory {memory}: {:?}", clean.drifts);
+                assert_eq!((clean.summary.rows, clean.summary.events), (21, 63));
+                let before = bench.store.rows("t");
+                plant(&bench);
+                let expected = [
+                    ("3".to_owned(), "changed", false, vec!["n".to_owned()]),
+                    (
+                        "5".to_owned(),
+                        "missing",
+                        false,
+                        ["id", "n", "last"].map(str::to_owned).to_vec(),
+                    ),
+                    (
+                        "77".to_owned(),
+                        "extra",
+                        false,
+                        ["id", "n", "last"].map(str::to_owned).to_vec(),
+                    ),
+                ];
+                let found = run(&bench, Request::default()).await;
+                assert_eq!(found.drifts, expected);
+                assert_eq!((found.summary.drift, found.summary.repaired), (3, 0));
+                let repaired = run(&bench, Request { repair: true, sample: None }).await;
+                assert_eq!(repaired.repaired, ["3", "5", "77"]);
+                assert_eq!(bench.store.rows("t"), before);
+                assert_eq!(run(&bench, Request::default()).await.summary.drift, 0);
+                bench.store.drop_table("t");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sample_is_the_same_each_time_and_samples_cover_all() {
+        let bench = filled(MemoryStore::transactional()).await;
+        let sample = Request { sample: Some(3), repair: false };
+        let (first, second) = (run(&bench, sample).await, run(&bench, sample).await);
+        assert_eq!(first.summary.rows, second.summary.rows);
+        assert!((1..21).contains(&first.summary.rows), "{}", first.summary.rows);
+        let all = run(&bench, Request { sample: Some(1), repair: false }).await;
+        assert_eq!(all.summary.rows, 21);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_is_newer_than_its_positions_is_no_drift() {
+        let mut bench = filled(MemoryStore::with_marks()).await;
+        bench.append(1, "k", r#"{"id":7,"v":"newer"}"#, 90);
+        bench.write(&[], false).await;
+        let found = run(&bench, Request::default()).await;
+        assert_eq!((found.summary.drift, found.summary.unsettled), (0, 1));
+        // The flush ends, and the row is judged.
+        bench.write(&[], true).await;
+        let found = run(&bench, Request::default()).await;
+        assert_eq!((found.summary.drift, found.summary.unsettled), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_of_the_store_is_repeated() {
+        for store in stores() {
+            let mut bench = Bench::new("sums", store, 1).await;
+            for n in 0..5 {
+                bench.append(0, "k", &format!(r#"{{"id":1,"v":"v{n}"}}"#), n);
+            }
+            let partition = TopicPartition::new("events", 0);
+            let verdict = StoredVerdict { partition, offset: 2, reason: "a CHECK".to_owned() };
+            bench.write(&[verdict], true).await;
+            assert_eq!(bench.store.rows("t").values().next().unwrap().get(1), &Value::Int(4));
+            assert_eq!(run(&bench, Request::default()).await.summary.drift, 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_order_explains_is_told_and_not_repaired() {
+        let mut bench = Bench::new("sums", MemoryStore::transactional(), 2).await;
+        bench.append(0, "k", r#"{"id":1,"v":"a"}"#, 10);
+        bench.append(1, "k", r#"{"id":1,"v":"b"}"#, 20);
+        bench.append(0, "k", r#"{"id":2,"v":"a"}"#, 30);
+        bench.write(&[], true).await;
+        let mut row = bench.store.rows("t")[&bench.key("1")].clone();
+        row.values_mut()[2] = Value::text("a");
+        bench.store.edit("t", &bench.key("1"), Some(row.clone()));
+        let found = run(&bench, Request { repair: true, sample: None }).await;
+        assert_eq!(found.drifts, [("1".to_owned(), "changed", true, vec!["last".to_owned()])]);
+        assert_eq!((found.summary.drift, found.summary.order_dependent), (0, 1));
+        assert_eq!(bench.store.rows("t")[&bench.key("1")], row);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_lost_its_beginning_is_said() {
+        let bench = filled(MemoryStore::transactional()).await;
+        bench.log.forget_before(&TopicPartition::new("events", 0), 5);
+        let (lines, mut told) = mpsc::channel(4);
+        verify(bench.parts.clone(), Request::default(), lines).await;
+        let Some(Line::Error { message }) = told.recv().await else { panic!("an error") };
+        assert!(message.contains("offset 5"), "{message}");
+    }
+}
