@@ -85,7 +85,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/status", get(status))
         .route("/connectors/{name}/tasks", get(tasks))
         .route("/connectors/{name}/topics", get(topics))
-        .route("/connectors/{name}/offsets", get(offsets))
+        .route("/connectors/{name}/offsets", get(offsets).delete(reset_offsets))
         .route("/connectors/{name}/pause", put(pause))
         .route("/connectors/{name}/resume", put(resume))
         .route("/connectors/{name}/stop", put(stop_connector))
@@ -306,6 +306,23 @@ async fn offsets(Extract(app): Shared, Path(name): Path<String>) -> Answer {
         })
         .collect();
     Ok(Json(json!({ "offsets": offsets })))
+}
+
+/// Kafka Connect's way to begin anew: of a stopped connector only.
+async fn reset_offsets(Extract(app): Shared, Path(name): Path<String>) -> Answer {
+    let connector = app.connector(&name)?;
+    if connector.view().state != State::Stopped {
+        let message = format!(
+            "{name} is not STOPPED: stop it first (PUT /connectors/{name}/stop); its offsets are reset by a \
+             rebuild, which begins when it is resumed"
+        );
+        return Err(Failure(StatusCode::BAD_REQUEST, message));
+    }
+    let generation = connector.rebuild(false).await?;
+    let message = format!(
+        "generation {generation} is built from the fold's beginning when {name} is resumed"
+    );
+    Ok(Json(json!({ "message": message, "generation": generation })))
 }
 
 async fn set(app: &App, name: &str, desired: DesiredState) -> Answer<StatusCode> {

@@ -165,7 +165,7 @@ impl Pass {
 impl Explain {
     async fn run(&self, at: Option<At>) -> Result<(Summary, Option<Row>)> {
         let books = self.parts.target.snapshot().await?.books().clone();
-        let infos = self.parts.check_log(&books.positions).await?;
+        let infos = self.parts.check_log(&books).await?;
         let stretches = match &at {
             None => whole(&books.positions),
             Some(at) => self.stretches_at(&books.positions, &infos, at).await?,

@@ -48,6 +48,12 @@ pub(crate) fn captured(run: impl FnOnce()) -> Vec<String> {
         }
     }
 
+    // While there is only one, a call site asks the thread's own subscriber whether it is wanted, and a thread
+    // that has none turns it off for all.
+    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    SECOND.get_or_init(|| {
+        tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish())
+    });
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -200,8 +200,16 @@ pub fn plan(
     })
 }
 
-/// What differs between the projection of a connector and the one that built what stands in its store,
-/// one sentence each; none where the sink does not tell.
+/// What a plan finds in the store; each difference is one sentence.
+#[derive(Clone, Debug, Default)]
+pub struct Compared {
+    /// Between the projection and the one that built what stands there.
+    pub projection: Vec<String>,
+    /// Between the columns or the mapping that stand there, and the plan's.
+    pub store: Vec<String>,
+}
+
+/// Compares a connector with what stands in its store.
 ///
 /// # Errors
 /// When the store does not answer, or knows no such target.
@@ -209,12 +217,12 @@ pub async fn compare(
     config: &Config,
     connector: &ConnectorConfig,
     projection: &Arc<Projection>,
-) -> Result<Option<Vec<String>>> {
+) -> Result<Compared> {
     let parts = parts(config, connector)?;
     let target = target(&parts.sink.kind, target_spec(config, &parts, projection))?;
-    let Some(rebuilds) = target.rebuilds() else { return Ok(None) };
-    let stored = rebuilds.generations().await?.projection;
-    Ok(Some(changes(&stored, projection.projection_json())))
+    let stored = target.rebuilds().generations().await?.projection;
+    let projection = changes(&stored, projection.projection_json());
+    Ok(Compared { projection, store: target.differences().await? })
 }
 
 /// A regex takes no dead letters of this config: folding them would set them aside again.

@@ -154,7 +154,7 @@ impl Verify {
         // Most of the log is folded before the snapshot that is compared with, which is held for less.
         let first = self.parts.target.snapshot().await?.books().clone();
         self.generation = first.generation;
-        self.parts.check_log(&first.positions).await?;
+        self.parts.check_log(&first).await?;
         self.fold_to(&first).await?;
         let mut snapshot = self.parts.target.snapshot().await?;
         let books = snapshot.books().clone();
@@ -529,5 +529,18 @@ mod tests {
         verify(bench.parts.clone(), Request::default(), lines).await;
         let Some(Line::Error { message }) = told.recv().await else { panic!("an error") };
         assert!(message.contains("offset 5"), "{message}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_that_another_projection_began_are_not_judged() {
+        let mut bench = filled(MemoryStore::transactional()).await;
+        bench.carry_on().await;
+        let (lines, mut told) = mpsc::channel(4);
+        verify(bench.parts.clone(), Request::default(), lines).await;
+        let Some(Line::Error { message }) = told.recv().await else { panic!("an error") };
+        assert!(
+            message.contains("carried on") && message.contains("foldline rebuild"),
+            "{message}"
+        );
     }
 }

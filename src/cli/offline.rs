@@ -17,7 +17,7 @@ use crate::config::{
     unsupported,
 };
 use crate::projection::Projection;
-use crate::registry;
+use crate::registry::{self, Compared};
 
 /// How long a plan waits for the store.
 const COMPARE: Duration = Duration::from_secs(3);
@@ -117,18 +117,28 @@ fn compare(
         tokio::time::timeout(COMPARE, compare).await
     });
     match compared {
-        Ok(Ok(Some(changes))) if changes.is_empty() => {
-            println!("-- the same projection built what stands there");
-        }
-        Ok(Ok(Some(changes))) => {
-            println!("-- changed since it was built: {}", changes.join("; "));
-            println!("-- `foldline rebuild {}` builds it anew beside the live one", connector.name);
-        }
-        Ok(Ok(None)) => {}
+        Ok(Ok(compared)) => print!("{}", compared_text(&connector.name, &compared)),
         Ok(Err(error)) => eprintln!("not compared with what stands there: {error}"),
         Err(_) => eprintln!("not compared with what stands there: no answer"),
     }
     Ok(())
+}
+
+fn compared_text(name: &str, compared: &Compared) -> String {
+    let mut out = String::new();
+    for difference in &compared.store {
+        out.push_str(&format!("-- in the store {difference}\n"));
+    }
+    if compared.projection.is_empty() {
+        out.push_str("-- the same projection built what stands there\n");
+    } else {
+        let changes = compared.projection.join("; ");
+        out.push_str(&format!("-- changed since it was built: {changes}\n"));
+    }
+    if !(compared.projection.is_empty() && compared.store.is_empty()) {
+        out.push_str(&format!("-- `foldline rebuild {name}` builds it anew beside the live one\n"));
+    }
+    out
 }
 
 pub(super) fn schema() -> Result<(), Failure> {

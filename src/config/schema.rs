@@ -131,7 +131,10 @@ fn worker_and_registries() -> Definitions {
     let worker = [
         ("name", text("Name of the fleet: workers with one name share the work.")),
         ("listen", text("Address of REST, metrics and status page; beyond loopback with a token.")),
-        ("memory", size("What queues, caches and rebuilds share.")),
+        (
+            "memory",
+            size("What queues and caches share; a rebuild takes its connector's share once more."),
+        ),
         ("token", secret("Bearer token of the listener.")),
     ];
     let confluent = [

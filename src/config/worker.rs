@@ -19,7 +19,7 @@ pub struct Worker {
     pub name: String,
     /// REST, metrics, probes and the status page.
     pub listen: SocketAddr,
-    /// Bytes that queues, caches and rebuilds share.
+    /// Bytes that queues and caches share; a rebuild takes its connector's share once more.
     pub memory: u64,
     /// Bearer token of the listener; needed beyond loopback.
     pub token: Option<Secret>,

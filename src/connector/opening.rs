@@ -10,7 +10,6 @@ use foldline_api::source::{Commit, PartitionInfo};
 use tokio::time::Instant;
 
 use super::Connector;
-use crate::rebuild;
 use crate::reset::{self, Verdict};
 use crate::task::recreated;
 
@@ -23,7 +22,7 @@ impl Connector {
         let log = &self.spec.log;
         let began = Instant::now();
         // The log and the store are asked at once: a start is a chain of round trips.
-        let ((target, mut opened), mut infos) =
+        let ((target, opened), mut infos) =
             tokio::try_join!(self.open_target(), self.retry("open", || log.partitions()))?;
         if began.elapsed() > INFOS_FRESH {
             // The store kept it waiting: the log may be another by now.
@@ -31,12 +30,12 @@ impl Connector {
         }
         if opened.waits.is_some() {
             check_topics(&opened, &infos)?;
-            self.begin_rebuild(target.as_ref(), false).await?;
+            self.begin_rebuild(target.as_ref(), &opened, &infos, false).await?;
         } else if opened.positions.is_empty() {
             self.begin(target.as_ref(), &opened, &infos).await?;
         } else {
             check_topics(&opened, &infos)?;
-            self.look_at_group(target.as_ref(), &mut opened, &infos).await?;
+            self.look_at_group(target.as_ref(), &opened, &infos).await?;
         }
         self.spec.metrics.generation.set(i64::try_from(opened.generation).unwrap_or(i64::MAX));
         self.shown().generation = opened.generation;
@@ -83,7 +82,7 @@ impl Connector {
     async fn look_at_group(
         &self,
         target: &dyn Target,
-        opened: &mut Opened,
+        opened: &Opened,
         infos: &[PartitionInfo],
     ) -> Result<()> {
         let committed = self.retry("open", || self.spec.log.committed()).await?;
@@ -105,14 +104,7 @@ impl Connector {
                     group = %self.spec.group,
                     "the group was reset to the beginning: folding everything again"
                 );
-                if target.rebuilds().is_some() {
-                    self.begin_rebuild(target, false).await?;
-                } else {
-                    let beginnings = rebuild::beginnings(name, opened, infos, false)?;
-                    let live = opened.generation;
-                    self.retry("open", || target.rebuild(live, Some(&beginnings))).await?;
-                    *opened = self.retry("open", || target.status()).await?;
-                }
+                self.begin_rebuild(target, opened, infos, false).await?;
                 self.mark_group(opened, infos).await;
             }
         }

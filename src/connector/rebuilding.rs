@@ -1,7 +1,8 @@
 //! Rebuilds of a connector: how they begin and end, and what is shown while only readers are served.
 
-use foldline_api::error::{Error, Result};
+use foldline_api::error::Result;
 use foldline_api::sink::{DesiredState, Opened, Target};
+use foldline_api::source::PartitionInfo;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{FOLLOW_EVERY, SessionEnd};
@@ -13,20 +14,14 @@ impl Connector {
     pub(super) async fn begin_rebuild(
         &self,
         target: &dyn Target,
+        books: &Opened,
+        infos: &[PartitionInfo],
         from_earliest: bool,
     ) -> Result<u64> {
-        let Some(rebuilds) = target.rebuilds() else {
-            return Err(Error::config(format!(
-                "this sink rebuilds in place only, which empties the target first: `foldline rebuild {} \
-                 --in-place`",
-                self.spec.name
-            )));
-        };
-        let infos = self.spec.log.partitions().await?;
-        let books = target.status().await?;
-        let beginnings = rebuild::beginnings(&self.spec.name, &books, &infos, from_earliest)?;
-        let goals = rebuild::goals(&infos);
-        let generation = self.retry("rebuild", || rebuilds.begin(&beginnings, &goals)).await?;
+        let beginnings = rebuild::beginnings(&self.spec.name, books, infos, from_earliest)?;
+        let goals = rebuild::goals(infos);
+        let generation =
+            self.retry("rebuild", || target.rebuilds().begin(&beginnings, &goals)).await?;
         tracing::info!(connector = %self.spec.name, generation, "rebuilding beside the live generation");
         self.watch.wake();
         Ok(generation)
@@ -81,11 +76,13 @@ impl Connector {
     /// takes its place; with `from_earliest`, from what the log still has. Returns its number.
     ///
     /// # Errors
-    /// When the log has lost its beginning, the target has what a swap would lose, the sink rebuilds in
-    /// place only, or the books cannot be reached.
+    /// When the log has lost its beginning, the target has what a swap would lose, or the books cannot be reached.
     pub async fn rebuild(&self, from_earliest: bool) -> Result<u64> {
         let target = self.opened_target()?;
-        let generation = self.begin_rebuild(target.as_ref(), from_earliest).await?;
+        let infos = self.spec.log.partitions().await?;
+        // The books are readable even where the projection changed and the session refused to run.
+        let books = target.status().await?;
+        let generation = self.begin_rebuild(target.as_ref(), &books, &infos, from_earliest).await?;
         // One that failed over its changed projection now waits for the rebuild.
         if self.view().state == State::Failed {
             self.restart();
@@ -99,8 +96,7 @@ impl Connector {
     /// When the books cannot be reached.
     pub async fn cancel_rebuild(&self) -> Result<Option<u64>> {
         let target = self.opened_target()?;
-        let Some(rebuilds) = target.rebuilds() else { return Ok(None) };
-        let cancelled = rebuilds.cancel().await?;
+        let cancelled = target.rebuilds().cancel().await?;
         self.watch.wake();
         Ok(cancelled)
     }
@@ -111,10 +107,7 @@ impl Connector {
     /// When none is kept, a rebuild is under way, or the books cannot be reached.
     pub async fn roll_back(&self) -> Result<u64> {
         let target = self.opened_target()?;
-        let Some(rebuilds) = target.rebuilds() else {
-            return Err(Error::config("this sink keeps no older generation"));
-        };
-        let live = self.retry("rebuild", || rebuilds.roll_back()).await?;
+        let live = self.retry("rebuild", || target.rebuilds().roll_back()).await?;
         tracing::warn!(connector = %self.spec.name, generation = live, "rolled back");
         self.restart();
         self.watch.wake();

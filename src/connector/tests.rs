@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use foldline_api::rebuild::{Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Advance, Beginning, Flush, TargetSpec, Written};
 use foldline_api::source::Commit;
@@ -93,10 +94,21 @@ impl Fleet {
         })
     }
 
-    /// The generation that another worker finds when it starts.
-    async fn generation_at_start(&self) -> u64 {
-        let (_, opened, _) = self.worker().open().await.unwrap();
-        opened.generation
+    /// What another worker finds when it starts: the live generation, and the one that is being built.
+    async fn found_at_start(&self) -> (u64, Option<u64>) {
+        let (target, opened, _) = self.worker().open().await.unwrap();
+        let build = target.rebuilds().generations().await.unwrap().build;
+        (opened.generation, build.map(|build| build.generation))
+    }
+
+    /// Ends a build as the workers do that take part in it.
+    async fn swap(&self, generation: u64) {
+        self.fold_all(generation).await;
+        let target = self.store.target(self.spec.clone());
+        for step in [Step::Follow, Step::Hold { patient: false }, Step::Swap] {
+            let stepped = target.rebuilds().step(generation, step).await.unwrap();
+            assert!(matches!(stepped, Stepped::Done(_)), "{step:?}: {stepped:?}");
+        }
     }
 }
 
@@ -104,25 +116,26 @@ impl Fleet {
 async fn two_workers_that_notice_one_reset_rebuild_once() {
     let fleet = Fleet::folded().await;
     fleet.reset();
-    // While a member lives elsewhere, the group takes no marks from the worker that rebuilds.
+    // While a member lives elsewhere, the group takes no marks from the worker that begins the rebuild.
     let member = fleet.group.source(0, 1 << 10).unwrap();
-    assert_eq!(fleet.generation_at_start().await, 2);
+    assert_eq!(fleet.found_at_start().await, (1, Some(2)));
     let unmarked = fleet.group.committed().await.unwrap();
     assert!(unmarked.iter().all(|commit| commit.metadata.is_empty()), "{unmarked:?}");
-    assert_eq!(fleet.generation_at_start().await, 2, "the same reset, seen again");
+    assert_eq!(fleet.found_at_start().await, (1, Some(2)), "the same reset, seen again");
     drop(member);
-    assert_eq!(fleet.generation_at_start().await, 2, "and by a third");
+    assert_eq!(fleet.found_at_start().await, (1, Some(2)), "and by a third");
 }
 
 #[tokio::test]
 async fn a_second_reset_is_a_second_rebuild() {
     let fleet = Fleet::folded().await;
     fleet.reset();
-    assert_eq!(fleet.generation_at_start().await, 2);
+    assert_eq!(fleet.found_at_start().await, (1, Some(2)));
     let marked = fleet.group.committed().await.unwrap();
-    assert_eq!(marked[0].metadata, crate::reset::mark(Some("1"), 2), "the group was free");
-    fleet.fold_all(2).await;
-    assert_eq!(fleet.generation_at_start().await, 2, "a start changes nothing");
+    assert_eq!(marked[0].metadata, crate::reset::mark(Some("1"), 1), "the group was free");
+    assert_eq!(fleet.found_at_start().await, (1, Some(2)), "a start changes nothing");
+    fleet.swap(2).await;
+    assert_eq!(fleet.found_at_start().await, (2, None), "nor behind the swap");
     fleet.reset();
-    assert_eq!(fleet.generation_at_start().await, 3);
+    assert_eq!(fleet.found_at_start().await, (2, Some(3)));
 }

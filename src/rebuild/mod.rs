@@ -6,6 +6,8 @@
 //! that crashed goes on from what it finds.
 
 mod progress;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -157,10 +159,9 @@ impl<'a> Driver<'a> {
                 () = tokio::time::sleep(every) => {}
             }
             let Some(target) = (self.target)() else { continue };
-            let Some(rebuilds) = target.rebuilds() else { continue };
             let turned = tokio::select! {
                 () = cancel.cancelled() => break,
-                turned = self.turn(&target, rebuilds) => turned,
+                turned = self.turn(&target) => turned,
             };
             if let Err(error) = turned {
                 self.trouble(&error);
@@ -180,7 +181,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn turn(&mut self, target: &Arc<dyn Target>, rebuilds: &dyn Rebuilds) -> Result<()> {
+    async fn turn(&mut self, target: &Arc<dyn Target>) -> Result<()> {
+        let rebuilds = target.rebuilds();
         let generations = match rebuilds.generations().await {
             // Not opened yet.
             Err(error) if error.class() == ErrorClass::Fenced => return Ok(()),
@@ -198,7 +200,8 @@ impl<'a> Driver<'a> {
         }
         let ours = build.fingerprint == self.spec.projection.fingerprint();
         if ours {
-            self.keep_running(target, build).await?;
+            let stopped = generations.desired == DesiredState::Stopped;
+            self.keep_running(target, build, stopped).await?;
         }
         self.show(build, &generations);
         self.coordinate(rebuilds, build, &generations, ours).await
@@ -235,8 +238,12 @@ impl<'a> Driver<'a> {
     }
 
     /// Starts the tasks, and starts them again where they ended.
-    async fn keep_running(&mut self, target: &Arc<dyn Target>, build: &Build) -> Result<()> {
-        let stopped = target.status().await?.desired == DesiredState::Stopped;
+    async fn keep_running(
+        &mut self,
+        target: &Arc<dyn Target>,
+        build: &Build,
+        stopped: bool,
+    ) -> Result<()> {
         if let Some(running) = &mut self.running {
             let ended = running.tasks.try_join_next();
             if ended.is_none() && !stopped {

@@ -109,7 +109,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use foldline_api::sink::StoredPosition;
+    use foldline_api::sink::{DesiredState, StoredPosition};
 
     use super::*;
     use crate::task::PartitionStatus;
@@ -136,6 +136,7 @@ mod tests {
         let live = Generations {
             live: 1,
             projection: serde_json::Value::Null,
+            desired: DesiredState::Running,
             positions: vec![stored(100, 320)],
             build: None,
             old: Vec::new(),

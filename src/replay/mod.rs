@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use foldline_api::error::{Error, Result};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{StoredPosition, Target};
+use foldline_api::sink::{Books, StoredPosition, Target};
 use foldline_api::source::{Log, PartitionInfo};
 
 use crate::policy::OnBadRecord;
@@ -61,10 +61,19 @@ impl Parts {
     /// The log's partitions, once it is sure that it still has all that was folded.
     ///
     /// # Errors
-    /// A config error where a topic was made anew, or retention took the fold's beginning.
-    pub(crate) async fn check_log(&self, stored: &[StoredPosition]) -> Result<Vec<PartitionInfo>> {
+    /// A config error where a topic was made anew, retention took the fold's beginning, or another
+    /// projection folded a part of the rows.
+    pub(crate) async fn check_log(&self, books: &Books) -> Result<Vec<PartitionInfo>> {
+        if books.continued {
+            return Err(Error::config(format!(
+                "generation {} of {:?} was begun by another projection and carried on by this one (on_change \
+                 = \"continue\"): its rows are not what this projection alone makes of the log; `foldline \
+                 rebuild {}` makes them so",
+                books.generation, self.connector, self.connector
+            )));
+        }
         let infos = self.log.partitions().await?;
-        for position in stored {
+        for position in &books.positions {
             let info = infos.iter().find(|info| info.partition == position.partition);
             let Some(info) = info else { continue };
             if let (Some(old), Some(new)) = (&position.topic_id, &info.topic_id)

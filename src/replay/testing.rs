@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use foldline_api::model::Key;
 use foldline_api::record::Position;
-use foldline_api::sink::{Advance, Beginning, Flush, RowWrite, StoredVerdict, Target, Version};
+use foldline_api::sink::{
+    Advance, Beginning, Flush, OnChange, RowWrite, StoredVerdict, Target, Version,
+};
 use foldline_api::source::Log;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{MemoryLog, MemoryStore};
@@ -119,6 +121,14 @@ impl Bench {
         let bytes = |text: &str| bytes::Bytes::copy_from_slice(text.as_bytes());
         let record = (Some(bytes(key)), Some(bytes(value)));
         self.log.append_record("events", partition, record, Vec::new(), Some(at))
+    }
+
+    /// Another projection carries the generation on.
+    pub(crate) async fn carry_on(&mut self) {
+        let mut spec = spec_of("t", (**self.parts.projection.model()).clone());
+        (spec.fingerprint, spec.on_change) = ("another".to_owned(), OnChange::Continue);
+        self.parts.target = self.store.target(spec);
+        self.parts.target.open().await.unwrap();
     }
 
     pub(crate) fn key(&self, text: &str) -> Key {

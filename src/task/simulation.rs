@@ -138,7 +138,7 @@ pub(crate) fn decoder(projection: &Projection) -> Decoder {
 }
 
 /// One record's value. A few are bad; `exists` is only asked where one partition feeds the key.
-fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String {
+pub(crate) fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String {
     let id = rng.below(12);
     let v = format!("{}.{:02}", rng.below(100), rng.below(100));
     match rng.below(20) {
@@ -156,7 +156,7 @@ fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String
 }
 
 /// The rows of the plain fold, partition after partition: handlers commute across partitions.
-fn oracle(projection: &Projection, records: &[Record]) -> (BTreeMap<Key, Row>, u64) {
+pub(crate) fn oracle(projection: &Projection, records: &[Record]) -> (BTreeMap<Key, Row>, u64) {
     struct Plain(BTreeMap<Key, Row>);
     impl States for Plain {
         fn get(&self, key: &Key) -> Option<StateRef<'_>> {
@@ -442,7 +442,7 @@ async fn run_seed(seed: u64) {
 }
 
 /// Time stands still while anything can run.
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 

@@ -15,6 +15,7 @@ mod refused;
 mod reset;
 mod seen;
 mod shadow;
+mod shadow_sqlite;
 mod shipped;
 mod soak;
 mod stores_agree;

@@ -63,6 +63,29 @@ async fn a_group_reset_is_noticed_where_the_topic_was_folded_in_one_flush_and_id
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deleting_the_offsets_of_a_stopped_connector_refills_the_table() {
+    let _servers = use_servers().await;
+    let case = Case::folded(Orders::new(500), 5_000).await;
+    query(&format!("update {} set amount = -1, changes = 1000", case.table)).await;
+    let daemon = case.setup.start().await;
+    daemon.state("orders", "RUNNING").await;
+    let path = "/connectors/orders/offsets";
+    let (status, body) = daemon.request("DELETE", path).await.unwrap();
+    assert!(status == 400 && body["message"].as_str().unwrap().contains("STOPPED"), "{body}");
+    daemon.request("PUT", "/connectors/orders/stop").await.unwrap();
+    daemon.state("orders", "STOPPED").await;
+    let (status, body) = daemon.request("DELETE", path).await.unwrap();
+    assert_eq!((status, &body["generation"]), (200, &serde_json::json!(2)), "{body}");
+    assert_eq!(daemon.status("orders").await["generation"], 1, "stopped, it folds nothing");
+    daemon.request("PUT", "/connectors/orders/resume").await.unwrap();
+    daemon.metric("orders", "generation", |generation| generation == 2).await;
+    daemon.caught_up("orders", &case.topic).await;
+    case.assert_exact().await;
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_missing_goes_on_from_the_tables_positions() {
     let _servers = use_servers().await;
     let case = Case::folded(Orders::new(500), 5_000).await;

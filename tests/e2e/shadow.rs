@@ -27,6 +27,8 @@ struct Case {
     topic: String,
     table: String,
     orders: Orders,
+    /// Further lines of `[worker]`.
+    worker: String,
 }
 
 /// A topic with events, to be folded into a table and an index.
@@ -36,7 +38,7 @@ async fn case(more: &str) -> Case {
     kafka::create(&topic, PARTITIONS).await;
     let orders = Orders::new(2_000);
     kafka::produce(&topic, orders.events(0..EVENTS));
-    let case = Case { setup, topic, table, orders };
+    let case = Case { setup, topic, table, orders, worker: String::new() };
     case.configure("", "", more);
     case
 }
@@ -44,6 +46,7 @@ async fn case(more: &str) -> Case {
 impl Case {
     fn configure(&self, fields: &str, set: &str, more: &str) {
         self.setup.config(&[
+            self.worker.clone(),
             kafka_source(),
             orders_projection(&self.topic, fields, set),
             postgres_sink(),
@@ -331,8 +334,11 @@ async fn a_rebuild_outlives_ten_kills_at_random_moments() {
     case.assert_exact(&daemon).await;
     let live = Background::start(&case.topic, case.orders, EVENTS);
     let readers = Readers::start(&case.table);
-    let mut daemon = daemon;
-    for _ in 0..10 {
+    let (mut daemon, mut hits) = (daemon, [0, 0]);
+    for _ in 0..60 {
+        if hits.iter().all(|hits| *hits >= 10) {
+            break;
+        }
         for name in BOTH {
             let begun = wait::until("a rebuild is under way", LATER, async || {
                 let path = format!("/connectors/{name}/rebuild");
@@ -344,16 +350,44 @@ async fn a_rebuild_outlives_ten_kills_at_random_moments() {
             begun.await;
         }
         // The moment of the kill is what is tried, not a wait for anything.
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..6_000))).await;
+        // Up to the session timeout of the member killed last, nobody folds.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..9_000))).await;
+        for (hits, name) in hits.iter_mut().zip(BOTH) {
+            *hits += u32::from(!daemon.status(name).await["rebuild"].is_null());
+        }
         daemon.kill9();
         daemon = case.setup.start().await;
     }
+    assert!(hits.iter().all(|hits| *hits >= 10), "kills that met a rebuild: {hits:?}");
     for name in BOTH {
         settled(&daemon, name, |generation| generation > 1).await;
     }
     live.stop();
     case.assert_exact(&daemon).await;
     readers.stop().await;
+    daemon.stop().await;
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_of_a_table_that_is_larger_than_its_memory_writes_what_it_has_and_goes_on() {
+    let _servers = use_servers().await;
+    let mut case = case("").await;
+    case.orders = Orders::new(40_000);
+    kafka::produce(&case.topic, case.orders.events(EVENTS..EVENTS + 80_000));
+    // Two connectors, half of each share for states: a quarter of it, where a row takes some 300 bytes.
+    case.worker = "memory = \"16MiB\"".to_owned();
+    case.configure("", "", "");
+    let daemon = case.setup.start().await;
+    case.assert_exact(&daemon).await;
+    for name in BOTH {
+        rebuild(&daemon, name, &["--wait"]);
+        settled(&daemon, name, |generation| generation == 2).await;
+    }
+    let flushes = query(&format!("select count(distinct xmin::text) from {}", case.table)).await;
+    let flushes: u32 = flushes[0][0].as_ref().unwrap().parse().unwrap();
+    assert!(flushes > 1, "the states did not fit into the memory");
+    case.assert_exact(&daemon).await;
     daemon.stop().await;
     case.setup.clean().await;
 }
@@ -392,9 +426,13 @@ async fn a_changed_projection_is_rebuilt_while_the_old_one_serves() {
     let field = "kept = \"bigint\"";
     case.configure(field, ", kept = \"event.id\"", "");
     let daemon = case.setup.start().await;
-    for name in BOTH {
+    for (name, store) in BOTH.iter().zip(["column \"kept\" (bigint) is missing", "no field kept"]) {
         let why = daemon.failure(name).await;
         assert!(why.contains("kept") && why.contains("foldline rebuild"), "{why}");
+        let plan = daemon.offline(&["plan", name, "-c", "."]);
+        for part in ["column kept is new", store] {
+            assert!(plan.out.contains(part), "{part}: {plan:?}");
+        }
     }
     daemon.stop().await;
 

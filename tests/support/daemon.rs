@@ -252,6 +252,11 @@ impl Daemon {
         self.child.try_wait().unwrap()
     }
 
+    /// A command that asks no worker.
+    pub(crate) fn offline(&self, arguments: &[&str]) -> Printed {
+        run_in(&self.config, arguments)
+    }
+
     /// SIGKILL: it can do nothing about it.
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();

@@ -186,19 +186,29 @@ pub(crate) struct Background {
 
 impl Background {
     pub(crate) fn start(topic: &str, orders: Orders, from: u64) -> Self {
+        Self::paced(topic, orders, from, (100, Duration::from_millis(20)))
+    }
+
+    /// So many events at a time, with a pause behind them.
+    pub(crate) fn paced(
+        topic: &str,
+        orders: Orders,
+        from: u64,
+        (count, pause): (u64, Duration),
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (topic, stopped) = (topic.to_owned(), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             let producer = producer();
             let mut next = from;
             while !stopped.load(Ordering::Relaxed) {
-                for event in orders.events(next..next + 100) {
+                for event in orders.events(next..next + count) {
                     send(&producer, &topic, &event);
                 }
-                next += 100;
+                next += count;
                 // The pace of the load, not a wait for anything.
                 producer.poll(Duration::from_millis(5));
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(pause);
             }
             producer.flush(Duration::from_secs(120)).unwrap();
             next

@@ -28,6 +28,10 @@ pub struct Binding {
     pub superseded: Vec<String>,
     /// The projection in its stable JSON form.
     pub projection: Json,
+    /// Generations that another projection began and this one carried on (`continue`), where the sink
+    /// keeps them here.
+    #[serde(default)]
+    pub continued: Vec<u64>,
 }
 
 /// What stands in the store under the target's name.

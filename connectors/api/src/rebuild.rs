@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::record::{Position, TopicPartition};
-use crate::sink::{Beginning, StoredPosition};
+use crate::sink::{Beginning, DesiredState, StoredPosition};
 
 /// How far a build is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,8 @@ pub struct Generations {
     pub live: u64,
     /// The projection that builds the live one, in its stable JSON form.
     pub projection: serde_json::Value,
+    /// What the operator wants of the connector.
+    pub desired: DesiredState,
     /// The live one's positions.
     pub positions: Vec<StoredPosition>,
     /// The one that is being built.

@@ -134,13 +134,17 @@ pub trait Target: Send + Sync {
         Ok(())
     }
 
+    /// How what stands in the store differs from what the plan makes: columns, indexes, mapping,
+    /// settings, one sentence each. Nothing is changed.
+    async fn differences(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// A writer for one task, on `generation`: the live one, or the one that is being built.
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>>;
 
-    /// Rebuilds beside the live generation; none where this sink only rebuilds in place.
-    fn rebuilds(&self) -> Option<&dyn Rebuilds> {
-        None
-    }
+    /// Rebuilds beside the live generation.
+    fn rebuilds(&self) -> &dyn Rebuilds;
 
     /// The live generation's rows with its books, as they stand together at one moment: see
     /// [`Snapshot`].
@@ -156,6 +160,9 @@ pub struct Books {
     pub positions: Vec<StoredPosition>,
     /// All verdicts that a fold from the beginnings repeats.
     pub verdicts: Vec<StoredVerdict>,
+    /// Another projection began the generation, and this one carried it on (`continue`): its rows are
+    /// not what a fold with this one alone gives.
+    pub continued: bool,
 }
 
 /// Rows and books of one moment, while others write on. Each row holds exactly the events before the

@@ -12,6 +12,7 @@
 mod books;
 mod bulk;
 mod client;
+mod compare;
 pub mod config;
 mod document;
 mod error;

@@ -306,7 +306,8 @@ impl Rebuilds for ElasticsearchTarget {
         }
         let old = doc.old.iter().map(|old| old.generation).collect();
         let (live, projection) = (doc.binding.generation, doc.binding.projection);
-        Ok(Generations { live, projection, positions, build, old })
+        let desired = doc.desired.into();
+        Ok(Generations { live, projection, desired, positions, build, old })
     }
 
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {

@@ -22,6 +22,7 @@ use crate::books::{
     BeginningDoc, Books, DesiredDoc, PositionDoc, TargetDoc, Versioned, add_beginnings,
 };
 use crate::client::Client;
+use crate::compare;
 use crate::config::ElasticsearchConfig;
 use crate::document::hex;
 use crate::mapping::{self, Names, index_body};
@@ -133,6 +134,7 @@ impl ElasticsearchTarget {
             (Decision::Extend, Some(stored)) => {
                 let mut next = stored.clone();
                 self.take_model(&mut next.binding);
+                next.binding.continued.push(stored.binding.generation);
                 next.ready = false;
                 Some((next, format!("added the new columns to {target:?}")))
             }
@@ -152,6 +154,7 @@ impl ElasticsearchTarget {
                 fingerprint: spec.fingerprint.clone(),
                 superseded: Vec::new(),
                 projection: spec.projection.clone(),
+                continued: Vec::new(),
                 physical,
             },
             build: new_build(),
@@ -493,8 +496,17 @@ impl Target for ElasticsearchTarget {
         )))
     }
 
-    fn rebuilds(&self) -> Option<&dyn Rebuilds> {
-        Some(self)
+    async fn differences(&self) -> Result<Vec<String>> {
+        let generation = self.stored().await?.value.binding.generation;
+        let survey = self.cluster.survey().await?;
+        Ok(match survey.generations.get(&generation) {
+            Some(stands) => compare::differences(&self.spec, &stands.mappings, &stands.settings),
+            None => vec![format!("index {:?} does not exist", self.index(generation))],
+        })
+    }
+
+    fn rebuilds(&self) -> &dyn Rebuilds {
+        self
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
@@ -528,7 +540,8 @@ impl Target for ElasticsearchTarget {
             &self.spec,
             (generation, false),
         );
-        let books = sink::Books { generation, positions, verdicts };
+        let continued = binding.continued.contains(&generation);
+        let books = sink::Books { generation, positions, verdicts, continued };
         let model = Arc::clone(&self.spec.model);
         Ok(Box::new(ElasticsearchSnapshot::new(client, alias, model, books, writer)))
     }

@@ -170,6 +170,8 @@ impl Books {
             fingerprint: read(row, 6)?,
             superseded: read(row, 7)?,
             projection: serde_json::from_str(&projection).unwrap_or_default(),
+            // Kept with their positions, in a table of their own.
+            continued: Vec::new(),
         };
         let desired = match desired.as_str() {
             "paused" => DesiredState::Paused,
@@ -369,6 +371,22 @@ impl Books {
         self.execute(client, &sql, &params).await.map(|_| ())
     }
 
+    /// Whether a changed projection carried the generation on.
+    pub(crate) async fn is_extended(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+    ) -> Result<bool> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE target = $1 AND generation = $2)",
+            self.extensions
+        );
+        let generation = generation.cast_signed();
+        let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&generation, Type::INT8)];
+        read(self.query(client, &sql, &params).await?.first(), 0)
+    }
+
     /// Verdicts of `list` at or after their positions.
     pub(crate) async fn verdicts(
         &self,
@@ -464,6 +482,7 @@ pub(crate) fn binding(spec: &TargetSpec, oid: u32, generation: u64) -> Binding {
         fingerprint: spec.fingerprint.clone(),
         superseded: Vec::new(),
         projection: spec.projection.clone(),
+        continued: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use foldline_api::sink::Beginning;
 use foldline_api::{Error, ErrorClass, Result};
 use tokio_postgres::Client;
 
+use crate::books::Entry;
 use crate::carry::{self, Table, WHOLE_NAMES, texts};
 use crate::generations::{Generation, Role, name_in};
 use crate::identifier::{TableName, literal, quote};
@@ -291,7 +292,7 @@ impl Rebuilds for PostgresTarget {
             let client = &session.client;
             let result = async {
                 let label = self.resolve(client).await?.label();
-                let stored = self.entry(client, &label, "").await?.binding;
+                let Entry { binding: stored, desired } = self.entry(client, &label, "").await?;
                 let (live, projection) = (stored.generation, stored.projection);
                 let positions = self.books.positions(client, &label, live, "").await?;
                 let (mut build, mut old) = (None, Vec::new());
@@ -310,7 +311,7 @@ impl Rebuilds for PostgresTarget {
                         }
                     }
                 }
-                Ok(Generations { live, projection, positions, build, old })
+                Ok(Generations { live, projection, desired, positions, build, old })
             }
             .await;
             session.finish(result).await

@@ -61,6 +61,7 @@ impl PostgresSnapshot {
             generation,
             positions: books.positions(&client, &label, generation, "").await?,
             verdicts: books.all_verdicts(&client, &label, generation).await?,
+            continued: books.is_extended(&client, &label, generation).await?,
         };
         Ok(PostgresSnapshot {
             client,

@@ -429,6 +429,20 @@ impl Site {
         Ok(Site { label: table.label(), table, relation })
     }
 
+    /// Where the table differs from the plan.
+    fn differences(&self, spec: &TargetSpec) -> Vec<String> {
+        let Some(relation) = &self.relation else {
+            return vec![format!("table {:?} does not exist", self.label)];
+        };
+        let mut out = relation.misfits(&spec.model);
+        let planned = |name: &str| spec.model.position(name).is_some();
+        let own = relation.columns.iter().map(|column| column.name()).filter(|name| !planned(name));
+        out.extend(own.map(|name| format!("column {name:?} is there, and the plan has none")));
+        let missing = relation.missing_indexes(&self.table, &spec.model);
+        out.extend(missing.iter().map(|sql| format!("an index is missing: {sql}")));
+        out
+    }
+
     /// An index on a table with rows would lock it for long: that one is the user's to create.
     fn index_notices(&self, spec: &TargetSpec) -> Vec<String> {
         let Some(relation) = &self.relation else {
@@ -551,8 +565,18 @@ impl Target for PostgresTarget {
         .await
     }
 
-    fn rebuilds(&self) -> Option<&dyn Rebuilds> {
-        Some(self)
+    async fn differences(&self) -> Result<Vec<String>> {
+        within(CALL_LIMIT, "looking at the table", async {
+            let session = self.asks.snapshot().await?;
+            let result =
+                Site::find(self, &session.client).await.map(|site| site.differences(&self.spec));
+            session.finish(result).await
+        })
+        .await
+    }
+
+    fn rebuilds(&self) -> &dyn Rebuilds {
+        self
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {

@@ -11,6 +11,7 @@ use foldline_api::{Error, Result};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use crate::database::sql;
+use crate::generations;
 
 /// Made at first open. `topic_id` is empty where the log cannot tell.
 pub(crate) const DDL: [&str; 3] = [
@@ -58,7 +59,8 @@ pub(crate) struct Live {
 }
 
 pub(crate) fn create(tx: &Transaction<'_>) -> Result<()> {
-    DDL.iter().try_for_each(|statement| tx.execute(statement, []).map(|_| ()).map_err(sql))
+    let all = DDL.iter().chain([&generations::DDL]);
+    all.into_iter().try_for_each(|statement| tx.execute(statement, []).map(drop).map_err(sql))
 }
 
 /// Whether the books have been made.
@@ -106,8 +108,12 @@ pub(crate) fn bind(
     physical: &str,
     generation: u64,
 ) -> Result<()> {
-    let mut superseded = Vec::new();
+    let (mut superseded, mut continued) = (Vec::new(), Vec::new());
     if let Some(old) = old {
+        continued = old.continued;
+        if old.generation == generation && old.fingerprint != spec.fingerprint {
+            continued.push(generation);
+        }
         superseded = old.superseded;
         superseded.push(old.fingerprint);
         // Asked for by name, an old model is a new one.
@@ -124,24 +130,43 @@ pub(crate) fn bind(
         fingerprint: spec.fingerprint.clone(),
         superseded,
         projection: spec.projection.clone(),
+        continued,
     };
-    let text = serde_json::to_string(&binding)
+    put_binding(tx, &spec.target, &binding)?;
+    // Who still holds a partition of another generation or model finds itself fenced.
+    raise_epochs(tx, &spec.target, None)
+}
+
+/// Writes a target's entry; what the operator wants stays.
+pub(crate) fn put_binding(tx: &Transaction<'_>, target: &str, binding: &Binding) -> Result<()> {
+    let text = serde_json::to_string(binding)
         .map_err(|error| Error::config("a binding cannot be written").with_source(error))?;
     tx.execute(
         "INSERT INTO _foldline_targets (target, generation, physical, fingerprint, binding, desired) \
          VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT (target) DO UPDATE SET \
          generation = excluded.generation, physical = excluded.physical, \
          fingerprint = excluded.fingerprint, binding = excluded.binding",
-        (&spec.target, generation.cast_signed(), physical, &spec.fingerprint, text),
+        (
+            target,
+            binding.generation.cast_signed(),
+            &binding.physical,
+            &binding.fingerprint,
+            text,
+        ),
     )
-    .map_err(sql)?;
-    // Who still holds a partition of another generation or model finds itself fenced.
-    tx.execute(
-        "UPDATE _foldline_positions SET epoch = epoch + 1 WHERE target = ?1",
-        [&spec.target],
-    )
-    .map_err(sql)?;
-    Ok(())
+    .map(drop)
+    .map_err(sql)
+}
+
+/// Fences whoever holds a partition of one generation of the target, or of any.
+pub(crate) fn raise_epochs(
+    tx: &Transaction<'_>,
+    target: &str,
+    generation: Option<u64>,
+) -> Result<()> {
+    let raise = "UPDATE _foldline_positions SET epoch = epoch + 1 \
+                 WHERE target = ?1 AND generation = coalesce(?2, generation)";
+    tx.execute(raise, (target, generation.map(u64::cast_signed))).map(drop).map_err(sql)
 }
 
 pub(crate) fn desired(tx: &Transaction<'_>, target: &str) -> Result<DesiredState> {

@@ -37,6 +37,8 @@ pub(crate) enum End<T> {
 pub(crate) enum Access {
     Read,
     Write,
+    /// Writes, and renames tables under the eyes of views and foreign keys that go on naming them.
+    Rename,
 }
 
 impl Database {
@@ -100,9 +102,14 @@ impl Database {
         };
         let behavior = match access {
             Access::Read => TransactionBehavior::Deferred,
-            Access::Write => TransactionBehavior::Immediate,
+            Access::Write | Access::Rename => TransactionBehavior::Immediate,
         };
-        let result = transact(connection, behavior, act);
+        let result = match access {
+            Access::Rename => {
+                renaming(connection, |connection| transact(connection, behavior, act))
+            }
+            Access::Read | Access::Write => transact(connection, behavior, act),
+        };
         let broken = result.as_ref().is_err_and(|error| error.class() == ErrorClass::Retriable);
         if broken && !is_memory(&self.path) {
             // Whatever it was, a new connection starts clean.
@@ -152,6 +159,24 @@ fn transact<T>(
             Ok(done)
         }
     }
+}
+
+/// Runs `act` where a rename leaves views and the foreign keys of other tables alone. Foreign keys can only
+/// be switched outside of a transaction.
+fn renaming<T>(
+    connection: &mut Connection,
+    act: impl FnOnce(&mut Connection) -> Result<T>,
+) -> Result<T> {
+    let enforced: bool =
+        connection.pragma_query_value(None, "foreign_keys", |row| row.get(0)).map_err(sql)?;
+    let set = |connection: &Connection, keys: bool, older: bool| {
+        connection.pragma_update(None, "foreign_keys", keys)?;
+        connection.pragma_update(None, "legacy_alter_table", older)
+    };
+    set(connection, false, true).map_err(sql)?;
+    let result = act(connection);
+    set(connection, enforced, false).map_err(sql)?;
+    result
 }
 
 fn is_memory(path: &Path) -> bool {

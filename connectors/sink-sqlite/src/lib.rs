@@ -25,10 +25,21 @@
 //! give a REAL; to sort, `ORDER BY CAST(price AS REAL)`), `timestamptz` as RFC 3339 in UTC with six
 //! digits, which sorts as time does, `date`, `time`, `uuid`, and jsonb, arrays and children as JSON for
 //! SQLite's JSON functions. A table's name is one name: a dot in it is a dot.
+//!
+//! **Rebuilds.** The next generation is a table `<table>__g<N>` beside the live one, made from the live
+//! one's own DDL. The swap is one transaction: indexes and triggers, whose names are the database's,
+//! are dropped from the old table and made on the new one, and both are renamed in SQLite's older
+//! way, which leaves views and foreign keys of other tables naming the table. Readers keep their
+//! snapshot, whatever happens meanwhile; other writers wait while the swap makes its indexes. What would
+//! not survive (a view or an index over a column that is gone) is tried when the rebuild begins, and
+//! refused by name.
 
 mod books;
+mod carry;
 mod codec;
 mod database;
+mod generations;
+mod rebuild;
 mod schema;
 mod snapshot;
 mod target;

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use foldline_api::binding::Found;
 use foldline_api::model::{Column, Model};
 use foldline_api::sink::TargetSpec;
-use foldline_api::{Error, Result};
+use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::{OptionalExtension, Transaction};
 
 use crate::codec::storage;
@@ -56,8 +56,8 @@ pub(crate) fn check(spec: &TargetSpec) -> Result<()> {
     }
 }
 
-/// The statements that make the table.
-pub(crate) fn create(target: &str, model: &Model) -> Vec<String> {
+/// The statement that makes the table.
+pub(crate) fn create_table(target: &str, model: &Model) -> String {
     let mut lines: Vec<String> = Vec::with_capacity(model.columns.len() + 1);
     for (at, column) in model.columns.iter().enumerate() {
         let not_null = if model.key.contains(&at) { " NOT NULL" } else { "" };
@@ -65,10 +65,23 @@ pub(crate) fn create(target: &str, model: &Model) -> Vec<String> {
     }
     let key: Vec<String> = model.key_columns().map(|column| quote(&column.name)).collect();
     lines.push(format!("  PRIMARY KEY ({})", key.join(", ")));
-    let mut out =
-        vec![format!("CREATE TABLE {} (\n{}\n) STRICT", quote(target), lines.join(",\n"))];
-    out.extend(indexes(target, model));
-    out
+    format!("CREATE TABLE {} (\n{}\n) STRICT", quote(target), lines.join(",\n"))
+}
+
+/// The statements that make the table and its indexes.
+pub(crate) fn create(target: &str, model: &Model) -> Vec<String> {
+    std::iter::once(create_table(target, model)).chain(indexes(target, model)).collect()
+}
+
+/// Makes the indexes that are missing.
+pub(crate) fn create_indexes(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<()> {
+    let indexes = indexes(&spec.target, &spec.model);
+    indexes.iter().try_for_each(|statement| tx.execute(statement, []).map(drop).map_err(sql))
+}
+
+/// The name of an index of the projection.
+pub(crate) fn index_name(target: &str, columns: &[&str]) -> String {
+    format!("{target}_{}_idx", columns.join("_"))
 }
 
 fn indexes(target: &str, model: &Model) -> Vec<String> {
@@ -80,7 +93,7 @@ fn indexes(target: &str, model: &Model) -> Vec<String> {
     let statement = |columns: Vec<&Column>| {
         let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
         let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
-        let index = quote(&format!("{target}_{}_idx", names.join("_")));
+        let index = quote(&index_name(target, &names));
         format!("CREATE INDEX IF NOT EXISTS {index} ON {} ({})", quote(target), quoted.join(", "))
     };
     single.chain(several).map(statement).collect()
@@ -225,6 +238,22 @@ fn missing<'m>(tx: &Transaction<'_>, spec: &'m TargetSpec) -> Result<Vec<&'m Col
     }
 }
 
+/// Where the table differs from the plan: the first misfit, or the columns that it lacks.
+pub(crate) fn differences(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<String>> {
+    if find(tx, &spec.target)?.is_none() {
+        return Ok(vec![format!("table {:?} does not exist", spec.target)]);
+    }
+    Ok(match missing(tx, spec) {
+        Ok(columns) => {
+            let sentence =
+                |c: &&Column| format!("column {} ({}) is missing", c.name, storage(&c.ty));
+            columns.iter().map(sentence).collect()
+        }
+        Err(error) if error.class() == ErrorClass::Config => vec![error.message().to_owned()],
+        Err(error) => return Err(error),
+    })
+}
+
 /// Checks a table that is there already. Columns of the user's own may be there too, if they may stay
 /// empty.
 pub(crate) fn check_table(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<()> {
@@ -242,6 +271,13 @@ pub(crate) fn check_table(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<()>
 
 /// Adds the columns that the table has not, and the indexes; one sentence for each column.
 pub(crate) fn extend(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<String>> {
+    let notices = add_columns(tx, spec)?;
+    create_indexes(tx, spec)?;
+    Ok(notices)
+}
+
+/// Adds the columns that the table has not; one sentence for each.
+pub(crate) fn add_columns(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<String>> {
     let mut notices = Vec::new();
     for column in missing(tx, spec)? {
         let statement = format!(
@@ -253,9 +289,6 @@ pub(crate) fn extend(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<Stri
         );
         tx.execute(&statement, []).map_err(sql)?;
         notices.push(format!("added column {} to {:?}", column.name, spec.target));
-    }
-    for statement in indexes(&spec.target, &spec.model) {
-        tx.execute(&statement, []).map_err(sql)?;
     }
     Ok(notices)
 }
@@ -290,9 +323,7 @@ pub(crate) fn empty(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<String> {
         tx.execute(&format!("DROP TRIGGER {PREFIX}{}", found.physical), []).map_err(sql)?;
     }
     tx.execute(&format!("DELETE FROM {target}"), []).map_err(sql)?;
-    for statement in indexes(&spec.target, &spec.model) {
-        tx.execute(&statement, []).map_err(sql)?;
-    }
+    create_indexes(tx, spec)?;
     match found.physical {
         id if id.is_empty() => mark(tx, &spec.target),
         id => mark_as(tx, &spec.target, &id).map(|()| id),

@@ -107,7 +107,9 @@ fn read_books(tx: &Transaction<'_>, hold: &Hold) -> Result<Books> {
         let topic_id = stored.topic_id.as_deref().unwrap_or_default();
         verdicts.extend(books::verdicts(tx, target, &lease, topic_id)?);
     }
-    Ok(Books { generation: hold.generation, positions, verdicts })
+    let binding = books::binding(tx, target)?;
+    let continued = binding.is_some_and(|binding| binding.continued.contains(&hold.generation));
+    Ok(Books { generation: hold.generation, positions, verdicts, continued })
 }
 
 /// Up to `max` rows behind `after`, in the order of their keys.

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, decide};
+use foldline_api::rebuild::Rebuilds;
 use foldline_api::sink::{
-    Beginning, DesiredState, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
+    Beginning, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
 };
 use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::Transaction;
 
 use crate::books;
 use crate::database::{Access, Database, End};
+use crate::generations;
+use crate::rebuild;
 use crate::schema;
 use crate::snapshot::SqliteSnapshot;
 use crate::writer::{Hold, SqliteWriter, Statements};
@@ -28,16 +31,17 @@ pub struct SqliteConfig {
 #[derive(Debug)]
 pub struct SqliteTarget {
     database: Arc<Database>,
-    spec: Arc<TargetSpec>,
+    pub(crate) spec: Arc<TargetSpec>,
 }
 
 /// The DDL and the statements that a connector uses: what `foldline plan` shows.
 #[must_use]
 pub fn plan(spec: &TargetSpec) -> Vec<String> {
-    let mut out: Vec<String> = books::DDL.iter().map(|statement| (*statement).to_owned()).collect();
+    let books = books::DDL.iter().chain([&generations::DDL]);
+    let mut out: Vec<String> = books.map(|statement| (*statement).to_owned()).collect();
     out.extend(schema::create(&spec.target, &spec.model));
     out.push(books::ADVANCE.to_owned());
-    out.extend(Statements::new(spec).into_texts());
+    out.extend(Statements::new(&spec.target, &spec.model).into_texts());
     out
 }
 
@@ -51,7 +55,7 @@ impl SqliteTarget {
         Ok(SqliteTarget { database: Database::shared(&config.path), spec: Arc::new(spec) })
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         access: Access,
         act: impl FnOnce(&Transaction<'_>, &TargetSpec) -> Result<T> + Send + 'static,
@@ -73,7 +77,7 @@ fn unopened(spec: &TargetSpec) -> Error {
     ))
 }
 
-fn bound(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Binding> {
+pub(crate) fn bound(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Binding> {
     if !books::exist(tx)? {
         return Err(unopened(spec));
     }
@@ -84,9 +88,14 @@ fn open(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Opened> {
     books::create(tx)?;
     let stored = books::binding(tx, &spec.target)?;
     let found = schema::find(tx, &spec.target)?;
-    let decision = decide(stored.as_ref(), found.as_ref(), spec)?;
+    // Someone has asked for a rebuild with this projection already, whatever the config says of it.
+    let asked = generations::build(tx, &spec.target)?
+        .is_some_and(|build| build.fingerprint == spec.fingerprint);
+    let on_change = if asked { OnChange::Rebuild } else { spec.on_change };
+    let wanted = TargetSpec { on_change, ..spec.clone() };
+    let decision = decide(stored.as_ref(), found.as_ref(), &wanted)?;
     let target = &spec.target;
-    let mut notices = Vec::new();
+    let (mut notices, mut waits) = (Vec::new(), None);
     match decision {
         Decision::Create => {
             let physical = schema::create_now(tx, spec)?;
@@ -114,12 +123,13 @@ fn open(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Opened> {
             books::bind(tx, spec, stored, &physical.unwrap_or_default(), live)?;
         }
         Decision::Rebuild => {
-            let physical = schema::empty(tx, spec)?;
-            renew(tx, spec, stored, &physical, None)?;
-            notices.push(format!("the projection changed: {target:?} was emptied and is rebuilt"));
+            waits = Some(format!(
+                "the live generation of {target:?} was built by another projection: it serves its readers and \
+                 folds nothing until a rebuild with this one takes its place"
+            ));
         }
     }
-    status(tx, spec, notices)
+    Ok(Opened { waits, ..status(tx, spec, notices)? })
 }
 
 /// Takes a table that someone else made, which must be as empty as it is found.
@@ -152,9 +162,12 @@ fn renew(
         // Another log's offsets mean nothing here: the worker begins anew.
         None => Vec::new(),
     };
-    books::bind(tx, spec, old, physical, live + 1)?;
-    books::begin(tx, &spec.target, live + 1, &beginnings)?;
-    Ok(live + 1)
+    // What was being built was to follow another life of the table.
+    let next = rebuild::next_number(tx, &spec.target, live)?;
+    rebuild::drop_build(tx, &spec.target)?;
+    books::bind(tx, spec, old, physical, next)?;
+    books::begin(tx, &spec.target, next, &beginnings)?;
+    Ok(next)
 }
 
 fn status(tx: &Transaction<'_>, spec: &TargetSpec, notices: Vec<String>) -> Result<Opened> {
@@ -213,13 +226,26 @@ impl Target for SqliteTarget {
     }
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
-        let database = Arc::clone(&self.database);
-        Ok(Arc::new(SqliteWriter::new(database, Arc::clone(&self.spec), generation)))
+        let build = self.run(Access::Read, |tx, spec| {
+            if books::exist(tx)? { generations::build(tx, &spec.target) } else { Ok(None) }
+        });
+        let build = build.await?.filter(|build| build.number == generation);
+        let relation = build.map(|build| build.relation);
+        let hold = Hold::new(Arc::clone(&self.spec), generation, relation);
+        Ok(Arc::new(SqliteWriter::new(Arc::clone(&self.database), hold)))
+    }
+
+    fn rebuilds(&self) -> &dyn Rebuilds {
+        self
+    }
+
+    async fn differences(&self) -> Result<Vec<String>> {
+        self.run(Access::Read, schema::differences).await
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         let generation = self.status().await?.generation;
-        let hold = Hold::new(Arc::clone(&self.spec), generation);
+        let hold = Hold::new(Arc::clone(&self.spec), generation, None);
         let snapshot = match self.database.another().await? {
             Some(connection) => SqliteSnapshot::thread(connection, hold).await?,
             None => self.run(Access::Read, move |tx, _| SqliteSnapshot::copy(tx, &hold)).await?,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::failpoint::Failpoint;
-use foldline_api::model::{Key, Row};
+use foldline_api::model::{Key, Model, Row};
+use foldline_api::rebuild::Phase;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Loaded, Marks, RowWrite, StoredPosition, TargetSpec, Version,
@@ -16,6 +17,7 @@ use rusqlite::{CachedStatement, Transaction, params_from_iter};
 use crate::books;
 use crate::codec::{Cell, Fingerprint, decode, encode_key, encode_row};
 use crate::database::{Access, Database, End, sql};
+use crate::generations::{self, Role};
 use crate::schema::{self, quote};
 
 /// The statements over the user's table.
@@ -30,8 +32,8 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    pub(crate) fn new(spec: &TargetSpec) -> Self {
-        let (table, model) = (quote(&spec.target), &spec.model);
+    pub(crate) fn new(table: &str, model: &Model) -> Self {
+        let table = quote(table);
         let columns: Vec<String> = model.columns.iter().map(|c| quote(&c.name)).collect();
         let key: Vec<String> = model.key_columns().map(|c| quote(&c.name)).collect();
         let slots: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
@@ -81,11 +83,13 @@ pub(crate) struct Hold {
     pub(crate) spec: Arc<TargetSpec>,
     statements: Statements,
     pub(crate) generation: u64,
+    /// The name of its table where it is being built, not live.
+    relation: Option<String>,
 }
 
 impl SqliteWriter {
-    pub(crate) fn new(database: Arc<Database>, spec: Arc<TargetSpec>, generation: u64) -> Self {
-        SqliteWriter { database, hold: Arc::new(Hold::new(spec, generation)) }
+    pub(crate) fn new(database: Arc<Database>, hold: Hold) -> Self {
+        SqliteWriter { database, hold: Arc::new(hold) }
     }
 
     async fn run<T: Send + 'static>(
@@ -99,22 +103,35 @@ impl SqliteWriter {
 }
 
 impl Hold {
-    pub(crate) fn new(spec: Arc<TargetSpec>, generation: u64) -> Self {
-        Hold { statements: Statements::new(&spec), spec, generation }
+    /// A hold on the live generation, or on the one that is being built in table `relation`.
+    pub(crate) fn new(spec: Arc<TargetSpec>, generation: u64, relation: Option<String>) -> Self {
+        let table = relation.as_deref().unwrap_or(&spec.target);
+        Hold { statements: Statements::new(table, &spec.model), spec, generation, relation }
     }
 
-    /// The generation is live and its table stands.
+    fn table(&self) -> &str {
+        self.relation.as_deref().unwrap_or(&self.spec.target)
+    }
+
+    /// The generation is live, or still being built, and its table stands.
     ///
     /// # Errors
     /// Class Fenced otherwise: the worker opens the target anew.
     pub(crate) fn check_live(&self, tx: &Transaction<'_>) -> Result<books::Live> {
         let target = &self.spec.target;
-        let live = books::live(tx, target)?.filter(|live| live.generation == self.generation);
-        let Some(live) = live else {
-            return Err(Error::fenced(format!("generation {} is not live", self.generation)));
+        let live = match &self.relation {
+            None => books::live(tx, target)?,
+            Some(_) => generations::build(tx, target)?.map(|build| books::Live {
+                generation: build.number,
+                physical: build.physical,
+                fingerprint: build.fingerprint,
+            }),
         };
-        if !schema::is_marked(tx, target, &live.physical)? {
-            return Err(Error::fenced(format!("table {target:?} was dropped or replaced")));
+        let Some(live) = live.filter(|live| live.generation == self.generation) else {
+            return Err(Error::fenced(format!("generation {} is over", self.generation)));
+        };
+        if !schema::is_marked(tx, self.table(), &live.physical)? {
+            return Err(Error::fenced(format!("table {:?} was dropped or replaced", self.table())));
         }
         Ok(live)
     }
@@ -123,6 +140,13 @@ impl Hold {
         let target = &self.spec.target;
         if self.check_live(tx)?.fingerprint != self.spec.fingerprint {
             return Err(Error::fenced(format!("{target:?} is built by another projection now")));
+        }
+        let build = generations::build(tx, target)?;
+        let held = build.is_some_and(|build| build.role == Role::Build(Phase::Holding));
+        if held && self.relation.is_none() {
+            return Err(Error::retriable(format!(
+                "{target:?} is held: its next generation is about to take its place"
+            )));
         }
         books::begin(tx, target, self.generation, claims)?;
         let mut acquired = Acquired::default();
@@ -183,7 +207,7 @@ impl Hold {
         }
         drop(rows);
         books::keep_verdicts(tx, target, self.generation, &flush.verdicts)?;
-        let versions = if schema::has_triggers(tx, target)? {
+        let versions = if schema::has_triggers(tx, self.table())? {
             Versions::Unknown
         } else {
             Versions::Each(versions)

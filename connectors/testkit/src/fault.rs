@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::model::Key;
-use foldline_api::record::TopicPartition;
+use foldline_api::rebuild::{Generations, Rebuilds, Step, Stepped};
+use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot, StoredPosition,
     Target, Writer, Written,
@@ -204,9 +205,50 @@ impl Target for FaultyTarget {
         Ok(Arc::new(FaultyWriter { inner, script: self.script.clone() }))
     }
 
+    fn rebuilds(&self) -> &dyn Rebuilds {
+        self
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         self.script.before().await?;
         self.inner.snapshot().await
+    }
+}
+
+#[async_trait]
+impl Rebuilds for FaultyTarget {
+    async fn begin(
+        &self,
+        beginnings: &[Beginning],
+        goals: &[(TopicPartition, Position)],
+    ) -> Result<u64> {
+        self.script.before().await?;
+        self.script.after(self.inner.rebuilds().begin(beginnings, goals).await?)
+    }
+
+    async fn generations(&self) -> Result<Generations> {
+        self.script.before().await?;
+        self.inner.rebuilds().generations().await
+    }
+
+    async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
+        self.script.before().await?;
+        self.script.after(self.inner.rebuilds().step(generation, step).await?)
+    }
+
+    async fn cancel(&self) -> Result<Option<u64>> {
+        self.script.before().await?;
+        self.script.after(self.inner.rebuilds().cancel().await?)
+    }
+
+    async fn roll_back(&self) -> Result<u64> {
+        self.script.before().await?;
+        self.script.after(self.inner.rebuilds().roll_back().await?)
+    }
+
+    async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
+        self.script.before().await?;
+        self.script.after(self.inner.rebuilds().drop_old(keep).await?)
     }
 }
 

@@ -15,6 +15,8 @@ pub mod rng;
 pub mod store;
 
 mod cases;
+mod rebuild;
+mod snapshot;
 mod source;
 mod writer;
 

@@ -46,9 +46,6 @@ impl MemorySource {
         if wanted == Wanted::Control {
             return None;
         }
-        if wanted == Wanted::Control {
-            return None;
-        }
         let last = self.last.clone();
         let mut order: Vec<TopicPartition> = member.assigned.keys().cloned().collect();
         order.sort_by_key(|partition| (Some(partition) <= last.as_ref(), partition.clone()));

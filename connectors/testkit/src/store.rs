@@ -1,20 +1,23 @@
 //! A sink in memory: PostgreSQL-like (rows and positions together), or Elasticsearch-like (rows one
 //! by one with marks, positions last). Any number of targets and writers share one store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::model::{Key, Row};
+use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Beginning, Books, DesiredState, Loaded, Marks, Opened, StoredDecision, StoredPosition,
+    Beginning, DesiredState, Marks, OnChange, Opened, StoredDecision, StoredPosition,
     StoredVerdict, Target, TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 
+use crate::rebuild::Beside;
+use crate::snapshot::MemorySnapshot;
 use crate::writer::MemoryWriter;
 
 /// A user's constraint: the reason why the store refuses a row, or none.
@@ -39,6 +42,8 @@ pub(crate) struct Table {
 pub(crate) struct Entry {
     pub(crate) table: Option<Table>,
     pub(crate) binding: Option<Binding>,
+    /// The generations that are not live, by number.
+    pub(crate) beside: BTreeMap<u64, Beside>,
     pub(crate) positions: BTreeMap<(u64, TopicPartition), StoredPosition>,
     pub(crate) verdicts: BTreeMap<(TopicPartition, i64), (Option<String>, String)>,
     /// By generation, partition and offset.
@@ -182,6 +187,10 @@ impl Entry {
         self.binding.as_ref().map_or(0, |binding| binding.generation)
     }
 
+    pub(crate) fn is_continued(&self) -> bool {
+        self.binding.as_ref().is_some_and(|b| b.continued.contains(&b.generation))
+    }
+
     pub(crate) fn live_positions(&self) -> Vec<StoredPosition> {
         let live = self.generation();
         let mine = self.positions.iter().filter(|((generation, _), _)| *generation == live);
@@ -206,25 +215,31 @@ impl Entry {
 
     /// The next generation's number, with the positions of its fold's beginnings.
     fn renew(&mut self, spec: &TargetSpec, physical: u64, beginnings: Option<&[Beginning]>) -> u64 {
-        let live = self.generation();
         let same_log = self.binding.as_ref().is_some_and(|binding| binding.log == spec.log);
         let beginnings = match beginnings {
             Some(given) => given.to_vec(),
             None if same_log => self.live_positions().into_iter().map(beginning_of).collect(),
             None => Vec::new(),
         };
-        self.bind(spec, physical, live + 1);
+        // What is built beside it was to follow another life of the target.
+        let next = self.next_number();
+        self.drop_build();
+        self.bind(spec, physical, next);
         // Who still writes to the old generation finds itself fenced.
         self.positions.values_mut().for_each(|stored| stored.epoch += 1);
         for beginning in &beginnings {
-            self.insert_position(live + 1, beginning);
+            self.insert_position(next, beginning);
         }
-        live + 1
+        next
     }
 
     fn bind(&mut self, spec: &TargetSpec, physical: u64, generation: u64) {
-        let mut superseded = Vec::new();
+        let (mut superseded, mut continued) = (Vec::new(), Vec::new());
         if let Some(old) = self.binding.take() {
+            continued = old.continued;
+            if old.generation == generation && old.fingerprint != spec.fingerprint {
+                continued.push(generation);
+            }
             superseded = old.superseded;
             superseded.push(old.fingerprint);
             superseded.retain(|fingerprint| *fingerprint != spec.fingerprint);
@@ -239,6 +254,7 @@ impl Entry {
             fingerprint: spec.fingerprint.clone(),
             superseded,
             projection: spec.projection.clone(),
+            continued,
         });
     }
 
@@ -280,12 +296,12 @@ pub(crate) fn version_of(kept: Option<&Kept>) -> Version {
 /// One connector's target in a [`MemoryStore`].
 #[derive(Debug)]
 pub struct MemoryTarget {
-    store: MemoryStore,
-    spec: Arc<TargetSpec>,
+    pub(crate) store: MemoryStore,
+    pub(crate) spec: Arc<TargetSpec>,
 }
 
 impl MemoryTarget {
-    fn unknown(&self) -> Error {
+    pub(crate) fn unknown(&self) -> Error {
         Error::config(format!("{:?} has not been opened", self.spec.target))
     }
 }
@@ -300,12 +316,18 @@ impl Target for MemoryTarget {
             physical: table.physical.to_string(),
             has_rows: table.rows.values().any(|kept| kept.row.is_some()),
         });
-        let decision = decide(entry.binding.as_ref(), found.as_ref(), &self.spec)?;
+        let mut spec = TargetSpec::clone(&self.spec);
+        let build = entry.build().and_then(|(number, _)| entry.folds(number, true));
+        if build == Some(&spec.fingerprint) {
+            // Someone has asked for a rebuild with this projection already, whatever the config says.
+            spec.on_change = OnChange::Rebuild;
+        }
+        let decision = decide(entry.binding.as_ref(), found.as_ref(), &spec)?;
         let physical = entry.table.as_ref().map_or(fresh, |table| table.physical);
         if entry.table.is_none() {
             entry.table = Some(Table { physical, ..Table::default() });
         }
-        let mut notices = Vec::new();
+        let (mut notices, mut waits) = (Vec::new(), None);
         match decision {
             Decision::Create | Decision::Adopt => entry.bind(&self.spec, physical, 1),
             Decision::Resume => {}
@@ -320,11 +342,10 @@ impl Target for MemoryTarget {
                 entry.positions.values_mut().for_each(|stored| stored.epoch += 1);
             }
             Decision::Rebuild => {
-                entry.table = Some(Table { physical, ..Table::default() });
-                entry.renew(&self.spec, physical, None);
+                waits = Some("another projection built the live generation".to_owned());
             }
         }
-        Ok(entry.opened(notices))
+        Ok(Opened { waits, ..entry.opened(notices) })
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
@@ -365,52 +386,20 @@ impl Target for MemoryTarget {
     }
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
-        Ok(Arc::new(MemoryWriter::new(self.store.clone(), Arc::clone(&self.spec), generation)))
+        let entries = &self.store.lock().entries;
+        let build = entries.get(&self.spec.target).and_then(Entry::build);
+        let place = (generation, build.is_some_and(|(number, _)| number == generation));
+        Ok(Arc::new(MemoryWriter::new(self.store.clone(), Arc::clone(&self.spec), place)))
+    }
+
+    fn rebuilds(&self) -> &dyn Rebuilds {
+        self
     }
 
     async fn snapshot(&self) -> Result<Box<dyn foldline_api::sink::Snapshot>> {
         let state = self.store.lock();
         let entry = state.entries.get(&self.spec.target).filter(|entry| entry.binding.is_some());
         let entry = entry.ok_or_else(|| self.unknown())?;
-        let loaded = |kept: &Kept| Loaded {
-            row: kept.row.clone(),
-            version: version_of(Some(kept)),
-            marks: kept.marks.clone(),
-        };
-        let rows = entry.table.iter().flat_map(|table| &table.rows);
-        let rows: BTreeMap<Key, Loaded> =
-            rows.map(|(key, kept)| (key.clone(), loaded(kept))).collect();
-        let books = Books {
-            generation: entry.generation(),
-            positions: entry.live_positions(),
-            verdicts: entry.verdicts(|_, _, _| true),
-        };
-        let unread = rows.keys().cloned().collect();
-        Ok(Box::new(MemorySnapshot { books, rows, unread }))
-    }
-}
-
-#[derive(Debug)]
-struct MemorySnapshot {
-    books: Books,
-    rows: BTreeMap<Key, Loaded>,
-    unread: VecDeque<Key>,
-}
-
-#[async_trait]
-impl foldline_api::sink::Snapshot for MemorySnapshot {
-    fn books(&self) -> &Books {
-        &self.books
-    }
-
-    async fn next(&mut self, max: usize) -> Result<Vec<(Key, Loaded)>> {
-        let keys: Vec<Key> = self.unread.drain(..max.min(self.unread.len())).collect();
-        let rows = self.load(&keys).await?;
-        Ok(keys.into_iter().zip(rows).collect())
-    }
-
-    async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
-        let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
-        Ok(keys.iter().map(|key| self.rows.get(key).cloned().unwrap_or_else(absent)).collect())
+        Ok(Box::new(MemorySnapshot::of(entry)))
     }
 }

@@ -19,14 +19,20 @@ pub(crate) struct MemoryWriter {
     store: MemoryStore,
     spec: Arc<TargetSpec>,
     generation: u64,
+    /// Whether that is built beside the live one.
+    building: bool,
 }
 
 impl MemoryWriter {
-    pub(crate) fn new(store: MemoryStore, spec: Arc<TargetSpec>, generation: u64) -> Self {
-        MemoryWriter { store, spec, generation }
+    pub(crate) fn new(
+        store: MemoryStore,
+        spec: Arc<TargetSpec>,
+        (generation, building): (u64, bool),
+    ) -> Self {
+        MemoryWriter { store, spec, generation, building }
     }
 
-    /// The entry, whose table is there and belongs to this writer's generation.
+    /// The entry, whose live table is there.
     fn entry<'s>(&self, state: &'s mut State) -> Result<&'s mut Entry> {
         let entry = state.entries.get_mut(&self.spec.target);
         entry
@@ -35,13 +41,18 @@ impl MemoryWriter {
     }
 
     fn is_fenced(&self, entry: &Entry, flush: &Flush) -> bool {
-        entry.generation() != self.generation
+        entry.folds(self.generation, self.building).is_none()
+            || self.is_held(entry)
             || !flush.advances.iter().all(|advance| {
                 let key = (self.generation, advance.partition.clone());
                 entry.positions.get(&key).is_some_and(|stored| {
                     stored.epoch == advance.epoch && stored.position == advance.from
                 })
             })
+    }
+
+    fn is_held(&self, entry: &Entry) -> bool {
+        !self.building && entry.is_held()
     }
 
     /// The positions and verdicts of a flush that is not fenced.
@@ -75,7 +86,9 @@ impl MemoryWriter {
             return Ok(Written::Fenced);
         }
         let constraint = entry.constraint.clone();
-        let table = entry.table.get_or_insert_with(Table::default);
+        let Some(table) = entry.table_of(self.generation, self.building) else {
+            return Ok(Written::Fenced);
+        };
         if !expected(table, flush).all(|seen| seen) {
             return Ok(Written::Conflict { written: Vec::new() });
         }
@@ -113,11 +126,13 @@ impl MemoryWriter {
         for write in &flush.writes {
             let version = state.tick();
             let entry = self.entry(state)?;
-            if entry.generation() != self.generation {
+            if self.is_held(entry) {
                 return Ok(Written::Fenced);
             }
             let constraint = entry.constraint.clone();
-            let table = entry.table.get_or_insert_with(Table::default);
+            let Some(table) = entry.table_of(self.generation, self.building) else {
+                return Ok(Written::Fenced);
+            };
             if version_of(table.rows.get(&write.key)) != write.version {
                 conflict = true;
                 versions.push(None);
@@ -134,7 +149,9 @@ impl MemoryWriter {
             versions.push(Some(Version::At(version, 0)));
         }
         let entry = self.entry(state)?;
-        let table = entry.table.get_or_insert_with(Table::default);
+        let Some(table) = entry.table_of(self.generation, self.building) else {
+            return Ok(Written::Fenced);
+        };
         let unseen = flush
             .checks
             .iter()
@@ -165,11 +182,11 @@ impl Writer for MemoryWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
         let mut state = self.store.lock();
         let entry = self.entry(&mut state)?;
-        let current = entry.binding.as_ref().is_some_and(|binding| {
-            binding.generation == self.generation && binding.fingerprint == self.spec.fingerprint
-        });
-        if !current {
+        if entry.folds(self.generation, self.building) != Some(&self.spec.fingerprint) {
             return Err(Error::fenced("another generation or model is live"));
+        }
+        if self.is_held(entry) {
+            return Err(Error::retriable("the live generation is held for a swap"));
         }
         let mut acquired = Acquired::default();
         for claim in claims {
@@ -191,14 +208,18 @@ impl Writer for MemoryWriter {
                     && id == topic_id.as_ref()
             }));
         }
-        acquired.empty = entry.table.as_ref().is_none_or(|table| table.rows.is_empty());
+        acquired.empty = entry
+            .table_of(self.generation, self.building)
+            .is_none_or(|table| table.rows.is_empty());
         Ok(acquired)
     }
 
     async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
         let mut state = self.store.lock();
         let entry = self.entry(&mut state)?;
-        let table = entry.table.get_or_insert_with(Table::default);
+        let Some(table) = entry.table_of(self.generation, self.building) else {
+            return Err(Error::fenced("another generation is live"));
+        };
         let load = |key| {
             let kept = table.rows.get(key);
             Loaded {

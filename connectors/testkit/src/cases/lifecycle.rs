@@ -170,9 +170,11 @@ pub(crate) async fn another_model_is_refused_or_carried_over(store: &dyn Store) 
     let error = store.target(spec.clone()).await.open().await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Config, "{error}");
 
+    assert!(!bench.target.snapshot().await.unwrap().books().continued);
     spec.on_change = OnChange::Continue;
     let target = store.target(spec.clone()).await;
     let opened = target.open().await.unwrap();
+    assert!(target.snapshot().await.unwrap().books().continued, "another model began the rows");
     assert_eq!((opened.generation, opened.positions[0].position), (1, Position(1)));
     // The task that folds by the old model may neither write nor come back.
     let flush = bench.flush(Vec::new());
