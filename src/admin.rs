@@ -1,5 +1,6 @@
 //! REST: Kafka Connect's paths where it has them, Foldline's own beside them; metrics and probes.
 
+mod parked;
 pub(crate) mod replays;
 
 use std::sync::Arc;
@@ -95,6 +96,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/rows/{key}", get(replays::row))
         .route("/connectors/{name}/rows/{key}/explain", get(replays::explain))
         .route("/connectors/{name}/verify", post(replays::verify))
+        .merge(parked::routes())
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize))
         .with_state(app)
@@ -253,6 +255,7 @@ fn status_json(app: &App, name: &str) -> Answer<Json_> {
         "generation": view.generation,
         "lag": view.lag(),
         "rate": (view.rate * 10.0).round() / 10.0,
+        "parked_keys": view.parked_keys,
         "last_error": view.last_error(),
         "rebuild": view.rebuild.as_ref().map(Progress::json),
         "kept_generations": view.kept,

@@ -267,6 +267,7 @@ impl Explain {
         let (merge, mut fold) = self.parts.start()?;
         fold.only(self.key.clone());
         fold.repeat(&books.verdicts);
+        fold.repeat(&self.parts.parked(books.generation).await?);
         let partitions = match &only {
             Some(only) => only.iter().map(ToString::to_string).collect(),
             None => stretches.iter().map(|stretch| stretch.partition.to_string()).collect(),
@@ -313,6 +314,7 @@ impl Explain {
                     OnBadRecord::DeadLetter => "dead_lettered",
                     OnBadRecord::Skip => "skipped",
                     OnBadRecord::Stop => "stopped",
+                    OnBadRecord::Park => "parked",
                 }
             }
         };
@@ -344,6 +346,7 @@ impl Explain {
             let loaded = snapshot.load(std::slice::from_ref(&self.key)).await?.pop();
             drop(snapshot);
             pass.fold.repeat(&books.verdicts);
+            pass.fold.repeat(&self.parts.parked(books.generation).await?);
             pass.extend(whole(&books.positions));
             self.drain(pass).await?;
             let Some(loaded) = loaded else { continue };

@@ -203,6 +203,7 @@ pub struct ConnectorMetrics {
     pub(crate) dead_lettered: IntCounter,
     pub(crate) replayed: IntCounter,
     pub(crate) skipped: IntCounter,
+    pub(crate) parked: IntCounter,
     pub(crate) abandoned: IntCounter,
     pub(crate) upserts: IntCounter,
     pub(crate) deletes: IntCounter,
@@ -212,6 +213,7 @@ pub struct ConnectorMetrics {
     pub(crate) commits: IntCounter,
     pub(crate) commit_failures: IntCounter,
     pub(crate) assigned: IntGauge,
+    pub(crate) parked_keys: IntGauge,
     pub(crate) inflight: IntGauge,
     pub(crate) generation: IntGauge,
     pub(crate) lag_seconds: prometheus::Gauge,
@@ -230,8 +232,6 @@ impl ConnectorMetrics {
     fn new(family: &Family, name: &str) -> Self {
         let c = |vec: &IntCounterVec| vec.with_label_values(&[name]);
         // Series that nothing moves yet are there all the same, so that queries over them hold.
-        family.parked_keys.with_label_values(&[name]).set(0);
-        family.parked.with_label_values(&[name]);
         let metrics = ConnectorMetrics {
             name: name.to_owned(),
             fetched: c(&family.fetched),
@@ -241,6 +241,7 @@ impl ConnectorMetrics {
             dead_lettered: c(&family.dead_lettered),
             replayed: c(&family.replayed),
             skipped: c(&family.skipped),
+            parked: c(&family.parked),
             abandoned: c(&family.abandoned),
             upserts: family.rows_written.with_label_values(&[name, "upsert"]),
             deletes: family.rows_written.with_label_values(&[name, "delete"]),
@@ -250,6 +251,7 @@ impl ConnectorMetrics {
             commits: c(&family.commits),
             commit_failures: c(&family.commit_failures),
             assigned: family.assigned.with_label_values(&[name]),
+            parked_keys: family.parked_keys.with_label_values(&[name]),
             inflight: family.inflight.with_label_values(&[name]),
             generation: family.generation.with_label_values(&[name]),
             lag_seconds: family.lag_seconds.with_label_values(&[name]),

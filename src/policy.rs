@@ -42,6 +42,8 @@ pub enum OnBadRecord {
     /// To the dead-letter topic, before its position moves.
     #[default]
     DeadLetter,
+    /// Set it aside with its key's later events; one whose key nobody can tell goes to the dead letters.
+    Park,
     /// Stop the connector before it.
     Stop,
     /// Count it and go on.

@@ -16,8 +16,8 @@ use hashbrown::HashMap;
 
 use crate::config::projection::{Names, ProjectionConfig};
 use crate::config::{
-    self, Config, ConnectorConfig, ConverterKind, Diagnostic, OnBadRecord, OnChange, SinkConfig,
-    SinkKind, SourceConfig, SourceKind, Start,
+    self, Config, ConnectorConfig, ConverterKind, Diagnostic, OnBadRecord, OnChange, PARKED_MAX,
+    SinkConfig, SinkKind, SourceConfig, SourceKind, Start,
 };
 use crate::connector::ConnectorSpec;
 use crate::converter::{Decoder, Format};
@@ -112,9 +112,10 @@ pub(crate) fn connector(
             OnBadRecord::DeadLetter => policy::OnBadRecord::DeadLetter,
             OnBadRecord::Stop => policy::OnBadRecord::Stop,
             OnBadRecord::Skip => policy::OnBadRecord::Skip,
-            OnBadRecord::Park => return Err(not_yet("on_bad_record = \"park\"")),
+            OnBadRecord::Park => policy::OnBadRecord::Park,
         },
         errors_max: connector.errors.limit,
+        parked_max: connector.errors.limit.unwrap_or(PARKED_MAX),
         projection: Arc::clone(projection),
         decoders,
         log,

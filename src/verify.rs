@@ -7,8 +7,11 @@
 //! only when a later snapshot agrees, since an event that the wrong row had filtered leaves no trace in
 //! the version.
 
+use std::collections::BTreeSet;
+
 use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
+use foldline_api::parked::Place;
 use foldline_api::record::Position;
 use foldline_api::sink::{Books, Flush, Loaded, Mark, Marks, RowWrite, Snapshot, Writer, Written};
 use foldline_api::value::Value;
@@ -132,6 +135,8 @@ struct Verify {
     merge: Merge,
     fold: Fold,
     generation: u64,
+    /// What was parked when the books were last looked at.
+    parked: BTreeSet<Place>,
     /// For each column, whether it may depend on the order of partitions.
     by_order: Vec<bool>,
     drifted: Vec<Key>,
@@ -147,7 +152,19 @@ impl Verify {
         let by_order = parts.projection.order_dependent();
         let summary = Summary { connector: parts.connector.clone(), ..Summary::default() };
         let (drifted, generation) = (Vec::new(), 0);
-        Ok(Verify { parts, request, lines, merge, fold, generation, by_order, drifted, summary })
+        let parked = BTreeSet::new();
+        Ok(Verify {
+            parts,
+            request,
+            lines,
+            merge,
+            fold,
+            generation,
+            parked,
+            by_order,
+            drifted,
+            summary,
+        })
     }
 
     async fn run(mut self) -> Result<Summary> {
@@ -190,6 +207,14 @@ impl Verify {
             ));
         }
         self.fold.repeat(&books.verdicts);
+        let parked = self.parts.parked(books.generation).await?;
+        let places: BTreeSet<Place> =
+            parked.iter().map(|it| (it.partition.clone(), it.offset)).collect();
+        if !self.parked.is_subset(&places) {
+            return Err(Error::retriable("parked events were taken back meanwhile: verify again"));
+        }
+        self.parked = places;
+        self.fold.repeat(&parked);
         self.merge.extend(&whole(&books.positions));
         self.drain().await
     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod offline;
+mod parked;
 mod rebuild;
 mod replays;
 mod test;
@@ -110,6 +111,9 @@ enum Command {
     Verify(replays::Verify),
     /// Show the events that made a row, the state after each, and whether the store holds the last.
     Explain(replays::Explain),
+    /// Keys set aside with their events: see them, try them again, leave them out.
+    #[command(subcommand)]
+    Parked(parked::Parked),
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -184,6 +188,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Offsets(named) => runtime()?.block_on(client::offsets(&named, &path(None))),
         Command::Verify(args) => runtime()?.block_on(replays::verify(&args, &path(None))),
         Command::Explain(args) => runtime()?.block_on(replays::explain(&args, &path(None))),
+        Command::Parked(command) => runtime()?.block_on(parked::run(&command, &path(None))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "foldline", &mut std::io::stdout());
             Ok(())

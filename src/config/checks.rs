@@ -72,9 +72,9 @@ fn check_dead_letters(config: &Config, problems: &mut Vec<Diagnostic>) {
                 .push(config.places.problem(&key_of(&connector.name, "group"), message).help(help));
             continue;
         }
-        if connector.errors.on_bad_record == OnBadRecord::DeadLetter
-            && covers(&projection.topics, topic)
-        {
+        let sends =
+            matches!(connector.errors.on_bad_record, OnBadRecord::DeadLetter | OnBadRecord::Park);
+        if sends && covers(&projection.topics, topic) {
             let path = format!("{}.dead_letter_topic", key_of(&connector.name, "errors"));
             let message = format!(
                 "dead letters would go to {topic:?}, which the projection `{}` reads",

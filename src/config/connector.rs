@@ -83,9 +83,13 @@ pub struct ErrorsConfig {
     pub on_bad_record: OnBadRecord,
     /// The topic for dead letters.
     pub dead_letter_topic: String,
-    /// More bad records than this in an hour pause the connector.
+    /// More bad records than this in an hour pause the connector. Where they are parked, those that wait
+    /// behind them count, and without it the limit is [`PARKED_MAX`].
     pub limit: Option<u64>,
 }
+
+/// So many events may be parked in an hour, where the config does not say.
+pub const PARKED_MAX: u64 = 1_000;
 
 /// Where a bad record goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,8 +349,8 @@ fn read_errors(field: Option<Field<'_>>, group: &str) -> ErrorsConfig {
             check_topic(&field, &topic);
             errors.dead_letter_topic = topic;
         }
-        if errors.on_bad_record != OnBadRecord::DeadLetter {
-            field.problem("is only used with `on_bad_record = \"dead_letter\"`");
+        if matches!(errors.on_bad_record, OnBadRecord::Stop | OnBadRecord::Skip) {
+            field.problem("is only used with `on_bad_record` set to `dead_letter` or `park`");
         }
     }
     errors.limit = reader.get("limit").and_then(|f| f.number(0, i64::MAX));

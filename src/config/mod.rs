@@ -31,7 +31,9 @@ mod tree;
 mod unsupported;
 mod worker;
 
-pub use connector::{BatchConfig, ConnectorConfig, ErrorsConfig, OnBadRecord, OnChange, Start};
+pub use connector::{
+    BatchConfig, ConnectorConfig, ErrorsConfig, OnBadRecord, OnChange, PARKED_MAX, Start,
+};
 pub use diagnostic::{Diagnostic, Severity, closest};
 pub use env::Env;
 pub use interpolate::interpolate;

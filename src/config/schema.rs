@@ -261,7 +261,10 @@ fn connectors() -> Definitions {
     let errors = [
         ("on_bad_record", choice("Where a bad record goes; by default dead_letter.", &actions)),
         ("dead_letter_topic", text("Topic for dead letters; by default dlq-GROUP.")),
-        ("limit", integer("More bad records than this in an hour pause the connector.", 0)),
+        (
+            "limit",
+            integer("More bad or parked records than this in an hour pause the connector.", 0),
+        ),
     ];
     let start = [("state_of", text("The connector that writes the state topic."))];
     let start_forms = json!({

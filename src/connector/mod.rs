@@ -2,12 +2,13 @@
 //! touches the others.
 //!
 //! In reading order: this file (the handle and its states), `opening` (how a session begins), `session` (its
-//! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records) and `commands` (what the operator asks
-//! for).
+//! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records), `parked` (keys set aside) and `commands`
+//! (what the operator asks for).
 
 mod commands;
 mod flood;
 mod opening;
+mod parked;
 mod rebuilding;
 mod session;
 #[cfg(test)]
@@ -75,6 +76,8 @@ pub(crate) struct ConnectorSpec {
     pub(crate) on_bad_record: OnBadRecord,
     /// More bad records than this in an hour pause the connector.
     pub(crate) errors_max: Option<u64>,
+    /// More events than this parked in an hour do, too.
+    pub(crate) parked_max: u64,
     pub(crate) projection: Arc<Projection>,
     pub(crate) decoders: Arc<dyn Decoders>,
     pub(crate) log: Arc<dyn Log>,
@@ -135,6 +138,8 @@ pub struct View {
     pub tasks: Vec<Snapshot>,
     /// Records with a durable outcome per second, over the last seconds.
     pub rate: f64,
+    /// Keys set aside in the partitions that its tasks here hold.
+    pub parked_keys: i64,
     /// The rebuild under way.
     pub rebuild: Option<Progress>,
     /// Generations kept for a rollback.
@@ -214,6 +219,7 @@ impl Connector {
             generation: shown.generation,
             tasks: shown.tasks.iter().map(TaskStatus::snapshot).collect(),
             rate: shown.rate,
+            parked_keys: self.spec.metrics.parked_keys.get(),
             rebuild: self.watch.progress(),
             kept: self.watch.kept(),
         }

@@ -15,7 +15,7 @@ use super::flood::Flood;
 use super::{Connector, State, now_millis};
 use crate::dead_letter::Origin;
 use crate::log::task_span;
-use crate::task::{Ended, Task, TaskSpec, TaskStatus};
+use crate::task::{Allowance, Ended, Task, TaskSpec, TaskStatus};
 
 /// How often the books are asked what the operator wants and which generation is live.
 pub(super) const FOLLOW_EVERY: Duration = Duration::from_secs(2);
@@ -28,6 +28,7 @@ struct Place {
     number: u32,
     of: usize,
     generation: u64,
+    allowance: Allowance,
 }
 
 /// How a session ended without an error.
@@ -67,21 +68,24 @@ impl Connector {
         let tasks = self.spec.tasks(infos.len());
         let (pause, paused) = watch::channel(opened.desired == DesiredState::Paused);
         let stop = CancellationToken::new();
+        let flood = Flood::new(&self.spec);
         let _stop_with_us = stop.clone().drop_guard();
         let mut running = JoinSet::new();
         let mut statuses = Vec::new();
         for number in (0..).take(tasks) {
             let status = TaskStatus::default();
             statuses.push(status.clone());
-            let place = Place { number, of: tasks, generation: opened.generation };
-            let span = task_span(&self.spec.name, place.number);
-            let task = self.task(place, target.as_ref(), status, paused.clone());
+            let (generation, allowance) = (opened.generation, flood.allowance());
+            let place = Place { number, of: tasks, generation, allowance };
+            let span = task_span(&self.spec.name, number);
+            let task = self.task(place, target, status, paused.clone());
             let task = task.instrument(span.clone()).await?;
             running.spawn(task.run(stop.clone()).instrument(span));
         }
         self.shown().tasks = statuses;
         self.show_desired(opened.desired);
-        let ended = self.follow(target.as_ref(), opened, &pause, &mut running, cancel).await;
+        let watched = (&pause, flood);
+        let ended = self.follow(target.as_ref(), opened, watched, &mut running, cancel).await;
         stop.cancel();
         let mut failure = None;
         while let Some(task) = running.join_next().await {
@@ -108,8 +112,8 @@ impl Connector {
 
     async fn task(
         &self,
-        Place { number, of, generation }: Place,
-        target: &dyn Target,
+        Place { number, of, generation, allowance }: Place,
+        target: &Arc<dyn Target>,
         status: TaskStatus,
         paused: watch::Receiver<bool>,
     ) -> Result<Task> {
@@ -121,11 +125,13 @@ impl Connector {
             source: self.spec.log.source(number, share.fetched)?,
             log: Arc::clone(&self.spec.log),
             writer,
+            target: Arc::clone(target),
             dead_letters: Arc::clone(&self.spec.dead_letters),
             metrics: self.spec.metrics.clone(),
             status,
             origin: Origin { connector: self.spec.name.clone(), task: number },
             on_bad_record: self.spec.on_bad_record,
+            allowance,
             limits: share.limits,
             cache_bytes: share.cache,
             generation,
@@ -139,12 +145,11 @@ impl Connector {
         &self,
         target: &dyn Target,
         opened: &Opened,
-        pause: &watch::Sender<bool>,
+        (pause, mut flood): (&watch::Sender<bool>, Flood),
         running: &mut JoinSet<Result<Ended>>,
         cancel: &CancellationToken,
     ) -> Result<SessionEnd> {
         let mut tick = tokio::time::interval(FOLLOW_EVERY);
-        let mut flood = Flood::new(&self.spec);
         let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
         loop {
             tokio::select! {
@@ -166,8 +171,11 @@ impl Connector {
                     };
                 }
                 _ = tick.tick() => {
-                    if flood.is_over(&self.spec) {
-                        self.pause_for_flood(target).await;
+                    let paused = *pause.borrow();
+                    if !paused
+                        && let Some(why) = flood.overflow(&self.spec)
+                    {
+                        self.pause_for_flood(target, why).await;
                     }
                     // A silent server must not keep the worker from leaving in order.
                     let Some(books) = cancel.run_until_cancelled(target.status()).await else {
@@ -180,7 +188,10 @@ impl Connector {
                     {
                         return Ok(SessionEnd::Again);
                     }
-                    pause.send_replace(books.desired == DesiredState::Paused);
+                    let was_paused = pause.send_replace(books.desired == DesiredState::Paused);
+                    if was_paused && books.desired == DesiredState::Running {
+                        flood.begin_anew(&self.spec);
+                    }
                     if self.view().state != State::Failed {
                         let trace = self.shown().trace.clone();
                         self.show_desired(books.desired);
@@ -191,12 +202,7 @@ impl Connector {
         }
     }
 
-    async fn pause_for_flood(&self, target: &dyn Target) {
-        let message = format!(
-            "paused: more than {} bad records in an hour. Look at the dead letters, then `foldline resume {}`",
-            self.spec.errors_max.unwrap_or_default(),
-            self.spec.name
-        );
+    async fn pause_for_flood(&self, target: &dyn Target, message: String) {
         tracing::error!("{message}");
         if target.set_desired(DesiredState::Paused).await.is_ok() {
             self.shown().trace = Some(message);

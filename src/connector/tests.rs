@@ -80,6 +80,7 @@ impl Fleet {
             start: Start::Earliest,
             limits: Limits { rows: 10, bytes: 1 << 20, age: Duration::from_millis(1) },
             on_bad_record: OnBadRecord::DeadLetter,
+            parked_max: 1_000,
             errors_max: None,
             decoders: Arc::new(OneDecoder(decoder(&self.projection))),
             projection: Arc::clone(&self.projection),

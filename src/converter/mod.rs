@@ -73,34 +73,47 @@ impl Decoder {
             fill(self.value, bytes, &self.mask, &mut slots)
                 .map_err(|error| DecodeError { part: "value", error })?;
         }
-        let key = match (self.key, &record.key) {
+        let key = self.decode_key(record)?;
+        Ok(event(record, slots, key))
+    }
+
+    /// Decodes all but the value, which is not in its format.
+    ///
+    /// # Errors
+    /// When the key is not in its format either.
+    pub fn decode_without_value(&self, record: &Record) -> Result<Event, DecodeError> {
+        Ok(event(record, vec![None; self.slots], self.decode_key(record)?))
+    }
+
+    /// The record's key; null where it has none or is not read.
+    ///
+    /// # Errors
+    /// When the key is not in its format.
+    pub fn decode_key(&self, record: &Record) -> Result<Value, DecodeError> {
+        match (self.key, &record.key) {
             (Some(format), Some(bytes)) => {
-                whole(format, bytes).map_err(|error| DecodeError { part: "key", error })?
+                whole(format, bytes).map_err(|error| DecodeError { part: "key", error })
             }
-            _ => Value::Null,
-        };
-        Ok(Event {
-            slots,
-            name: None,
-            tombstone: record.value.is_none(),
-            key,
-            headers: record.headers.clone(),
-            topic: Arc::clone(&record.topic),
-            partition: record.partition,
-            offset: record.offset,
-            timestamp: record.timestamp,
-        })
+            _ => Ok(Value::Null),
+        }
+    }
+}
+
+fn event(record: &Record, slots: Vec<Option<Value>>, key: Value) -> Event {
+    Event {
+        slots,
+        name: None,
+        tombstone: record.value.is_none(),
+        key,
+        headers: record.headers.clone(),
+        topic: Arc::clone(&record.topic),
+        partition: record.partition,
+        offset: record.offset,
+        timestamp: record.timestamp,
     }
 }
 
 impl Decoder {
-    /// The record's key; null where it has none, is not read, or is not in its format.
-    #[must_use]
-    pub fn decode_key(&self, record: &Record) -> Value {
-        let decoded = self.key.zip(record.key.as_ref()).map(|(format, bytes)| whole(format, bytes));
-        decoded.and_then(Result::ok).unwrap_or_default()
-    }
-
     /// The bytes of a key that decodes to `value`, as producers mostly write it; none where that cannot
     /// be told.
     #[must_use]

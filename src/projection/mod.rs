@@ -2,11 +2,12 @@
 //!
 //! In reading order: `compile` and `actions` (config to [`Projection`], every semantic check), `handler` (what a
 //! handler is made of), `prepare` (which handlers and keys an event reaches), `fold` (what becomes of
-//! their states), `ops` (what each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says)
+//! their states), `blame` (which rows a bad event would have touched), `ops` (what each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says)
 //! and `coverage` (paths that no event ever had). No I/O and no clock: the same events give the same
 //! rows, however they are batched.
 
 mod actions;
+mod blame;
 mod compile;
 mod coverage;
 mod describe;

@@ -119,7 +119,7 @@ pub(super) fn bad(stage: &'static str, reason: String) -> BadRecord {
     BadRecord { reason, stage, read: Vec::new() }
 }
 
-fn stateless<'a>(event: &'a Event, item: Option<&'a Value>) -> Env<'a> {
+pub(super) fn stateless<'a>(event: &'a Event, item: Option<&'a Value>) -> Env<'a> {
     Env { event, state: &[], exists: false, item, child: None }
 }
 
@@ -171,7 +171,7 @@ impl Projection {
         }
     }
 
-    fn event_name(&self, event: &Event) -> Result<Option<Arc<str>>, BadRecord> {
+    pub(super) fn event_name(&self, event: &Event) -> Result<Option<Arc<str>>, BadRecord> {
         let Some(expr) = &self.event_type else { return Ok(event.name.clone()) };
         let named =
             |fault: String| bad("expression", format!("event_type ({}): {fault}", expr.source()));
@@ -277,7 +277,12 @@ impl Projection {
         Ok(!ask)
     }
 
-    fn key_of(&self, exprs: &[Expr], env: &Env<'_>, label: &str) -> Result<Key, BadRecord> {
+    pub(super) fn key_of(
+        &self,
+        exprs: &[Expr],
+        env: &Env<'_>,
+        label: &str,
+    ) -> Result<Key, BadRecord> {
         let part = |place: usize, expr: &Expr| -> Result<Value, BadRecord> {
             let column = self.model.key.get(place).and_then(|&at| self.model.columns.get(at));
             let Some(column) = column else { return Ok(Value::Null) };
@@ -300,7 +305,7 @@ impl Projection {
     }
 }
 
-fn matches(handler: &Handler, name: Option<&str>) -> bool {
+pub(super) fn matches(handler: &Handler, name: Option<&str>) -> bool {
     match (&handler.event, name) {
         (None, _) => true,
         (Some(event), Some(name)) => event.is_match(name),

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::parked::Which;
 use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, DesiredState, Opened, Target};
@@ -27,7 +28,7 @@ use crate::connector::{ConnectorSpec, now_millis};
 use crate::dead_letter::Origin;
 use crate::log::task_span;
 use crate::metrics::{ConnectorMetrics, Metrics};
-use crate::task::{Ended, Load, Silent, TaskSpec, TaskStatus};
+use crate::task::{Allowance, Ended, Load, Silent, TaskSpec, TaskStatus};
 pub use progress::Progress;
 
 /// How often the books are asked whether there is a build.
@@ -200,8 +201,7 @@ impl<'a> Driver<'a> {
         }
         let ours = build.fingerprint == self.spec.projection.fingerprint();
         if ours {
-            let stopped = generations.desired == DesiredState::Stopped;
-            self.keep_running(target, build, stopped).await?;
+            self.keep_running(target, build, &generations).await?;
         }
         self.show(build, &generations);
         self.coordinate(rebuilds, build, &generations, ours).await
@@ -242,8 +242,9 @@ impl<'a> Driver<'a> {
         &mut self,
         target: &Arc<dyn Target>,
         build: &Build,
-        stopped: bool,
+        seen: &Generations,
     ) -> Result<()> {
+        let stopped = seen.desired == DesiredState::Stopped;
         if let Some(running) = &mut self.running {
             let ended = running.tasks.try_join_next();
             if ended.is_none() && !stopped {
@@ -261,7 +262,7 @@ impl<'a> Driver<'a> {
         }
         if !stopped && Instant::now() >= self.again {
             self.again = Instant::now() + AGAIN;
-            self.running = Some(self.start(target, build).await?);
+            self.running = Some(self.start(target, build, seen.live).await?);
             if let Some(progress) = &mut self.watch.lock().progress {
                 progress.trouble = None;
             }
@@ -269,13 +270,16 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    async fn start(&self, target: &Arc<dyn Target>, build: &Build) -> Result<Running> {
+    async fn start(&self, target: &Arc<dyn Target>, build: &Build, live: u64) -> Result<Running> {
         let spec = self.spec;
         let tasks = spec.tasks(spec.rebuild_log.partitions().await?.len());
         let share = spec.share(tasks);
         let stop = CancellationToken::new();
         let (pause, paused) = watch::channel(false);
         let metrics = Metrics::detached(&spec.name)?;
+        // What the live generation parked over time, the build parks at once.
+        let known = target.parking().parked(live, &Which::default()).await?.len() as u64;
+        let allowance = Allowance::of_build(spec.parked_max.saturating_add(known));
         let (mut running, mut statuses) = (JoinSet::new(), Vec::new());
         for number in 0..tasks {
             let task = u32::try_from(number).unwrap_or(u32::MAX);
@@ -288,11 +292,13 @@ impl<'a> Driver<'a> {
                     source: spec.rebuild_log.source(task, share.fetched)?,
                     log: Arc::clone(&spec.rebuild_log),
                     writer: target.writer(build.generation).await?,
+                    target: Arc::clone(target),
                     dead_letters: Arc::new(Silent),
                     metrics: metrics.clone(),
                     status,
                     origin: Origin { connector: spec.name.clone(), task },
                     on_bad_record: spec.on_bad_record,
+                    allowance: allowance.clone(),
                     limits: share.limits,
                     cache_bytes: share.cache,
                     generation: build.generation,
@@ -311,7 +317,8 @@ impl<'a> Driver<'a> {
     fn show(&self, build: &Build, generations: &Generations) {
         let (statuses, bad) = match &self.running {
             Some(running) => {
-                let bad = running.metrics.dead_lettered.get() + running.metrics.skipped.get();
+                let ConnectorMetrics { dead_lettered, skipped, parked, .. } = &running.metrics;
+                let bad = dead_lettered.get() + skipped.get() + parked.get();
                 (running.statuses.iter().map(TaskStatus::snapshot).collect(), bad)
             }
             None => (Vec::new(), 0),

@@ -96,6 +96,7 @@ impl World {
             limits: Limits { rows, bytes: 1 << 20, age: Duration::from_millis(5) },
             on_bad_record: OnBadRecord::DeadLetter,
             errors_max: None,
+            parked_max: 1_000,
             decoders: Arc::new(OneDecoder(decoder(&self.projection))),
             projection: Arc::clone(&self.projection),
             log: Arc::clone(&self.group) as Arc<dyn Log>,

@@ -165,7 +165,7 @@ impl Fold {
     /// A record that is bad before any state is known. Where rows go by the record's key, it still
     /// tells whose event it was.
     fn bad(&self, record: &Record, bad: BadRecord) -> Folded {
-        let key = self.decoders.of(&record.topic).decode_key(record);
+        let key = self.decoders.of(&record.topic).decode_key(record).unwrap_or_default();
         let key = self.projection.key_by_record_key(key);
         let outcome = Outcome::Bad(bad.stage, bad.reason);
         Folded { keys: key.into_iter().collect(), name: None, outcome }

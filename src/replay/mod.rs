@@ -15,8 +15,9 @@ pub(crate) mod testing;
 use std::sync::Arc;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::parked::{Parked, Which};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Books, StoredPosition, Target};
+use foldline_api::sink::{Books, StoredPosition, StoredVerdict, Target};
 use foldline_api::source::{Log, PartitionInfo};
 
 use crate::policy::OnBadRecord;
@@ -56,6 +57,17 @@ impl Parts {
         let merge = Merge::new(self.log.reader()?, self.memory / 2);
         let (projection, decoders) = (Arc::clone(&self.projection), Arc::clone(&self.decoders));
         Ok((merge, Fold::new(projection, decoders, self.memory / 2)))
+    }
+
+    /// What is parked, as verdicts: a parked event is in no row.
+    pub(crate) async fn parked(&self, generation: u64) -> Result<Vec<StoredVerdict>> {
+        let parked = self.target.parking().parked(generation, &Which::default()).await?;
+        let verdict = |Parked { partition, offset, reason, .. }| StoredVerdict {
+            partition,
+            offset,
+            reason: reason.unwrap_or_else(|| "waits behind a parked event of its key".to_owned()),
+        };
+        Ok(parked.into_iter().map(verdict).collect())
     }
 
     /// The log's partitions, once it is sure that it still has all that was folded.

@@ -67,7 +67,7 @@ pub(crate) async fn place(parts: &Parts, stretches: &[Stretch], key: &Key) -> Re
             sample(&mut *reader, stretch, &mut records).await?;
         }
         let plain = |record: &&Record| {
-            let value = decoder.decode_key(record);
+            let value = decoder.decode_key(record).unwrap_or_default();
             !value.is_null() && decoder.encode_key(&value).as_deref() == record.key.as_deref()
         };
         if records.len() < ENOUGH || !records.iter().all(|record| plain(&record)) {

@@ -16,6 +16,7 @@ impl Task {
         metrics.replayed.inc_by(counts.replayed);
         metrics.dead_lettered.inc_by(counts.dead_lettered);
         metrics.skipped.inc_by(counts.skipped);
+        metrics.parked.inc_by(counts.parked);
         metrics.consumed.inc_by(counts.consumed());
         self.count_abandoned(batch.duplicates);
         metrics.inflight.sub(counts.consumed() as i64);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use foldline_api::model::{Key, Row};
+use foldline_api::parked::DROPPED;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
     Acquired, Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
@@ -16,6 +17,7 @@ use super::cache::{Cache, Entry};
 use super::coverage::Watch;
 use super::decisions::Decisions;
 use super::inbox::Item;
+use super::parking::{Aside, Parking};
 use crate::converter::Decoder;
 use crate::dead_letter::Reason;
 use crate::event::Event;
@@ -30,12 +32,14 @@ pub(crate) struct Counts {
     pub(crate) replayed: u64,
     pub(crate) dead_lettered: u64,
     pub(crate) skipped: u64,
+    pub(crate) parked: u64,
 }
 
 impl Counts {
     /// All of them.
     pub(crate) fn consumed(&self) -> u64 {
-        self.applied + self.filtered + self.replayed + self.dead_lettered + self.skipped
+        let good = self.applied + self.filtered + self.replayed;
+        good + self.dead_lettered + self.skipped + self.parked
     }
 }
 
@@ -51,7 +55,9 @@ pub(crate) struct Batch {
     pub(crate) steps: HashMap<TopicPartition, (Position, Position)>,
     writes: HashMap<Key, (Option<Row>, Marks)>,
     reads: HashSet<Key>,
-    verdicts: Vec<StoredVerdict>,
+    pub(super) verdicts: Vec<StoredVerdict>,
+    /// What it sets aside with its key, or does about what is.
+    pub(super) aside: Aside,
     /// What became of events of several keys, where that was not simply that all applied.
     pub(crate) decisions: Vec<StoredDecision>,
     /// Records delivered a second time, below the position where the batch begins.
@@ -61,6 +67,11 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// An empty batch of this number.
+    pub(super) fn new(number: u64) -> Self {
+        Batch { number, ..Batch::default() }
+    }
+
     /// Takes a later batch in: one flush makes both durable. Items and dead letters are let go.
     pub(crate) fn absorb(&mut self, later: Batch) {
         for (partition, (from, to)) in later.steps {
@@ -70,6 +81,7 @@ impl Batch {
         self.reads.extend(later.reads);
         self.verdicts.extend(later.verdicts);
         self.decisions.extend(later.decisions);
+        self.aside.absorb(later.aside);
     }
 
     /// How many records.
@@ -120,7 +132,8 @@ impl Batch {
         checks.extend(only_read.map(|key| Check { key: key.clone(), version: version(key) }));
         checks.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let (verdicts, decisions) = (self.verdicts.clone(), self.decisions.clone());
-        Flush { advances, writes, checks, verdicts, decisions }
+        let parking = self.aside.changes.clone();
+        Flush { advances, writes, checks, verdicts, decisions, parking }
     }
 
     /// The row and the marks that the flush gave a key.
@@ -151,6 +164,8 @@ pub(crate) struct Folder {
     pub(crate) verdicts: HashMap<(TopicPartition, i64), Verdict>,
     /// What events of several keys did before, while some of their rows may hold them.
     pub(crate) decisions: Decisions,
+    /// Keys whose events wait.
+    pub(super) parking: Parking,
     /// Which paths no event ever had.
     pub(crate) watch: Watch,
     /// Who we are, for the headers of dead letters.
@@ -203,6 +218,7 @@ impl Folder {
             keeps_marks: spec.writer.keeps_marks(),
             verdicts: HashMap::new(),
             decisions: Decisions::default(),
+            parking: Parking::new(spec.allowance.clone()),
             watch: Watch::new(&spec.projection),
             origin: Arc::new(spec.origin.clone()),
         }
@@ -214,6 +230,7 @@ impl Folder {
             self.decisions.forget(&lease.partition);
         }
         self.decisions.keep(&acquired.decisions);
+        self.parking.learn(acquired);
         for StoredVerdict { partition, offset, reason } in &acquired.verdicts {
             let verdict = Verdict { reason: reason.clone(), stored: true };
             self.verdicts.insert((partition.clone(), *offset), verdict);
@@ -255,10 +272,11 @@ impl Folder {
         folded: &dyn Fn(&TopicPartition) -> Position,
     ) -> Batch {
         let Decoded { number, items, events, .. } = decoded;
-        let mut batch = Batch { number, ..Batch::default() };
+        let mut batch = Batch::new(number);
         let mut kept = Vec::with_capacity(items.len());
         let mut last: Option<(Arc<str>, TopicPartition)> = None;
-        for (item, event) in items.into_iter().zip(events) {
+        let mut items = items.into_iter().zip(events);
+        while let Some((item, event)) = items.next() {
             let partition = match (&item, &last) {
                 // Neighbours share their partition, and mostly the very same name.
                 (Item::Record(r), Some((topic, at)))
@@ -283,13 +301,16 @@ impl Folder {
                 }
                 (Item::Record(record), Some(event)) => {
                     last = Some((Arc::clone(&record.topic), partition.clone()));
-                    if !self.fold_record(record, &partition, event, cache, &mut batch) {
-                        break;
-                    }
-                    record.next()
+                    let goes_on = self.fold_record(record, &partition, event, cache, &mut batch);
+                    goes_on.then(|| record.next())
                 }
-                (Item::End(_, position), _) => *position,
-                (Item::Record(record), None) => record.next(),
+                (Item::End(_, position), _) => Some(*position),
+                (Item::Record(record), None) => Some(record.next()),
+            };
+            let Some(next) = next else {
+                batch.aside.rest =
+                    std::iter::once(item).chain(items.map(|(item, _)| item)).collect();
+                break;
             };
             if let Some(step) = batch.steps.get_mut(&partition) {
                 step.1 = step.1.max(next);
@@ -310,9 +331,24 @@ impl Folder {
         batch: &mut Batch,
     ) -> bool {
         let verdict = self.verdicts.get(&(partition.clone(), record.offset));
+        if verdict.is_some_and(|verdict| verdict.reason == DROPPED) {
+            batch.counts.skipped += 1;
+            return true;
+        }
+        if let Ok((_, prepared)) = &event
+            && self.waits(partition, prepared.keys(), batch)
+        {
+            return self.park(record, prepared.keys(), None, batch);
+        }
+        let parks = self.on_bad_record == OnBadRecord::Park;
+        let keys = match &event {
+            Ok((_, prepared)) if parks => prepared.keys().to_vec(),
+            _ => Vec::new(),
+        };
         let outcome = match (verdict, event) {
             (Some(verdict), event) => {
-                if !verdict.stored {
+                // A parked event is its own verdict.
+                if !verdict.stored && !parks {
                     batch.verdicts.push(StoredVerdict {
                         partition: partition.clone(),
                         offset: record.offset,
@@ -328,11 +364,11 @@ impl Folder {
         };
         match outcome {
             Ok(()) => true,
-            Err(bad) => self.set_aside(record, bad, batch),
+            Err(bad) => self.set_aside(record, keys, bad, batch),
         }
     }
 
-    fn apply(
+    pub(super) fn apply(
         &self,
         partition: &TopicPartition,
         event: &Event,
@@ -411,11 +447,25 @@ impl Folder {
     }
 
     /// Returns whether the batch goes on behind the bad record.
-    fn set_aside(&self, record: &Record, bad: BadRecord, batch: &mut Batch) -> bool {
+    fn set_aside(
+        &self,
+        record: &Record,
+        mut keys: Vec<Key>,
+        bad: BadRecord,
+        batch: &mut Batch,
+    ) -> bool {
         batch.reads.extend(bad.read);
         let reason = Reason { stage: bad.stage, message: bad.reason };
+        if self.on_bad_record == OnBadRecord::Park && keys.is_empty() {
+            keys = self.keys_of_bad(record);
+        }
         match self.on_bad_record {
-            OnBadRecord::DeadLetter => {
+            OnBadRecord::Park if !keys.is_empty() => {
+                let why = format!("{}: {}", reason.stage, reason.message);
+                self.park(record, &keys, Some(why), batch)
+            }
+            // Where nobody can tell whose event it is, nobody can tell which events would have to wait.
+            OnBadRecord::DeadLetter | OnBadRecord::Park => {
                 batch.letters.push(crate::dead_letter::letter(record, &reason, &self.origin));
                 batch.counts.dead_lettered += 1;
                 true

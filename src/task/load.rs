@@ -167,12 +167,14 @@ impl Loader {
             SourceEvent::Revoked(partitions) => {
                 let written = self.flush().await?;
                 self.held.retain(|held, _| !partitions.contains(held));
+                partitions.iter().for_each(|p| self.folder.parking.release(p));
                 self.source.release(&partitions)?;
                 Ok(written)
             }
             SourceEvent::Lost(partitions) => {
                 self.forget();
                 self.held.retain(|held, _| !partitions.contains(held));
+                partitions.iter().for_each(|p| self.folder.parking.release(p));
                 let rest: Vec<TopicPartition> = self.held.keys().cloned().collect();
                 self.take(rest).await?;
                 Ok(true)
@@ -217,10 +219,14 @@ impl Loader {
         }
         let held = &self.held;
         let folded = |p: &TopicPartition| held.get(p).map_or(Position(0), |held| held.folded);
-        let batch = self.folder.fold(decoded, &mut self.cache, &folded);
+        let mut batch = self.folder.fold(decoded, &mut self.cache, &folded);
         if let Some(stop) = &batch.stop {
             return Err(Error::record(stop.clone()));
         }
+        if batch.aside.full {
+            return Err(Error::record(self.folder.full()));
+        }
+        self.folder.parking.folded(&mut batch);
         for (partition, (_, to)) in &batch.steps {
             if let Some(held) = self.held.get_mut(partition) {
                 held.folded = *to;
@@ -242,6 +248,7 @@ impl Loader {
         metrics.filtered.inc_by(batch.counts.filtered);
         metrics.dead_lettered.inc_by(batch.counts.dead_lettered);
         metrics.skipped.inc_by(batch.counts.skipped);
+        metrics.parked.inc_by(batch.counts.parked);
         metrics.consumed.inc_by(batch.counts.consumed());
     }
 
@@ -259,6 +266,7 @@ impl Loader {
                 }
                 self.folder.decisions.settle(&advance.partition, advance.to);
             }
+            self.folder.parking.durable(self.batches);
         }
         self.forget();
         Ok(written)
@@ -266,6 +274,7 @@ impl Loader {
 
     fn forget(&mut self) {
         self.batch = Batch::default();
+        self.folder.parking.forget(None);
         self.cache.clear();
         self.fresh = false;
         for held in self.held.values_mut() {

@@ -17,6 +17,9 @@ impl Task {
         self.folder.recall(&acquired);
         let fresh = self.held.is_fresh();
         let starts = self.held.acquired(&acquired.leases, &topic_ids, &untouched);
+        // What was lost or revoked meanwhile is not this task's to know.
+        let gone = acquired.leases.iter().filter(|lease| !self.held.holds(&lease.partition));
+        gone.for_each(|lease| self.folder.parking.release(&lease.partition));
         if self.held.unmarked() {
             self.held.next_commit(Instant::now());
         }
@@ -28,6 +31,7 @@ impl Task {
         }
         self.source.start(&starts)?;
         self.show_assigned(self.held.len());
+        self.show_parked();
         self.show();
         Ok(())
     }
@@ -70,6 +74,7 @@ impl Task {
     pub(super) fn revoked(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
         self.ops.metrics.rebalances.inc();
         tracing::info!(count = partitions.len(), "partitions revoked, draining");
+        self.requests.cancel();
         let abandoned =
             self.inbox.drop_partitions(Some(&self.held.revoking(partitions, now + DRAIN)));
         self.count_abandoned(abandoned);
@@ -81,6 +86,7 @@ impl Task {
         self.ops.metrics.rebalances.inc();
         self.ops.metrics.fenced.inc();
         tracing::warn!(count = partitions.len(), "partitions lost");
+        self.requests.cancel();
         // A write under way is fenced by the new owner or was in time; either way it is not asked again.
         let batch = self.writing.take().map(|writing| writing.batch);
         self.fold_again(batch);
@@ -96,9 +102,11 @@ impl Task {
     fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.held.remove(partition);
+            self.folder.parking.release(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
         self.show_assigned(self.held.len());
+        self.show_parked();
         self.show();
     }
 
@@ -136,9 +144,11 @@ impl Task {
         }
         let held: Vec<TopicPartition> = self.held.partitions();
         for partition in &held {
+            self.folder.parking.release(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
         self.show_assigned(0);
+        self.show_parked();
         let closed = tokio::time::timeout(DRAIN, self.source.close()).await;
         if closed.is_err() {
             tracing::warn!("the consumer did not leave its group in time");

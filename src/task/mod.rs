@@ -6,8 +6,9 @@
 //! the one after gathers in the inbox.
 //!
 //! In reading order: this file (the loop and the fold's turn in it), `inbox`, `batch`, `cache`, `writing` (what
-//! each end of a flush leads to), `membership` (partitions that come and go), `assignment` (positions),
-//! `accounting`, `status` and `ops` (the calls); `load` comes before the loop where a generation is built.
+//! each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
+//! `requests` (what the operator wants of them), `assignment` (positions), `accounting`, `status` and `ops` (the
+//! calls); `load` comes before the loop where a generation is built.
 
 mod accounting;
 mod assignment;
@@ -19,6 +20,8 @@ mod inbox;
 mod load;
 mod membership;
 mod ops;
+mod parking;
+mod requests;
 mod status;
 mod writing;
 
@@ -29,7 +32,7 @@ use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Loaded, Writer};
+use foldline_api::sink::{Loaded, Target, Writer};
 use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
 use foldline_api::throttle::Throttle;
 use tokio::sync::watch;
@@ -47,11 +50,13 @@ use batch::{Batch, Decoded, Folder};
 use cache::Cache;
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
+use requests::Requests;
 
 pub(crate) use batch::{Decoders, decode};
 pub use inbox::Limits;
 pub(crate) use load::{Load, Silent};
 pub(crate) use ops::recreated;
+pub(crate) use parking::Allowance;
 pub use status::{PartitionStatus, Snapshot, TaskStatus};
 
 /// What a task is made of.
@@ -61,11 +66,15 @@ pub(crate) struct TaskSpec {
     pub(crate) source: Box<dyn Source>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) writer: Arc<dyn Writer>,
+    /// For what is parked, and what is wanted of it.
+    pub(crate) target: Arc<dyn Target>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) status: TaskStatus,
     pub(crate) origin: Origin,
     pub(crate) on_bad_record: OnBadRecord,
+    /// How many events may still be parked.
+    pub(crate) allowance: Allowance,
     pub(crate) limits: Limits,
     /// Bytes for cached states.
     pub(crate) cache_bytes: usize,
@@ -122,6 +131,8 @@ pub(crate) struct Task {
     writing: Option<Writing>,
     acquiring: Option<AbortOnDropHandle<Result<Taken>>>,
     committing: Option<AbortOnDropHandle<Result<()>>>,
+    /// What the operator wants of parked keys.
+    requests: Requests,
     batches: u64,
     fences: u32,
     /// Conflicts in a row.
@@ -143,8 +154,9 @@ pub(crate) struct Task {
     stop: Option<String>,
     stopping: Option<Instant>,
     generation: u64,
-    /// This task's part of the gauge.
+    /// This task's part of the gauges.
     shown_assigned: i64,
+    shown_parked: i64,
     paused: watch::Receiver<bool>,
     now: fn() -> i64,
 }
@@ -163,6 +175,7 @@ impl Task {
             writing: None,
             acquiring: None,
             committing: None,
+            requests: Requests::default(),
             batches: 0,
             fences: 0,
             collisions: 0,
@@ -177,6 +190,7 @@ impl Task {
             stopping: None,
             generation: spec.generation,
             shown_assigned: 0,
+            shown_parked: 0,
             paused: spec.paused,
             now: spec.now,
         }
@@ -216,6 +230,7 @@ impl Task {
                     self.on_loaded(loaded?);
                 }
                 committed = join(self.committing.as_mut()) => self.on_committed(committed),
+                looked = join(self.requests.call()) => self.on_looked(looked)?,
                 event = self.source.next(wanted) => match event {
                     Ok(event) => {
                         self.source_errors = 0;
@@ -252,6 +267,7 @@ impl Task {
                 self.start_write(batch);
             }
         }
+        self.advance_requests(now);
         self.start_fold(now);
         if self.writing.is_none() && self.acquiring.is_none() && self.folded.is_some() && may_write
         {
@@ -278,6 +294,8 @@ impl Task {
             && self.stop.is_none()
             && self.yield_until.is_none()
             && self.held.steady()
+            && !self.requests.block()
+            && !self.folder.parking.is_full()
             // What is folded now would hold the revocation up.
             && self.held.revocation().is_none()
         {
@@ -303,7 +321,8 @@ impl Task {
 
     fn fold(&mut self, decoded: Decoded) {
         let held = &self.held;
-        let batch = self.folder.fold(decoded, &mut self.cache, &|p| held.folded(p));
+        let mut batch = self.folder.fold(decoded, &mut self.cache, &|p| held.folded(p));
+        self.set_aside(&mut batch);
         for (partition, (_, to)) in &batch.steps {
             self.held.set_folded(partition, *to);
         }
@@ -394,7 +413,9 @@ impl Task {
     fn timer(&self) -> Instant {
         let now = Instant::now();
         let mut at = now + COMMIT_EVERY;
-        let due = self.inbox.due().filter(|_| self.loading.is_none() && self.folded.is_none());
+        let held_up = self.requests.block() || self.folder.parking.is_full();
+        let free = self.loading.is_none() && self.folded.is_none() && !held_up;
+        let due = self.inbox.due().filter(|_| free);
         let others = [due, self.held.timer(), self.stopping, self.yield_until];
         for other in others.into_iter().flatten() {
             at = at.min(other);

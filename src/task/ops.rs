@@ -8,7 +8,9 @@ use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Acquired, Beginning, Flush, Loaded, StoredPosition, Writer, Written};
+use foldline_api::sink::{
+    Acquired, Beginning, Flush, Loaded, StoredPosition, Target, Writer, Written,
+};
 use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
 use super::TaskSpec;
@@ -20,6 +22,9 @@ use crate::retry::{Attempts, retry};
 #[derive(Clone)]
 pub(crate) struct Ops {
     pub(crate) writer: Arc<dyn Writer>,
+    pub(crate) target: Arc<dyn Target>,
+    /// The generation that the writer writes.
+    pub(crate) generation: u64,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     pub(crate) metrics: ConnectorMetrics,
@@ -61,6 +66,8 @@ impl Ops {
     pub(crate) fn new(spec: &TaskSpec) -> Self {
         Ops {
             writer: Arc::clone(&spec.writer),
+            target: Arc::clone(&spec.target),
+            generation: spec.generation,
             log: Arc::clone(&spec.log),
             dead_letters: Arc::clone(&spec.dead_letters),
             metrics: spec.metrics.clone(),

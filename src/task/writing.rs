@@ -42,11 +42,15 @@ impl Task {
     }
 
     pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
-        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let Some(mut writing) = self.writing.take() else { return Ok(()) };
+        self.carried_out(&writing.batch);
         match end {
             WriteEnd::Known(Written::Durable(versions)) => self.durable(writing, &versions),
             WriteEnd::Known(Written::Conflict { written }) => self.conflict(writing, &written),
-            WriteEnd::Known(Written::Rejected(error)) => self.rejected(writing.batch, &error),
+            WriteEnd::Known(Written::Rejected(error)) => match writing.batch.aside.attempt.take() {
+                Some(group) => self.retry_refused(&group, &error),
+                None => self.rejected(writing.batch, &error),
+            },
             WriteEnd::Known(Written::Fenced) => return self.fenced(writing.batch),
             WriteEnd::Unknown(positions, trouble) => {
                 if let Some(error) = trouble {
@@ -107,6 +111,8 @@ impl Task {
             self.held.set_durable(partition, *to);
             self.folder.decisions.settle(partition, *to);
         }
+        self.folder.parking.durable(batch.number);
+        self.show_parked();
         match versions {
             // What is folded on top of unknown versions could not be written: fold it again.
             Versions::Unknown => self.fold_again(None),
@@ -167,6 +173,7 @@ impl Task {
         if let Some(batch) = batch {
             self.inbox.put_back(batch.items, now);
         }
+        self.folder.parking.forget(self.writing.as_ref().map(|writing| writing.batch.number));
         self.held.fold_from_durable(self.writing.as_ref().map(|writing| &writing.batch.steps));
     }
 

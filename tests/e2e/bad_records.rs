@@ -6,7 +6,7 @@ use crate::support::scrape::Scrape;
 use crate::support::setup::{
     Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
 };
-use crate::support::stores::{Columns, Kind, elasticsearch_rows, postgres_rows};
+use crate::support::stores::{Columns, Kind, elasticsearch_rows, postgres_rows, query};
 use crate::support::use_servers;
 
 const COLUMNS: Columns = &[("id", Kind::Plain), ("amount", Kind::Plain), ("note", Kind::Plain)];
@@ -200,6 +200,44 @@ async fn a_large_event_is_folded() {
     }
     assert_eq!(postgres_rows(&table, COLUMNS).await.len(), 2);
     assert_eq!(elasticsearch_rows(&table, COLUMNS).await.len(), 2);
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_that_the_store_refuses_only_the_records_to_blame_are_set_aside() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce_raw(&topic, &[good(1, 1, 1)]);
+    setup.config(&[
+        kafka_source(),
+        orders_projection(&topic, "note = \"text\"", ", note = \"event.note\""),
+        postgres_sink(),
+        connector("orders", "orders", "warehouse", &table, "batch = { age = \"500ms\" }"),
+    ]);
+    let daemon = setup.start().await;
+    daemon.caught_up("orders", &topic).await;
+    query(&format!("alter table {table} add constraint small check (amount < 1000)")).await;
+    // One batch, with two records that only the store can know to be bad.
+    let log: Vec<Raw> = (2..1_002)
+        .map(|id| good(1, id, if id == 300 || id == 301 { 5_000 } else { id % 100 }))
+        .collect();
+    kafka::produce_raw(&topic, &log);
+    daemon.caught_up("orders", &topic).await;
+    let scrape = daemon.idle("orders", PARTITIONS as u64).await;
+    scrape.assert_balanced("orders");
+    assert_eq!(scrape.of("orders", "events_applied_total"), 1_001 - 2);
+    let letters = kafka::read_back(&format!("dlq-{}", setup.group("orders")));
+    let mut blamed: Vec<&[u8]> = letters.iter().filter_map(|l| l.key.as_deref()).collect();
+    blamed.sort_unstable();
+    assert_eq!(blamed, [b"300", b"301"]);
+    for letter in &letters {
+        let why = letter.header("__connect.errors.exception.message").unwrap_or_default();
+        assert!(why.contains("small"), "the store's reason: {why}");
+    }
+    assert_eq!(postgres_rows(&table, COLUMNS).await.len(), 999);
     daemon.stop().await;
     setup.clean().await;
 }

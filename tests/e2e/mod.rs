@@ -10,6 +10,7 @@ mod kills;
 mod million;
 mod network;
 mod outages;
+mod parking;
 mod rebuild;
 mod refused;
 mod reset;

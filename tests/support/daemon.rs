@@ -34,7 +34,6 @@ pub(crate) struct Held {
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
-#[expect(dead_code, reason = "shown when an assertion prints it")]
 pub(crate) struct Printed {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,

@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`value`] and [`column`] (what is folded), [`model`] (rows and keys), [`record`]
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`rebuild`] (the next generation
-//! beside the live one), [`binding`] (whose target it is), [`error`] (what may go wrong, and whose problem
-//! it is), [`failpoint`] (where a test can kill the process).
+//! beside the live one), [`parked`] (events set aside), [`binding`] (whose target it is), [`error`] (what may
+//! go wrong, and whose problem it is), [`failpoint`] (where a test can kill the process).
 
 pub mod binding;
 pub mod column;
@@ -13,6 +13,7 @@ pub mod error;
 pub mod failpoint;
 pub mod json;
 pub mod model;
+pub mod parked;
 pub mod rebuild;
 pub mod record;
 pub mod sink;

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::model::{Key, Model, Row};
+use crate::parked::{Changes, Parked, Parking};
 use crate::rebuild::Rebuilds;
 use crate::record::{Position, TopicPartition};
 
@@ -143,6 +144,9 @@ pub trait Target: Send + Sync {
     /// A writer for one task, on `generation`: the live one, or the one that is being built.
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>>;
 
+    /// The events that are set aside, of all generations.
+    fn parking(&self) -> &dyn Parking;
+
     /// Rebuilds beside the live generation.
     fn rebuilds(&self) -> &dyn Rebuilds;
 
@@ -220,6 +224,8 @@ pub struct Acquired {
     pub verdicts: Vec<StoredVerdict>,
     /// Decisions at or after the leased positions.
     pub decisions: Vec<StoredDecision>,
+    /// What is parked in the leased partitions, in this writer's generation.
+    pub parked: Vec<Parked>,
 }
 
 /// A partition held under an epoch.
@@ -349,6 +355,9 @@ pub struct Flush {
     pub verdicts: Vec<StoredVerdict>,
     /// Decisions to keep, under the fence and before any row; empty where rows and positions move together.
     pub decisions: Vec<StoredDecision>,
+    /// What is parked, freed or kept, under the fence. Each partition of it is among `advances`, maybe with a
+    /// step that moves nothing.
+    pub parking: Changes,
 }
 
 /// What became of a flush.

@@ -20,15 +20,15 @@ use crate::client::{Client, Document};
 use crate::error::{Failure, Fault};
 
 /// The alias that everything here goes through: a write to it cannot create an index by mistake.
-const ALIAS: &str = "foldline-books";
+pub(crate) const ALIAS: &str = "foldline-books";
 /// The index behind it.
 const INDEX: &str = "foldline-books-1";
 /// How often a partition's place is read again because another task changed it.
-const ATTEMPTS: u32 = 20;
+pub(crate) const ATTEMPTS: u32 = 20;
 /// Verdicts of one page.
 const VERDICTS_MAX: usize = 1_000;
 /// Documents of one read.
-const READ_MAX: usize = 500;
+pub(crate) const READ_MAX: usize = 500;
 
 /// A value as read, with the version that the next write of it must find.
 #[derive(Clone, Debug)]
@@ -139,9 +139,12 @@ pub(crate) struct PositionDoc {
     pub(crate) epoch: i64,
     /// Verdicts that came with the last steps: they stand here first, since only this write is fenced.
     pub(crate) verdicts: Vec<VerdictDoc>,
-    /// Decisions of a flush that is not finished.
+    /// Decisions of a flush that is not finished, and of parked events that some of their rows may hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) decisions: Vec<DecisionDoc>,
+    /// The offsets of the parked events. This decides that they are; their documents say what they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parked: Vec<i64>,
 }
 
 /// A verdict.
@@ -297,8 +300,8 @@ struct Hit {
 /// The books of one target.
 #[derive(Clone, Debug)]
 pub(crate) struct Books {
-    client: Arc<Client>,
-    target: String,
+    pub(crate) client: Arc<Client>,
+    pub(crate) target: String,
 }
 
 impl Books {
@@ -416,6 +419,7 @@ impl Books {
         partitions: &[TopicPartition],
     ) -> Result<()> {
         let places = self.positions(generation, partitions).await?;
+        self.forget_parked_in(generation, &places).await?;
         let stands = partitions.iter().zip(places).filter_map(|(partition, place)| {
             let id = self.position_id(generation, partition);
             Some(bulk::delete(&id, place?.version))
@@ -443,6 +447,7 @@ impl Books {
         partitions: &[TopicPartition],
     ) -> Result<()> {
         let places = self.positions(generation, partitions).await?;
+        self.forget_parked_in(generation, &places).await?;
         let stand = partitions.iter().zip(places).filter_map(|(p, place)| Some((p, place?)));
         let items: Vec<String> = stand
             .map(|(p, place)| bulk::delete(&self.position_id(generation, p), place.version))
@@ -467,6 +472,7 @@ impl Books {
             epoch: 0,
             verdicts: Vec::new(),
             decisions: Vec::new(),
+            parked: Vec::new(),
         }
     }
 
@@ -545,12 +551,15 @@ impl Books {
         reply.read::<serde_json::Value>("refreshing the metadata index").map(drop)
     }
 
-    async fn read<T: DeserializeOwned>(&self, ids: &[String]) -> Result<Vec<Option<Versioned<T>>>> {
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        ids: &[String],
+    ) -> Result<Vec<Option<Versioned<T>>>> {
         let docs = self.client.mget(ALIAS, ids, true, READ_MAX).await?;
         docs.into_iter().map(versioned).collect()
     }
 
-    async fn put(&self, items: &[String]) -> Result<Vec<Option<Version>>> {
+    pub(crate) async fn put(&self, items: &[String]) -> Result<Vec<Option<Version>>> {
         let outcomes = self.client.bulk(ALIAS, items).await?;
         let version = |outcome: Result<Version, Failure>| match outcome {
             Ok(version) => Ok(Some(version)),
@@ -571,7 +580,7 @@ impl Books {
     }
 }
 
-fn text<T: Serialize>(doc: &T) -> Result<String> {
+pub(crate) fn text<T: Serialize>(doc: &T) -> Result<String> {
     serde_json::to_string(doc)
         .map_err(|error| Error::config("the books cannot be written").with_source(error))
 }

@@ -17,6 +17,7 @@ pub mod config;
 mod document;
 mod error;
 mod mapping;
+mod parking;
 pub mod plan;
 mod purge;
 mod rebuild;

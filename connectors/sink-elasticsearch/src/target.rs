@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
@@ -494,6 +495,10 @@ impl Target for ElasticsearchTarget {
             &self.spec,
             (generation, building),
         )))
+    }
+
+    fn parking(&self) -> &dyn Parking {
+        self
     }
 
     async fn differences(&self) -> Result<Vec<String>> {

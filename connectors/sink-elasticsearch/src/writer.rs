@@ -25,6 +25,7 @@ use crate::client::Client;
 use crate::document;
 use crate::error::{Failure, Fault};
 use crate::mapping::Names;
+use crate::parking;
 use crate::survey::Cluster;
 
 /// Documents of one multi-get, at most and at least.
@@ -162,6 +163,27 @@ impl ElasticsearchWriter {
         Ok(!fenced)
     }
 
+    /// Moves the places of a flush; false where one was not at its version.
+    async fn advance(
+        &self,
+        advances: &[Advance],
+        places: Vec<Versioned<PositionDoc>>,
+    ) -> Result<bool> {
+        let moved = self.books.put_positions(&places).await?;
+        let mut fenced = false;
+        let mut held = self.held();
+        for ((advance, mut place), version) in advances.iter().zip(places).zip(moved) {
+            match version {
+                Some(version) => {
+                    place.version = version;
+                    held.insert(advance.partition.clone(), place);
+                }
+                None => fenced = true,
+            }
+        }
+        Ok(!fenced)
+    }
+
     fn encode(&self, write: &RowWrite, now: i64) -> String {
         // A delete leaves a document even where none was: without it, the late write of a paused task
         // that had not seen the delete would bring the row back.
@@ -219,7 +241,13 @@ fn step(held: &Versioned<PositionDoc>, advance: &Advance, flush: &Flush) -> Opti
     );
     place.value.verdicts.sort_by_key(|verdict| verdict.offset);
     place.value.verdicts.dedup_by_key(|verdict| verdict.offset);
-    place.value.decisions.retain(|decision| decision.offset >= advance.to.0);
+    parking::change(&mut place.value, &flush.parking);
+    let parked = place.value.parked.clone();
+    // A parked event that some of its rows hold is still to be applied as it was then.
+    place.value.decisions.retain(|decision| {
+        let waits = decision.bad.is_none() && parked.binary_search(&decision.offset).is_ok();
+        waits || decision.offset >= advance.to.0
+    });
     place.value.position = advance.to.0;
     Some(Step { place, settled })
 }
@@ -300,7 +328,10 @@ impl Writer for ElasticsearchWriter {
             verdicts.sort_by_key(|verdict| verdict.offset);
             verdicts.dedup_by_key(|verdict| verdict.offset);
             acquired.verdicts.extend(verdicts);
-            acquired.decisions.extend(place.value.decisions(&partition));
+            let mut decisions = place.value.decisions(&partition);
+            decisions.retain(|decision| decision.offset >= position.0);
+            acquired.decisions.extend(decisions);
+            acquired.parked.extend(self.books.parked(self.generation, &place.value).await?);
             acquired.leases.push(Lease {
                 epoch: place.value.epoch,
                 position: Position(place.value.position),
@@ -371,20 +402,14 @@ impl Writer for ElasticsearchWriter {
         let (places, settled): (Vec<_>, Vec<_>) =
             steps.into_iter().map(|step| (step.place, step.settled)).unzip();
         self.books.keep_verdicts(&settled.concat()).await?;
+        // What they are, before that they are: only the places are fenced.
+        self.books.put_parked(self.generation, &flush.parking.park).await?;
         Failpoint::BeforePositions.reach();
-        let moved = self.books.put_positions(&places).await?;
-        let mut fenced = false;
-        let mut held = self.held();
-        for ((advance, mut place), version) in flush.advances.iter().zip(places).zip(moved) {
-            match version {
-                Some(version) => {
-                    place.version = version;
-                    held.insert(advance.partition.clone(), place);
-                }
-                None => fenced = true,
-            }
+        if !self.advance(&flush.advances, places).await? {
+            return Ok(Written::Fenced);
         }
-        Ok(if fenced { Written::Fenced } else { Written::Durable(Versions::Each(versions)) })
+        self.books.settle_parked(self.generation, &flush.parking).await;
+        Ok(Written::Durable(Versions::Each(versions)))
     }
 
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
@@ -423,6 +448,9 @@ pub(crate) fn now_millis() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use foldline_api::parked::{Changes, ParkedEvent};
+    use foldline_api::record::Record;
+
     use super::*;
     use crate::error::Cause;
 
@@ -442,6 +470,7 @@ mod tests {
                 epoch: 3,
                 verdicts: verdicts.iter().map(verdict).collect(),
                 decisions: Vec::new(),
+                parked: Vec::new(),
             },
             version: Version::At(1, 1),
         }
@@ -491,6 +520,41 @@ mod tests {
         assert_eq!(again[0].value.decisions.len(), 2, "the rest of the longer flush stays");
         let step = step(&again[0], &advance(3, 5, 7), &Flush::default()).unwrap();
         assert_eq!(step.place.value.decisions(&partition()), [decision(8, &[1])]);
+    }
+
+    #[test]
+    fn a_place_names_what_is_parked_and_keeps_its_decisions() {
+        let decision = |offset, bad: Option<&str>| StoredDecision {
+            partition: partition(),
+            offset,
+            refused: vec![0],
+            bad: bad.map(str::to_owned),
+        };
+        let mut place = held(5, &[]);
+        let decisions = [decision(5, None), decision(6, Some("bad")), decision(7, None)];
+        place.value.decisions = decisions.iter().map(DecisionDoc::from).collect();
+        let event = |offset| ParkedEvent {
+            record: Record {
+                topic: partition().topic,
+                partition: 0,
+                offset,
+                timestamp: None,
+                key: None,
+                value: None,
+                headers: Vec::new(),
+            },
+            keys: vec!["1".to_owned()],
+            reason: None,
+        };
+        let parking = Changes { park: vec![event(6), event(5)], ..Changes::default() };
+        let flush = Flush { parking, ..Flush::default() };
+        let parked = step(&place, &advance(3, 5, 8), &flush).unwrap().place;
+        assert_eq!(parked.value.parked, [5, 6]);
+        assert_eq!(parked.value.decisions(&partition()), [decision(5, None)]);
+        let free = vec![(partition(), 5), (TopicPartition::new("t", 1), 6)];
+        let flush = Flush { parking: Changes { free, ..Changes::default() }, ..Flush::default() };
+        let freed = step(&parked, &advance(3, 8, 8), &flush).unwrap().place;
+        assert_eq!((freed.value.parked, freed.value.decisions), (vec![6], Vec::new()));
     }
 
     #[test]

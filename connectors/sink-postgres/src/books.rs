@@ -23,10 +23,11 @@ const DOING: &str = "Foldline's books";
 pub(crate) struct Books {
     schema: String,
     targets: String,
-    positions: String,
+    pub(crate) positions: String,
     pub(crate) verdicts: String,
     extensions: String,
     pub(crate) generations: String,
+    pub(crate) parked: String,
 }
 
 /// A target as the books have it.
@@ -63,13 +64,14 @@ impl Books {
             verdicts: table("verdicts"),
             extensions: table("extensions"),
             generations: table("generations"),
+            parked: table("parked"),
             schema,
         }
     }
 
     /// The DDL of the books.
     pub(crate) fn ddl(&self) -> Vec<String> {
-        let Books { schema, targets, positions, verdicts, extensions, generations } = self;
+        let Books { schema, targets, positions, verdicts, extensions, generations, parked } = self;
         vec![
             format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
             format!(
@@ -100,6 +102,7 @@ impl Books {
                  now(),\n    PRIMARY KEY (target, generation, fingerprint, topic, partition)\n)"
             ),
             Books::generations_ddl(generations),
+            Books::parked_ddl(parked),
         ]
     }
 
@@ -108,8 +111,8 @@ impl Books {
     pub(crate) async fn ensure(&self, client: &Client) -> Result<()> {
         let number = fnv1a(format!("foldline {}", self.schema).as_bytes()).cast_signed();
         self.execute(client, "SELECT pg_advisory_xact_lock($1)", &[(&number, Type::INT8)]).await?;
-        let tables =
-            [&self.targets, &self.positions, &self.verdicts, &self.extensions, &self.generations];
+        let Books { targets, positions, verdicts, extensions, generations, parked, .. } = self;
+        let tables = [targets, positions, verdicts, extensions, generations, parked];
         let names: Vec<&str> = tables.iter().map(|name| name.as_str()).collect();
         let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
         let rows = self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?;
@@ -325,7 +328,7 @@ impl Books {
         generation: Option<u64>,
     ) -> Result<()> {
         let generation = generation.map(u64::cast_signed);
-        for table in [&self.positions, &self.verdicts, &self.extensions] {
+        for table in [&self.positions, &self.verdicts, &self.extensions, &self.parked] {
             let sql = format!(
                 "DELETE FROM {table} WHERE target = $1 AND coalesce(generation = $2, true)"
             );
@@ -496,7 +499,7 @@ pub(crate) fn read<'a, T: tokio_postgres::types::FromSql<'a>>(
     })
 }
 
-fn partition_of(row: Option<&Row>) -> Result<TopicPartition> {
+pub(crate) fn partition_of(row: Option<&Row>) -> Result<TopicPartition> {
     let topic: &str = read(row, 0)?;
     Ok(TopicPartition::new(Arc::<str>::from(topic), read(row, 1)?))
 }
@@ -530,6 +533,7 @@ mod tests {
         let books = Books::new("odd\"; --");
         let mut texts = books.ddl();
         texts.extend([books.fence_sql(), books.live_sql(), books.verdict_sql(), books.begin_sql()]);
+        texts.extend([books.park_sql(), books.free_sql(), books.keep_sql()]);
         for sql in texts {
             assert!(sql.contains("\"odd\"\"; --\""), "{sql}");
         }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Key, Model};
+use foldline_api::parked::{Changes, ParkedEvent, Place, clean, write_keys, write_record};
 use foldline_api::sink::{Advance, Check, Flush, RowWrite, StoredVerdict, Version};
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
@@ -47,6 +48,12 @@ pub(crate) enum Part<'a> {
     Delete(Vec<(&'a Key, u32)>),
     /// Keeps verdicts.
     Verdicts(&'a [StoredVerdict]),
+    /// Sets events aside.
+    Park(&'a [ParkedEvent]),
+    /// Takes events out of the parked ones.
+    Free(&'a [Place]),
+    /// Is done with requests on parked events.
+    Keep(&'a [(Place, Option<String>)]),
 }
 
 /// What a statement's count must be.
@@ -130,6 +137,7 @@ pub(crate) fn cut(flush: &Flush, cautious: bool, copy: bool) -> Vec<Vec<Part<'_>
     if !flush.verdicts.is_empty() {
         parts.push(Part::Verdicts(&flush.verdicts), 0);
     }
+    parts.parking(&flush.parking);
     parts.windows
 }
 
@@ -154,6 +162,19 @@ impl<'a> Parts<'a> {
             }
         }
         self.bytes += bytes;
+    }
+
+    fn parking(&mut self, changes: &'a Changes) {
+        if !changes.park.is_empty() {
+            let bytes = changes.park.iter().map(|event| event.record.bytes()).sum();
+            self.push(Part::Park(&changes.park), bytes);
+        }
+        if !changes.free.is_empty() {
+            self.push(Part::Free(&changes.free), 0);
+        }
+        if !changes.keep.is_empty() {
+            self.push(Part::Keep(&changes.keep), 0);
+        }
     }
 
     fn chunks<T>(
@@ -238,6 +259,12 @@ impl Part<'_> {
                 binder.push(reasons, Type::TEXT_ARRAY);
                 Expect::Any
             }
+            Part::Park(events) => binder.park(scope, events),
+            Part::Free(places) => {
+                binder.places(scope, places.iter());
+                Expect::Any
+            }
+            Part::Keep(kept) => binder.keep(scope, kept),
         };
         Ok(Bound { params: binder.params, copy: binder.copy, expect })
     }
@@ -314,6 +341,31 @@ impl Binder {
     fn partitions(&mut self, list: &Partitions) {
         self.push(list.topics.clone(), Type::TEXT_ARRAY);
         self.push(list.partitions.clone(), Type::INT4_ARRAY);
+    }
+
+    fn places<'p>(&mut self, scope: &Scope<'_>, places: impl Iterator<Item = &'p Place> + Clone) {
+        self.scope(scope);
+        self.partitions(&Partitions::new(places.clone().map(|(partition, _)| partition)));
+        self.ints(places.map(|(_, offset)| *offset));
+    }
+
+    fn park(&mut self, scope: &Scope<'_>, events: &[ParkedEvent]) -> Expect {
+        let places: Vec<Place> = events.iter().map(ParkedEvent::place).collect();
+        self.places(scope, places.iter());
+        let keys: Vec<String> = events.iter().map(|event| write_keys(&event.keys)).collect();
+        self.push(keys, Type::TEXT_ARRAY);
+        let reason = |event: &ParkedEvent| event.reason.as_deref().map(clean);
+        self.push(events.iter().map(reason).collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        let records: Vec<String> = events.iter().map(|e| write_record(&e.record)).collect();
+        self.push(records, Type::TEXT_ARRAY);
+        Expect::Rows(events.len() as u64)
+    }
+
+    fn keep(&mut self, scope: &Scope<'_>, kept: &[(Place, Option<String>)]) -> Expect {
+        self.places(scope, kept.iter().map(|(place, _)| place));
+        let reasons = kept.iter().map(|(_, reason)| reason.as_deref().map(clean));
+        self.push(reasons.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        Expect::Any
     }
 
     fn ints(&mut self, ints: impl Iterator<Item = i64>) {

@@ -18,6 +18,7 @@ mod flush;
 mod generations;
 mod identifier;
 mod numeric;
+mod parking;
 mod rebuild;
 mod schema;
 mod session;

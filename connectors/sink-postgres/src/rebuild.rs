@@ -126,6 +126,9 @@ impl PostgresTarget {
         if at.stored.fingerprint == self.spec.fingerprint {
             self.books.copy_verdicts(client, label, (at.stored.generation, number)).await?;
         }
+        if at.stored.log == self.spec.log {
+            self.books.keep_dropped(client, label, (at.stored.generation, number)).await?;
+        }
         Ok(number)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::sink::{
     Beginning, DesiredState, OnChange, Opened, Snapshot, Target, TargetSpec, Writer,
@@ -337,9 +338,12 @@ impl PostgresTarget {
         {
             self.books.keep_verdicts(client, label, old, next.generation).await?;
         }
+        self.books.begin(client, label, next.generation, &list).await?;
+        if next.log == stored.log {
+            self.books.keep_dropped(client, label, (old, next.generation)).await?;
+        }
         self.books.forget(client, label, Some(old)).await?;
         self.books.bind(client, label, &next).await?;
-        self.books.begin(client, label, next.generation, &list).await?;
         Ok(next.generation)
     }
 
@@ -563,6 +567,10 @@ impl Target for PostgresTarget {
             Ok(Arc::new(writer) as Arc<dyn Writer>)
         })
         .await
+    }
+
+    fn parking(&self) -> &dyn Parking {
+        self
     }
 
     async fn differences(&self) -> Result<Vec<String>> {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use foldline_api::error::ErrorClass;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
+use foldline_api::parked::Which;
 use foldline_api::rebuild::Phase;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
@@ -63,6 +64,8 @@ pub(crate) struct PostgresWriter {
     fence: String,
     live: String,
     verdicts: String,
+    /// Parks, frees and keeps events.
+    parking: [String; 3],
     seal: String,
     writing: Lane,
     loading: Lane,
@@ -89,6 +92,7 @@ impl PostgresWriter {
             fence: books.fence_sql(),
             live: books.live_sql(),
             verdicts: books.verdict_sql(),
+            parking: [books.park_sql(), books.free_sql(), books.keep_sql()],
             seal: Books::seal_sql(&place.table),
             writing: Lane::new(Arc::clone(&endpoint), true),
             loading: Lane::new(endpoint, true),
@@ -134,6 +138,9 @@ impl PostgresWriter {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::retriable("a position disappeared while it was taken over"))?;
         let verdicts = self.books.verdicts(client, label, *generation, &list).await?;
+        let partitions = claims.iter().map(|claim| claim.partition.clone()).collect();
+        let which = Which { partitions: Some(partitions), asked: false };
+        let parked = self.books.parked(client, (label, *generation), &which).await?;
         let rows = client
             .query_typed(&self.statements.empty, &[])
             .await
@@ -144,7 +151,7 @@ impl PostgresWriter {
             return Err(self.replaced());
         }
         self.server.store(seal.started, Ordering::Relaxed);
-        Ok(Acquired { leases, empty, verdicts, decisions: Vec::new() })
+        Ok(Acquired { leases, empty, verdicts, decisions: Vec::new(), parked })
     }
 
     /// Whether the writer's generation may be folded into by its projection now. Nobody swaps until the
@@ -291,6 +298,7 @@ impl PostgresWriter {
     }
 
     fn sql(&self, part: &Part<'_>) -> &str {
+        let [park, free, keep] = &self.parking;
         match part {
             Part::Fence(_) => &self.fence,
             Part::Live => &self.live,
@@ -302,6 +310,9 @@ impl PostgresWriter {
             Part::Copy(_) => &self.statements.copy,
             Part::Delete(_) => &self.statements.delete,
             Part::Verdicts(_) => &self.verdicts,
+            Part::Park(_) => park,
+            Part::Free(_) => free,
+            Part::Keep(_) => keep,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::database::sql;
 use crate::generations;
 
 /// Made at first open. `topic_id` is empty where the log cannot tell.
-pub(crate) const DDL: [&str; 3] = [
+pub(crate) const DDL: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS _foldline_targets (
   target TEXT PRIMARY KEY,
   generation INTEGER NOT NULL,
@@ -43,6 +43,7 @@ pub(crate) const DDL: [&str; 3] = [
   reason TEXT NOT NULL,
   PRIMARY KEY (target, topic, partition, topic_id, offset)
 ) STRICT, WITHOUT ROWID",
+    crate::parking::DDL,
 ];
 
 /// The fence: it moves a position only where epoch and position are what the task expects.
@@ -133,6 +134,8 @@ pub(crate) fn bind(
         continued,
     };
     put_binding(tx, &spec.target, &binding)?;
+    // Another generation decides anew what is bad.
+    crate::parking::forget_before(tx, &spec.target, generation)?;
     // Who still holds a partition of another generation or model finds itself fenced.
     raise_epochs(tx, &spec.target, None)
 }

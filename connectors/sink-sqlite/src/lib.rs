@@ -39,6 +39,7 @@ mod carry;
 mod codec;
 mod database;
 mod generations;
+mod parking;
 mod rebuild;
 mod schema;
 mod snapshot;

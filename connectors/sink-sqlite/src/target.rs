@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, decide};
+use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
+use foldline_api::record::Record;
 use foldline_api::sink::{
     Beginning, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
 };
@@ -15,6 +17,7 @@ use rusqlite::Transaction;
 use crate::books;
 use crate::database::{Access, Database, End};
 use crate::generations;
+use crate::parking;
 use crate::rebuild;
 use crate::schema;
 use crate::snapshot::SqliteSnapshot;
@@ -251,5 +254,36 @@ impl Target for SqliteTarget {
             None => self.run(Access::Read, move |tx, _| SqliteSnapshot::copy(tx, &hold)).await?,
         };
         Ok(Box::new(snapshot))
+    }
+
+    fn parking(&self) -> &dyn Parking {
+        self
+    }
+}
+
+#[async_trait]
+impl Parking for SqliteTarget {
+    async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
+        let which = which.clone();
+        self.run(Access::Read, move |tx, spec| {
+            parking::parked(tx, &spec.target, generation, &which)
+        })
+        .await
+    }
+
+    async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
+        let places = places.to_vec();
+        self.run(Access::Read, move |tx, spec| {
+            parking::records(tx, &spec.target, generation, &places)
+        })
+        .await
+    }
+
+    async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
+        let place = place.clone();
+        self.run(Access::Write, move |tx, spec| {
+            parking::ask(tx, &spec.target, generation, &place, request)
+        })
+        .await
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model, Row};
+use foldline_api::parked::Which;
 use foldline_api::rebuild::Phase;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
@@ -18,6 +19,7 @@ use crate::books;
 use crate::codec::{Cell, Fingerprint, decode, encode_key, encode_row};
 use crate::database::{Access, Database, End, sql};
 use crate::generations::{self, Role};
+use crate::parking;
 use crate::schema::{self, quote};
 
 /// The statements over the user's table.
@@ -155,6 +157,11 @@ impl Hold {
             acquired.verdicts.extend(books::verdicts(tx, target, &lease, &topic_id)?);
             acquired.leases.push(lease);
         }
+        let which = Which {
+            partitions: Some(claims.iter().map(|claim| claim.partition.clone()).collect()),
+            asked: false,
+        };
+        acquired.parked = parking::parked(tx, target, self.generation, &which)?;
         acquired.empty = !tx.prepare(&self.statements.any).map_err(sql)?.exists([]).map_err(sql)?;
         Ok(acquired)
     }
@@ -207,6 +214,7 @@ impl Hold {
         }
         drop(rows);
         books::keep_verdicts(tx, target, self.generation, &flush.verdicts)?;
+        parking::change(tx, target, self.generation, &flush.parking)?;
         let versions = if schema::has_triggers(tx, self.table())? {
             Versions::Unknown
         } else {

@@ -3,5 +3,6 @@
 
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
+pub(crate) mod parking;
 pub(crate) mod rebuild;
 pub(crate) mod snapshot;

@@ -77,6 +77,11 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::snapshot::rows_and_books_are_of_one_moment(store).await;
     cases::snapshot::pages_show_each_row_once(store).await;
     cases::snapshot::all_verdicts_are_told(store).await;
+    cases::parking::parked_events_come_back_whole_until_they_are_freed(store).await;
+    cases::parking::a_flush_that_does_not_go_through_parks_and_frees_nothing(store).await;
+    cases::parking::a_replay_does_not_park_twice(store).await;
+    cases::parking::what_some_rows_hold_keeps_its_decision_while_it_is_parked(store).await;
+    cases::parking::the_next_generation_decides_anew_but_for_what_was_dropped(store).await;
 }
 
 /// The model of most cases: a bigint key and columns whose texts and numbers need care.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::model::Key;
+use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::{Generations, Rebuilds, Step, Stepped};
-use foldline_api::record::{Position, TopicPartition};
+use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
     Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot, StoredPosition,
     Target, Writer, Written,
@@ -205,6 +206,10 @@ impl Target for FaultyTarget {
         Ok(Arc::new(FaultyWriter { inner, script: self.script.clone() }))
     }
 
+    fn parking(&self) -> &dyn Parking {
+        self
+    }
+
     fn rebuilds(&self) -> &dyn Rebuilds {
         self
     }
@@ -249,6 +254,25 @@ impl Rebuilds for FaultyTarget {
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
         self.script.before().await?;
         self.script.after(self.inner.rebuilds().drop_old(keep).await?)
+    }
+}
+
+#[async_trait]
+impl Parking for FaultyTarget {
+    async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
+        self.script.before().await?;
+        self.inner.parking().parked(generation, which).await
+    }
+
+    async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
+        self.script.before().await?;
+        self.inner.parking().records(generation, places).await
+    }
+
+    async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
+        self.script.before().await?;
+        let noted = self.inner.parking().ask(generation, place, request).await?;
+        self.script.after(noted)
     }
 }
 

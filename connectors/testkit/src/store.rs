@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::model::{Key, Row};
+use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
-use foldline_api::record::{Position, TopicPartition};
+use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
     Beginning, DesiredState, Marks, OnChange, Opened, StoredDecision, StoredPosition,
     StoredVerdict, Target, TargetSpec, Version, Writer,
@@ -48,6 +49,8 @@ pub(crate) struct Entry {
     pub(crate) verdicts: BTreeMap<(TopicPartition, i64), (Option<String>, String)>,
     /// By generation, partition and offset.
     pub(crate) decisions: BTreeMap<(u64, TopicPartition, i64), StoredDecision>,
+    /// By generation, partition and offset.
+    pub(crate) parked: BTreeMap<(u64, TopicPartition, i64), (Parked, Record)>,
     pub(crate) desired: DesiredState,
     pub(crate) constraint: Option<Constraint>,
 }
@@ -213,6 +216,16 @@ impl Entry {
         kept.map(stored).collect()
     }
 
+    /// What is parked in a generation, with the steps that were refused of events that some rows hold.
+    pub(crate) fn parked(&self, generation: u64, which: &Which) -> Vec<Parked> {
+        let mine = self.parked.iter().filter(|((of, _, _), _)| *of == generation);
+        let told = mine.map(|(key, (parked, _))| {
+            let refused = self.decisions.get(key).map(|decision| decision.refused.clone());
+            Parked { refused: refused.unwrap_or_default(), ..parked.clone() }
+        });
+        told.filter(|parked| which.has(parked)).collect()
+    }
+
     /// The next generation's number, with the positions of its fold's beginnings.
     fn renew(&mut self, spec: &TargetSpec, physical: u64, beginnings: Option<&[Beginning]>) -> u64 {
         let same_log = self.binding.as_ref().is_some_and(|binding| binding.log == spec.log);
@@ -225,6 +238,8 @@ impl Entry {
         let next = self.next_number();
         self.drop_build();
         self.bind(spec, physical, next);
+        // What is bad is decided anew.
+        self.parked.retain(|(generation, _, _), _| *generation >= next);
         // Who still writes to the old generation finds itself fenced.
         self.positions.values_mut().for_each(|stored| stored.epoch += 1);
         for beginning in &beginnings {
@@ -401,5 +416,36 @@ impl Target for MemoryTarget {
         let entry = state.entries.get(&self.spec.target).filter(|entry| entry.binding.is_some());
         let entry = entry.ok_or_else(|| self.unknown())?;
         Ok(Box::new(MemorySnapshot::of(entry)))
+    }
+
+    fn parking(&self) -> &dyn Parking {
+        self
+    }
+}
+
+#[async_trait]
+impl Parking for MemoryTarget {
+    async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
+        let state = self.store.lock();
+        let entry = state.entries.get(&self.spec.target);
+        Ok(entry.map(|entry| entry.parked(generation, which)).unwrap_or_default())
+    }
+
+    async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
+        let state = self.store.lock();
+        let entry = state.entries.get(&self.spec.target);
+        let record = |(partition, offset): &Place| {
+            let (_, record) = entry?.parked.get(&(generation, partition.clone(), *offset))?;
+            Some(record.clone())
+        };
+        Ok(places.iter().filter_map(record).collect())
+    }
+
+    async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
+        let mut state = self.store.lock();
+        let entry = state.entries.get_mut(&self.spec.target);
+        let key = (generation, place.0.clone(), place.1);
+        let found = entry.and_then(|entry| entry.parked.get_mut(&key));
+        Ok(found.map(|(parked, _)| parked.request = Some(request)).is_some())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::model::Key;
+use foldline_api::parked::{Changes, Place, Which};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Lease, Loaded, RowWrite, StoredPosition, TargetSpec, Version,
@@ -68,6 +69,32 @@ impl MemoryWriter {
             let topic_id = position.and_then(|stored| stored.topic_id.clone());
             let key = (verdict.partition.clone(), verdict.offset);
             entry.verdicts.insert(key, (topic_id, verdict.reason.clone()));
+        }
+        self.change_parked(entry, &flush.parking);
+        // What is past its partition's position, and not parked, is durable in all its rows.
+        let parked = &entry.parked;
+        let positions = &entry.positions;
+        entry.decisions.retain(|key, decision| {
+            let position = positions.get(&(key.0, key.1.clone())).map(|stored| stored.position);
+            let waits = decision.bad.is_none() && parked.contains_key(key);
+            waits || position.is_none_or(|position| position.0 <= key.2)
+        });
+    }
+
+    fn change_parked(&self, entry: &mut Entry, changes: &Changes) {
+        let key = |(partition, offset): &Place| (self.generation, partition.clone(), *offset);
+        for event in &changes.park {
+            let kept = (event.parked(), event.record.clone());
+            entry.parked.insert(key(&event.place()), kept);
+        }
+        for place in &changes.free {
+            entry.parked.remove(&key(place));
+        }
+        for (place, reason) in &changes.keep {
+            if let Some((parked, _)) = entry.parked.get_mut(&key(place)) {
+                parked.request = None;
+                parked.reason = reason.clone().or(parked.reason.take());
+            }
         }
     }
 
@@ -208,6 +235,9 @@ impl Writer for MemoryWriter {
                     && id == topic_id.as_ref()
             }));
         }
+        let partitions = claims.iter().map(|claim| claim.partition.clone()).collect();
+        let which = Which { partitions: Some(partitions), asked: false };
+        acquired.parked = entry.parked(self.generation, &which);
         acquired.empty = entry
             .table_of(self.generation, self.building)
             .is_none_or(|table| table.rows.is_empty());

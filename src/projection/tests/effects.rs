@@ -52,6 +52,26 @@ fn a_decision_by_the_state_names_the_key() {
 }
 
 #[test]
+fn the_rows_that_a_bad_event_would_have_touched_are_told_where_they_can_be() {
+    let keys = |handlers: &str, event: &str| {
+        let projection = projection(handlers);
+        let event = event_of_json(&projection, event).unwrap();
+        assert!(projection.prepare(&event).is_err());
+        projection.keys_of_bad(&event)
+    };
+    let when = "[[projections.p.on]]\nwhen = \"event.n > 1\"\nset = { a = \"event.a\" }\n";
+    assert_eq!(keys(when, r#"{"id":1,"n":"x"}"#), [key(1)]);
+    assert_eq!(keys(when, r#"{"id":"x","n":"x"}"#), [], "nobody can tell");
+    let own = "[[projections.p.on]]\nkey = { id = \"event.other\" }\nwhen = \"event.n > 1\"\nset = { a = \"event.a\" }\n";
+    assert_eq!(keys(own, r#"{"id":1,"other":2,"n":"x"}"#), [key(2)]);
+    let not_this = "[[projections.p.on]]\nkey = { id = \"event.other\" }\nwhen = \"event.id > 5\"\nset = { a = \"event.a\" }\n";
+    let both = format!("{not_this}{when}");
+    assert_eq!(keys(&both, r#"{"id":1,"other":2,"n":"x"}"#), [key(1)]);
+    let each = "[[projections.p.on]]\nfor_each = \"event.ids\"\nkey = { id = \"item\" }\nwhen = \"event.n > 1\"\nset = { a = \"event.a\" }\n";
+    assert_eq!(keys(each, r#"{"id":1,"ids":[4,4,"x",5],"n":"x"}"#), [key(4), key(5)]);
+}
+
+#[test]
 fn a_bad_record_names_the_keys_that_made_it_bad() {
     let add = projection("[[projections.p.on]]\nadd = { n = \"event.n\" }\n");
     let bad = apply(&add, r#"{"id":1,"n":9223372036854775807}"#).unwrap_err();

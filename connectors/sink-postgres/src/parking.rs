@@ -1,0 +1,223 @@
+//! Events that are set aside with their keys, in the books.
+
+use async_trait::async_trait;
+use foldline_api::Result;
+use foldline_api::parked::{
+    DROPPED, Parked, Parking, Place, Request, Which, read_keys, read_record,
+};
+use foldline_api::record::{Record, TopicPartition};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::books::{Books, Param, Partitions, partition_of, read};
+use crate::session::within;
+use crate::target::{CALL_LIMIT, PostgresTarget};
+
+impl Books {
+    /// The DDL of the parked events' table. Each stands under the topic's life that its position names.
+    pub(crate) fn parked_ddl(table: &str) -> String {
+        format!(
+            "CREATE TABLE IF NOT EXISTS {table} (\n    target text NOT NULL,\n    generation bigint NOT NULL,\n    \
+             topic text NOT NULL,\n    partition integer NOT NULL,\n    topic_id text,\n    record_offset bigint \
+             NOT NULL,\n    keys text NOT NULL,\n    reason text,\n    request text,\n    record text NOT NULL,\n    \
+             parked_at timestamptz NOT NULL DEFAULT now(),\n    PRIMARY KEY (target, generation, topic, \
+             partition, record_offset)\n)"
+        )
+    }
+
+    /// Sets events aside.
+    pub(crate) fn park_sql(&self) -> String {
+        format!(
+            "INSERT INTO {} (target, generation, topic, partition, topic_id, record_offset, keys, reason, \
+             record) SELECT $1, $2, u.topic, u.partition, p.topic_id, u.record_offset, u.keys, u.reason, \
+             u.record FROM unnest($3::text[], $4::int4[], $5::int8[], $6::text[], $7::text[], $8::text[]) AS \
+             u(topic, partition, record_offset, keys, reason, record) JOIN {} AS p ON p.target = $1 AND \
+             p.generation = $2 AND p.topic = u.topic AND p.partition = u.partition ON CONFLICT (target, \
+             generation, topic, partition, record_offset) DO UPDATE SET keys = excluded.keys, reason = \
+             excluded.reason, record = excluded.record, request = NULL",
+            self.parked, self.positions
+        )
+    }
+
+    /// Takes events out of the parked ones.
+    pub(crate) fn free_sql(&self) -> String {
+        format!(
+            "DELETE FROM {} AS k USING unnest($3::text[], $4::int4[], $5::int8[]) AS u(topic, partition, \
+             record_offset) WHERE k.target = $1 AND k.generation = $2 AND k.topic = u.topic AND k.partition = \
+             u.partition AND k.record_offset = u.record_offset",
+            self.parked
+        )
+    }
+
+    /// Is done with requests, and notes why they could not be followed.
+    pub(crate) fn keep_sql(&self) -> String {
+        format!(
+            "UPDATE {} AS k SET request = NULL, reason = coalesce(u.reason, k.reason) FROM unnest($3::text[], \
+             $4::int4[], $5::int8[], $6::text[]) AS u(topic, partition, record_offset, reason) WHERE \
+             k.target = $1 AND k.generation = $2 AND k.topic = u.topic AND k.partition = u.partition AND \
+             k.record_offset = u.record_offset",
+            self.parked
+        )
+    }
+
+    /// What is parked, by partition and offset.
+    pub(crate) async fn parked(
+        &self,
+        client: &Client,
+        (target, generation): (&str, u64),
+        which: &Which,
+    ) -> Result<Vec<Parked>> {
+        let sql = format!(
+            "SELECT topic, partition, record_offset, keys, reason, request FROM {} WHERE target = $1 AND \
+             generation = $2 AND (NOT $3 OR request IS NOT NULL) ORDER BY topic COLLATE \"C\", partition, \
+             record_offset",
+            self.parked
+        );
+        let generation = generation.cast_signed();
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&generation, Type::INT8), (&which.asked, Type::BOOL)];
+        let mut all = Vec::new();
+        for row in &self.query(client, &sql, &params).await? {
+            let row = Some(row);
+            let (keys, request): (&str, Option<&str>) = (read(row, 3)?, read(row, 5)?);
+            let parked = Parked {
+                partition: partition_of(row)?,
+                offset: read(row, 2)?,
+                keys: read_keys(keys)?,
+                reason: read(row, 4)?,
+                request: request.and_then(Request::parse),
+                refused: Vec::new(),
+            };
+            if which.has(&parked) {
+                all.push(parked);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn parked_records(
+        &self,
+        client: &Client,
+        (target, generation): (&str, u64),
+        places: &[Place],
+    ) -> Result<Vec<Record>> {
+        let sql = format!(
+            "SELECT k.topic, k.partition, k.record_offset, k.record FROM unnest($3::text[], $4::int4[], \
+             $5::int8[]) WITH ORDINALITY AS u(topic, partition, record_offset, n) JOIN {} AS k ON k.target = \
+             $1 AND k.generation = $2 AND k.topic = u.topic AND k.partition = u.partition AND \
+             k.record_offset = u.record_offset ORDER BY u.n",
+            self.parked
+        );
+        let generation = generation.cast_signed();
+        let list = Partitions::new(places.iter().map(|(partition, _)| partition));
+        let offsets: Vec<i64> = places.iter().map(|(_, offset)| *offset).collect();
+        let params: [Param<'_>; 5] = [
+            (&target, Type::TEXT),
+            (&generation, Type::INT8),
+            (&list.topics, Type::TEXT_ARRAY),
+            (&list.partitions, Type::INT4_ARRAY),
+            (&offsets, Type::INT8_ARRAY),
+        ];
+        let rows = self.query(client, &sql, &params).await?;
+        let record = |row| {
+            let row = Some(row);
+            let place: (TopicPartition, i64) = (partition_of(row)?, read(row, 2)?);
+            read_record(&place, read(row, 3)?)
+        };
+        rows.iter().map(record).collect()
+    }
+
+    async fn ask_parked(
+        &self,
+        client: &Client,
+        (target, generation): (&str, u64),
+        (partition, offset): &Place,
+        request: Request,
+    ) -> Result<bool> {
+        let sql = format!(
+            "UPDATE {} SET request = $6 WHERE target = $1 AND generation = $2 AND topic = $3 AND partition = \
+             $4 AND record_offset = $5",
+            self.parked
+        );
+        let (generation, topic, name) =
+            (generation.cast_signed(), &*partition.topic, request.name());
+        let params: [Param<'_>; 6] = [
+            (&target, Type::TEXT),
+            (&generation, Type::INT8),
+            (&topic, Type::TEXT),
+            (&partition.partition, Type::INT4),
+            (offset, Type::INT8),
+            (&name, Type::TEXT),
+        ];
+        Ok(self.execute(client, &sql, &params).await? > 0)
+    }
+
+    /// Leaves what was dropped in one generation out of another too, whatever its projection is. Neither this nor
+    /// any verdict holds for a topic that was made anew: its offsets are other events.
+    pub(crate) async fn keep_dropped(
+        &self,
+        client: &Client,
+        target: &str,
+        (from, to): (u64, u64),
+    ) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO {0} (target, generation, topic, partition, record_offset, reason) SELECT target, $3, \
+             topic, partition, record_offset, reason FROM {0} WHERE target = $1 AND generation = $2 AND \
+             reason = $4 ON CONFLICT DO NOTHING",
+            self.verdicts
+        );
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        let params: [Param<'_>; 4] =
+            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8), (&DROPPED, Type::TEXT)];
+        self.execute(client, &sql, &params).await?;
+        let anew = format!(
+            "DELETE FROM {} AS v USING {1} AS a, {1} AS b WHERE v.target = $1 AND v.generation = $3 AND              a.target = $1 AND a.generation = $2 AND b.target = $1 AND b.generation = $3 AND a.topic = v.topic              AND a.partition = v.partition AND b.topic = v.topic AND b.partition = v.partition AND a.topic_id              <> b.topic_id",
+            self.verdicts, self.positions
+        );
+        let [target, from, to, _] = params;
+        self.execute(client, &anew, &[target, from, to]).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Parking for PostgresTarget {
+    async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
+        within(CALL_LIMIT, "reading parked events", async {
+            let session = self.asks.snapshot().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                self.books.parked(&session.client, (&label, generation), which).await
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
+        within(CALL_LIMIT, "reading parked events", async {
+            let session = self.asks.snapshot().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                self.books.parked_records(&session.client, (&label, generation), places).await
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
+        within(CALL_LIMIT, "asking for parked events", async {
+            let session = self.asks.begin().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                let of = (label.as_str(), generation);
+                self.books.ask_parked(&session.client, of, place, request).await
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+}

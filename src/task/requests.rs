@@ -1,0 +1,290 @@
+//! What the operator wants of parked keys, carried out by the owner of their partition.
+//!
+//! Events that share keys stand and fall together: all of a retry applies, in order, or nothing of it, and
+//! then the books say why. Nothing else is folded or written meanwhile, so that the books, read at the
+//! beginning, are all there is to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::model::Key;
+use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::sink::{StoredDecision, StoredVerdict};
+use hashbrown::HashSet;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::batch::{Batch, Counts, Decoders, Folder, decode};
+use super::cache::Cache;
+use super::ops::Ops;
+use super::{States, Task, spawn};
+use crate::event::Event;
+use crate::projection::{BadRecord, Prepared, Projection};
+use crate::retry::{Attempts, retry};
+
+/// How often the books are asked for requests while keys are parked.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Where it stands with requests.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// When the books are looked at next.
+    due: Option<Instant>,
+    /// Someone wants something: folding waits until it is done.
+    wanted: bool,
+    looking: Option<AbortOnDropHandle<Result<Looked>>>,
+}
+
+impl Requests {
+    /// Whether the fold has to wait.
+    pub(super) fn block(&self) -> bool {
+        self.wanted
+    }
+
+    pub(super) fn call(&mut self) -> Option<&mut AbortOnDropHandle<Result<Looked>>> {
+        self.looking.as_mut()
+    }
+
+    /// Lets go of a call, as partitions are about to move; what is wanted is found again.
+    pub(super) fn cancel(&mut self) {
+        (self.looking, self.wanted) = (None, false);
+    }
+}
+
+/// What a look into the books found.
+#[derive(Debug)]
+pub(super) enum Looked {
+    /// Whether someone wants something.
+    Asked(bool),
+    /// All that is parked in these partitions, and what the first request is about.
+    Parked(Vec<TopicPartition>, Vec<Parked>, Option<Group>),
+}
+
+/// Parked events that stand and fall together, as they are to be folded.
+#[derive(Debug)]
+pub(super) struct Group {
+    parked: Vec<Parked>,
+    events: Vec<Result<(Event, Prepared), BadRecord>>,
+    /// The states of their keys.
+    states: States,
+}
+
+impl Task {
+    /// Looks for requests now and then; once there is one, as soon as nothing is in flight.
+    pub(super) fn advance_requests(&mut self, now: Instant) {
+        if self.requests.looking.is_some() {
+            return;
+        }
+        let partitions = self.folder.parking.partitions();
+        let ending = self.stopping.is_some() || self.stop.is_some();
+        if ending || (partitions.is_empty() && !self.requests.wanted) {
+            self.requests.wanted = false;
+            return;
+        }
+        if self.requests.wanted {
+            let quiet = self.idle() && self.held.steady() && self.held.revocation().is_none();
+            if quiet && self.yield_until.is_none() {
+                let partitions = self.held.partitions();
+                let (projection, decoders) =
+                    (Arc::clone(&self.folder.projection), Arc::clone(&self.folder.decoders));
+                let group = self.ops.clone().group(partitions, projection, decoders);
+                self.requests.looking = Some(spawn(group));
+            }
+        } else if *self.requests.due.get_or_insert(now + LOOK_EVERY) <= now {
+            self.requests.due = Some(now + LOOK_EVERY);
+            self.requests.looking = Some(spawn(self.ops.clone().asked(partitions)));
+        }
+    }
+
+    /// The books were looked at.
+    pub(super) fn on_looked(&mut self, looked: Result<Looked>) -> Result<()> {
+        self.requests.looking = None;
+        let (partitions, parked, group) = match looked {
+            Ok(Looked::Parked(partitions, parked, group)) => (partitions, parked, group),
+            Ok(Looked::Asked(asked)) => {
+                self.requests.wanted = asked;
+                return Ok(());
+            }
+            Err(error) if matches!(error.class(), ErrorClass::Retriable | ErrorClass::Record) => {
+                self.requests.wanted = false;
+                self.ops.failed("parked", &error);
+                tracing::warn!(%error, "a request on parked events cannot be followed yet");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        // Partitions came or moved meanwhile: once more, when all is quiet.
+        if !self.idle() || !self.held.steady() || self.held.revocation().is_some() {
+            return Ok(());
+        }
+        self.requests.wanted = false;
+        self.folder.parking.relearn(&partitions, &parked);
+        self.show_parked();
+        let first = group.as_ref().and_then(|group| group.parked.first());
+        let Some(partition) = first.map(|parked| parked.partition.clone()) else { return Ok(()) };
+        let Some(group) = group else { return Ok(()) };
+        self.batches += 1;
+        // What is cached is as the store has it; what a retry that fails leaves behind is not.
+        self.cache.clear();
+        let at = self.held.folded(&partition);
+        let batch = self.folder.carry_out(self.batches, group, at, &mut self.cache);
+        self.folded = Some(with_fence(batch, partition, at));
+        Ok(())
+    }
+
+    /// A flush that carries out a request is over, whatever came of it: the books say what is parked now,
+    /// and whether there is more to do.
+    pub(super) fn carried_out(&mut self, batch: &Batch) {
+        if batch.aside.attempt.is_some() {
+            self.requests.wanted = true;
+        }
+    }
+
+    /// The store refused what a retry gives: its events stay parked, for this reason.
+    pub(super) fn retry_refused(&mut self, group: &[Parked], error: &Error) {
+        self.ops.metrics.error("write", error.class().label()).inc();
+        self.fold_again(None);
+        let Some(first) = group.first() else { return };
+        self.batches += 1;
+        let mut batch = Batch::new(self.batches);
+        let (at, partition) = (self.held.folded(&first.partition), first.partition.clone());
+        keep(&mut batch, group, first.offset, &error.to_string());
+        self.folded = Some(with_fence(batch, partition, at));
+    }
+}
+
+/// A flush that moves no position, under the fence of its partition.
+fn with_fence(mut batch: Batch, partition: TopicPartition, at: Position) -> Batch {
+    batch.steps.insert(partition, (at, at));
+    batch
+}
+
+impl Folder {
+    /// Does what is asked of a group of parked events, all of them or none. `at` is where their partition
+    /// stands: they lie before it.
+    fn carry_out(&mut self, number: u64, group: Group, at: Position, cache: &mut Cache) -> Batch {
+        let Group { parked, events, states } = group;
+        for (key, state) in states {
+            cache.insert(key, state, number);
+        }
+        self.recall_decisions(&parked, at);
+        let request = parked.iter().find_map(|event| event.request).unwrap_or(Request::Retry);
+        let leaves = |event: &Parked| match request {
+            Request::Retry => false,
+            Request::Drop => true,
+            Request::Skip => event.reason.is_some(),
+        };
+        let mut batch = Batch::new(number);
+        for (event, decoded) in parked.iter().zip(events) {
+            if leaves(event) {
+                let (partition, offset) = event.place();
+                let reason = DROPPED.to_owned();
+                batch.verdicts.push(StoredVerdict { partition, offset, reason });
+                continue;
+            }
+            let applied = decoded.and_then(|(record, prepared)| {
+                self.apply(&event.partition, &record, prepared, cache, &mut batch)
+            });
+            if let Err(bad) = applied {
+                tracing::info!(event = event.id(), "parked events stay: one of them is still bad");
+                // What the events before it did is undone with the states that it was done to.
+                cache.clear();
+                let mut batch = Batch::new(number);
+                let reason = format!("{}: {}", bad.stage, bad.reason);
+                keep(&mut batch, &parked, event.offset, &reason);
+                return batch;
+            }
+        }
+        let first = parked.first().map(Parked::id);
+        tracing::info!(
+            events = parked.len(),
+            first,
+            request = request.name(),
+            "parked events freed"
+        );
+        // They were counted when they were parked.
+        batch.counts = Counts::default();
+        batch.aside.changes.free = parked.iter().map(Parked::place).collect();
+        batch.aside.attempt = Some(parked);
+        batch
+    }
+
+    /// What the rows decided that hold some of these events already binds; the rest is decided anew.
+    fn recall_decisions(&mut self, parked: &[Parked], at: Position) {
+        for event in parked {
+            self.decisions.settle(&event.partition, at);
+        }
+        let decided = parked.iter().filter(|event| !event.refused.is_empty());
+        let decided = decided.map(|event| StoredDecision {
+            partition: event.partition.clone(),
+            offset: event.offset,
+            refused: event.refused.clone(),
+            bad: None,
+        });
+        self.decisions.keep(&decided.collect::<Vec<_>>());
+    }
+}
+
+/// Notes why a group stays, at the event at `offset`; its requests are done with.
+fn keep(batch: &mut Batch, group: &[Parked], offset: i64, reason: &str) {
+    for event in group {
+        let failed = event.offset == offset;
+        if failed || event.request.is_some() {
+            let why = failed.then(|| reason.to_owned());
+            batch.aside.changes.keep.push((event.place(), why));
+        }
+    }
+    batch.aside.attempt = Some(group.to_vec());
+}
+
+impl Ops {
+    /// Whether someone wants something of what is parked in these partitions.
+    async fn asked(self, partitions: Vec<TopicPartition>) -> Result<Looked> {
+        let which = Which { partitions: Some(partitions), asked: true };
+        Ok(Looked::Asked(!self.parked(&which).await?.is_empty()))
+    }
+
+    async fn parked(&self, which: &Which) -> Result<Vec<Parked>> {
+        let parking = self.target.parking();
+        retry(self, "parked", || parking.parked(self.generation, which)).await
+    }
+
+    /// All that is parked in these partitions, and what the first request is about, with the states of its
+    /// keys.
+    async fn group(
+        self,
+        partitions: Vec<TopicPartition>,
+        projection: Arc<Projection>,
+        decoders: Arc<dyn Decoders>,
+    ) -> Result<Looked> {
+        let which = Which { partitions: Some(partitions.clone()), asked: false };
+        let parked = self.parked(&which).await?;
+        let asked = |group: &Vec<Parked>| group.iter().any(|event| event.request.is_some());
+        let Some(group) = groups(parked.clone()).into_iter().find(asked) else {
+            return Ok(Looked::Parked(partitions, parked, None));
+        };
+        let places: Vec<Place> = group.iter().map(Parked::place).collect();
+        let parking = self.target.parking();
+        let records: Vec<Record> =
+            retry(&self, "parked", || parking.records(self.generation, &places)).await?;
+        let same = records.len() == places.len()
+            && records
+                .iter()
+                .zip(&places)
+                .all(|(record, place)| (record.topic_partition(), record.offset) == *place);
+        if !same {
+            return Err(Error::retriable("what is parked changed while it was read"));
+        }
+        let events: Vec<_> =
+            records.iter().map(|record| decode(&projection, &*decoders, record)).collect();
+        let keys: HashSet<&Key> =
+            events.iter().flatten().flat_map(|(_, prepared)| prepared.keys()).collect();
+        let mut keys: Vec<Key> = keys.into_iter().cloned().collect();
+        keys.sort_unstable();
+        let states = if keys.is_empty() { Vec::new() } else { self.clone().load(keys).await? };
+        let group = Group { parked: group, events, states };
+        Ok(Looked::Parked(partitions, parked, Some(group)))
+    }
+}
