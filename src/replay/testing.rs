@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use foldline_api::model::Key;
+use foldline_api::parked::ParkedEvent;
 use foldline_api::record::Position;
 use foldline_api::sink::{
     Advance, Beginning, Flush, OnChange, RowWrite, StoredVerdict, Target, Version,
@@ -14,10 +15,9 @@ use hashbrown::HashSet;
 
 use super::{Outcome, Parts, Stretch};
 use crate::config::{self, Env};
-use crate::converter::{Decoder, Format};
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
-use crate::task::Decoders;
+use crate::task::simulation::{OneDecoder, decoder};
 
 const CONFIG: &str = r#"
 [sources.events]
@@ -58,20 +58,13 @@ type = "sqlite"
 path = "unused.db"
 "#;
 
-#[derive(Debug)]
-struct OneDecoder(Decoder);
-
-impl Decoders for OneDecoder {
-    fn of(&self, _topic: &Arc<str>) -> &Decoder {
-        &self.0
-    }
-}
-
 /// A log, a store, and what folds the one into the other.
 pub(crate) struct Bench {
     pub(crate) log: MemoryLog,
     pub(crate) store: MemoryStore,
     pub(crate) parts: Parts,
+    /// Offsets in partition 0 of what is set aside when it is written.
+    pub(crate) parks: Vec<i64>,
     reached: Vec<Position>,
 }
 
@@ -97,12 +90,7 @@ impl Bench {
         let beginnings: Vec<Beginning> =
             group.partitions().await.unwrap().into_iter().map(beginning).collect();
         target.begin(generation, &beginnings).await.unwrap();
-        let decoder = Decoder {
-            key: Some(Format::Text),
-            value: Format::Json,
-            mask: projection.mask().clone(),
-            slots: projection.slots(),
-        };
+        let decoder = decoder(&projection);
         let parts = Parts {
             connector: "t".to_owned(),
             projection,
@@ -113,7 +101,7 @@ impl Bench {
             memory: 1 << 20,
         };
         let reached = vec![Position(0); usize::try_from(partitions).unwrap()];
-        Bench { log, store, parts, reached }
+        Bench { log, store, parts, parks: Vec::new(), reached }
     }
 
     /// Appends an event with this timestamp.
@@ -146,15 +134,20 @@ impl Bench {
             to: info.high,
         };
         merge.extend(&infos.iter().map(stretch).collect::<Vec<_>>());
+        let mut flush = Flush { verdicts: verdicts.to_vec(), ..Flush::default() };
         let mut keys = HashSet::new();
         while let Some(record) = merge.next().await.unwrap() {
+            if record.partition == 0 && self.parks.contains(&record.offset) {
+                let (keys, reason) = (Vec::new(), Some("bad".to_owned()));
+                flush.parking.park.push(ParkedEvent { record, keys, reason });
+                continue;
+            }
             if let Outcome::Applied(written) = fold.fold(&record).unwrap().outcome {
                 keys.extend(written);
             }
         }
         let generation = self.parts.target.status().await.unwrap().generation;
         let writer = self.parts.target.writer(generation).await.unwrap();
-        let mut flush = Flush { verdicts: verdicts.to_vec(), ..Flush::default() };
         for key in keys {
             let state = fold.state(&key).unwrap();
             let version = writer.load(std::slice::from_ref(&key)).await.unwrap().remove(0).version;

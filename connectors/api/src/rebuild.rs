@@ -50,6 +50,41 @@ impl Phase {
     }
 }
 
+/// What a generation beside the live one is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is being built.
+    Build(Phase),
+    /// It was live, and is kept for a rollback.
+    Old,
+}
+
+impl Role {
+    /// As the books spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Build(phase) => phase.name(),
+            Role::Old => "old",
+        }
+    }
+
+    /// Reads [`Role::name`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        if name == "old" { Some(Role::Old) } else { Phase::parse(name).map(Role::Build) }
+    }
+
+    /// How far it is, where it is being built.
+    #[must_use]
+    pub fn phase(self) -> Option<Phase> {
+        match self {
+            Role::Build(phase) => Some(phase),
+            Role::Old => None,
+        }
+    }
+}
+
 /// The generation that is being built.
 #[derive(Clone, Debug)]
 pub struct Build {

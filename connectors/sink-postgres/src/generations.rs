@@ -1,7 +1,7 @@
 //! The books of generations that are not the live one: the one being built, and those kept.
 
 use foldline_api::column::IDENTIFIER_BYTES_MAX;
-use foldline_api::rebuild::Phase;
+use foldline_api::rebuild::{Phase, Role};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::{Error, Result};
 use serde_json::Value as Json;
@@ -10,24 +10,6 @@ use tokio_postgres::{Client, Row};
 
 use crate::books::{Books, Param, read};
 use crate::identifier::fnv1a;
-
-/// What a generation beside the live one is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It is being built.
-    Build(Phase),
-    /// It was live, and is kept for a rollback.
-    Old,
-}
-
-impl Role {
-    fn name(self) -> &'static str {
-        match self {
-            Role::Build(phase) => phase.name(),
-            Role::Old => "old",
-        }
-    }
-}
 
 /// One generation beside the live one.
 #[derive(Clone, Debug)]
@@ -172,22 +154,23 @@ impl Books {
         self.execute(client, &sql, &params).await.map(|_| ())
     }
 
-    /// Repeats the verdicts of one generation in another.
+    /// Repeats the verdicts of one generation in another: all, or those of this reason.
     pub(crate) async fn copy_verdicts(
         &self,
         client: &Client,
         target: &str,
         (from, to): (u64, u64),
+        reason: Option<&str>,
     ) -> Result<()> {
         let sql = format!(
             "INSERT INTO {0} (target, generation, topic, partition, record_offset, reason) SELECT target, $3, \
-             topic, partition, record_offset, reason FROM {0} WHERE target = $1 AND generation = $2 ON \
-             CONFLICT DO NOTHING",
+             topic, partition, record_offset, reason FROM {0} WHERE target = $1 AND generation = $2 AND \
+             coalesce(reason = $4, true) ON CONFLICT DO NOTHING",
             self.verdicts
         );
         let (from, to) = (from.cast_signed(), to.cast_signed());
-        let params: [Param<'_>; 3] =
-            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)];
+        let params: [Param<'_>; 4] =
+            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8), (&reason, Type::TEXT)];
         self.execute(client, &sql, &params).await.map(|_| ())
     }
 }
@@ -196,12 +179,8 @@ fn generation(row: &Row) -> Result<Generation> {
     let row = Some(row);
     let number: i64 = read(row, 0)?;
     let role: String = read(row, 1)?;
-    let role = match (role.as_str(), Phase::parse(&role)) {
-        ("old", _) => Role::Old,
-        (_, Some(phase)) => Role::Build(phase),
-        (_, None) => {
-            return Err(Error::config("Foldline's books are not of this version of Foldline"));
-        }
+    let Some(role) = Role::parse(&role) else {
+        return Err(Error::config("Foldline's books are not of this version of Foldline"));
     };
     let (projection, goals): (String, String) = (read(row, 5)?, read(row, 6)?);
     let goals: Vec<(String, i32, i64)> = serde_json::from_str(&goals).unwrap_or_default();

@@ -160,22 +160,18 @@ impl Books {
         target: &str,
         (from, to): (u64, u64),
     ) -> Result<()> {
-        let sql = format!(
-            "INSERT INTO {0} (target, generation, topic, partition, record_offset, reason) SELECT target, $3, \
-             topic, partition, record_offset, reason FROM {0} WHERE target = $1 AND generation = $2 AND \
-             reason = $4 ON CONFLICT DO NOTHING",
-            self.verdicts
-        );
-        let (from, to) = (from.cast_signed(), to.cast_signed());
-        let params: [Param<'_>; 4] =
-            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8), (&DROPPED, Type::TEXT)];
-        self.execute(client, &sql, &params).await?;
+        self.copy_verdicts(client, target, (from, to), Some(DROPPED)).await?;
         let anew = format!(
-            "DELETE FROM {} AS v USING {1} AS a, {1} AS b WHERE v.target = $1 AND v.generation = $3 AND              a.target = $1 AND a.generation = $2 AND b.target = $1 AND b.generation = $3 AND a.topic = v.topic              AND a.partition = v.partition AND b.topic = v.topic AND b.partition = v.partition AND a.topic_id              <> b.topic_id",
+            "DELETE FROM {0} AS v USING {1} AS a, {1} AS b WHERE v.target = $1 AND v.generation = $3 AND \
+             a.target = $1 AND a.generation = $2 AND b.target = $1 AND b.generation = $3 AND \
+             a.topic = v.topic AND a.partition = v.partition AND b.topic = v.topic AND \
+             b.partition = v.partition AND a.topic_id <> b.topic_id",
             self.verdicts, self.positions
         );
-        let [target, from, to, _] = params;
-        self.execute(client, &anew, &[target, from, to]).await.map(|_| ())
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)];
+        self.execute(client, &anew, &params).await.map(|_| ())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use foldline_api::binding::Binding;
-use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
+use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Role, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::Beginning;
 use foldline_api::{Error, ErrorClass, Result};
@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::books::Entry;
 use crate::carry::{self, Table, WHOLE_NAMES, texts};
-use crate::generations::{Generation, Role, name_in};
+use crate::generations::{Generation, name_in};
 use crate::identifier::{TableName, literal, quote};
 use crate::schema;
 use crate::session::within;
@@ -124,7 +124,7 @@ impl PostgresTarget {
         self.books.put_generation(client, label, &generation).await?;
         self.books.begin(client, label, number, beginnings).await?;
         if at.stored.fingerprint == self.spec.fingerprint {
-            self.books.copy_verdicts(client, label, (at.stored.generation, number)).await?;
+            self.books.copy_verdicts(client, label, (at.stored.generation, number), None).await?;
         }
         if at.stored.log == self.spec.log {
             self.books.keep_dropped(client, label, (at.stored.generation, number)).await?;

@@ -1,12 +1,12 @@
 //! The steps of a build: following, holding, the swap, and the way back.
 
-use foldline_api::rebuild::{Phase, Stepped, is_reached};
+use foldline_api::rebuild::{Phase, Role, Stepped, is_reached};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 
 use crate::books::binding;
 use crate::carry::{self, WHOLE_NAMES, texts};
-use crate::generations::{Generation, Role, name_in};
+use crate::generations::{Generation, name_in};
 use crate::identifier::fnv1a;
 use crate::rebuild::{LOCK_FOR_SWAP, Standing};
 use crate::schema;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Decision, Found, decide};
 use foldline_api::parked::Parking;
-use foldline_api::rebuild::Rebuilds;
+use foldline_api::rebuild::{Rebuilds, Role};
 use foldline_api::sink::{
     Beginning, DesiredState, OnChange, Opened, Snapshot, Target, TargetSpec, Writer,
 };
@@ -17,7 +17,6 @@ use tokio_postgres::types::Type;
 use crate::books::{Books, Entry, binding};
 use crate::config::{Endpoint, PostgresConfig};
 use crate::error::classify;
-use crate::generations::Role;
 use crate::identifier::{self, TableName, quote};
 use crate::schema::{self, Relation};
 use crate::session::{Lane, connect, within};

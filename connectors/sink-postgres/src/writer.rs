@@ -13,7 +13,7 @@ use foldline_api::error::ErrorClass;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
 use foldline_api::parked::Which;
-use foldline_api::rebuild::Phase;
+use foldline_api::rebuild::{Phase, Role};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Lease, Loaded, StoredPosition, TargetSpec, Version, Versions,
@@ -28,7 +28,6 @@ use crate::codec::{Encoded, Raw};
 use crate::config::Endpoint;
 use crate::error::{classify, is_deadlock, is_missing};
 use crate::flush::{Bound, Expect, Part, Scope, cut};
-use crate::generations::Role;
 use crate::session::{BEGIN, Lane, Session, within};
 use crate::snapshot;
 use crate::statement::Statements;

@@ -1,6 +1,6 @@
 //! The books of generations that are not the live one: the one being built, and those kept.
 
-use foldline_api::rebuild::Phase;
+use foldline_api::rebuild::Role;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::{Error, Result};
 use rusqlite::{Row, Transaction};
@@ -21,24 +21,6 @@ pub(crate) const DDL: &str = "CREATE TABLE IF NOT EXISTS _foldline_generations (
   PRIMARY KEY (target, generation)
 ) STRICT, WITHOUT ROWID";
 
-/// What a generation beside the live one is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It is being built.
-    Build(Phase),
-    /// It was live, and is kept for a rollback.
-    Old,
-}
-
-impl Role {
-    fn name(self) -> &'static str {
-        match self {
-            Role::Build(phase) => phase.name(),
-            Role::Old => "old",
-        }
-    }
-}
-
 /// One generation beside the live one.
 #[derive(Clone, Debug)]
 pub(crate) struct Generation {
@@ -56,16 +38,6 @@ pub(crate) struct Generation {
     pub(crate) projection: Json,
     /// Where each partition ended when the build began.
     pub(crate) goals: Vec<(TopicPartition, Position)>,
-}
-
-impl Generation {
-    /// How far it is, where it is being built.
-    pub(crate) fn phase(&self) -> Option<Phase> {
-        match self.role {
-            Role::Build(phase) => Some(phase),
-            Role::Old => None,
-        }
-    }
 }
 
 /// The name of a generation's table while it is not live.
@@ -89,11 +61,7 @@ pub(crate) fn beside(tx: &Transaction<'_>, target: &str) -> Result<Vec<Generatio
 /// None where the role is none of this version's.
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<Generation>> {
     let (number, role): (i64, String) = (row.get(0)?, row.get(1)?);
-    let role = match (role.as_str(), Phase::parse(&role)) {
-        ("old", _) => Role::Old,
-        (_, Some(phase)) => Role::Build(phase),
-        (_, None) => return Ok(None),
-    };
+    let Some(role) = Role::parse(&role) else { return Ok(None) };
     let (projection, goals): (String, String) = (row.get(5)?, row.get(6)?);
     let goals: Vec<(String, i32, i64)> = serde_json::from_str(&goals).unwrap_or_default();
     Ok(Some(Generation {
@@ -112,7 +80,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<Generation>> {
 
 /// The build of a target, if there is one.
 pub(crate) fn build(tx: &Transaction<'_>, target: &str) -> Result<Option<Generation>> {
-    Ok(beside(tx, target)?.into_iter().find(|generation| generation.phase().is_some()))
+    Ok(beside(tx, target)?.into_iter().find(|generation| generation.role.phase().is_some()))
 }
 
 /// Writes a generation's row.

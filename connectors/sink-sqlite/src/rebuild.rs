@@ -1,7 +1,7 @@
 //! The next generation beside the live table, and the swap. Each step is one transaction.
 
 use async_trait::async_trait;
-use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped, is_reached};
+use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Role, Step, Stepped, is_reached};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, TargetSpec};
 use foldline_api::{Error, ErrorClass, Result};
@@ -10,7 +10,7 @@ use rusqlite::Transaction;
 use crate::books;
 use crate::carry;
 use crate::database::{Access, sql};
-use crate::generations::{self, Generation, Role, name_in};
+use crate::generations::{self, Generation, name_in};
 use crate::schema::{self, quote};
 use crate::target::{SqliteTarget, bound};
 
@@ -196,7 +196,7 @@ fn swap(tx: &Transaction<'_>, spec: &TargetSpec, next: &Generation) -> Result<Ve
 fn roll_back(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<u64> {
     let target = &spec.target;
     let beside = generations::beside(tx, target)?;
-    if let Some(build) = beside.iter().find(|generation| generation.phase().is_some()) {
+    if let Some(build) = beside.iter().find(|generation| generation.role.phase().is_some()) {
         return Err(Error::config(format!(
             "generation {} is being built: cancel that first, with `foldline rebuild {} --cancel`",
             build.number, spec.connector

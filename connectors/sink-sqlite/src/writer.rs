@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::parked::Which;
-use foldline_api::rebuild::Phase;
+use foldline_api::rebuild::{Phase, Role};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Loaded, Marks, RowWrite, StoredPosition, TargetSpec, Version,
@@ -18,7 +18,7 @@ use rusqlite::{CachedStatement, Transaction, params_from_iter};
 use crate::books;
 use crate::codec::{Cell, Fingerprint, decode, encode_key, encode_row};
 use crate::database::{Access, Database, End, sql};
-use crate::generations::{self, Role};
+use crate::generations;
 use crate::parking;
 use crate::schema::{self, quote};
 

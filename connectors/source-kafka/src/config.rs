@@ -185,20 +185,15 @@ impl KafkaConfig {
         self.client(&[], &fixed)
     }
 
-    /// A member of the group, for task `task`, whose prefetch is bounded by `prefetch` bytes.
-    pub(crate) fn member(&self, task: u32, prefetch: usize) -> ClientConfig {
+    /// A consumer whose prefetch is bounded by `prefetch` bytes; `own` are defaults of its kind.
+    fn consumer(&self, prefetch: usize, own: &[(&str, &str)]) -> ClientConfig {
         let queued = (prefetch / 1024).max(1024).to_string();
-        // A broker sends at least one batch however large, so this bounds the overshoot only.
-        let fetch = (prefetch / 2).clamp(1 << 20, 50 << 20).to_string();
-        let partition = (prefetch / 4).clamp(256 << 10, 1 << 20).to_string();
-        let defaults = [
+        let mut defaults = vec![
             ("check.crcs", "true"),
             // The default of one second is a brake: a consumer that has filled its queue sleeps.
             ("fetch.queue.backoff.ms", "5"),
-            ("fetch.max.bytes", &fetch),
-            ("fetch.message.max.bytes", &partition),
-            ("topic.metadata.refresh.interval.ms", "10000"),
         ];
+        defaults.extend_from_slice(own);
         let fixed = [
             ("group.id", self.group.as_str()),
             ("enable.auto.commit", "false"),
@@ -209,7 +204,20 @@ impl KafkaConfig {
             ("allow.auto.create.topics", "false"),
             ("queued.max.messages.kbytes", &queued),
         ];
-        let mut client = self.client(&defaults, &fixed);
+        self.client(&defaults, &fixed)
+    }
+
+    /// A member of the group, for task `task`, whose prefetch is bounded by `prefetch` bytes.
+    pub(crate) fn member(&self, task: u32, prefetch: usize) -> ClientConfig {
+        // A broker sends at least one batch however large, so this bounds the overshoot only.
+        let fetch = (prefetch / 2).clamp(1 << 20, 50 << 20).to_string();
+        let partition = (prefetch / 4).clamp(256 << 10, 1 << 20).to_string();
+        let defaults = [
+            ("fetch.max.bytes", fetch.as_str()),
+            ("fetch.message.max.bytes", &partition),
+            ("topic.metadata.refresh.interval.ms", "10000"),
+        ];
+        let mut client = self.consumer(prefetch, &defaults);
         client.set("client.id", format!("{}-{task}", self.client_id));
         match self.group_protocol {
             GroupProtocol::Classic => {
@@ -228,25 +236,8 @@ impl KafkaConfig {
 
     /// A consumer that is assigned by hand and reads about `bytes` at a time.
     pub(crate) fn reading(&self, bytes: usize) -> ClientConfig {
-        let queued = (bytes / 1024).max(1024).to_string();
         let fetch = bytes.clamp(1 << 20, 50 << 20).to_string();
-        let defaults = [
-            ("check.crcs", "true"),
-            ("fetch.queue.backoff.ms", "5"),
-            ("fetch.max.bytes", &fetch),
-            ("fetch.message.max.bytes", &fetch),
-        ];
-        let fixed = [
-            ("group.id", self.group.as_str()),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "error"),
-            ("enable.partition.eof", "true"),
-            ("isolation.level", "read_committed"),
-            ("allow.auto.create.topics", "false"),
-            ("queued.max.messages.kbytes", &queued),
-        ];
-        self.client(&defaults, &fixed)
+        self.consumer(bytes, &[("fetch.max.bytes", &fetch), ("fetch.message.max.bytes", &fetch)])
     }
 
     /// A producer whose records are acknowledged by all replicas, once each.
