@@ -26,11 +26,20 @@ SET LOCAL jit = off; \
 SELECT set_config('synchronous_commit', 'on', true) \
 WHERE current_setting('synchronous_commit') = 'off'";
 
-/// Several reads of one moment, without a lock and without a write.
+/// What a single read is wrapped in, on the way with it: without a bound of its own it would wait
+/// behind someone's table lock for as long as that lasts, and its backend after the caller has gone.
+pub(crate) const BEGIN_READ: &str = "\
+BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
+SET LOCAL statement_timeout = '55s'; \
+SET LOCAL lock_timeout = '10s'; \
+SET LOCAL jit = off";
+
+/// Several reads of one moment, without a lock on a row and without a write.
 const SNAPSHOT: &str = "\
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 SET LOCAL idle_in_transaction_session_timeout = '15s'; \
-SET LOCAL statement_timeout = '25s'";
+SET LOCAL statement_timeout = '25s'; \
+SET LOCAL lock_timeout = '10s'";
 
 /// One connection, made when it is first needed and again when it was lost.
 pub(crate) struct Lane {
@@ -171,7 +180,11 @@ mod tests {
         ] {
             assert!(BEGIN.contains(&format!("SET LOCAL {name} = '{seconds}s'")), "{name}");
         }
-        // Nothing outlives the transaction.
-        assert!(!BEGIN.replace("SET LOCAL", "").contains("SET "));
+        for begin in [BEGIN, BEGIN_READ, SNAPSHOT] {
+            assert!(begin.contains("SET LOCAL lock_timeout = '10s'"), "{begin}");
+            assert!(begin.contains("SET LOCAL statement_timeout"), "{begin}");
+            // Nothing outlives the transaction.
+            assert!(!begin.replace("SET LOCAL", "").contains("SET "), "{begin}");
+        }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) const BEGIN: &str = "\
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 SET LOCAL idle_in_transaction_session_timeout = '10min'; \
 SET LOCAL statement_timeout = '60s'; \
+SET LOCAL lock_timeout = '10s'; \
 SET LOCAL jit = off";
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -28,7 +28,7 @@ use crate::codec::{Encoded, Raw};
 use crate::config::Endpoint;
 use crate::error::{classify, is_deadlock, is_missing};
 use crate::flush::{Bound, Expect, Part, Scope, cut};
-use crate::session::{BEGIN, Lane, Session, within};
+use crate::session::{BEGIN, BEGIN_READ, Lane, Session, within};
 use crate::snapshot;
 use crate::statement::Statements;
 
@@ -198,9 +198,15 @@ impl PostgresWriter {
     }
 
     async fn load_in(&self, client: &Client, keys: &[Key]) -> Result<Vec<Loaded>> {
-        snapshot::load(client, &self.statements.load, &self.model, &self.place.label, keys)
-            .await?
-            .map_err(|error| self.classify(error, "reading"))
+        let load =
+            snapshot::load(client, &self.statements.load, &self.model, &self.place.label, keys);
+        let commit = client.batch_execute("COMMIT");
+        let (begun, loaded, ended) = join3(client.batch_execute(BEGIN_READ), load, commit).await;
+        let refused = |error| self.classify(error, "reading");
+        begun.map_err(refused)?;
+        let loaded = loaded?.map_err(refused)?;
+        ended.map_err(refused)?;
+        Ok(loaded)
     }
 
     async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {
@@ -374,7 +380,7 @@ impl Writer for PostgresWriter {
         within(LOAD_LIMIT, "reading states", async {
             let session = self.loading.take().await?;
             let loaded = self.load_in(&session.client, keys).await;
-            // There is no transaction, so a refused statement leaves the connection as it was.
+            // The transaction has ended by itself, so a refused statement leaves the connection as it was.
             if loaded.is_ok() || !session.client.is_closed() {
                 session.keep();
             }

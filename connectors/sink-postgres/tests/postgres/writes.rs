@@ -380,6 +380,21 @@ async fn a_dropped_write_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_read_behind_a_lock_ends_with_the_servers_word() {
+    let fixture = Fixture::new().await;
+    let mut held = fixture.writer(orders()).await;
+    let version = held.durable(vec![put(row(1, 1, "a"), Version::Absent)]).await;
+    let other = session().await;
+    let lock = format!("BEGIN; LOCK TABLE {}.orders IN ACCESS EXCLUSIVE MODE", fixture.schema);
+    other.batch_execute(&lock).await.unwrap();
+    let error = held.writer.load(&[key(1)]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Retriable);
+    assert!(error.to_string().contains("(55P03)"), "{error}");
+    other.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(held.load(1).await, (Some(row(1, 1, "a")), version));
+}
+
+#[tokio::test]
 async fn two_writers_of_one_table_do_not_deadlock_for_ever() {
     let fixture = Fixture::new().await;
     let target = fixture.target(fixture.spec(orders()));
