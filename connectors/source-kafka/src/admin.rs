@@ -1,8 +1,10 @@
 //! A connector's view of the log: topics, ends, the group's offsets.
 //!
-//! Each question has a client of its own that is gone afterwards: an idle client would have to be
-//! polled for its logs.
+//! The client that was asked last is kept for a moment, since a start asks several questions in a row and
+//! each client has to connect first. Then it goes: an idle client would have to be polled for its logs.
 
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,12 +28,49 @@ use crate::topic_id::topic_ids;
 
 /// No question waits longer for the brokers.
 const ASK: Duration = Duration::from_secs(10);
+/// So long a client waits for the next question.
+const KEPT: Duration = Duration::from_secs(3);
 
 /// A Kafka cluster as one connector sees it.
 #[derive(Clone, Debug)]
 pub struct KafkaLog {
     config: KafkaConfig,
     topics: TopicFilter,
+    spare: Spare,
+}
+
+/// The client that was asked last, while it waits for the next question, and which one it is.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<(u64, Option<Member>)>>);
+
+impl Spare {
+    fn take(&self) -> Option<Member> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+    }
+
+    /// Keeps the client, for a moment. One that waits already goes, which takes a tenth of a second.
+    fn keep(&self, client: Member) {
+        let (number, before) = {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.0 += 1;
+            (kept.0, kept.1.replace(client))
+        };
+        drop(before);
+        let spare = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(KEPT).await;
+            let mut kept = spare.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let client = if kept.0 == number { kept.1.take() } else { None };
+            drop(kept);
+            tokio::task::spawn_blocking(move || drop(client));
+        });
+    }
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spare")
+    }
 }
 
 impl KafkaLog {
@@ -41,29 +80,37 @@ impl KafkaLog {
     /// Class Config, with a sentence that names the property, never its value.
     pub fn new(config: KafkaConfig) -> Result<Self> {
         let topics = config.check()?;
-        asking(&config)?;
+        let (spare, client) = (Spare::default(), asking(&config)?);
+        if tokio::runtime::Handle::try_current().is_ok() {
+            // The first question takes it.
+            spare.keep(client);
+        }
         config
             .member(0, 1 << 20)
             .create_native_config()
             .map_err(|error| from_kafka("the Kafka consumer", &error))?;
-        Ok(KafkaLog { config, topics })
+        Ok(KafkaLog { config, topics, spare })
     }
 
-    /// Asks with a client of its own, off the async threads.
+    /// Asks off the async threads, with a client of its own.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Asker) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let log = self.clone();
         let (answer, answered) = oneshot::channel();
-        tokio::task::spawn_blocking(move || match asking(&log.config) {
-            Ok(client) => {
-                let asker = Asker { client, topics: log.topics };
-                // Nobody waits for the client's end, which takes a tenth of a second.
-                let _ = answer.send(question(&asker));
-            }
-            Err(error) => {
-                let _ = answer.send(Err(error));
+        tokio::task::spawn_blocking(move || {
+            let client = match log.spare.take().map_or_else(|| asking(&log.config), Ok) {
+                Ok(client) => client,
+                Err(error) => return drop(answer.send(Err(error))),
+            };
+            let asker = Asker { client, topics: log.topics };
+            let said = question(&asker);
+            let keeps = said.is_ok();
+            // Nobody waits for the client's end.
+            drop(answer.send(said));
+            if keeps {
+                log.spare.keep(asker.client);
             }
         });
         answered
@@ -86,6 +133,19 @@ struct Asker {
 }
 
 impl Asker {
+    /// The cluster's id.
+    fn identity(&self) -> Result<String> {
+        let topic = match &self.topics {
+            TopicFilter::List(names) => names.first().map(String::as_str),
+            TopicFilter::Regex(_) => None,
+        };
+        // It comes with any answer about topics; a client that nobody asks for one learns it a second later.
+        let asked = self.client.fetch_metadata(topic, ASK);
+        asked.map_err(|error| from_kafka("asking for the cluster's id", &error))?;
+        let told = self.client.client().fetch_cluster_id(ASK);
+        told.ok_or_else(|| Error::retriable("no broker told the cluster's id in time"))
+    }
+
     /// The partitions of the topics, by topic.
     fn topics(&self) -> Result<Vec<(String, Vec<i32>)>> {
         let mut found = Vec::new();
@@ -117,7 +177,7 @@ impl Asker {
     fn all(&self) -> Result<Vec<TopicPartition>> {
         let topics = self.topics()?;
         let each = topics.iter().flat_map(|(topic, partitions)| {
-            let topic: std::sync::Arc<str> = topic.as_str().into();
+            let topic: Arc<str> = topic.as_str().into();
             partitions.iter().map(move |p| TopicPartition::new(topic.clone(), *p))
         });
         Ok(each.collect())
@@ -245,14 +305,7 @@ fn missing(topic: &str) -> Error {
 #[async_trait]
 impl Log for KafkaLog {
     async fn identity(&self) -> Result<String> {
-        self.ask(|asker| {
-            asker
-                .client
-                .client()
-                .fetch_cluster_id(ASK)
-                .ok_or_else(|| Error::retriable("no broker told the cluster's id in time"))
-        })
-        .await
+        self.ask(Asker::identity).await
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionInfo>> {

@@ -34,6 +34,9 @@ pub const OWNED_PROPERTIES: &[(&str, &str)] = &[
     ("log.queue", "logs go to the worker's log"),
 ];
 
+/// Bytes of librdkafka's own for each message in its queue, roughly.
+const MESSAGE: usize = 1_024;
+
 /// A Kafka cluster, the topics that one connector reads of it and its consumer group.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaConfig {
@@ -209,11 +212,15 @@ impl KafkaConfig {
 
     /// A member of the group, for task `task`, whose prefetch is bounded by `prefetch` bytes.
     pub(crate) fn member(&self, task: u32, prefetch: usize) -> ClientConfig {
+        // librdkafka counts values only, while each message takes this much besides: of small ones their
+        // number is the bound. Fetching goes on below it.
+        let messages = (prefetch / MESSAGE).clamp(1_000, 100_000).to_string();
         // A broker sends at least one batch however large, so this bounds the overshoot only.
         let fetch = (prefetch / 2).clamp(1 << 20, 50 << 20).to_string();
-        let partition = (prefetch / 4).clamp(256 << 10, 1 << 20).to_string();
+        let partition = (prefetch / 32).clamp(128 << 10, 1 << 20).to_string();
         let defaults = [
-            ("fetch.max.bytes", fetch.as_str()),
+            ("queued.min.messages", messages.as_str()),
+            ("fetch.max.bytes", &fetch),
             ("fetch.message.max.bytes", &partition),
             ("topic.metadata.refresh.interval.ms", "10000"),
         ];

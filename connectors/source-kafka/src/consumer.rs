@@ -23,7 +23,9 @@ use crate::queue::{Command, Inbox};
 use crate::rebalance::{Assignment, From};
 
 /// How long a poll waits; commands wake it.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_secs(1);
+/// The same while the partitions are paused: that the task has caught up wakes nobody.
+const POLL_PAUSED: Duration = Duration::from_millis(100);
 /// How long a revoked partition is waited for.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How often the cached ends are looked at.
@@ -335,7 +337,7 @@ impl Poller {
     }
 
     fn poll_burst(&mut self) {
-        let mut wait = POLL;
+        let mut wait = if self.state.paused { POLL_PAUSED } else { POLL };
         while let Some(event) = self.queue.poll(wait) {
             wait = Duration::ZERO;
             if let Event::Record(record) = event {

@@ -60,7 +60,7 @@ type Client = FutureProducer<Logging>;
 /// Sends records, idempotently and acknowledged by all replicas.
 pub struct KafkaProducer {
     config: ClientConfig,
-    /// None after a fatal error: the next send makes another.
+    /// None before the first send, since an idle client costs threads that poll, and after a fatal error.
     client: Mutex<Option<Client>>,
 }
 
@@ -77,8 +77,8 @@ impl KafkaProducer {
     /// Class Config, with a sentence that names the property, never its value.
     pub fn new(config: &KafkaConfig) -> Result<Self> {
         let config = config.producer();
-        let client = make(&config)?;
-        Ok(KafkaProducer { config, client: Mutex::new(Some(client)) })
+        config.create_native_config().map_err(|error| from_kafka("the Kafka producer", &error))?;
+        Ok(KafkaProducer { config, client: Mutex::default() })
     }
 
     /// Sends the records to `topic`, in order within a partition, and waits until it has them all.
