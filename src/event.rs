@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::record::Headers;
 use foldline_api::value::Value;
+use smallvec::SmallVec;
 
 /// The paths below `event` that a projection's expressions name, as a tree. A converter decodes these
 /// and skips the rest. Prefix-free: where `event.a` is taken whole, `event.a.b` reads from it.
@@ -91,11 +92,14 @@ impl Mask {
     }
 }
 
+/// An event's slots; few events have more than these, and so need no allocation.
+pub type Slots = SmallVec<[Option<Value>; 6]>;
+
 /// What stands behind the envelope of a record, and the record's own coordinates.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// One per slot of the mask; none where the path leads nowhere, null where it says null.
-    pub slots: Vec<Option<Value>>,
+    pub slots: Slots,
     /// The event's name as the converter knows it (an Avro or Protobuf record's name).
     pub name: Option<Arc<str>>,
     /// A null value: the event `tombstone`.

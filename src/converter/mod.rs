@@ -10,7 +10,7 @@ use foldline_api::json::JsonError;
 use foldline_api::record::Record;
 use foldline_api::value::Value;
 
-use crate::event::{Event, Mask};
+use crate::event::{Event, Mask, Slots};
 
 /// How a topic's keys or values are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Decoder {
     /// # Errors
     /// When the key or the value is not in its format.
     pub fn decode(&self, record: &Record) -> Result<Event, DecodeError> {
-        let mut slots = vec![None; self.slots];
+        let mut slots = self.empty();
         if let Some(bytes) = &record.value {
             fill(self.value, bytes, &self.mask, &mut slots)
                 .map_err(|error| DecodeError { part: "value", error })?;
@@ -82,7 +82,13 @@ impl Decoder {
     /// # Errors
     /// When the key is not in its format either.
     pub fn decode_without_value(&self, record: &Record) -> Result<Event, DecodeError> {
-        Ok(event(record, vec![None; self.slots], self.decode_key(record)?))
+        Ok(event(record, self.empty(), self.decode_key(record)?))
+    }
+
+    fn empty(&self) -> Slots {
+        let mut slots = Slots::new();
+        slots.resize(self.slots, None);
+        slots
     }
 
     /// The record's key; null where it has none or is not read.
@@ -99,7 +105,7 @@ impl Decoder {
     }
 }
 
-fn event(record: &Record, slots: Vec<Option<Value>>, key: Value) -> Event {
+fn event(record: &Record, slots: Slots, key: Value) -> Event {
     Event {
         slots,
         name: None,

@@ -91,7 +91,7 @@ fn event(text: &str, paths: &PathSet) -> Event {
         (Arc::from(name), Some(bytes::Bytes::from_static(bytes)))
     };
     Event {
-        slots,
+        slots: slots.into(),
         name: None,
         tombstone: false,
         key: json::parse(KEY.as_bytes()).unwrap(),

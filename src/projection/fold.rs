@@ -60,7 +60,54 @@ pub enum Effects {
     },
 }
 
+/// What an event with a single step does to its only row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// The row is another now, or gone.
+    Written,
+    /// The row is as it was, and had a say in that.
+    Read,
+    /// The row is as it was.
+    No,
+}
+
 impl Projection {
+    /// Applies an event of a [single step](Prepared::single) to its row, in place. The same as
+    /// [`Projection::apply`], without a copy of the row. Nothing is applied on error.
+    ///
+    /// # Errors
+    /// When the record is bad.
+    pub fn apply_single(
+        &self,
+        event: &Event,
+        prepared: &Prepared,
+        row: &mut Option<Row>,
+    ) -> Result<Touched, BadRecord> {
+        let mut slots = [Slot::new(row.take())];
+        let ran = prepared
+            .steps
+            .iter()
+            .try_for_each(|step| self.run(event, prepared, (0, step), &mut slots).map(|_| ()));
+        let [mut slot] = slots;
+        if let Err(mut fault) = ran {
+            // A step changes the row when nothing of it can fail any more: what is here was here.
+            *row = slot.state.take().filter(|_| slot.existed);
+            if slot.consulted {
+                fault.read = prepared.keys.to_vec();
+            }
+            return Err(fault);
+        }
+        if slot.touched && slot.exists && slot.stale {
+            self.compute(&mut slot);
+        }
+        *row = slot.state.take().filter(|_| slot.exists);
+        Ok(match (slot.touched && (slot.exists || slot.existed), slot.consulted) {
+            (true, _) => Touched::Written,
+            (false, true) => Touched::Read,
+            (false, false) => Touched::No,
+        })
+    }
+
     /// Applies the event to the states it names. Nothing is applied on error.
     ///
     /// # Errors
@@ -113,7 +160,7 @@ impl Projection {
         event: &Event,
         prepared: &Prepared,
         (at, step): (u32, &Step),
-        slots: &mut Slots,
+        slots: &mut [Slot],
     ) -> Result<bool, BadRecord> {
         let place = match &step.key {
             Ok(place) => *place,
@@ -249,6 +296,11 @@ struct Slot {
 type Slots = SmallVec<[Slot; 1]>;
 
 impl Slot {
+    fn new(row: Option<Row>) -> Self {
+        let exists = row.is_some();
+        Slot { existed: exists, exists, state: row, touched: false, consulted: false, stale: false }
+    }
+
     fn delete(&mut self) {
         (self.exists, self.state) = (false, None);
         (self.touched, self.consulted) = (true, true);
@@ -277,14 +329,7 @@ fn load(prepared: &Prepared, states: &dyn States) -> Result<Slots, BadRecord> {
         let Some(StateRef { row }) = states.get(key) else {
             return Err(bad("state", "the state of a key was not loaded".to_owned()));
         };
-        Ok(Slot {
-            existed: row.is_some(),
-            exists: row.is_some(),
-            state: row.cloned(),
-            touched: false,
-            consulted: false,
-            stale: false,
-        })
+        Ok(Slot::new(row.cloned()))
     };
     prepared.keys.iter().map(slot).collect()
 }
@@ -298,7 +343,7 @@ fn consulted(prepared: &Prepared, slots: &Slots) -> Vec<Key> {
 /// name the event.
 fn computing(state: &[Value]) -> Env<'_> {
     static NOTHING: std::sync::LazyLock<Event> = std::sync::LazyLock::new(|| Event {
-        slots: Vec::new(),
+        slots: crate::event::Slots::new(),
         name: None,
         tombstone: false,
         key: Value::Null,

@@ -31,7 +31,7 @@ use serde_json::Value as Json;
 
 pub use coverage::{Coverage, EVENTS_WATCHED, NeverSeen};
 pub use describe::Description;
-pub use fold::{BadRecord, Effects, StateRef, States};
+pub use fold::{BadRecord, Effects, StateRef, States, Touched};
 pub use prepare::Prepared;
 
 use crate::event::Mask;

@@ -55,6 +55,19 @@ impl Prepared {
         &self.keys
     }
 
+    /// Whether the event runs one handler once, on one key: nearly every event does.
+    #[must_use]
+    pub fn single(&self) -> Option<&Key> {
+        match (&*self.steps, &*self.keys) {
+            ([Step { key: Ok(0), .. }], [key])
+                if self.held.is_empty() && self.refused.is_empty() =>
+            {
+                Some(key)
+            }
+            _ => None,
+        }
+    }
+
     /// Binds the event to what it did before. `held` are the keys whose rows hold it already and are left
     /// as they are; `refused` are the steps that it was refused then. The steps of a held key that were not
     /// refused have applied: their `when` must not be asked again, of a row that has moved on.

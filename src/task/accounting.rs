@@ -2,13 +2,13 @@
 
 use tokio::time::Instant;
 
-use foldline_api::model::Key;
+use foldline_api::sink::Flush;
 
 use super::Task;
 use super::batch::Batch;
 
 impl Task {
-    pub(super) fn account(&self, batch: &Batch, keys: &[(Key, bool)], started: Instant) {
+    pub(super) fn account(&self, batch: &Batch, flush: &Flush, started: Instant) {
         let metrics = &self.ops.metrics;
         let counts = &batch.counts;
         metrics.applied.inc_by(counts.applied);
@@ -20,10 +20,11 @@ impl Task {
         metrics.consumed.inc_by(counts.consumed());
         self.count_abandoned(batch.duplicates);
         metrics.inflight.sub(counts.consumed() as i64);
-        let upserts = keys.iter().filter(|(_, present)| *present).count() as u64;
-        metrics.upserts.inc_by(upserts);
-        metrics.deletes.inc_by(keys.len() as u64 - upserts);
-        metrics.batch_rows.observe(keys.len() as f64);
+        let rows = flush.writes.len();
+        let upserts = flush.writes.iter().filter(|write| write.row.is_some()).count();
+        metrics.upserts.inc_by(upserts as u64);
+        metrics.deletes.inc_by((rows - upserts) as u64);
+        metrics.batch_rows.observe(rows as f64);
         metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
         let now = (self.now)();
         let latency = metrics.latency_seconds.local();

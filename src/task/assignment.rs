@@ -145,19 +145,26 @@ impl Assignment {
             || self.revoking.as_ref().is_some_and(|(gone, _)| gone.contains(partition))
     }
 
-    /// Whether this record is the next of a partition that is held; notes it as received.
-    pub(super) fn expects(&mut self, record: &Record) -> bool {
-        let partition = record.topic_partition();
-        if self.in_transit(&partition) {
-            return false;
-        }
-        match self.held.get_mut(&partition) {
-            Some(held) if record.offset >= held.received.0 => {
-                held.received = record.next();
-                true
+    /// Gives `accept` each record that is the next of a partition that is held, and notes it as received.
+    /// Returns how many were not. Neighbours share their partition, which is looked up once for them.
+    pub(super) fn take_in(&mut self, records: Vec<Record>, mut accept: impl FnMut(Record)) -> u64 {
+        let mut strays = 0;
+        let mut records = records.into_iter().peekable();
+        while let Some(first) = records.peek() {
+            let of = first.topic_partition();
+            let in_transit = self.in_transit(&of);
+            let mut held = self.held.get_mut(&of).filter(|_| !in_transit);
+            while let Some(record) = records.next_if(|record| record.is_of(&of)) {
+                match &mut held {
+                    Some(held) if record.offset >= held.received.0 => {
+                        held.received = record.next();
+                        accept(record);
+                    }
+                    _ => strays += 1,
+                }
             }
-            _ => false,
         }
+        strays
     }
 
     /// Notes the end of a partition; returns whether it lies behind the last record.
@@ -201,6 +208,21 @@ impl Assignment {
             let under_way = writing.and_then(|steps| steps.get(partition)).map(|(_, to)| *to);
             held.folded = under_way.unwrap_or(held.durable);
         }
+    }
+
+    /// What is held is received anew from where it is folded to; returns where that is.
+    pub(super) fn restart(&mut self) -> Vec<(TopicPartition, Position)> {
+        let held: Vec<TopicPartition> = self.held.keys().cloned().collect();
+        let mut starts = Vec::with_capacity(held.len());
+        for partition in held {
+            if !self.in_transit(&partition)
+                && let Some(held) = self.held.get_mut(&partition)
+            {
+                held.received = held.folded;
+                starts.push((partition, held.folded));
+            }
+        }
+        starts
     }
 
     pub(super) fn holds(&self, partition: &TopicPartition) -> bool {

@@ -4,6 +4,7 @@ use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 
 /// A key's state as this task believes it to be.
 #[derive(Clone, Debug)]
@@ -16,12 +17,32 @@ pub(crate) struct Entry {
     pub(crate) marks: Marks,
     /// A write of ours to this row was acknowledged, so its marks are proven (rule 10).
     pub(crate) proven: bool,
+    hot: bool,
+    /// The last batch that writes it.
+    written: u64,
     /// The last batch that used it: it stays until that batch is durable.
     last_batch: u64,
-    hot: bool,
+    /// Bytes that are counted for it.
+    bytes: usize,
 }
 
 impl Entry {
+    fn new(key: &Key, loaded: Loaded, batch: u64) -> Self {
+        let Loaded { row, version, marks } = loaded;
+        let mut entry = Entry {
+            row,
+            version,
+            marks,
+            proven: false,
+            hot: true,
+            written: 0,
+            last_batch: batch,
+            bytes: 0,
+        };
+        entry.bytes = entry.weigh(key);
+        entry
+    }
+
     /// Whether the event at `offset` of `partition` is already in this row.
     pub(crate) fn has(&self, partition: &TopicPartition, offset: i64) -> bool {
         self.marks.iter().any(|m| m.partition == *partition && m.position.0 > offset)
@@ -36,7 +57,26 @@ impl Entry {
         }
     }
 
-    fn bytes(&self, key: &Key) -> usize {
+    /// Notes that `batch` writes this row; whether that is news.
+    pub(crate) fn write_in(&mut self, batch: u64) -> bool {
+        let news = self.written != batch;
+        self.written = batch;
+        news
+    }
+
+    /// Whether `batch` writes this row.
+    pub(crate) fn is_written_in(&self, batch: u64) -> bool {
+        self.written == batch
+    }
+
+    /// Counts its bytes anew; the difference.
+    pub(crate) fn weigh_again(&mut self, key: &Key) -> isize {
+        let before = std::mem::replace(&mut self.bytes, 0);
+        self.bytes = self.weigh(key);
+        self.bytes.cast_signed() - before.cast_signed()
+    }
+
+    fn weigh(&self, key: &Key) -> usize {
         // The table is some two thirds full, and each of two allocations has a head.
         const FIXED: usize = size_of::<(Key, Entry)>() * 3 / 2 + 32;
         FIXED + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes)
@@ -69,9 +109,9 @@ impl Cache {
     /// left alone is valid for its version as before.
     pub(crate) fn forget_since(&mut self, number: u64) {
         let mut bytes = 0;
-        self.entries.retain(|key, entry| {
+        self.entries.retain(|_, entry| {
             let kept = entry.last_batch < number;
-            bytes += if kept { entry.bytes(key) } else { 0 };
+            bytes += if kept { entry.bytes } else { 0 };
             kept
         });
         self.bytes = bytes;
@@ -85,6 +125,7 @@ impl Cache {
     }
 
     /// Whether a key that is not here is new.
+    #[cfg(test)]
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
@@ -93,9 +134,18 @@ impl Cache {
         self.entries.get(key)
     }
 
-    /// The entry, to be changed by batch `batch`.
+    /// The entry, to be used and changed by batch `batch`; a key that is known to be new gets one.
     pub(crate) fn touch(&mut self, key: &Key, batch: u64) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut(key)?;
+        let entry = match self.entries.entry_ref(key) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(place) if self.complete => {
+                let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
+                let entry = Entry::new(key, absent, batch);
+                self.bytes += entry.bytes;
+                place.insert(entry)
+            }
+            EntryRef::Vacant(_) => return None,
+        };
         entry.last_batch = batch;
         entry.hot = true;
         Some(entry)
@@ -111,20 +161,16 @@ impl Cache {
 
     /// Takes a state in as the store has it.
     pub(crate) fn insert(&mut self, key: Key, loaded: Loaded, batch: u64) {
-        let Loaded { row, version, marks } = loaded;
-        let entry = Entry { row, version, marks, proven: false, last_batch: batch, hot: true };
-        self.bytes += entry.bytes(&key);
-        self.entries.insert(key, entry);
+        let entry = Entry::new(&key, loaded, batch);
+        self.bytes += entry.bytes;
+        if let Some(before) = self.entries.insert(key, entry) {
+            self.bytes = self.bytes.saturating_sub(before.bytes);
+        }
     }
 
-    /// Takes a new row in, and keeps the count of bytes.
-    pub(crate) fn set_row(&mut self, key: &Key, row: Option<Row>, batch: u64) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let size = |row: &Option<Row>| row.as_ref().map_or(0, Row::heap_bytes);
-        self.bytes = (self.bytes + size(&row)).saturating_sub(size(&entry.row));
-        entry.row = row;
-        entry.last_batch = batch;
-        entry.hot = true;
+    /// Rows have grown by so many bytes, or shrunk.
+    pub(crate) fn grow(&mut self, by: isize) {
+        self.bytes = self.bytes.saturating_add_signed(by);
     }
 
     /// Gives back what is over the bound: entries not used since the last time go first. What a batch
@@ -136,7 +182,7 @@ impl Cache {
             }
             let goal = self.bytes_max / 4 * 3;
             let mut bytes = self.bytes;
-            self.entries.retain(|key, entry| {
+            self.entries.retain(|_, entry| {
                 if bytes <= goal || entry.last_batch > durable {
                     return true;
                 }
@@ -144,7 +190,7 @@ impl Cache {
                     entry.hot = false;
                     return true;
                 }
-                bytes = bytes.saturating_sub(entry.bytes(key));
+                bytes = bytes.saturating_sub(entry.bytes);
                 false
             });
             if bytes < self.bytes {
@@ -204,7 +250,7 @@ mod tests {
         }
         let before = cache.bytes();
         cache.touch(&key(0), 2);
-        cache.set_row(&key(1), None, 3);
+        cache.touch(&key(1), 3);
         cache.forget_since(2);
         assert!((0..2).all(|n| cache.get(&key(n)).is_none()));
         assert!((2..4).all(|n| cache.get(&key(n)).is_some()));

@@ -17,6 +17,21 @@ pub(crate) enum Item {
     End(TopicPartition, Position),
 }
 
+impl Item {
+    /// The record, where it is one.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        match self {
+            Item::Record(record) => Some(record),
+            Item::End(..) => None,
+        }
+    }
+
+    /// The record's timestamp, in milliseconds since the epoch.
+    pub(crate) fn timestamp(&self) -> Option<i64> {
+        self.record()?.timestamp
+    }
+}
+
 /// When a batch is cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -42,6 +57,8 @@ pub(crate) struct Inbox {
     limits: Limits,
     /// Below `limits.rows` while the record to blame is searched, or writers collide.
     rows: usize,
+    /// Neither is so: a batch may grow while it waits for another's write.
+    calm: bool,
 }
 
 impl Inbox {
@@ -53,6 +70,7 @@ impl Inbox {
             since: None,
             limits,
             rows: limits.rows.min(FIRST_ROWS),
+            calm: limits.rows <= FIRST_ROWS,
         }
     }
 
@@ -129,17 +147,24 @@ impl Inbox {
         if !due && self.records < self.rows && self.bytes < self.limits.bytes {
             return None;
         }
-        let (mut taken, mut records, mut bytes) = (Vec::new(), 0, 0);
-        while records < self.rows && bytes < self.limits.bytes {
-            let Some(item) = self.items.pop_front() else { break };
-            if let Item::Record(record) = &item {
+        if self.records <= self.rows && self.bytes <= self.limits.bytes {
+            (self.records, self.bytes, self.since) = (0, 0, None);
+            return Some(self.items.drain(..).collect());
+        }
+        let (mut count, mut records, mut bytes) = (0, 0, 0);
+        for item in &self.items {
+            if records >= self.rows || bytes >= self.limits.bytes {
+                break;
+            }
+            if let Item::Record(record) = item {
                 records += 1;
                 bytes += record.bytes();
             }
-            taken.push(item);
+            count += 1;
         }
         self.records -= records;
         self.bytes = self.bytes.saturating_sub(bytes);
+        let taken = self.items.drain(..count).collect();
         self.since = (!self.items.is_empty()).then_some(now);
         Some(taken)
     }
@@ -147,12 +172,25 @@ impl Inbox {
     /// The next batch is at most half of `records`: the record to blame is in there, or another writer
     /// is in the way.
     pub(crate) fn narrow(&mut self, records: usize) {
-        self.rows = (records / 2).max(1);
+        self.rows = (records / 2).clamp(1, self.limits.rows.max(1));
+        self.calm = false;
     }
 
     /// A batch went through: the bound grows back.
     pub(crate) fn widen(&mut self) {
+        self.calm = self.rows >= self.limits.rows;
         self.rows = self.rows.saturating_mul(2).min(self.limits.rows);
+    }
+
+    /// The next batch does not grow: what is folded meanwhile may be void.
+    pub(crate) fn stay_small(&mut self) {
+        self.calm = false;
+    }
+
+    /// Whether a batch of so many rows may grow while another is written: then each row is written once
+    /// for all that comes meanwhile.
+    pub(crate) fn lets_grow(&self, rows: usize) -> bool {
+        self.calm && rows < self.limits.rows.saturating_mul(2)
     }
 }
 
@@ -219,6 +257,18 @@ mod tests {
         inbox.widen();
         let later = now + Duration::from_secs(1);
         assert_eq!(offsets(&inbox.cut(later).unwrap()), [5, 6]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_grows_up_to_twice_its_rows_and_not_while_records_are_searched() {
+        let mut inbox = inbox(8);
+        assert!(inbox.lets_grow(15) && !inbox.lets_grow(16));
+        inbox.narrow(16);
+        assert!(!inbox.lets_grow(0), "the record to blame is searched in at most 8");
+        inbox.widen();
+        assert!(inbox.lets_grow(0));
+        inbox.stay_small();
+        assert!(!inbox.lets_grow(0));
     }
 
     #[tokio::test(start_paused = true)]

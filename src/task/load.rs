@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
-use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Flush, Loaded, Written};
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::sink::{Flush, Written};
 use foldline_api::source::{
     Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Wanted,
 };
 use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Folder};
+use super::batch::{Batch, Counts};
 use super::cache::Cache;
+use super::coverage::Watch;
+use super::folder::Folder;
 use super::inbox::Item;
 use super::ops::Ops;
 use super::status::PartitionStatus;
@@ -86,12 +88,12 @@ struct Loader {
     source: Box<dyn Source>,
     ops: Ops,
     folder: Folder,
+    watch: Watch,
     cache: Cache,
     goals: HashMap<TopicPartition, Position>,
     held: HashMap<TopicPartition, Held>,
-    /// Everything folded and not durable.
+    /// Everything folded and not durable. What it was folded from is let go.
     batch: Batch,
-    batches: u64,
     /// No state was read or written before: a key that is not in memory is new.
     fresh: bool,
 }
@@ -102,17 +104,18 @@ impl Loader {
         spec: TaskSpec,
         goals: HashMap<TopicPartition, Position>,
     ) -> (Self, impl FnOnce(Box<dyn Source>) -> Task) {
-        let (ops, folder) = (Ops::new(&spec), Folder::new(&spec));
+        let (ops, folder, watch) =
+            (Ops::new(&spec), Folder::new(&spec), Watch::new(&spec.projection));
         let TaskSpec { source, cache_bytes, .. } = spec;
         let loader = Loader {
             source,
             ops,
             folder,
+            watch,
             cache: Cache::new(cache_bytes),
             goals,
             held: HashMap::new(),
-            batch: Batch::default(),
-            batches: 0,
+            batch: Batch::new(1),
             fresh: true,
         };
         (loader, move |source| Task::new(TaskSpec { source, ..spec }))
@@ -147,12 +150,18 @@ impl Loader {
     async fn on_event(&mut self, event: SourceEvent) -> Result<bool> {
         match event {
             SourceEvent::Records(records) => {
-                let mut items = Vec::with_capacity(records.len());
-                for record in records {
-                    if self.held.contains_key(&record.topic_partition()) {
-                        items.push(Item::Record(record));
+                let mut last: Option<(TopicPartition, bool)> = None;
+                let is_held = |record: &Record| match &last {
+                    // Neighbours share their partition.
+                    Some((of, held)) if record.is_of(of) => *held,
+                    _ => {
+                        let of = record.topic_partition();
+                        let held = self.held.contains_key(&of);
+                        last = Some((of, held));
+                        held
                     }
-                }
+                };
+                let items = records.into_iter().filter(is_held).map(Item::Record).collect();
                 self.fold(items).await
             }
             SourceEvent::End(partition, position) => {
@@ -206,34 +215,32 @@ impl Loader {
         if items.is_empty() {
             return Ok(true);
         }
-        self.batches += 1;
-        let decoded = self.folder.decode(self.batches, items, &mut self.cache);
-        if !self.cache.is_complete() && !decoded.missing.is_empty() {
-            for (key, state) in self.ops.clone().load(decoded.missing.clone()).await? {
-                self.cache.insert(key, state, self.batches);
-            }
-        } else {
-            for key in &decoded.missing {
-                self.cache.insert(key.clone(), Loaded::absent(), self.batches);
-            }
-        }
+        let batch = std::mem::take(&mut self.batch);
+        let number = batch.number;
         let held = &self.held;
         let folded = |p: &TopicPartition| held.get(p).map_or(Position(0), |held| held.folded);
-        let mut batch = self.folder.fold(decoded, &mut self.cache, &folded);
+        let decoded = self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &folded);
+        if !decoded.missing.is_empty() {
+            for (key, state) in self.ops.clone().load(decoded.missing.clone()).await? {
+                self.cache.insert(key, state, number);
+            }
+        }
+        let (mut batch, _) = self.folder.fold(decoded, &mut self.cache, &folded);
         if let Some(stop) = &batch.stop {
             return Err(Error::record(stop.clone()));
         }
         if batch.aside.full {
             return Err(Error::record(self.folder.full()));
         }
-        self.folder.parking.folded(&mut batch);
         for (partition, (_, to)) in &batch.steps {
             if let Some(held) = self.held.get_mut(partition) {
                 held.folded = *to;
             }
         }
-        self.count(&batch);
-        self.batch.absorb(batch);
+        self.count(&std::mem::take(&mut batch.counts));
+        // Sent when the events were folded first.
+        batch.letters.clear();
+        self.batch = batch;
         self.show();
         if self.cache.is_over() || self.batch.decisions.len() > DECISIONS_MAX {
             return self.flush().await;
@@ -242,14 +249,14 @@ impl Loader {
     }
 
     /// Counts as folded: of a build nobody asks how often, only how much.
-    fn count(&self, batch: &Batch) {
+    fn count(&self, counts: &Counts) {
         let metrics = &self.ops.metrics;
-        metrics.applied.inc_by(batch.counts.applied);
-        metrics.filtered.inc_by(batch.counts.filtered);
-        metrics.dead_lettered.inc_by(batch.counts.dead_lettered);
-        metrics.skipped.inc_by(batch.counts.skipped);
-        metrics.parked.inc_by(batch.counts.parked);
-        metrics.consumed.inc_by(batch.counts.consumed());
+        metrics.applied.inc_by(counts.applied);
+        metrics.filtered.inc_by(counts.filtered);
+        metrics.dead_lettered.inc_by(counts.dead_lettered);
+        metrics.skipped.inc_by(counts.skipped);
+        metrics.parked.inc_by(counts.parked);
+        metrics.consumed.inc_by(counts.consumed());
     }
 
     /// Makes everything folded durable and forgets the states. False where it could not be written as
@@ -266,15 +273,15 @@ impl Loader {
                 }
                 self.folder.decisions.settle(&advance.partition, advance.to);
             }
-            self.folder.parking.durable(self.batches);
+            self.folder.parking.durable(self.batch.number);
         }
         self.forget();
         Ok(written)
     }
 
     fn forget(&mut self) {
-        self.batch = Batch::default();
         self.folder.parking.forget(None);
+        self.batch = Batch::new(self.batch.number + 1);
         self.cache.clear();
         self.fresh = false;
         for held in self.held.values_mut() {

@@ -5,7 +5,7 @@
 //! committed. Reading, folding and writing overlap: while one batch is written, the next is folded and
 //! the one after gathers in the inbox.
 //!
-//! In reading order: this file (the loop and the fold's turn in it), `inbox`, `batch`, `cache`, `writing` (what
+//! In reading order: this file (the loop and the fold's turn in it), `inbox`, `folder`, `batch`, `cache`, `writing` (what
 //! each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
 //! `requests` (what the operator wants of them), `assignment` (positions), `accounting`, `status` and `ops` (the
 //! calls); `load` comes before the loop where a generation is built.
@@ -16,6 +16,7 @@ mod batch;
 mod cache;
 mod coverage;
 mod decisions;
+mod folder;
 mod inbox;
 mod load;
 mod membership;
@@ -32,7 +33,7 @@ use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Loaded, Target, Writer};
+use foldline_api::sink::{Flush, Loaded, Target, Writer};
 use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
 use foldline_api::throttle::Throttle;
 use tokio::sync::watch;
@@ -46,13 +47,15 @@ use crate::metrics::ConnectorMetrics;
 use crate::policy::{OnBadRecord, Reaction, reaction};
 use crate::projection::Projection;
 use assignment::Assignment;
-use batch::{Batch, Decoded, Folder};
+use batch::Batch;
 use cache::Cache;
+use coverage::Watch;
+use folder::{Decoded, Folder};
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
 use requests::Requests;
 
-pub(crate) use batch::{Decoders, decode};
+pub(crate) use folder::{Decoders, decode};
 pub use inbox::Limits;
 pub(crate) use load::{Load, Silent};
 pub(crate) use ops::recreated;
@@ -107,7 +110,7 @@ type States = Vec<(Key, Loaded)>;
 
 struct Writing {
     batch: Batch,
-    keys: Vec<(Key, bool)>,
+    flush: Arc<Flush>,
     started: Instant,
     /// The states were forgotten meanwhile: the cache must not take the versions in.
     forgotten: bool,
@@ -125,10 +128,17 @@ pub(crate) struct Task {
     folder: Folder,
     cache: Cache,
     inbox: Inbox,
+    /// Which paths no event ever had.
+    watch: Watch,
+    /// At most so many bytes of records are kept to be folded again; those of a batch that grew beyond are
+    /// read again.
+    kept_bytes_max: usize,
     held: Assignment,
     loading: Option<Loading>,
     folded: Option<Batch>,
     writing: Option<Writing>,
+    /// What is to be folded again was let go: the source is to deliver it again.
+    reads_again: bool,
     acquiring: Option<AbortOnDropHandle<Result<Taken>>>,
     committing: Option<AbortOnDropHandle<Result<()>>>,
     /// What the operator wants of parked keys.
@@ -169,10 +179,13 @@ impl Task {
             source: spec.source,
             cache: Cache::new(spec.cache_bytes),
             inbox: Inbox::new(spec.limits),
+            watch: Watch::new(&spec.projection),
+            kept_bytes_max: spec.limits.bytes,
             held: Assignment::new(Instant::now() + COMMIT_EVERY),
             loading: None,
             folded: None,
             writing: None,
+            reads_again: false,
             acquiring: None,
             committing: None,
             requests: Requests::default(),
@@ -257,6 +270,9 @@ impl Task {
     /// Starts whatever can start now.
     fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
+        if std::mem::take(&mut self.reads_again) {
+            self.source.start(&self.held.restart())?;
+        }
         self.yield_until = self.yield_until.filter(|until| *until > now);
         // The first flush of a generation waits for the group to know it (rule 12).
         let may_write = self.yield_until.is_none() && !self.held.unmarked();
@@ -288,9 +304,16 @@ impl Task {
         self.finish_revocation(now)
     }
 
-    fn start_fold(&mut self, now: Instant) {
-        if self.loading.is_none()
-            && self.folded.is_none()
+    /// Whether something more may be folded: into a new batch, or into one that waits for its write.
+    fn may_fold(&self) -> bool {
+        let grows = |batch: &Batch| {
+            // A request on parked events is a flush of its own.
+            batch.aside.attempt.is_none()
+                && self.writing.is_some()
+                && self.inbox.lets_grow(batch.rows())
+                && !self.cache.is_over()
+        };
+        self.loading.is_none()
             && self.stop.is_none()
             && self.yield_until.is_none()
             && self.held.steady()
@@ -298,11 +321,21 @@ impl Task {
             && !self.folder.parking.is_full()
             // What is folded now would hold the revocation up.
             && self.held.revocation().is_none()
-        {
+            && self.folded.as_ref().is_none_or(grows)
+    }
+
+    fn start_fold(&mut self, now: Instant) {
+        if self.may_fold() {
             let Some(items) = self.inbox.cut(now) else { return };
-            self.batches += 1;
-            let decoded = self.folder.decode(self.batches, items, &mut self.cache);
-            let handle = if self.cache.is_complete() || decoded.missing.is_empty() {
+            let batch = self.folded.take().unwrap_or_else(|| {
+                self.batches += 1;
+                Batch::new(self.batches)
+            });
+            let held = &self.held;
+            let before = |partition: &TopicPartition| held.folded(partition);
+            let decoded =
+                self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &before);
+            let handle = if decoded.missing.is_empty() {
                 None
             } else {
                 Some(spawn(self.ops.clone().load(decoded.missing.clone())))
@@ -312,16 +345,14 @@ impl Task {
         if let Some(Loading { handle: None, .. }) = &self.loading
             && let Some(Loading { decoded, .. }) = self.loading.take()
         {
-            for key in &decoded.missing {
-                self.cache.insert(key.clone(), Loaded::absent(), decoded.number);
-            }
             self.fold(decoded);
         }
     }
 
     fn fold(&mut self, decoded: Decoded) {
         let held = &self.held;
-        let mut batch = self.folder.fold(decoded, &mut self.cache, &|p| held.folded(p));
+        let (mut batch, items) = self.folder.fold(decoded, &mut self.cache, &|p| held.folded(p));
+        batch.keep(items, self.kept_bytes_max);
         self.set_aside(&mut batch);
         for (partition, (_, to)) in &batch.steps {
             self.held.set_folded(partition, *to);
@@ -337,7 +368,7 @@ impl Task {
     fn on_loaded(&mut self, loaded: Vec<(Key, Loaded)>) {
         let Some(Loading { decoded, .. }) = self.loading.take() else { return };
         for (key, state) in loaded {
-            self.cache.insert(key, state, decoded.number);
+            self.cache.insert(key, state, decoded.number());
         }
         self.fold(decoded);
     }
@@ -366,14 +397,12 @@ impl Task {
                 let delivered = records.len() as u64;
                 self.ops.metrics.fetched.inc_by(delivered);
                 self.ops.metrics.inflight.add(delivered as i64);
-                let mut strays = 0;
-                for record in records {
-                    if self.stop.is_none() && self.held.expects(&record) {
-                        self.inbox.push(Item::Record(record), now);
-                    } else {
-                        strays += 1;
-                    }
-                }
+                let strays = if self.stop.is_some() {
+                    delivered
+                } else {
+                    let inbox = &mut self.inbox;
+                    self.held.take_in(records, |record| inbox.push(Item::Record(record), now))
+                };
                 self.count_abandoned(strays);
             }
             SourceEvent::End(partition, position) => {
@@ -413,9 +442,7 @@ impl Task {
     fn timer(&self) -> Instant {
         let now = Instant::now();
         let mut at = now + COMMIT_EVERY;
-        let held_up = self.requests.block() || self.folder.parking.is_full();
-        let free = self.loading.is_none() && self.folded.is_none() && !held_up;
-        let due = self.inbox.due().filter(|_| free);
+        let due = self.inbox.due().filter(|_| self.may_fold());
         let others = [due, self.held.timer(), self.stopping, self.yield_until];
         for other in others.into_iter().flatten() {
             at = at.min(other);

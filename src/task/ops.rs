@@ -121,7 +121,7 @@ impl Ops {
     pub(crate) async fn write(
         self,
         letters: Vec<DeadLetter>,
-        flush: Flush,
+        flush: Arc<Flush>,
         pause: Duration,
     ) -> Result<WriteEnd> {
         if !letters.is_empty() {

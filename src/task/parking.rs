@@ -16,7 +16,8 @@ use foldline_api::sink::Acquired;
 use hashbrown::{HashMap, HashSet};
 
 use super::Task;
-use super::batch::{Batch, Folder};
+use super::batch::Batch;
+use super::folder::{Folder, Went};
 use super::inbox::Item;
 
 /// Parked keys by partition, as texts.
@@ -88,19 +89,14 @@ pub(crate) struct Aside {
     /// What its flush changes in the books.
     pub(super) changes: Changes,
     keys: ParkedKeys,
+    /// How many events are parked with them.
+    events: u64,
     /// Set where it carries out a request: the events that the request is about.
     pub(super) attempt: Option<Vec<Parked>>,
     /// What came behind the record that the batch ends before.
     pub(super) rest: Vec<Item>,
     /// It ends there because no more may be parked.
     pub(super) full: bool,
-}
-
-impl Aside {
-    /// Takes a later batch's in: one flush makes both durable.
-    pub(super) fn absorb(&mut self, later: Aside) {
-        self.changes.park.extend(later.changes.park);
-    }
 }
 
 /// Parked by one batch that is not durable yet.
@@ -141,11 +137,12 @@ impl Parking {
         !parked.is_empty() && keys.iter().any(is_parked)
     }
 
-    /// A batch was folded that parks these.
+    /// A batch was folded, or grew, and parks these.
     pub(super) fn folded(&mut self, batch: &mut Batch) {
         let keys = std::mem::take(&mut batch.aside.keys);
+        let events = std::mem::take(&mut batch.aside.events);
         if !keys.is_empty() {
-            self.pending.push(Pending { batch: batch.number, keys, events: batch.counts.parked });
+            self.pending.push(Pending { batch: batch.number, keys, events });
         }
     }
 
@@ -216,24 +213,25 @@ impl Folder {
         self.parking.holds(partition, keys, &batch.aside.keys)
     }
 
-    /// Sets a record aside with its keys; whether the batch goes on behind it.
+    /// Sets a record aside with its keys, as long as more may be.
     pub(super) fn park(
         &self,
         record: &Record,
         keys: &[Key],
         reason: Option<String>,
         batch: &mut Batch,
-    ) -> bool {
+    ) -> Went {
         if !self.parking.allowance.take() {
             batch.aside.full = true;
-            return false;
+            return Went::Stopped;
         }
         let keys: Vec<String> = keys.iter().map(Key::to_string).collect();
         let parked = batch.aside.keys.entry(record.topic_partition()).or_default();
         parked.extend(keys.iter().cloned());
         batch.aside.changes.park.push(ParkedEvent { record: record.clone(), keys, reason });
+        batch.aside.events += 1;
         batch.counts.parked += 1;
-        true
+        Went::On
     }
 
     /// The keys that a record would have touched which is bad before any is known.
@@ -256,9 +254,8 @@ impl Folder {
 }
 
 impl Task {
-    /// What a folded batch parks, and where it ends early.
+    /// Where a folded batch ends early.
     pub(super) fn set_aside(&mut self, batch: &mut Batch) {
-        self.folder.parking.folded(batch);
         let rest = std::mem::take(&mut batch.aside.rest);
         if !rest.is_empty() {
             self.inbox.put_back(rest, tokio::time::Instant::now());
@@ -315,7 +312,7 @@ mod tests {
         assert!(parking.allowance.take());
         let mut batch = Batch::new(7);
         batch.aside.keys = keys(&a, 1);
-        batch.counts.parked = 1;
+        batch.aside.events = 1;
         assert!(parking.holds(&a, &[two.clone(), one.clone()], &batch.aside.keys));
         parking.folded(&mut batch);
         assert!(parking.holds(&a, std::slice::from_ref(&one), &nothing));

@@ -16,8 +16,9 @@ use hashbrown::HashSet;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::batch::{Batch, Counts, Decoders, Folder, decode};
+use super::batch::{Batch, Counts};
 use super::cache::Cache;
+use super::folder::{Decoders, Folder, decode};
 use super::ops::Ops;
 use super::{States, Task, spawn};
 use crate::event::Event;
@@ -184,8 +185,8 @@ impl Folder {
                 batch.verdicts.push(StoredVerdict { partition, offset, reason });
                 continue;
             }
-            let applied = decoded.and_then(|(record, prepared)| {
-                self.apply(&event.partition, &record, prepared, cache, &mut batch)
+            let applied = decoded.and_then(|(record, mut prepared)| {
+                self.apply(&event.partition, &record, &mut prepared, cache, &mut batch)
             });
             if let Err(bad) = applied {
                 tracing::info!(event = event.id(), "parked events stay: one of them is still bad");

@@ -286,7 +286,7 @@ impl World {
         let mut spec = spec_of("t", (**projection.model()).clone());
         spec.fingerprint = projection.fingerprint().to_owned();
         let touching = store.clone();
-        let script = script.with_outside(Arc::new(move |flush: &foldline_api::sink::Flush| {
+        let script = script.with_outside(Arc::new(move |flush: &Flush| {
             if let Some(write) = flush.writes.first() {
                 touching.touch("t", &write.key);
             }
@@ -346,7 +346,8 @@ impl World {
         };
         let limits = Limits {
             rows: 1 + usize::try_from(self.rng.below(40)).unwrap(),
-            bytes: 1 << 20,
+            // So few that a batch which grows lets its records go.
+            bytes: if self.rng.chance(300) { 1_000 } else { 1 << 20 },
             age: Duration::from_millis(self.rng.below(20)),
         };
         let random = if self.rng.chance(500) { 4_000 } else { 1 << 20 };

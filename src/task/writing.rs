@@ -1,14 +1,16 @@
 //! One flush: how it begins, and what each way that it may end leads to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
-use foldline_api::model::{Key, Row};
-use foldline_api::sink::{Loaded, Marks, Version, Versions, Written};
+use foldline_api::record::TopicPartition;
+use foldline_api::sink::{Loaded, RowWrite, Version, Versions, Written};
 use tokio::time::Instant;
 
 use super::assignment::Outcome;
-use super::batch::{Batch, Verdict};
+use super::batch::Batch;
+use super::folder::Verdict;
 use super::inbox::Item;
 use super::ops::WriteEnd;
 use super::{Task, Writing, spawn};
@@ -32,13 +34,13 @@ impl Task {
     pub(super) fn start_write(&mut self, mut batch: Batch) {
         let held = &self.held;
         let flush = batch.flush(&self.cache, &|partition| held.epoch(partition));
-        let keys = flush.writes.iter().map(|w| (w.key.clone(), w.row.is_some())).collect();
+        let flush = Arc::new(flush);
         self.folder.decisions.keep(&batch.decisions);
         let letters = std::mem::take(&mut batch.letters);
         let pause = backoff(self.write_failures);
-        let handle = spawn(self.ops.clone().write(letters, flush, pause));
+        let handle = spawn(self.ops.clone().write(letters, Arc::clone(&flush), pause));
         self.writing =
-            Some(Writing { batch, keys, started: Instant::now(), forgotten: false, handle });
+            Some(Writing { batch, flush, started: Instant::now(), forgotten: false, handle });
     }
 
     pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
@@ -73,22 +75,17 @@ impl Task {
         self.ops.metrics.conflicts.inc();
         self.collisions += 1;
         self.contended = CONTENDED_FLUSHES;
-        let Writing { batch, keys, forgotten, .. } = writing;
-        let durable: Vec<(Key, Version, (Option<Row>, Marks))> = keys
-            .into_iter()
-            .zip(written)
-            .filter_map(|((key, _), version)| {
-                let row = batch.written(&key)?;
-                Some((key, (*version)?, row))
-            })
-            .collect();
-        let (records, number) = (batch.records(), batch.number);
+        let Writing { batch, flush, forgotten, .. } = writing;
+        let (records, number) = (batch.records, batch.number);
+        self.inbox.stay_small();
         self.give_back(Some(batch));
         self.cache.forget_since(number);
         if !forgotten {
-            for (key, version, (row, marks)) in durable {
-                self.cache.insert(key.clone(), Loaded { row, version, marks }, number);
-                self.cache.written(&key, version);
+            for (write, version) in flush.writes.iter().zip(written) {
+                let Some(version) = *version else { continue };
+                let RowWrite { key, row, marks, .. } = write.clone();
+                self.cache.insert(key, Loaded { row, version, marks }, number);
+                self.cache.written(&write.key, version);
             }
         }
         if self.collisions > 2 {
@@ -106,7 +103,7 @@ impl Task {
     }
 
     fn durable(&mut self, writing: Writing, versions: &Versions) {
-        let Writing { batch, keys, started, forgotten, .. } = writing;
+        let Writing { batch, flush, started, forgotten, .. } = writing;
         for (partition, (_, to)) in &batch.steps {
             self.held.set_durable(partition, *to);
             self.folder.decisions.settle(partition, *to);
@@ -118,29 +115,32 @@ impl Task {
             Versions::Unknown => self.fold_again(None),
             _ if forgotten => {}
             Versions::All(version) => {
-                for (key, present) in &keys {
-                    self.cache.written(key, if *present { *version } else { Version::Absent });
+                for write in &flush.writes {
+                    let present = write.row.is_some();
+                    self.cache
+                        .written(&write.key, if present { *version } else { Version::Absent });
                 }
             }
             Versions::Each(each) => {
-                for ((key, _), version) in keys.iter().zip(each) {
-                    self.cache.written(key, *version);
+                for (write, version) in flush.writes.iter().zip(each) {
+                    self.cache.written(&write.key, *version);
                 }
             }
         }
-        for item in &batch.items {
-            if let Item::Record(record) = item
-                && !self.folder.verdicts.is_empty()
-            {
-                self.folder.verdicts.remove(&(record.topic_partition(), record.offset));
-            }
+        if !self.folder.verdicts.is_empty() {
+            let done = |of: &TopicPartition| batch.steps.get(of).map_or(0, |(_, to)| to.0);
+            self.folder.verdicts.retain(|(partition, offset), _| *offset >= done(partition));
         }
         self.cache.shrink(batch.number);
         if self.cache.is_over() {
             // Rows are larger than their events: what batches in flight pin is all that is left.
-            self.inbox.narrow(batch.records());
+            self.inbox.narrow(batch.records);
         } else {
             self.inbox.widen();
+        }
+        if *versions == Versions::Unknown {
+            // As after every write into a table with triggers.
+            self.inbox.stay_small();
         }
         (self.fences, self.collisions, self.write_failures) = (0, 0, 0);
         if self.contended > 0 {
@@ -149,7 +149,7 @@ impl Task {
             let room = started.elapsed().min(TURN_MAX).mul_f64(rand::random());
             self.yield_until = Some(Instant::now() + room);
         }
-        self.account(&batch, &keys, started);
+        self.account(&batch, &flush, started);
     }
 
     /// Everything that is folded and not durable, and `batch` before it, goes back to be folded anew
@@ -164,14 +164,19 @@ impl Task {
         if let Some(writing) = &mut self.writing {
             writing.forgotten = true;
         }
-        if let Some(loading) = self.loading.take() {
-            self.inbox.put_back(loading.decoded.items, now);
-        }
-        if let Some(folded) = self.folded.take() {
-            self.inbox.put_back(folded.items, now);
-        }
-        if let Some(batch) = batch {
-            self.inbox.put_back(batch.items, now);
+        let kept = self.kept_bytes_max;
+        let loading = self.loading.take().map(|loading| loading.decoded.into_batch(kept));
+        // The newest first, since each is put back before all others.
+        let batches = [loading, self.folded.take(), batch];
+        if batches.iter().flatten().any(|batch| batch.let_go) {
+            let records: usize = batches.iter().flatten().map(|batch| batch.records).sum();
+            self.count_abandoned(records as u64);
+            self.abandon_inbox();
+            self.reads_again = true;
+        } else {
+            for batch in batches.into_iter().flatten() {
+                self.inbox.put_back(batch.items, now);
+            }
         }
         self.folder.parking.forget(self.writing.as_ref().map(|writing| writing.batch.number));
         self.held.fold_from_durable(self.writing.as_ref().map(|writing| &writing.batch.steps));
@@ -180,7 +185,7 @@ impl Task {
     /// The store refused the data: halve until the record to blame is alone.
     fn rejected(&mut self, batch: Batch, error: &Error) {
         self.ops.metrics.error("write", error.class().label()).inc();
-        let records = batch.records();
+        let records = batch.records;
         let alone = batch.items.iter().find_map(|item| match item {
             Item::Record(record) if records == 1 => Some((record.topic_partition(), record.offset)),
             Item::Record(_) | Item::End(..) => None,

@@ -102,10 +102,35 @@ impl Key {
         &self.0
     }
 
+    /// A number that orders the keys of one model, but not all of them: where it differs, it tells what to
+    /// sort first without looking at the values.
+    #[must_use]
+    pub fn prefix(&self) -> u64 {
+        let head = |bytes: &[u8]| {
+            let mut head = [0; 8];
+            head.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+            u64::from_be_bytes(head)
+        };
+        match self.0.first() {
+            // The least number becomes the least.
+            Some(Value::Int(int)) => int.cast_unsigned() ^ (1 << 63),
+            Some(Value::Text(text)) => head(text.as_bytes()),
+            Some(Value::Uuid(bytes)) => head(bytes),
+            _ => 0,
+        }
+    }
+
     /// Bytes on the heap, roughly.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         16 + self.0.iter().map(|v| size_of::<Value>() + v.heap_bytes()).sum::<usize>()
+    }
+}
+
+/// Another handle on the same values, for maps that make a key only where it is missing.
+impl From<&Key> for Key {
+    fn from(key: &Key) -> Self {
+        key.clone()
     }
 }
 

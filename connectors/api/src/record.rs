@@ -74,6 +74,13 @@ impl Record {
         Position(self.offset + 1)
     }
 
+    /// Whether its partition is `of`, named by the very same allocation, as neighbours mostly are. False where
+    /// the name is another copy.
+    #[must_use]
+    pub fn is_of(&self, of: &TopicPartition) -> bool {
+        self.partition == of.partition && Arc::ptr_eq(&self.topic, &of.topic)
+    }
+
     /// Its partition.
     #[must_use]
     pub fn topic_partition(&self) -> TopicPartition {

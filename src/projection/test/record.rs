@@ -12,7 +12,7 @@ use super::super::literal::literal;
 use super::super::matcher::Matcher;
 use crate::config::projection::TestRecord;
 use crate::converter::take;
-use crate::event::Event;
+use crate::event::{Event, Slots};
 
 /// The event.
 ///
@@ -26,7 +26,8 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Even
         Some(toml::Value::String(text)) => Value::text(text),
         Some(other) => Value::text(&json::to_string(&literal(other)?)),
     };
-    let mut slots = vec![None; projection.slots()];
+    let mut slots = Slots::new();
+    slots.resize(projection.slots(), None);
     if let Some(value) = &value {
         take(value, projection.mask(), &mut slots);
     }

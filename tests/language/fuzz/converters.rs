@@ -90,7 +90,7 @@ fn decoded(record: &Record, format: Format) -> String {
     // The key is the same bytes, read as a whole.
     let mut whole = vec![None; slots];
     take(&event.key, &mask, &mut whole);
-    assert_eq!(event.slots, whole, "what is named differs from the same in the whole");
+    assert_eq!(event.slots.to_vec(), whole, "what is named differs from the same in the whole");
     format!("{}", whole.iter().flatten().count())
 }
 

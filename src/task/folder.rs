@@ -1,0 +1,547 @@
+//! The fold of a batch: decode, name the keys, then apply event by event to cached states, in place. Pure but
+//! for the cache, which its task owns.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use foldline_api::model::Key;
+use foldline_api::parked::DROPPED;
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::sink::{Acquired, StoredDecision, StoredVerdict};
+use hashbrown::{HashMap, HashSet};
+
+use super::TaskSpec;
+use super::batch::Batch;
+use super::cache::{Cache, Entry};
+use super::coverage::Watch;
+use super::decisions::Decisions;
+use super::inbox::Item;
+use super::parking::Parking;
+use crate::converter::Decoder;
+use crate::dead_letter::Reason;
+use crate::event::Event;
+use crate::policy::OnBadRecord;
+use crate::projection::{BadRecord, Effects, Prepared, Projection, StateRef, States, Touched};
+
+/// What became of decoding one record.
+type Outcome = Result<(Event, Prepared), BadRecord>;
+
+/// Where an item leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Went {
+    /// The batch goes on behind it.
+    On,
+    /// The batch ends before it.
+    Stopped,
+    /// Nowhere yet: it needs a state that is not in the cache.
+    Missing,
+}
+
+/// Why an event was not applied.
+enum Halt {
+    Bad(BadRecord),
+    Missing,
+}
+
+impl From<BadRecord> for Halt {
+    fn from(bad: BadRecord) -> Self {
+        Halt::Bad(bad)
+    }
+}
+
+/// A batch on its way: folded up to the first event whose state is not in the cache, decoded from there.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    batch: Batch,
+    /// What the batch grows by.
+    items: Vec<Item>,
+    /// What the items from `folded` on decode to.
+    rest: Vec<Option<Outcome>>,
+    folded: usize,
+    /// Keys whose states are not in the cache.
+    pub(crate) missing: Vec<Key>,
+}
+
+impl Decoded {
+    /// The batch's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.batch.number
+    }
+
+    /// The batch, to be folded again.
+    pub(crate) fn into_batch(self, bytes_max: usize) -> Batch {
+        let Decoded { mut batch, items, .. } = self;
+        batch.keep(items, bytes_max);
+        batch
+    }
+}
+
+/// What the fold of a task needs besides the states.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) projection: Arc<Projection>,
+    pub(crate) decoders: Arc<dyn Decoders>,
+    pub(crate) on_bad_record: OnBadRecord,
+    /// The sink keeps marks in its rows, so an event may be in some rows already.
+    pub(crate) keeps_marks: bool,
+    /// Records that the store refused before: bad, whatever the fold says.
+    pub(crate) verdicts: HashMap<(TopicPartition, i64), Verdict>,
+    /// What events of several keys did before, while some of their rows may hold them.
+    pub(crate) decisions: Decisions,
+    /// Keys whose events wait.
+    pub(super) parking: Parking,
+    /// Who we are, for the headers of dead letters.
+    pub(crate) origin: Arc<crate::dead_letter::Origin>,
+}
+
+/// A refusal by the store, and whether the store knows of it already.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) reason: String,
+    pub(crate) stored: bool,
+}
+
+/// Which decoder a topic takes.
+pub(crate) trait Decoders: Send + Sync + std::fmt::Debug {
+    /// The decoder of `topic`.
+    fn of(&self, topic: &Arc<str>) -> &Decoder;
+}
+
+struct Cached<'a>(&'a Cache);
+
+impl States for Cached<'_> {
+    fn get(&self, key: &Key) -> Option<StateRef<'_>> {
+        self.0.get(key).map(|entry| StateRef { row: entry.row.as_ref() })
+    }
+}
+
+/// All that can be said of a record before states are known.
+pub(crate) fn decode(
+    projection: &Projection,
+    decoders: &dyn Decoders,
+    record: &Record,
+) -> Result<(Event, Prepared), BadRecord> {
+    decode_with(projection, decoders.of(&record.topic), record)
+}
+
+fn decode_with(projection: &Projection, decoder: &Decoder, record: &Record) -> Outcome {
+    let event = decoder.decode(record).map_err(|error| BadRecord {
+        stage: if error.part == "key" { "key_converter" } else { "value_converter" },
+        reason: error.to_string(),
+        read: Vec::new(),
+    })?;
+    let prepared = projection.prepare(&event)?;
+    Ok((event, prepared))
+}
+
+/// The partition that a run of neighbouring records is of.
+struct Run {
+    partition: TopicPartition,
+    /// Where the partition stands.
+    reached: Position,
+}
+
+/// A batch being folded: applies items one by one.
+struct Progress<'a> {
+    folder: &'a Folder,
+    cache: &'a mut Cache,
+    /// Where each partition stands before the batch.
+    before: &'a dyn Fn(&TopicPartition) -> Position,
+    batch: Batch,
+    run: Option<Run>,
+}
+
+impl Progress<'_> {
+    fn run_of(&mut self, topic: &Arc<str>, partition: i32) -> Run {
+        // Neighbours share their partition, and mostly the very same name.
+        if let Some(run) = self.run.take() {
+            if run.partition.partition == partition && Arc::ptr_eq(&run.partition.topic, topic) {
+                return run;
+            }
+            self.keep(run);
+        }
+        let partition = TopicPartition { topic: Arc::clone(topic), partition };
+        let reached = match self.batch.steps.get(&partition) {
+            Some((_, reached)) => *reached,
+            None => {
+                let from = (self.before)(&partition);
+                self.batch.steps.insert(partition.clone(), (from, from));
+                from
+            }
+        };
+        Run { partition, reached }
+    }
+
+    fn keep(&mut self, run: Run) {
+        if let Some(step) = self.batch.steps.get_mut(&run.partition) {
+            step.1 = step.1.max(run.reached);
+        }
+    }
+
+    /// Applies an item, once the states that it needs are there.
+    fn apply(&mut self, item: &Item, outcome: &mut Option<Outcome>) -> Went {
+        let (topic, partition) = match item {
+            Item::Record(record) => (&record.topic, record.partition),
+            Item::End(partition, _) => (&partition.topic, partition.partition),
+        };
+        let mut run = self.run_of(topic, partition);
+        let mut went = Went::On;
+        match (item, outcome) {
+            // Positions only go forward: what lies below is folded already.
+            (Item::Record(record), _) if record.next() <= run.reached => self.batch.duplicates += 1,
+            (Item::Record(record), Some(outcome)) => {
+                let Progress { folder, cache, batch, .. } = self;
+                went = folder.fold_record(record, &run.partition, outcome, cache, batch);
+                if went == Went::On {
+                    run.reached = record.next();
+                }
+            }
+            (Item::Record(record), None) => run.reached = record.next(),
+            (Item::End(_, position), _) => run.reached = run.reached.max(*position),
+        }
+        self.run = Some(run);
+        went
+    }
+
+    /// Whether the state of `key` is in the cache; if so it stays until the batch is durable.
+    fn touch(&mut self, key: &Key) -> bool {
+        self.cache.touch(key, self.batch.number).is_some()
+    }
+
+    fn finish(mut self) -> Batch {
+        if let Some(run) = self.run.take() {
+            self.keep(run);
+        }
+        self.batch
+    }
+}
+
+impl Folder {
+    pub(crate) fn new(spec: &TaskSpec) -> Self {
+        Folder {
+            projection: Arc::clone(&spec.projection),
+            decoders: Arc::clone(&spec.decoders),
+            on_bad_record: spec.on_bad_record,
+            keeps_marks: spec.writer.keeps_marks(),
+            verdicts: HashMap::new(),
+            decisions: Decisions::default(),
+            parking: Parking::new(spec.allowance.clone()),
+            origin: Arc::new(spec.origin.clone()),
+        }
+    }
+
+    /// Takes in what the store kept of the partitions that were just acquired.
+    pub(crate) fn recall(&mut self, acquired: &Acquired) {
+        for lease in &acquired.leases {
+            self.decisions.forget(&lease.partition);
+        }
+        self.decisions.keep(&acquired.decisions);
+        self.parking.learn(acquired);
+        for StoredVerdict { partition, offset, reason } in &acquired.verdicts {
+            let verdict = Verdict { reason: reason.clone(), stored: true };
+            self.verdicts.insert((partition.clone(), *offset), verdict);
+        }
+    }
+
+    /// Lets `batch` grow by `items`: decodes, and folds as long as the states are there. `before` is where
+    /// each partition stands before the batch.
+    pub(crate) fn decode(
+        &mut self,
+        watch: &mut Watch,
+        batch: Batch,
+        mut items: Vec<Item>,
+        cache: &mut Cache,
+        before: &dyn Fn(&TopicPartition) -> Position,
+    ) -> Decoded {
+        let mut progress = Progress { folder: self, cache, before, batch, run: None };
+        let (mut missing, mut rest, mut folded) = (HashSet::new(), Vec::new(), 0);
+        let mut stopped = false;
+        let mut decoder: Option<(&Arc<str>, &Decoder)> = None;
+        for item in &items {
+            let mut outcome = match item {
+                Item::Record(record) => {
+                    // Neighbours share their topic's name.
+                    let known = decoder.filter(|(topic, _)| Arc::ptr_eq(topic, &record.topic));
+                    let of = known.map_or_else(|| self.decoders.of(&record.topic), |(_, of)| of);
+                    decoder = Some((&record.topic, of));
+                    Some(decode_with(&self.projection, of, record))
+                }
+                Item::End(..) => None,
+            };
+            if let Some(Ok((event, prepared))) = &outcome {
+                watch.observe(&self.projection, event, prepared);
+            }
+            if rest.is_empty() {
+                match progress.apply(item, &mut outcome) {
+                    Went::On => {
+                        folded += 1;
+                        continue;
+                    }
+                    Went::Stopped => {
+                        stopped = true;
+                        break;
+                    }
+                    Went::Missing => {}
+                }
+            }
+            if let Some(Ok((_, prepared))) = &outcome {
+                // Touched, so that it is still there when the batch is folded.
+                let absent = prepared.keys().iter().filter(|key| !progress.touch(key));
+                missing.extend(absent.cloned());
+            }
+            rest.push(outcome);
+        }
+        let mut batch = progress.finish();
+        if stopped {
+            batch.aside.rest = items.split_off(folded);
+        }
+        self.parking.folded(&mut batch);
+        let mut missing: Vec<Key> = missing.into_iter().collect();
+        missing.sort_unstable();
+        Decoded { batch, items, rest, folded, missing }
+    }
+
+    /// Folds the rest of a batch; every key of it is in the cache by now. The batch, and what it grew by.
+    pub(crate) fn fold(
+        &mut self,
+        decoded: Decoded,
+        cache: &mut Cache,
+        before: &dyn Fn(&TopicPartition) -> Position,
+    ) -> (Batch, Vec<Item>) {
+        let Decoded { batch, mut items, rest, mut folded, .. } = decoded;
+        let mut progress = Progress { folder: self, cache, before, batch, run: None };
+        let mut stopped = false;
+        for (item, mut outcome) in items.iter().skip(folded).zip(rest) {
+            let went = progress.apply(item, &mut outcome);
+            debug_assert!(went != Went::Missing, "a state was not loaded");
+            if went != Went::On {
+                stopped = true;
+                break;
+            }
+            folded += 1;
+        }
+        let mut batch = progress.finish();
+        if stopped {
+            batch.aside.rest = items.split_off(folded);
+        }
+        self.parking.folded(&mut batch);
+        (batch, items)
+    }
+
+    fn fold_record(
+        &self,
+        record: &Record,
+        partition: &TopicPartition,
+        outcome: &mut Outcome,
+        cache: &mut Cache,
+        batch: &mut Batch,
+    ) -> Went {
+        let verdict = if self.verdicts.is_empty() {
+            None
+        } else {
+            self.verdicts.get(&(partition.clone(), record.offset))
+        };
+        if verdict.is_some_and(|verdict| verdict.reason == DROPPED) {
+            batch.counts.skipped += 1;
+            return Went::On;
+        }
+        if let Ok((_, prepared)) = outcome
+            && self.waits(partition, prepared.keys(), batch)
+        {
+            return self.park(record, prepared.keys(), None, batch);
+        }
+        let applied = match (verdict, &mut *outcome) {
+            (Some(verdict), outcome) => self.refuse(record, verdict, outcome, cache, batch),
+            (None, Ok((event, prepared))) => match prepared.single() {
+                Some(key) => self.apply_single(partition, (&*event, &*prepared), key, cache, batch),
+                None if touch_all(prepared, cache, batch.number) => {
+                    self.apply(partition, event, prepared, cache, batch).map_err(Halt::Bad)
+                }
+                None => Err(Halt::Missing),
+            },
+            (None, Err(bad)) => Err(Halt::Bad(bad.clone())),
+        };
+        match applied {
+            Ok(()) => Went::On,
+            Err(Halt::Missing) => Went::Missing,
+            Err(Halt::Bad(bad)) => {
+                let keys = outcome.as_ref().map_or(&[][..], |(_, prepared)| prepared.keys());
+                self.set_aside(record, keys, bad, batch)
+            }
+        }
+    }
+
+    /// The store refused this record before.
+    fn refuse(
+        &self,
+        record: &Record,
+        verdict: &Verdict,
+        outcome: &Outcome,
+        cache: &mut Cache,
+        batch: &mut Batch,
+    ) -> Result<(), Halt> {
+        // The verdict was about the states that the record met.
+        let read = match outcome {
+            Ok((_, prepared)) if !touch_all(prepared, cache, batch.number) => {
+                return Err(Halt::Missing);
+            }
+            Ok((_, prepared)) => prepared.keys().to_vec(),
+            Err(_) => Vec::new(),
+        };
+        // A parked event is its own verdict.
+        if !verdict.stored && self.on_bad_record != OnBadRecord::Park {
+            batch.verdicts.push(StoredVerdict {
+                partition: record.topic_partition(),
+                offset: record.offset,
+                reason: verdict.reason.clone(),
+            });
+        }
+        Err(Halt::Bad(BadRecord { stage: "sink", reason: verdict.reason.clone(), read }))
+    }
+
+    /// As [`Folder::apply`], for an event that runs one handler on one key: its state is looked up once.
+    fn apply_single(
+        &self,
+        partition: &TopicPartition,
+        (event, prepared): (&Event, &Prepared),
+        key: &Key,
+        cache: &mut Cache,
+        batch: &mut Batch,
+    ) -> Result<(), Halt> {
+        let Some(entry) = cache.touch(key, batch.number) else { return Err(Halt::Missing) };
+        if self.keeps_marks && entry.has(partition, event.offset) {
+            prove(key, entry, batch);
+            batch.counts.replayed += 1;
+            return Ok(());
+        }
+        match self.projection.apply_single(event, prepared, &mut entry.row)? {
+            Touched::Written => {
+                if self.keeps_marks {
+                    entry.mark(partition, event.offset);
+                }
+                let grown = batch.write(key, entry);
+                cache.grow(grown);
+                batch.counts.applied += 1;
+            }
+            Touched::Read => {
+                batch.reads.insert(key.clone());
+                batch.counts.filtered += 1;
+            }
+            Touched::No => batch.counts.filtered += 1,
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(
+        &self,
+        partition: &TopicPartition,
+        event: &Event,
+        prepared: &mut Prepared,
+        cache: &mut Cache,
+        batch: &mut Batch,
+    ) -> Result<(), BadRecord> {
+        let mut replayed = false;
+        let mut refused = Vec::new();
+        if self.keeps_marks {
+            let has = |key: &Key| cache.get(key).is_some_and(|e| e.has(partition, event.offset));
+            let old: Vec<Key> = prepared.keys().iter().filter(|key| has(key)).cloned().collect();
+            replayed = !old.is_empty();
+            for key in &old {
+                if let Some(entry) = cache.touch(key, batch.number) {
+                    prove(key, entry, batch);
+                }
+            }
+            if old.len() == prepared.keys().len() && replayed {
+                batch.counts.replayed += 1;
+                return Ok(());
+            }
+            // The event may be in some of its rows already: the others want what it did then.
+            if let Some(known) = self.decisions.get(partition, event.offset) {
+                if let Some(reason) = &known.bad {
+                    batch.decisions.push(known.clone());
+                    return Err(BadRecord {
+                        stage: "replay",
+                        reason: reason.clone(),
+                        read: Vec::new(),
+                    });
+                }
+                refused.clone_from(&known.refused);
+            }
+            prepared.bind(&old, &refused);
+            refused.clear();
+        }
+        let effects = self.projection.apply_noting(event, prepared, &Cached(cache), &mut refused);
+        let bad = effects.as_ref().err().map(|bad| bad.reason.clone());
+        if self.keeps_marks && prepared.keys().len() > 1 && (bad.is_some() || !refused.is_empty()) {
+            let (partition, offset) = (partition.clone(), event.offset);
+            batch.decisions.push(StoredDecision { partition, offset, refused, bad });
+        }
+        match effects? {
+            Effects::Filtered { read } => {
+                batch.reads.extend(read);
+                batch.counts.filtered += u64::from(!replayed);
+                batch.counts.replayed += u64::from(replayed);
+            }
+            Effects::Applied { writes, reads } => {
+                batch.reads.extend(reads);
+                for (key, row) in writes {
+                    let Some(entry) = cache.touch(&key, batch.number) else { continue };
+                    entry.row = row;
+                    if self.keeps_marks {
+                        entry.mark(partition, event.offset);
+                    }
+                    let grown = batch.write(&key, entry);
+                    cache.grow(grown);
+                }
+                batch.counts.applied += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// `keys` are those of the event, where it got so far that it has some.
+    fn set_aside(&self, record: &Record, keys: &[Key], bad: BadRecord, batch: &mut Batch) -> Went {
+        batch.reads.extend(bad.read);
+        let reason = Reason { stage: bad.stage, message: bad.reason };
+        let mut keys = Cow::Borrowed(keys);
+        if self.on_bad_record == OnBadRecord::Park && keys.is_empty() {
+            keys = Cow::Owned(self.keys_of_bad(record));
+        }
+        match self.on_bad_record {
+            OnBadRecord::Park if !keys.is_empty() => {
+                let why = format!("{}: {}", reason.stage, reason.message);
+                self.park(record, &keys, Some(why), batch)
+            }
+            // Where nobody can tell whose event it is, nobody can tell which events would have to wait.
+            OnBadRecord::DeadLetter | OnBadRecord::Park => {
+                batch.letters.push(crate::dead_letter::letter(record, &reason, &self.origin));
+                batch.counts.dead_lettered += 1;
+                Went::On
+            }
+            OnBadRecord::Skip => {
+                batch.counts.skipped += 1;
+                Went::On
+            }
+            OnBadRecord::Stop => {
+                batch.stop = Some(format!(
+                    "record {}-{} at offset {} is bad ({}: {}) and on_bad_record is \"stop\"",
+                    record.topic, record.partition, record.offset, reason.stage, reason.message
+                ));
+                Went::Stopped
+            }
+        }
+    }
+}
+
+/// Whether the states of all keys are in the cache; those that are stay until the batch is durable.
+fn touch_all(prepared: &Prepared, cache: &mut Cache, batch: u64) -> bool {
+    prepared.keys().iter().all(|key| cache.touch(key, batch).is_some())
+}
+
+/// A mark that was only read proves nothing (an isolated primary answers with writes that will be
+/// lost): the row is written once more, guarded by the version just read, before the position moves.
+fn prove(key: &Key, entry: &mut Entry, batch: &mut Batch) {
+    if !entry.proven {
+        batch.write(key, entry);
+    }
+}
