@@ -8,7 +8,7 @@ use bytes::Bytes;
 use foldline::config::{self, Env};
 use foldline::converter::{Decoder, Format};
 use foldline::event::Event;
-use foldline::projection::{Effects, Projection, StateRef, States};
+use foldline::projection::{Projection, Touched};
 use foldline_api::model::{Key, Row};
 use foldline_api::record::Record;
 use foldline_api::sink::{Marks, RowWrite, Version};
@@ -127,30 +127,17 @@ fn record(at: i64) -> Record {
     }
 }
 
-/// The rows, as the fold sees them.
+/// The rows, as a task's cache holds them.
 #[derive(Default)]
-struct Table(HashMap<Key, Row>);
-
-impl States for Table {
-    fn get(&self, key: &Key) -> Option<StateRef<'_>> {
-        Some(StateRef { row: self.0.get(key) })
-    }
-}
+struct Table(HashMap<Key, Option<Row>>);
 
 impl Table {
     /// Applies an event; how many rows that writes.
     fn apply(&mut self, projection: &Projection, event: &Event) -> Result<usize> {
         let prepared = projection.prepare(event)?;
-        let Effects::Applied { writes, .. } = projection.apply(event, &prepared, &*self)? else {
-            return Ok(0);
-        };
-        let written = writes.len();
-        for (key, row) in writes {
-            if let Some(row) = row {
-                self.0.insert(key, row);
-            }
-        }
-        Ok(written)
+        let key = prepared.single().ok_or("an event of several keys")?;
+        let row = self.0.entry(key.clone()).or_default();
+        Ok(usize::from(projection.apply_single(event, &prepared, row)? == Touched::Written))
     }
 }
 
@@ -168,9 +155,9 @@ fn encode(projection: &Projection, events: &[Event], times: usize) -> Result<usi
     for event in events {
         table.apply(projection, event)?;
     }
-    let write = |(key, row): (Key, Row)| RowWrite {
+    let write = |(key, row): (Key, Option<Row>)| RowWrite {
         key,
-        row: Some(row),
+        row,
         version: Version::Absent,
         marks: Marks::new(),
     };
