@@ -23,7 +23,7 @@ use super::cache::Cache;
 use super::coverage::Watch;
 use super::folder::Folder;
 use super::inbox::Item;
-use super::ops::Ops;
+use super::ops::{Ops, stands_at};
 use super::status::PartitionStatus;
 use super::{Ended, Task, TaskSpec};
 use crate::policy::backoff;
@@ -335,21 +335,12 @@ async fn outcome(ops: &Ops, flush: &Flush) -> Result<Option<bool>> {
     let partitions: Vec<TopicPartition> =
         flush.advances.iter().map(|advance| advance.partition.clone()).collect();
     let stored = ops.stored(&partitions).await?;
-    let at = |of: fn(&foldline_api::sink::Advance) -> Position| {
-        flush.advances.iter().all(|advance| {
-            stored.iter().any(|stored| {
-                stored.partition == advance.partition
-                    && stored.epoch == advance.epoch
-                    && stored.position == of(advance)
-            })
-        })
-    };
-    if at(|advance| advance.to) {
+    if stands_at(flush, &stored, |advance| advance.to) {
         return Ok(Some(true));
     }
     // Rows without positions are there where the store has no transactions: they are at another
     // version now, which the ordinary loop finds out.
-    Ok(if at(|advance| advance.from) { None } else { Some(false) })
+    Ok(if stands_at(flush, &stored, |advance| advance.from) { None } else { Some(false) })
 }
 
 /// The member of a build's group: it commits nothing, as only the sink's positions count and a group

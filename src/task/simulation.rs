@@ -3,6 +3,7 @@
 //! run must end in the rows of the plain fold, and so must a run whose tasks load first, as in a rebuild. A
 //! failing seed prints itself; `FOLDLINE_SEED=N` runs it alone.
 
+mod letters;
 mod parking;
 
 use std::collections::{BTreeMap, BTreeSet};
