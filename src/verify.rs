@@ -1,8 +1,8 @@
 //! `verify`: folds the log again and compares with what the store holds, while live traffic goes on.
 //!
 //! The fold goes to the positions that the books name, then a snapshot of the store is opened, and the
-//! fold goes on to the snapshot's own positions: the two stand at one place. Rows that are newer by their
-//! marks (Elasticsearch writes rows before positions) are looked at again in a later snapshot. A repair
+//! fold goes on to the snapshot's own positions: the two stand at one place. A row that is newer by its
+//! marks (Elasticsearch writes rows before positions) waits until the fold passes those marks. A repair
 //! writes the folded row over exactly the version that was judged, so it undoes no event; it is believed
 //! only when a later snapshot agrees, since an event that the wrong row had filtered leaves no trace in
 //! the version.
@@ -16,20 +16,21 @@ use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::parked::Place;
 use foldline_api::record::Position;
-use foldline_api::sink::{Books, Flush, Loaded, Mark, Marks, RowWrite, Snapshot, Writer, Written};
+use foldline_api::sink::{Books, Flush, Loaded, Mark, Marks, RowWrite, Writer, Written};
 use foldline_api::value::Value;
+use hashbrown::HashMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::policy::backoff;
-use crate::replay::{Fold, Merge, Parts, State, whole};
+use crate::replay::{Fold, Merge, Outcome, Parts, State, whole};
 
 /// Rows of one page.
 const PAGE: usize = 1_000;
 /// Progress is told once in so many records.
 const TELL_EVERY: u64 = 50_000;
-/// Keys that change so quickly that no snapshot meets them unchanged in so many rounds stay as they are.
+/// Rows that the fold meets at no moment in so many rounds stay as they are.
 const ROUNDS: u32 = 20;
 
 /// What to verify.
@@ -95,7 +96,7 @@ pub(crate) struct Summary {
     pub(crate) drift: u64,
     pub(crate) order_dependent: u64,
     pub(crate) repaired: u64,
-    /// Rows that changed so quickly that no snapshot met them at its positions; not judged.
+    /// Rows that changed all the while and that the fold met at no moment; not judged.
     pub(crate) unsettled: u64,
 }
 
@@ -142,6 +143,8 @@ struct Verify {
     parked: BTreeSet<Place>,
     /// For each column, whether it may depend on the order of partitions.
     by_order: Vec<bool>,
+    /// Rows that are newer than the fold, as they were found.
+    ahead: HashMap<Key, Loaded>,
     drifted: Vec<Key>,
     summary: Summary,
 }
@@ -154,7 +157,7 @@ impl Verify {
         }
         let by_order = parts.projection.order_dependent();
         let summary = Summary { connector: parts.connector.clone(), ..Summary::default() };
-        let (drifted, generation) = (Vec::new(), 0);
+        let (ahead, drifted, generation) = (HashMap::new(), Vec::new(), 0);
         let parked = BTreeSet::new();
         Ok(Verify {
             parts,
@@ -165,32 +168,27 @@ impl Verify {
             generation,
             parked,
             by_order,
+            ahead,
             drifted,
             summary,
         })
     }
 
     async fn run(mut self) -> Result<Summary> {
-        // Most of the log is folded before the snapshot that is compared with, which is held for less.
-        let first = self.parts.target.snapshot().await?.books().clone();
-        self.generation = first.generation;
-        self.parts.check_log(&first).await?;
-        self.fold_to(&first).await?;
-        let mut snapshot = self.parts.target.snapshot().await?;
-        let books = snapshot.books().clone();
-        self.fold_to(&books).await?;
-        let ahead = self.compare_all(&mut *snapshot, &books).await?;
-        drop(snapshot);
-        let unsettled = self.look_again(ahead, None).await?;
-        self.summary.unsettled = unsettled.len() as u64;
+        self.compare_all().await?;
+        self.settle().await?;
         if self.request.repair && !self.drifted.is_empty() {
             let writer = self.parts.target.writer(self.generation).await?;
-            let drifted = std::mem::take(&mut self.drifted);
-            self.look_again(drifted, Some(&*writer)).await?;
+            self.mend(&*writer).await?;
         }
+        Ok(self.end())
+    }
+
+    fn end(mut self) -> Summary {
+        self.summary.unsettled = self.ahead.len() as u64;
         self.summary.generation = self.generation;
         self.summary.events = self.fold.folded;
-        Ok(self.summary)
+        self.summary
     }
 
     // Not a borrow: the future must not hold on to what cannot be shared between threads.
@@ -225,7 +223,12 @@ impl Verify {
     async fn drain(&mut self) -> Result<()> {
         let (total, mut folded) = (self.merge.remaining(), 0_u64);
         while let Some(record) = self.merge.next().await? {
-            self.fold.fold(&record)?;
+            let outcome = self.fold.fold(&record)?.outcome;
+            if let Outcome::Applied(keys) = outcome
+                && !self.ahead.is_empty()
+            {
+                self.meet(keys).await?;
+            }
             folded += 1;
             if folded.is_multiple_of(TELL_EVERY) {
                 let done = total.saturating_sub(self.merge.remaining());
@@ -239,13 +242,30 @@ impl Verify {
         Ok(())
     }
 
-    /// Compares all rows of the snapshot; those that are newer than the books are given back.
-    async fn compare_all(
-        &mut self,
-        snapshot: &mut dyn Snapshot,
-        books: &Books,
-    ) -> Result<Vec<Key>> {
-        let mut ahead = Vec::new();
+    /// Judges those of these keys that were found as the fold has them now.
+    async fn meet(&mut self, keys: Vec<Key>) -> Result<()> {
+        for key in keys {
+            let Some(found) = self.ahead.get(&key) else { continue };
+            let state = self.fold.state(&key)?;
+            let met = found.marks.len() == state.marks.len()
+                && found.marks.iter().all(|mark| state.marks.contains(mark));
+            if met && let Some(found) = self.ahead.remove(&key) {
+                self.judge(key, found.row.as_ref(), &state).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares all rows of a snapshot; those that are newer than its books are kept for later.
+    async fn compare_all(&mut self) -> Result<()> {
+        // Most of the log is folded before the snapshot that is compared with, which is held for less.
+        let first = self.parts.target.snapshot().await?.books().clone();
+        self.generation = first.generation;
+        self.parts.check_log(&first).await?;
+        self.fold_to(&first).await?;
+        let mut snapshot = self.parts.target.snapshot().await?;
+        let books = snapshot.books().clone();
+        self.fold_to(&books).await?;
         loop {
             let page = snapshot.next(PAGE).await?;
             if page.is_empty() {
@@ -253,7 +273,8 @@ impl Verify {
             }
             for (key, loaded) in page {
                 if self.fold.wants(&key) {
-                    self.compare(key, &loaded, books, &mut ahead).await?;
+                    self.summary.rows += 1;
+                    self.compare(key, loaded, &books).await?;
                 }
             }
         }
@@ -261,35 +282,50 @@ impl Verify {
         let missing = self.fold.unseen()?;
         for keys in missing.chunks(PAGE) {
             for (key, loaded) in keys.iter().zip(snapshot.load(keys).await?) {
-                self.compare(key.clone(), &loaded, books, &mut ahead).await?;
+                self.summary.rows += 1;
+                self.compare(key.clone(), loaded, &books).await?;
             }
         }
-        Ok(ahead)
+        Ok(())
     }
 
-    async fn compare(
-        &mut self,
-        key: Key,
-        loaded: &Loaded,
-        books: &Books,
-        ahead: &mut Vec<Key>,
-    ) -> Result<()> {
-        self.summary.rows += 1;
+    async fn compare(&mut self, key: Key, loaded: Loaded, books: &Books) -> Result<()> {
         let state = self.fold.state(&key)?;
         if is_ahead(&loaded.marks, books) {
-            ahead.push(key);
+            self.ahead.insert(key, loaded);
             return Ok(());
         }
         self.judge(key, loaded.row.as_ref(), &state).await
     }
 
-    /// Looks at rows again, each in a snapshot whose positions it does not overtake, and judges them; or,
-    /// with a writer, rewrites those that differ until a snapshot agrees. Gives back what remains.
-    async fn look_again(
-        &mut self,
-        mut open: Vec<Key>,
-        writer: Option<&dyn Writer>,
-    ) -> Result<Vec<Key>> {
+    /// Lets the fold go on until it has met the rows that were newer. One that it passed without meeting
+    /// it (several partitions feed it, in another order) is looked at again.
+    async fn settle(&mut self) -> Result<()> {
+        for round in 0..ROUNDS {
+            if self.ahead.is_empty() {
+                break;
+            }
+            if round > 1 {
+                tokio::time::sleep(backoff(round.min(3))).await;
+            }
+            let mut snapshot = self.parts.target.snapshot().await?;
+            let books = snapshot.books().clone();
+            self.fold_to(&books).await?;
+            let passed = self.ahead.extract_if(|_, found| !is_ahead(&found.marks, &books));
+            let passed: Vec<Key> = passed.map(|(key, _)| key).collect();
+            for keys in passed.chunks(PAGE) {
+                for (key, loaded) in keys.iter().zip(snapshot.load(keys).await?) {
+                    self.compare(key.clone(), loaded, &books).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewrites the rows that differ, each judged in a snapshot that it does not overtake, until a snapshot
+    /// agrees.
+    async fn mend(&mut self, writer: &dyn Writer) -> Result<()> {
+        let mut open = std::mem::take(&mut self.drifted);
         for round in 0..ROUNDS {
             if open.is_empty() {
                 break;
@@ -306,23 +342,20 @@ impl Verify {
                 self.fold_to(&books).await?;
                 for (key, loaded) in keys.iter().zip(rows) {
                     let state = self.fold.state(key)?;
-                    match writer {
-                        _ if is_ahead(&loaded.marks, &books) => still.push(key.clone()),
-                        None => self.judge(key.clone(), loaded.row.as_ref(), &state).await?,
-                        Some(_) if loaded.row == state.row => {
+                    if !is_ahead(&loaded.marks, &books) {
+                        if loaded.row == state.row {
                             self.summary.repaired += 1;
                             self.tell(Line::Repaired { key: key.to_string() }).await?;
+                            continue;
                         }
-                        Some(writer) => {
-                            rewrite(writer, key, &loaded, &state).await?;
-                            still.push(key.clone());
-                        }
+                        rewrite(writer, key, &loaded, &state).await?;
                     }
+                    still.push(key.clone());
                 }
             }
             open = still;
         }
-        Ok(open)
+        Ok(())
     }
 
     async fn judge(&mut self, key: Key, stored: Option<&Row>, state: &State) -> Result<()> {

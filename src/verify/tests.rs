@@ -114,6 +114,36 @@ async fn a_row_that_is_newer_than_its_positions_is_no_drift() {
     assert_eq!((found.summary.drift, found.summary.unsettled), (0, 0));
 }
 
+/// The row of key 7 is newer than its positions whenever it is looked at; `wrong` is planted in it at first.
+async fn found_of_a_busy_row(wrong: bool) -> (u64, u64) {
+    let mut bench = filled(MemoryStore::with_marks()).await;
+    let event = r#"{"id":7,"v":"newer"}"#;
+    bench.append(1, "k", event, 90);
+    bench.write(&[], false).await;
+    if wrong {
+        let mut row = bench.store.rows("t")[&bench.key("7")].clone();
+        row.values_mut()[1] = Value::Int(7_000);
+        bench.store.edit("t", &bench.key("7"), Some(row));
+    }
+    let (lines, _told) = mpsc::channel(4);
+    let mut verify = Verify::start(bench.parts.clone(), Request::default(), lines).unwrap();
+    verify.compare_all().await.unwrap();
+    assert_eq!(verify.ahead.len(), 1);
+    bench.append(1, "k", event, 91);
+    bench.write(&[], true).await;
+    bench.append(1, "k", event, 92);
+    bench.write(&[], false).await;
+    verify.settle().await.unwrap();
+    let summary = verify.end();
+    (summary.drift, summary.unsettled)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_always_newer_is_judged_when_the_fold_meets_it() {
+    assert_eq!(found_of_a_busy_row(false).await, (0, 0));
+    assert_eq!(found_of_a_busy_row(true).await, (1, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_verdict_of_the_store_is_repeated() {
     for store in stores() {
