@@ -37,7 +37,6 @@ fn freeze_outside_of_a_transaction(worker: &Daemon, database: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long: `just faults` runs it"]
 async fn a_worker_that_was_frozen_past_its_session_is_fenced_and_gives_its_partitions_up() {
     let _servers = use_servers().await;
     let setup = Setup::new();

@@ -1,5 +1,7 @@
 //! A server goes away under load and comes back: nobody is called, no record is set aside, no row is wrong.
 
+use std::time::Duration;
+
 use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
@@ -14,6 +16,9 @@ use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
 const NAMES: [&str; 3] = ["orders", "docs", "users"];
 /// Four members and three connectors, with some lines each.
 const WARNINGS_MAX: usize = 80;
+
+/// Longer than what a flush may wait for a lock, and than a broker's members may be silent.
+const STANDSTILL: Duration = Duration::from_secs(15);
 
 /// An outage is one story for each member, and tells whose it is.
 fn assert_quiet(log: &str) {
@@ -91,6 +96,18 @@ async fn elasticsearch_restarts_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_restarts_under_load() {
     survives(|| ctl("kafka", "restart")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_server_stands_still_and_goes_on_under_load() {
+    survives(|| {
+        for server in ["kafka", "postgres", "elasticsearch"] {
+            ctl(server, "pause");
+            std::thread::sleep(STANDSTILL);
+            ctl(server, "cont");
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
