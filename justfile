@@ -38,6 +38,10 @@ faults kills="1000" rounds="10":
 soak minutes="30":
     FOLDLINE_SOAK_MINUTES={{ minutes }} ./test --test main -- --test-threads=1 --nocapture --ignored soak
 
+# Take each guard of the promises away in turn, and see that a test fails.
+guards name="":
+    tests/guards "{{ name }}"
+
 # Break the pure core line by line, and see that a test fails each time (needs cargo-mutants; takes hours). `just mutants src/reset.rs`
 # breaks one file.
 mutants file="":
