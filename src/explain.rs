@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::sink::{Books, StoredPosition};
+use foldline_api::sink::{Books, Loaded, StoredPosition};
 use foldline_api::source::{PartitionInfo, Start};
 use foldline_api::time::Timestamp;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::policy::{OnBadRecord, backoff};
 use crate::replay::{Fold, Folded, Merge, Outcome, Parts, Placement, Stretch, place, whole};
-use crate::verify::{Field, differences, is_ahead};
+use crate::verify::{Field, differences, is_ahead, meets};
 
 /// A row that is newer than every one of so many snapshots is compared with none.
 const ROUNDS: u32 = 20;
@@ -151,6 +151,10 @@ struct Pass {
     events: u64,
     /// The partitions that are read; all where there is none.
     only: Option<BTreeSet<TopicPartition>>,
+    /// The stored row, where it is newer than the fold.
+    ahead: Option<Loaded>,
+    /// The fold stands just where that row does, and goes no further.
+    met: bool,
 }
 
 impl Pass {
@@ -274,7 +278,7 @@ impl Explain {
         };
         let of = stretches.len();
         self.tell(Line::Reading { partitions, of, why: why.to_owned() }).await?;
-        let mut pass = Pass { merge, fold, row: None, events: 0, only };
+        let mut pass = Pass { merge, fold, row: None, events: 0, only, ahead: None, met: false };
         pass.extend(stretches);
         self.drain(&mut pass).await?;
         Ok(pass)
@@ -282,7 +286,9 @@ impl Explain {
 
     async fn drain(&self, pass: &mut Pass) -> Result<()> {
         let mut read = 0_u64;
-        while let Some(record) = pass.merge.next().await? {
+        while !pass.met
+            && let Some(record) = pass.merge.next().await?
+        {
             let folded = pass.fold.fold(&record)?;
             if folded.keys.contains(&self.key) {
                 self.event(pass, &record, folded).await?;
@@ -300,7 +306,9 @@ impl Explain {
         let (mut changed, mut reason) = (Vec::new(), None);
         let outcome = match folded.outcome {
             Outcome::Applied(written) if written.contains(&self.key) => {
-                let row = pass.fold.state(&self.key)?.row;
+                let state = pass.fold.state(&self.key)?;
+                pass.met = pass.ahead.as_ref().is_some_and(|found| meets(found, &state));
+                let row = state.row;
                 let model = self.parts.projection.model();
                 let fields = differences(model, pass.row.as_ref(), row.as_ref());
                 changed.extend(fields.into_iter().map(|field| field.field));
@@ -349,10 +357,16 @@ impl Explain {
             pass.fold.repeat(&self.parts.parked(books.generation).await?);
             pass.extend(whole(&books.positions));
             self.drain(pass).await?;
+            if pass.met {
+                return Ok((pass.ahead.take().and_then(|found| found.row), true));
+            }
             let Some(loaded) = loaded else { continue };
-            stored = loaded.row;
+            stored.clone_from(&loaded.row);
             if !is_ahead(&loaded.marks, &books) {
                 return Ok((stored, true));
+            }
+            if pass.ahead.as_ref().is_none_or(|found| !is_ahead(&found.marks, &books)) {
+                pass.ahead = Some(loaded);
             }
         }
         Ok((stored, false))
@@ -429,6 +443,32 @@ mod tests {
             _ => None,
         };
         lines.iter().filter_map(one).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_is_always_newer_is_compared_when_the_fold_meets_it() {
+        let mut bench = Bench::new("single", MemoryStore::with_marks(), 1).await;
+        let event = |bench: &Bench| bench.append(0, "a", r#"{"n":1,"v":"x"}"#, 0);
+        event(&bench);
+        bench.write(&[], true).await;
+        event(&bench);
+        bench.write(&[], false).await;
+        let (lines, mut told) = mpsc::channel(100);
+        let running = tokio::spawn(explain(bench.parts.clone(), bench.key("a"), None, lines));
+        // It has seen the row of two events, and waits for the positions to come there.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        event(&bench);
+        bench.write(&[], true).await;
+        event(&bench);
+        bench.write(&[], false).await;
+        running.await.unwrap();
+        let mut last = None;
+        while let Some(line) = told.recv().await {
+            last = Some(line);
+        }
+        let Some(Line::Summary(summary)) = last else { panic!("{last:?}") };
+        assert!(!summary.unsettled && summary.differences.is_empty(), "{summary:?}");
+        assert_eq!(summary.events, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -247,9 +247,9 @@ impl Verify {
         for key in keys {
             let Some(found) = self.ahead.get(&key) else { continue };
             let state = self.fold.state(&key)?;
-            let met = found.marks.len() == state.marks.len()
-                && found.marks.iter().all(|mark| state.marks.contains(mark));
-            if met && let Some(found) = self.ahead.remove(&key) {
+            if meets(found, &state)
+                && let Some(found) = self.ahead.remove(&key)
+            {
                 self.judge(key, found.row.as_ref(), &state).await?;
             }
         }
@@ -386,6 +386,12 @@ impl Verify {
         }
         self.tell(Line::Drift(Drift { key: key.to_string(), kind, order_dependent, fields })).await
     }
+}
+
+/// Whether the row was found as the fold has it now: with the same events.
+pub(crate) fn meets(found: &Loaded, state: &State) -> bool {
+    found.marks.len() == state.marks.len()
+        && found.marks.iter().all(|mark| state.marks.contains(mark))
 }
 
 /// Whether the row holds events behind the books' positions.
