@@ -8,7 +8,7 @@ use super::secret::Secret;
 const NAME: &str = "foldline";
 const LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8083);
-const MEMORY: u64 = 256 << 20;
+const MEMORY: u64 = 128 << 20;
 /// Below this there is no room for one batch and its rows.
 const MEMORY_MIN: u64 = 16 << 20;
 

@@ -95,8 +95,9 @@ pub(crate) struct ConnectorSpec {
     pub(crate) memory: usize,
 }
 
-/// One batch's records take at most this part of a task's memory.
-const IN_FLIGHT: usize = 40;
+/// One batch's records take at most this part of a task's memory. What is folded and written at once should fit into a
+/// processor's cache; while a write is under way the next batch grows anyway.
+const IN_FLIGHT: usize = 128;
 
 /// What one task has of its connector's memory.
 pub(crate) struct Share {

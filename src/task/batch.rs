@@ -2,7 +2,9 @@
 
 use foldline_api::model::Key;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Advance, Check, Flush, RowWrite, StoredDecision, StoredVerdict, Version};
+use foldline_api::sink::{
+    Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
+};
 use foldline_api::source::DeadLetter;
 use hashbrown::{HashMap, HashSet};
 
@@ -120,7 +122,8 @@ impl Batch {
             // What a batch uses stays until it is durable.
             debug_assert!(cache.get(key).is_some(), "a row to write is not in the cache");
             let Some(entry) = cache.get(key) else { continue };
-            let (version, row, marks) = (entry.version, entry.row.clone(), entry.marks.clone());
+            let (version, row, marks) =
+                (entry.version, entry.row.clone(), Marks::from_iter(entry.marks().iter().cloned()));
             // A row that came and went within the batch leaves nothing to write, where no mark is kept.
             if row.is_none() && version == Version::Absent && marks.is_empty() {
                 checks.push(Check { key: key.clone(), version });

@@ -13,17 +13,17 @@ pub(crate) struct Entry {
     pub(crate) row: Option<Row>,
     /// The version in the store that `row`, less what is in flight, stands for.
     pub(crate) version: Version,
-    /// The row's marks after every event folded so far.
-    pub(crate) marks: Marks,
-    /// A write of ours to this row was acknowledged, so its marks are proven (rule 10).
-    pub(crate) proven: bool,
-    hot: bool,
+    /// The row's marks after every event folded so far. Apart, since rows of most stores have none.
+    marks: Option<Box<Marks>>,
     /// The last batch that writes it.
     written: u64,
     /// The last batch that used it: it stays until that batch is durable.
     last_batch: u64,
-    /// Bytes that are counted for it.
-    bytes: usize,
+    /// Bytes that are counted for it; of one so large that it does not fit, as many as do.
+    bytes: u32,
+    /// A write of ours to this row was acknowledged, so its marks are proven (rule 10).
+    pub(crate) proven: bool,
+    hot: bool,
 }
 
 impl Entry {
@@ -32,28 +32,34 @@ impl Entry {
         let mut entry = Entry {
             row,
             version,
-            marks,
-            proven: false,
-            hot: true,
+            marks: (!marks.is_empty()).then(|| Box::new(marks)),
             written: 0,
             last_batch: batch,
             bytes: 0,
+            proven: false,
+            hot: true,
         };
         entry.bytes = entry.weigh(key);
         entry
     }
 
+    /// The row's marks after every event folded so far.
+    pub(crate) fn marks(&self) -> &[Mark] {
+        self.marks.as_deref().map_or(&[], |marks| marks.as_slice())
+    }
+
     /// Whether the event at `offset` of `partition` is already in this row.
     pub(crate) fn has(&self, partition: &TopicPartition, offset: i64) -> bool {
-        self.marks.iter().any(|m| m.partition == *partition && m.position.0 > offset)
+        self.marks().iter().any(|m| m.partition == *partition && m.position.0 > offset)
     }
 
     /// Notes that the event at `offset` of `partition` is in this row.
     pub(crate) fn mark(&mut self, partition: &TopicPartition, offset: i64) {
         let position = Position(offset + 1);
-        match self.marks.iter_mut().find(|m| m.partition == *partition) {
+        let marks = self.marks.get_or_insert_default();
+        match marks.iter_mut().find(|m| m.partition == *partition) {
             Some(mark) => mark.position = mark.position.max(position),
-            None => self.marks.push(Mark { partition: partition.clone(), position }),
+            None => marks.push(Mark { partition: partition.clone(), position }),
         }
     }
 
@@ -73,13 +79,15 @@ impl Entry {
     pub(crate) fn weigh_again(&mut self, key: &Key) -> isize {
         let before = std::mem::replace(&mut self.bytes, 0);
         self.bytes = self.weigh(key);
-        self.bytes.cast_signed() - before.cast_signed()
+        self.bytes as isize - before as isize
     }
 
-    fn weigh(&self, key: &Key) -> usize {
+    fn weigh(&self, key: &Key) -> u32 {
         // The table is some two thirds full, and each of two allocations has a head.
         const FIXED: usize = size_of::<(Key, Entry)>() * 3 / 2 + 32;
-        FIXED + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes)
+        let marks = self.marks.as_ref().map_or(0, |_| size_of::<Marks>() + 16);
+        let bytes = FIXED + marks + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
 
@@ -111,7 +119,7 @@ impl Cache {
         let mut bytes = 0;
         self.entries.retain(|_, entry| {
             let kept = entry.last_batch < number;
-            bytes += if kept { entry.bytes } else { 0 };
+            bytes += if kept { entry.bytes as usize } else { 0 };
             kept
         });
         self.bytes = bytes;
@@ -141,7 +149,7 @@ impl Cache {
             EntryRef::Vacant(place) if self.complete => {
                 let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
                 let entry = Entry::new(key, absent, batch);
-                self.bytes += entry.bytes;
+                self.bytes += entry.bytes as usize;
                 place.insert(entry)
             }
             EntryRef::Vacant(_) => return None,
@@ -162,9 +170,9 @@ impl Cache {
     /// Takes a state in as the store has it.
     pub(crate) fn insert(&mut self, key: Key, loaded: Loaded, batch: u64) {
         let entry = Entry::new(&key, loaded, batch);
-        self.bytes += entry.bytes;
+        self.bytes += entry.bytes as usize;
         if let Some(before) = self.entries.insert(key, entry) {
-            self.bytes = self.bytes.saturating_sub(before.bytes);
+            self.bytes = self.bytes.saturating_sub(before.bytes as usize);
         }
     }
 
@@ -190,7 +198,7 @@ impl Cache {
                     entry.hot = false;
                     return true;
                 }
-                bytes = bytes.saturating_sub(entry.bytes);
+                bytes = bytes.saturating_sub(entry.bytes as usize);
                 false
             });
             if bytes < self.bytes {

@@ -9,7 +9,7 @@ use crate::support::wait::{self, LATER};
 use crate::support::{log, use_servers};
 
 /// `worker.memory` bounds what connectors hold; the rest is the program and what allocators keep.
-const MEMORY_MIB: u64 = 256 + 128;
+const MEMORY_MIB: u64 = 128 + 128;
 
 fn events() -> u64 {
     let given = std::env::var("FOLDLINE_E2E_EVENTS").unwrap_or("1000000".to_owned());
