@@ -262,7 +262,7 @@ async fn scale(report: &mut Report, options: &Options) -> Result<()> {
         ("a hundredth of the keys", Workload::new(Shape::Partial, million, million / 1_000), 1, ""),
         ("as many keys as events", Workload::new(Shape::Partial, million, million), 1, ""),
         (
-            "ten connectors on one topic",
+            "ten connectors on one topic, with the memory of ten workers",
             Workload::new(Shape::Partial, million, million / 10),
             10,
             "",
@@ -272,7 +272,8 @@ async fn scale(report: &mut Report, options: &Options) -> Result<()> {
     for (name, workload, connectors, connector) in cases {
         kafka::fill(workload).await?;
         let expected = workload.expected();
-        let job = Job { connectors, connector, ..Job::new("postgres", workload) };
+        let worker = if connectors > 1 { "memory = \"1280MiB\"" } else { "" };
+        let job = Job { connectors, connector, worker, ..Job::new("postgres", workload) };
         let (sample, _) = worker::catch_up(job, &expected).await?;
         report.add(&format!("Foldline → postgres: {name}"), sample);
     }
