@@ -372,3 +372,50 @@ fn commit(partition: &TopicPartition, held: &Held, generation: u64) -> Commit {
         metadata: crate::reset::mark(held.topic_id.as_deref(), generation),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(partition: i32) -> TopicPartition {
+        TopicPartition::new("t", partition)
+    }
+
+    /// What becomes of a flush of two partitions from 5 to 9 under epoch 3, where the store has these epochs
+    /// and positions.
+    fn outcome(places: &[(i64, i64)]) -> Outcome {
+        let mut held = Assignment::new(Instant::now());
+        let parts = [part(0), part(1)];
+        held.acquiring.extend(parts.clone());
+        let lease = |partition| Lease { partition, epoch: 3, position: Position(5) };
+        held.acquired(&parts.clone().map(lease), &[], &[]);
+        let stored =
+            |(partition, (epoch, position)): (TopicPartition, &(i64, i64))| StoredPosition {
+                partition,
+                topic_id: None,
+                beginning: Position(0),
+                position: Position(*position),
+                epoch: *epoch,
+            };
+        let stored: Vec<StoredPosition> =
+            parts.clone().into_iter().zip(places).map(stored).collect();
+        let steps = parts.map(|partition| (partition, (Position(5), Position(9))));
+        held.compare(&HashMap::from_iter(steps), &stored)
+    }
+
+    #[test]
+    fn a_write_whose_answer_was_lost_is_judged_by_all_of_its_positions() {
+        assert_eq!(outcome(&[(3, 9), (3, 9)]), Outcome::Durable);
+        assert_eq!(outcome(&[(3, 5), (3, 5)]), Outcome::NotApplied);
+        for moved in [
+            &[(3, 9), (3, 5)][..],
+            &[(3, 5), (3, 9)],
+            &[(3, 7), (3, 7)],
+            &[(3, 9), (4, 9)],
+            &[(4, 5), (3, 5)],
+            &[(3, 9)],
+        ] {
+            assert_eq!(outcome(moved), Outcome::Moved, "{moved:?}");
+        }
+    }
+}

@@ -545,3 +545,6 @@ fn prove(key: &Key, entry: &mut Entry, batch: &mut Batch) {
         batch.write(key, entry);
     }
 }
+
+#[cfg(test)]
+mod tests;
