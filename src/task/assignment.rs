@@ -2,7 +2,7 @@
 //! bookkeeping; the only place where these positions are kept.
 
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::sink::{Lease, StoredPosition};
+use foldline_api::sink::{Advance, Flush, Lease, StoredPosition};
 use foldline_api::source::Commit;
 use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
@@ -33,6 +33,29 @@ pub(super) enum Outcome {
     NotApplied,
     /// Another epoch or another position: the store moved under us, or someone else did.
     Moved,
+}
+
+impl Outcome {
+    /// By where the partitions of the flush stand.
+    pub(super) fn of(advances: &[Advance], stored: &[StoredPosition]) -> Self {
+        let (mut at_end, mut at_start) = (true, true);
+        for advance in advances {
+            let Some(stored) = stored.iter().find(|s| s.partition == advance.partition) else {
+                return Outcome::Moved;
+            };
+            if stored.epoch != advance.epoch {
+                return Outcome::Moved;
+            }
+            at_end &= stored.position == advance.to;
+            at_start &= stored.position == advance.from;
+        }
+        match (at_end, at_start) {
+            // A step of length zero tells nothing; folding it again is safe, taking it as done is not.
+            (_, true) => Outcome::NotApplied,
+            (true, false) => Outcome::Durable,
+            (false, false) => Outcome::Moved,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -229,28 +252,13 @@ impl Assignment {
         self.held.contains_key(partition) || self.acquiring.contains(partition)
     }
 
-    /// What became of a flush, by the positions that the store shows now.
-    pub(super) fn compare(
-        &self,
-        steps: &HashMap<TopicPartition, (Position, Position)>,
-        stored: &[StoredPosition],
-    ) -> Outcome {
-        let (mut at_end, mut at_start) = (true, true);
-        for (partition, (from, to)) in steps {
-            let Some(stored) = stored.iter().find(|s| s.partition == *partition) else {
-                return Outcome::Moved;
-            };
-            if stored.epoch != self.epoch(partition) {
-                return Outcome::Moved;
-            }
-            at_end &= stored.position == *to;
-            at_start &= stored.position == *from;
-        }
-        match (at_end, at_start) {
-            // A step of length zero tells nothing; folding it again is safe, taking it as done is not.
-            (_, true) => Outcome::NotApplied,
-            (true, false) => Outcome::Durable,
-            (false, false) => Outcome::Moved,
+    /// What became of a flush of this task's, by the positions that the store shows now.
+    pub(super) fn compare(&self, flush: &Flush, stored: &[StoredPosition]) -> Outcome {
+        let held = |advance: &Advance| advance.epoch == self.epoch(&advance.partition);
+        if flush.advances.iter().all(held) {
+            Outcome::of(&flush.advances, stored)
+        } else {
+            Outcome::Moved
         }
     }
 
@@ -399,8 +407,10 @@ mod tests {
             };
         let stored: Vec<StoredPosition> =
             parts.clone().into_iter().zip(places).map(stored).collect();
-        let steps = parts.map(|partition| (partition, (Position(5), Position(9))));
-        held.compare(&HashMap::from_iter(steps), &stored)
+        let advance =
+            |partition| Advance { partition, epoch: 3, from: Position(5), to: Position(9) };
+        let advances = parts.map(advance).to_vec();
+        held.compare(&Flush { advances, ..Flush::default() }, &stored)
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Entry {
 
     /// Counts its bytes anew; the difference.
     pub(crate) fn weigh_again(&mut self, key: &Key) -> isize {
-        let before = std::mem::replace(&mut self.bytes, 0);
+        let before = self.bytes;
         self.bytes = self.weigh(key);
         self.bytes as isize - before as isize
     }

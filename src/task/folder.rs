@@ -255,7 +255,6 @@ impl Folder {
     ) -> Decoded {
         let mut progress = Progress { folder: self, cache, before, batch, run: None };
         let (mut missing, mut rest, mut folded) = (HashSet::new(), Vec::new(), 0);
-        let mut stopped = false;
         let mut decoder: Option<(&Arc<str>, &Decoder)> = None;
         for item in &items {
             let mut outcome = match item {
@@ -277,10 +276,7 @@ impl Folder {
                         folded += 1;
                         continue;
                     }
-                    Went::Stopped => {
-                        stopped = true;
-                        break;
-                    }
+                    Went::Stopped => break,
                     Went::Missing => {}
                 }
             }
@@ -291,11 +287,10 @@ impl Folder {
             }
             rest.push(outcome);
         }
-        let mut batch = progress.finish();
-        if stopped {
-            batch.aside.rest = items.split_off(folded);
-        }
-        self.parking.folded(&mut batch);
+        let batch = progress.finish();
+        // Behind what is folded are those that need a state, or else those that the batch ends before.
+        let end = if rest.is_empty() { folded } else { items.len() };
+        let batch = self.close(batch, &mut items, end);
         let mut missing: Vec<Key> = missing.into_iter().collect();
         missing.sort_unstable();
         Decoded { batch, items, rest, folded, missing }
@@ -310,22 +305,23 @@ impl Folder {
     ) -> (Batch, Vec<Item>) {
         let Decoded { batch, mut items, rest, mut folded, .. } = decoded;
         let mut progress = Progress { folder: self, cache, before, batch, run: None };
-        let mut stopped = false;
         for (item, mut outcome) in items.iter().skip(folded).zip(rest) {
             let went = progress.apply(item, &mut outcome);
             debug_assert!(went != Went::Missing, "a state was not loaded");
             if went != Went::On {
-                stopped = true;
                 break;
             }
             folded += 1;
         }
-        let mut batch = progress.finish();
-        if stopped {
-            batch.aside.rest = items.split_off(folded);
-        }
+        let batch = progress.finish();
+        (self.close(batch, &mut items, folded), items)
+    }
+
+    /// The batch has grown by the items before `end`, and takes none behind.
+    fn close(&mut self, mut batch: Batch, items: &mut Vec<Item>, end: usize) -> Batch {
+        batch.aside.rest.extend(items.drain(end..));
         self.parking.folded(&mut batch);
-        (batch, items)
+        batch
     }
 
     fn fold_record(

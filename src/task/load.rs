@@ -18,12 +18,13 @@ use foldline_api::source::{
 use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
 
+use super::assignment::Outcome;
 use super::batch::{Batch, Counts};
 use super::cache::Cache;
 use super::coverage::Watch;
 use super::folder::Folder;
 use super::inbox::Item;
-use super::ops::{Ops, stands_at};
+use super::ops::Ops;
 use super::status::PartitionStatus;
 use super::{Ended, Task, TaskSpec};
 use crate::policy::backoff;
@@ -335,12 +336,13 @@ async fn outcome(ops: &Ops, flush: &Flush) -> Result<Option<bool>> {
     let partitions: Vec<TopicPartition> =
         flush.advances.iter().map(|advance| advance.partition.clone()).collect();
     let stored = ops.stored(&partitions).await?;
-    if stands_at(flush, &stored, |advance| advance.to) {
-        return Ok(Some(true));
-    }
-    // Rows without positions are there where the store has no transactions: they are at another
-    // version now, which the ordinary loop finds out.
-    Ok(if stands_at(flush, &stored, |advance| advance.from) { None } else { Some(false) })
+    Ok(match Outcome::of(&flush.advances, &stored) {
+        Outcome::Durable => Some(true),
+        Outcome::NotApplied => None,
+        // Rows without positions are there where the store has no transactions: they are at another
+        // version now, which the ordinary loop finds out.
+        Outcome::Moved => Some(false),
+    })
 }
 
 /// The member of a build's group: it commits nothing, as only the sink's positions count and a group

@@ -7,13 +7,14 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
-use foldline_api::record::{Position, TopicPartition};
+use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Advance, Beginning, Flush, Loaded, StoredPosition, Target, Writer, Written,
+    Acquired, Beginning, Flush, Loaded, StoredPosition, Target, Writer, Written,
 };
 use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
 use super::TaskSpec;
+use super::assignment::Outcome;
 use super::status::TaskStatus;
 use crate::metrics::ConnectorMetrics;
 use crate::retry::{Attempts, retry};
@@ -130,7 +131,7 @@ impl Ops {
             // A member that lost its partition without knowing may have folded states that are ahead of it,
             // and a letter cannot be fenced. Whoever moves them takes the lease over first.
             let stored = self.stored(&partitions).await?;
-            if !stands_at(&flush, &stored, |advance| advance.from) {
+            if Outcome::of(&flush.advances, &stored) != Outcome::NotApplied {
                 return Ok(WriteEnd::Unknown(stored, None));
             }
             retry(&self, "dead_letter", || self.dead_letters.send(letters.clone())).await?;
@@ -164,21 +165,6 @@ impl Ops {
     ) -> Result<Vec<StoredPosition>> {
         retry(self, "write", || self.writer.positions(partitions)).await
     }
-}
-
-/// Whether the store has these positions of all of a flush's partitions, under its leases.
-pub(super) fn stands_at(
-    flush: &Flush,
-    stored: &[StoredPosition],
-    at: fn(&Advance) -> Position,
-) -> bool {
-    flush.advances.iter().all(|advance| {
-        stored.iter().any(|stored| {
-            stored.partition == advance.partition
-                && stored.epoch == advance.epoch
-                && stored.position == at(advance)
-        })
-    })
 }
 
 /// The sentence for a topic that was deleted and made again under its name.

@@ -58,7 +58,7 @@ impl Task {
                 if let Some(error) = trouble {
                     self.write_trouble(&error);
                 }
-                match self.held.compare(&writing.batch.steps, &positions) {
+                match self.held.compare(&writing.flush, &positions) {
                     Outcome::Durable => self.durable(writing, &Versions::Unknown),
                     Outcome::NotApplied => self.fold_again(Some(writing.batch)),
                     Outcome::Moved => return self.fenced(writing.batch),

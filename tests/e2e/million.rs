@@ -1,11 +1,9 @@
 //! Partial updates in number, with kills in the middle: the tables are the plain fold of the log.
 
-use crate::support::daemon::Daemon;
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::setup::{Case, Setup, connector, file_source, orders_projection, sqlite_sink};
 use crate::support::stores::{ORDERS, elasticsearch_rows, postgres_rows, sqlite_rows};
-use crate::support::wait::{self, LATER};
 use crate::support::{log, use_servers};
 
 /// `worker.memory` bounds what connectors hold; the rest is the program and what allocators keep.
@@ -14,16 +12,6 @@ const MEMORY_MIB: u64 = 128 + 128;
 fn events() -> u64 {
     let given = std::env::var("FOLDLINE_E2E_EVENTS").unwrap_or("1000000".to_owned());
     given.parse().expect("FOLDLINE_E2E_EVENTS is a number")
-}
-
-/// Waits until so many events of one of the connectors are durable.
-async fn consumed(daemon: &Daemon, connectors: &[&str], least: u64) {
-    wait::until("a part is durable", LATER, async || {
-        let scrape = daemon.metrics().await;
-        let done = connectors.iter().map(|name| scrape.of(name, "records_consumed_total")).max();
-        if done >= Some(least) { Ok(()) } else { Err(format!("{done:?}")) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +24,11 @@ async fn a_million_updates_end_as_the_plain_fold_in_postgres_and_elasticsearch_t
 
     for percent in [20, 10] {
         let daemon = setup.start().await;
-        consumed(&daemon, &["orders", "docs"], count / 100 * percent).await;
+        let part = |done: u64| done >= count / 100 * percent;
+        tokio::select! {
+            _ = daemon.metric("orders", "records_consumed_total", part) => {}
+            _ = daemon.metric("docs", "records_consumed_total", part) => {}
+        }
         daemon.kill9();
     }
 
@@ -80,7 +72,8 @@ async fn a_million_updates_of_a_file_log_end_as_the_plain_fold_in_sqlite_through
 
     for percent in [20, 30] {
         let daemon = setup.start().await;
-        consumed(&daemon, &["orders"], count / 100 * percent).await;
+        let part = |done: u64| done >= count / 100 * percent;
+        daemon.metric("orders", "records_consumed_total", part).await;
         daemon.kill9();
     }
 

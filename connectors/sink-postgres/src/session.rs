@@ -180,7 +180,7 @@ mod tests {
         ] {
             assert!(BEGIN.contains(&format!("SET LOCAL {name} = '{seconds}s'")), "{name}");
         }
-        for begin in [BEGIN, BEGIN_READ, SNAPSHOT] {
+        for begin in [BEGIN, BEGIN_READ, SNAPSHOT, crate::snapshot::BEGIN] {
             assert!(begin.contains("SET LOCAL lock_timeout = '10s'"), "{begin}");
             assert!(begin.contains("SET LOCAL statement_timeout"), "{begin}");
             // Nothing outlives the transaction.
