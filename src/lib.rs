@@ -5,6 +5,7 @@
 //! [`rebuild`] and [`worker`] (who runs it), `admin` (what is seen from outside) and [`cli`].
 
 mod admin;
+mod chance;
 pub mod cli;
 pub mod config;
 pub mod connector;
@@ -15,6 +16,7 @@ pub mod event;
 mod explain;
 pub mod expr;
 pub mod log;
+mod maps;
 pub mod metrics;
 pub mod policy;
 pub mod projection;

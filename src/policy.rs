@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::chance::fraction;
 use foldline_api::ErrorClass;
-use rand::Rng;
 
 /// What the loop does about an error at the boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub fn backoff(attempt: u32) -> Duration {
     const FIRST_MS: u64 = 100;
     const LAST_MS: u64 = 30_000;
     let full = (FIRST_MS << attempt.min(16)).min(LAST_MS);
-    Duration::from_millis(full / 2 + rand::rng().random_range(0..=full / 2))
+    Duration::from_millis(full / 2).mul_f64(1.0 + fraction())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
 use foldline_api::sink::{OnChange as SinkOnChange, Target, TargetSpec};
@@ -12,7 +13,6 @@ use foldline_sink_postgres::{PostgresConfig, PostgresTarget};
 use foldline_sink_sqlite::{SqliteConfig, SqliteTarget};
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
 use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Topics};
-use hashbrown::HashMap;
 
 use crate::config::projection::{Names, ProjectionConfig};
 use crate::config::{
@@ -31,7 +31,7 @@ use crate::task::{Decoders, Limits};
 /// # Errors
 /// Everything that is wrong, with file, line and key path.
 pub fn compile(config: &Config) -> Result<HashMap<String, Arc<Projection>>, Vec<Diagnostic>> {
-    let mut projections = HashMap::new();
+    let mut projections = HashMap::default();
     let mut diagnostics = Vec::new();
     for (name, projection) in &config.projections {
         match Projection::compile(projection) {
@@ -312,7 +312,7 @@ impl TopicDecoders {
             let (key, value) = parts.source.converters(topic);
             decode_with(projection, key, value)
         };
-        let mut named = HashMap::new();
+        let mut named = HashMap::default();
         if let Names::List(topics) = &parts.projection.topics {
             for topic in topics {
                 named.insert(Arc::from(topic.as_str()), decoder(topic)?);

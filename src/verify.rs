@@ -12,13 +12,13 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+use crate::maps::HashMap;
 use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::parked::Place;
 use foldline_api::record::Position;
 use foldline_api::sink::{Books, Flush, Loaded, Mark, Marks, RowWrite, Writer, Written};
 use foldline_api::value::Value;
-use hashbrown::HashMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -157,7 +157,7 @@ impl Verify {
         }
         let by_order = parts.projection.order_dependent();
         let summary = Summary { connector: parts.connector.clone(), ..Summary::default() };
-        let (ahead, drifted, generation) = (HashMap::new(), Vec::new(), 0);
+        let (ahead, drifted, generation) = (HashMap::default(), Vec::new(), 0);
         let parked = BTreeSet::new();
         Ok(Verify {
             parts,

@@ -101,6 +101,7 @@ async fn tick_until(connectors: &[Arc<Connector>], cancel: &CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => connectors.iter().for_each(|connector| connector.tick(1.0)),
         }

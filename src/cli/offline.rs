@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::maps::HashMap;
 use bytes::Bytes;
 use foldline_source_file::{FileProducer, NewRecord};
 use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing, Topics};
-use hashbrown::HashMap;
 use serde_json::json;
 
 use super::{Failure, load, runtime};

@@ -266,6 +266,7 @@ impl Connector {
                     tracing::warn!(%error, "starting over");
                     self.set_state(State::Restarting, Some(error.to_string()));
                     tokio::select! {
+                        biased;
                         () = cancel.cancelled() => return,
                         () = tokio::time::sleep(backoff(3)) => {}
                     }
@@ -275,6 +276,7 @@ impl Connector {
                     self.spec.metrics.error("connector", error.class().label()).inc();
                     self.set_state(State::Failed, Some(error.to_string()));
                     tokio::select! {
+                        biased;
                         () = cancel.cancelled() => return,
                         () = self.restart.notified() => self.set_state(State::Restarting, None),
                     }

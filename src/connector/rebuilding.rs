@@ -37,6 +37,7 @@ impl Connector {
         self.set_state(State::Running, Some(reason.to_owned()));
         loop {
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
                 () = tokio::time::sleep(FOLLOW_EVERY) => {}

@@ -44,6 +44,7 @@ impl Connector {
     pub(super) async fn session(&self, cancel: &CancellationToken) -> Result<SessionEnd> {
         let opening = self.open();
         let (target, opened, infos) = tokio::select! {
+            biased;
             () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
             () = self.restart.notified() => return Ok(SessionEnd::Again),
             opened = opening => opened?,
@@ -153,14 +154,7 @@ impl Connector {
         let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
         loop {
             tokio::select! {
-                _ = maintain.tick() => {
-                    let Some(done) = cancel.run_until_cancelled(target.maintain()).await else {
-                        return Ok(SessionEnd::Cancelled);
-                    };
-                    if let Err(error) = done {
-                        tracing::warn!(%error, "maintenance failed, later again");
-                    }
-                }
+                biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
                 Some(ended) = running.join_next() => {
@@ -169,6 +163,14 @@ impl Connector {
                         Ok(Err(error)) => Err(error),
                         Err(panic) => Err(Error::config(format!("a task broke off: {panic}"))),
                     };
+                }
+                _ = maintain.tick() => {
+                    let Some(done) = cancel.run_until_cancelled(target.maintain()).await else {
+                        return Ok(SessionEnd::Cancelled);
+                    };
+                    if let Err(error) = done {
+                        tracing::warn!(%error, "maintenance failed, later again");
+                    }
                 }
                 _ = tick.tick() => {
                     let paused = *pause.borrow();
@@ -188,8 +190,12 @@ impl Connector {
                     {
                         return Ok(SessionEnd::Again);
                     }
-                    let was_paused = pause.send_replace(books.desired == DesiredState::Paused);
-                    if was_paused && books.desired == DesiredState::Running {
+                    let pauses = books.desired == DesiredState::Paused;
+                    if pauses != paused {
+                        // Tasks wake for a change only.
+                        pause.send_replace(pauses);
+                    }
+                    if paused && !pauses {
                         flood.begin_anew(&self.spec);
                     }
                     if self.view().state != State::Failed {
@@ -216,6 +222,7 @@ impl Connector {
     ) -> Result<SessionEnd> {
         loop {
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
                 () = tokio::time::sleep(FOLLOW_EVERY) => {

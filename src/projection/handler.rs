@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::value::Value;
-use hashbrown::HashMap;
 
 use super::matcher::Matcher;
 use crate::event::Mask;
@@ -199,7 +199,7 @@ impl Dispatch {
         let pick = |wanted: &dyn Fn(&Handler) -> bool| -> Box<[u32]> {
             (0u32..).zip(handlers).filter(|(_, h)| wanted(h)).map(|(at, _)| at).collect()
         };
-        let mut by_name = HashMap::new();
+        let mut by_name = HashMap::default();
         for name in handlers.iter().flat_map(|h| h.event.as_ref().map_or(&[][..], Matcher::names)) {
             by_name.entry(Arc::clone(name)).or_insert_with(|| {
                 pick(&|handler| handler.event.as_ref().is_none_or(|event| event.is_match(name)))

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use foldline_api::column::scalar_text;
 use foldline_api::model::Key;
 use foldline_api::value::Value;
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::Projection;

@@ -155,12 +155,14 @@ impl<'a> Driver<'a> {
                 (None, None) => LOOK_EVERY,
             };
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 () = self.watch.wake.notified() => {}
                 () = tokio::time::sleep(every) => {}
             }
             let Some(target) = (self.target)() else { continue };
             let turned = tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 turned = self.turn(&target) => turned,
             };

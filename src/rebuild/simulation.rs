@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
 use crate::task::Limits;
-use crate::task::simulation::{OneDecoder, decoder, oracle, projection, runtime, value};
+use crate::task::simulation::{OneDecoder, decoder, each_seed, oracle, projection, replays, value};
 
 /// So many partitions feed the rows.
 const PARTITIONS: i32 = 3;
@@ -201,7 +201,7 @@ impl World {
     }
 }
 
-async fn run_seed(seed: u64) {
+async fn run_seed(seed: u64) -> usize {
     let mut world = World::new(seed);
     let mut seen = BTreeMap::new();
     world.start_worker();
@@ -223,23 +223,15 @@ async fn run_seed(seed: u64) {
     }
     let left = world.rebuild_group.committed().await.unwrap();
     assert!(left.is_empty(), "seed {seed}: a rebuild commits nothing: {left:?}");
+    world.log.records("events").len()
 }
 
 #[test]
 fn rebuilds_under_any_faults_end_in_the_plain_fold() {
-    let one = std::env::var("FOLDLINE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let count = std::env::var("FOLDLINE_SEEDS").ok().and_then(|n| n.parse().ok());
-    let seeds = one.map_or(0..count.unwrap_or(2_000) / 10, |seed: u64| seed..seed + 1);
-    for seed in seeds {
-        let run = std::panic::catch_unwind(|| {
-            runtime().block_on(async {
-                let limit = Duration::from_secs(100_000);
-                tokio::time::timeout(limit, run_seed(seed)).await.expect("no progress");
-            });
-        });
-        if let Err(panic) = run {
-            eprintln!("seed {seed} failed; run it alone with FOLDLINE_SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    each_seed(10, run_seed);
+}
+
+#[test]
+fn a_seed_replays() {
+    replays(run_seed);
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use foldline_api::error::Result;
 use foldline_api::model::Key;
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::StoredVerdict;
-use hashbrown::HashMap;
 
 use super::states::{State, States};
 use crate::projection::{BadRecord, Effects, Projection, StateRef, States as Read};
@@ -74,7 +74,7 @@ impl Fold {
             alone: projection.has_one_key(),
             projection,
             decoders,
-            verdicts: HashMap::new(),
+            verdicts: HashMap::default(),
             wanted: Wanted::All,
             folded: 0,
         }

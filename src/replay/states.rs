@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use foldline_api::column::ColumnType;
 use foldline_api::error::{Error, Result};
 use foldline_api::json;
@@ -9,7 +10,6 @@ use foldline_api::model::{Key, Model, Row};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Mark, Marks};
 use foldline_api::value::Value;
-use hashbrown::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// A key's state after the events folded so far.
@@ -37,7 +37,7 @@ const FIXED: usize = 160;
 
 impl States {
     pub(crate) fn new(model: Arc<Model>, budget: usize) -> Self {
-        States { model, here: HashMap::new(), bytes: 0, budget, file: None }
+        States { model, here: HashMap::default(), bytes: 0, budget, file: None }
     }
 
     /// The state of a key that was brought by [`States::bring`]; none where no event wrote it.

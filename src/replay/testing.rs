@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashSet;
 use foldline_api::model::Key;
 use foldline_api::parked::ParkedEvent;
 use foldline_api::record::Position;
@@ -11,7 +12,6 @@ use foldline_api::sink::{
 use foldline_api::source::Log;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{MemoryLog, MemoryStore};
-use hashbrown::HashSet;
 
 use super::{Outcome, Parts, Stretch};
 use crate::config::{self, Env};
@@ -135,7 +135,7 @@ impl Bench {
         };
         merge.extend(&infos.iter().map(stretch).collect::<Vec<_>>());
         let mut flush = Flush { verdicts: verdicts.to_vec(), ..Flush::default() };
-        let mut keys = HashSet::new();
+        let mut keys = HashSet::default();
         while let Some(record) = merge.next().await.unwrap() {
             if record.partition == 0 && self.parks.contains(&record.offset) {
                 let (keys, reason) = (Vec::new(), Some("bad".to_owned()));

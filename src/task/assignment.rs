@@ -1,10 +1,10 @@
 //! Which partitions a task holds, and how far each is: received ≥ folded ≥ durable ≥ committed. Pure
 //! bookkeeping; the only place where these positions are kept.
 
+use crate::maps::{HashMap, HashSet};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Advance, Flush, Lease, StoredPosition};
 use foldline_api::source::Commit;
-use hashbrown::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::status::PartitionStatus;
@@ -74,9 +74,9 @@ pub(super) struct Assignment {
 impl Assignment {
     pub(super) fn new(commit_at: Instant) -> Self {
         Assignment {
-            held: HashMap::new(),
-            waiting: HashSet::new(),
-            acquiring: HashSet::new(),
+            held: HashMap::default(),
+            waiting: HashSet::default(),
+            acquiring: HashSet::default(),
             acquire_at: None,
             revoking: None,
             commit_at,

@@ -1,12 +1,12 @@
 //! A batch: what one flush makes durable, and what it was folded from. Its rows are the cache's.
 
+use crate::maps::{HashMap, HashSet};
 use foldline_api::model::Key;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
 };
 use foldline_api::source::DeadLetter;
-use hashbrown::{HashMap, HashSet};
 
 use super::cache::{Cache, Entry};
 use super::inbox::Item;

@@ -1,9 +1,9 @@
 //! States of keys, bounded in bytes. Owned by one task; valid only for the version they carry.
 
+use crate::maps::HashMap;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Loaded, Mark, Marks, Version};
-use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 
 /// A key's state as this task believes it to be.
@@ -103,7 +103,7 @@ pub(crate) struct Cache {
 impl Cache {
     /// An empty cache that keeps at most about `bytes_max` between batches.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Cache { entries: HashMap::new(), bytes: 0, bytes_max, complete: false }
+        Cache { entries: HashMap::default(), bytes: 0, bytes_max, complete: false }
     }
 
     /// Forgets everything: after a rollback, a reconnect, a revocation.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use crate::maps::HashMap;
 
 use crate::event::Event;
 use crate::projection::{Coverage, Prepared, Projection};
@@ -18,7 +18,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(projection: &Projection) -> Self {
-        Watch { coverage: Coverage::new(projection), seen: HashMap::new() }
+        Watch { coverage: Coverage::new(projection), seen: HashMap::default() }
     }
 
     /// Looks at an event while one of its handlers is watched.

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::maps::HashMap;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::StoredDecision;
-use hashbrown::HashMap;
 
 /// Decisions by partition and offset.
 #[derive(Debug, Default)]

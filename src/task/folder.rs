@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::maps::{HashMap, HashSet};
 use foldline_api::model::Key;
 use foldline_api::parked::DROPPED;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Acquired, StoredDecision, StoredVerdict};
-use hashbrown::{HashMap, HashSet};
 
 use super::TaskSpec;
 use super::batch::Batch;
@@ -223,7 +223,7 @@ impl Folder {
             decoders: Arc::clone(&spec.decoders),
             on_bad_record: spec.on_bad_record,
             keeps_marks: spec.writer.keeps_marks(),
-            verdicts: HashMap::new(),
+            verdicts: HashMap::default(),
             decisions: Decisions::default(),
             parking: Parking::new(spec.allowance.clone()),
             origin: Arc::new(spec.origin.clone()),
@@ -254,7 +254,7 @@ impl Folder {
         before: &dyn Fn(&TopicPartition) -> Position,
     ) -> Decoded {
         let mut progress = Progress { folder: self, cache, before, batch, run: None };
-        let (mut missing, mut rest, mut folded) = (HashSet::new(), Vec::new(), 0);
+        let (mut missing, mut rest, mut folded) = (HashSet::default(), Vec::new(), 0);
         let mut decoder: Option<(&Arc<str>, &Decoder)> = None;
         for item in &items {
             let mut outcome = match item {

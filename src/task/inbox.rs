@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::maps::HashSet;
 use foldline_api::record::{Position, Record, TopicPartition};
-use hashbrown::HashSet;
 use tokio::time::Instant;
 
 /// One thing delivered.

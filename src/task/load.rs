@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::record::{Position, Record, TopicPartition};
@@ -15,7 +16,6 @@ use foldline_api::sink::{Flush, Written};
 use foldline_api::source::{
     Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Wanted,
 };
-use hashbrown::HashMap;
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::Outcome;
@@ -115,7 +115,7 @@ impl Loader {
             watch,
             cache: Cache::new(cache_bytes),
             goals,
-            held: HashMap::new(),
+            held: HashMap::default(),
             batch: Batch::new(1),
             fresh: true,
         };

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::maps::{HashMap, HashSet};
 use foldline_api::model::Key;
 use foldline_api::parked::{Changes, Parked, ParkedEvent};
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::Acquired;
-use hashbrown::{HashMap, HashSet};
 
 use super::Task;
 use super::batch::Batch;
@@ -118,7 +118,7 @@ pub(crate) struct Parking {
 
 impl Parking {
     pub(super) fn new(allowance: Allowance) -> Self {
-        Parking { held: HashMap::new(), pending: Vec::new(), allowance }
+        Parking { held: HashMap::default(), pending: Vec::new(), allowance }
     }
 
     /// Whether an event of `partition` with one of `keys` has to wait behind parked ones, `here` those of
@@ -307,7 +307,7 @@ mod tests {
     fn a_key_is_parked_for_its_partition_until_its_batch_is_forgotten() {
         let (a, b) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
         let (one, two) = (Key::new(vec![Value::Int(1)]), Key::new(vec![Value::Int(2)]));
-        let nothing = HashMap::new();
+        let nothing = HashMap::default();
         let mut parking = Parking::new(Allowance::new(5));
         assert!(parking.allowance.take());
         let mut batch = Batch::new(7);

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::maps::HashSet;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{StoredDecision, StoredVerdict};
-use hashbrown::HashSet;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 

@@ -14,6 +14,7 @@ use super::folder::Verdict;
 use super::inbox::Item;
 use super::ops::WriteEnd;
 use super::{Task, Writing, spawn};
+use crate::chance::fraction;
 use crate::policy::backoff;
 
 /// After so many fences in a row the member leaves its group, so that the partition can move.
@@ -27,7 +28,7 @@ const TURN_MAX: Duration = Duration::from_millis(500);
 /// How long to stand back after so many collisions in a row: by chance, so that two do not meet in step.
 fn turn(collisions: u32) -> Duration {
     let full = Duration::from_millis(2_u64 << collisions.min(8));
-    full.min(TURN_MAX).mul_f64(rand::random())
+    full.min(TURN_MAX).mul_f64(fraction())
 }
 
 impl Task {
@@ -146,7 +147,7 @@ impl Task {
         if self.contended > 0 {
             // Else whoever came first would stay first: its next batch is ready before another's is read.
             self.contended -= 1;
-            let room = started.elapsed().min(TURN_MAX).mul_f64(rand::random());
+            let room = started.elapsed().min(TURN_MAX).mul_f64(fraction());
             self.yield_until = Some(Instant::now() + room);
         }
         self.account(&batch, &flush, started);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::maps::{HashMap, HashSet};
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::json;
 use foldline_api::model::{Key, Row};
 use foldline_api::value::{Map, Value};
-use hashbrown::{HashMap, HashSet};
 
 use super::super::Projection;
 use super::super::literal::literal;
@@ -144,7 +144,7 @@ pub(super) fn rows(
 ) -> Vec<Difference> {
     let history = History { order, trace };
     let mut out = Vec::new();
-    let mut claimed: HashSet<&Key> = HashSet::new();
+    let mut claimed: HashSet<&Key> = HashSet::default();
     for row in expected {
         let Some((key, found)) = row.key.as_ref().and_then(|key| rows.get_key_value(key)) else {
             continue;

@@ -10,8 +10,8 @@ mod orders;
 mod record;
 mod report;
 
+use crate::maps::HashMap;
 use foldline_api::model::{Key, Row};
-use hashbrown::HashMap;
 
 #[cfg(test)]
 pub(super) use record::event_of_json;
@@ -77,7 +77,7 @@ fn read(
 ) -> Result<(Vec<Given>, Vec<ExpectedRow>), Vec<Difference>> {
     let mut invalid = Vec::new();
     let mut given = Vec::with_capacity(case.given.len());
-    let mut offsets: HashMap<String, i64> = HashMap::new();
+    let mut offsets: HashMap<String, i64> = HashMap::default();
     for at in &case.given {
         match record::event(projection, &at.value) {
             Ok(mut event) => {
@@ -114,7 +114,7 @@ fn fold(
     given: &[Given],
     order: &[usize],
 ) -> (HashMap<Key, Row>, Vec<Done>) {
-    let mut rows = Rows(HashMap::new());
+    let mut rows = Rows(HashMap::default());
     let mut trace = Vec::with_capacity(order.len());
     for record in order.iter().filter_map(|&at| given.get(at)) {
         let effects = match &record.event {

@@ -1,8 +1,8 @@
 //! What a verdict depended on: the keys whose state a writer must check before the position moves.
 
+use crate::maps::HashMap;
 use foldline_api::model::{Key, Row};
 use foldline_api::value::Value;
-use hashbrown::HashMap;
 
 use super::one;
 use crate::projection::test::event_of_json;
@@ -33,7 +33,7 @@ fn apply(projection: &Projection, event: &str) -> Result<Effects, BadRecord> {
     let row = Row::new(vec![Value::Int(1), Value::Int(1), Value::Null]);
     let event = event_of_json(projection, event).unwrap();
     let prepared = projection.prepare(&event)?;
-    projection.apply(&event, &prepared, &Store(HashMap::from([(key(1), row)])))
+    projection.apply(&event, &prepared, &Store(HashMap::from_iter([(key(1), row)])))
 }
 
 fn filtered(reads: &[i64]) -> Result<Effects, BadRecord> {
@@ -124,7 +124,7 @@ fn a_row_that_holds_the_event_already_is_left_alone() {
     let mut prepared = two.prepare(&event).unwrap();
     prepared.bind(&[key(1)], &[]);
     let Ok(Effects::Applied { writes, reads }) =
-        two.apply(&event, &prepared, &Store(HashMap::new()))
+        two.apply(&event, &prepared, &Store(HashMap::default()))
     else {
         panic!("not applied")
     };

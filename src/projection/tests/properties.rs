@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::maps::HashMap;
 use foldline_api::json;
 use foldline_api::model::{Key, Row};
 use foldline_api::value::{Map, Value};
-use hashbrown::HashMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

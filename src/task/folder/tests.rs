@@ -28,7 +28,7 @@ fn what_lies_below_the_position_is_not_folded_again() {
         decoders: Arc::new(OneDecoder(decoder(&projection))),
         on_bad_record: OnBadRecord::DeadLetter,
         keeps_marks: false,
-        verdicts: HashMap::new(),
+        verdicts: HashMap::default(),
         decisions: Decisions::default(),
         parking: Parking::new(Allowance::new(0)),
         origin: Arc::new(Origin::default()),

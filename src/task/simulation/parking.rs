@@ -105,7 +105,7 @@ impl World {
 #[test]
 fn a_retry_that_works_replays_the_events_in_order_and_frees_the_key() {
     for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
-        runtime().block_on(async {
+        runtime(0).block_on(async {
             let mut world =
                 World::of("solo", store, Rng::new(1), Script::new(1, Faults::default()));
             world.on_bad_record = OnBadRecord::Park;
@@ -153,7 +153,7 @@ fn a_retry_that_works_replays_the_events_in_order_and_frees_the_key() {
 
 #[test]
 fn what_is_over_the_allowance_waits_in_the_log() {
-    runtime().block_on(async {
+    runtime(0).block_on(async {
         let script = Script::new(0, Faults::default());
         let mut world = World::of("hot", MemoryStore::transactional(), Rng::new(0), script);
         world.on_bad_record = OnBadRecord::Park;
