@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::daemon::Daemon;
 use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
@@ -11,7 +12,8 @@ use crate::support::setup::{
     Case, Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
     users_projection,
 };
-use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows};
+use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows, query};
+use crate::support::wait::{self, LATER};
 
 const NAMES: [&str; 3] = ["orders", "docs", "users"];
 /// Four members and three connectors, with some lines each.
@@ -35,7 +37,7 @@ fn assert_quiet(log: &str) {
     }
 }
 
-async fn survives(disturb: impl FnOnce() + Send + 'static) {
+async fn survives(disturb: impl AsyncFnOnce(&Daemon)) {
     let _servers = own_servers().await;
     let setup = Setup::new();
     let (topic, table, users) = (setup.name("orders"), setup.name("orders"), setup.name("users"));
@@ -56,7 +58,7 @@ async fn survives(disturb: impl FnOnce() + Send + 'static) {
     for name in NAMES {
         daemon.metric(name, "records_consumed_total", |consumed| consumed > 2_000).await;
     }
-    tokio::task::spawn_blocking(disturb).await.unwrap();
+    disturb(&daemon).await;
     let before = daemon.metrics().await;
     for name in NAMES {
         let done = before.of(name, "records_consumed_total");
@@ -81,29 +83,50 @@ async fn survives(disturb: impl FnOnce() + Send + 'static) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_dies_and_comes_back_under_load() {
-    survives(|| {
+    survives(async |_| {
         ctl("postgres", "kill");
         ctl("postgres", "start");
     })
     .await;
 }
 
+/// As after a failover, when the old address still leads to what is a standby now.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_comes_back_as_a_standby_and_is_promoted_under_load() {
+    survives(async |daemon| {
+        let directory = query("show data_directory").await[0][0].clone().unwrap();
+        query(&format!("copy (select 1 where false) to '{directory}/standby.signal'")).await;
+        ctl("postgres", "restart");
+        for name in ["orders", "users"] {
+            wait::until("the standby is told", LATER, async || {
+                let status = daemon.status(name).await;
+                let shown = status["last_error"].as_str().unwrap_or_default();
+                if shown.contains("(25006)") { Ok(()) } else { Err(status.to_string()) }
+            })
+            .await;
+            assert_eq!(daemon.status(name).await["connector"]["state"], "RUNNING", "{name}");
+        }
+        query("select pg_promote()").await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn elasticsearch_restarts_under_load() {
-    survives(|| ctl("elasticsearch", "restart")).await;
+    survives(async |_| ctl("elasticsearch", "restart")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_restarts_under_load() {
-    survives(|| ctl("kafka", "restart")).await;
+    survives(async |_| ctl("kafka", "restart")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_server_stands_still_and_goes_on_under_load() {
-    survives(|| {
+    survives(async |_| {
         for server in ["kafka", "postgres", "elasticsearch"] {
             ctl(server, "pause");
-            std::thread::sleep(STANDSTILL);
+            tokio::time::sleep(STANDSTILL).await;
             ctl(server, "cont");
         }
     })

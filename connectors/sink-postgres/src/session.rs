@@ -16,9 +16,10 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a transaction of Foldline's begins with. All of it ends with the transaction, so that it works
 /// behind a pooler; the times stay below Kafka's session timeout, so that a stopped worker holds no
-/// lock when its successor comes.
+/// lock when its successor comes. It does not say READ WRITE, which a standby refuses as a feature that it has
+/// not (0A000): its first write ends with what it is (25006), and is waited for.
 pub(crate) const BEGIN: &str = "\
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+BEGIN ISOLATION LEVEL READ COMMITTED; \
 SET LOCAL idle_in_transaction_session_timeout = '15s'; \
 SET LOCAL statement_timeout = '25s'; \
 SET LOCAL lock_timeout = '10s'; \
