@@ -180,7 +180,7 @@ impl Projection {
         let column = self.model.key_columns().next().filter(|_| self.is_keyed_by_record())?;
         match column.ty.coerce(key) {
             Ok(Value::Null) | Err(_) => None,
-            Ok(value) => Some(Key::new(vec![value])),
+            Ok(value) => Some(Key::of(value)),
         }
     }
 
@@ -310,7 +310,7 @@ impl Projection {
             }
         };
         if let [only] = exprs {
-            return Ok(Key::from_shared(Arc::from([part(0, only)?])));
+            return Ok(Key::of(part(0, only)?));
         }
         let parts: Result<Vec<Value>, _> =
             exprs.iter().enumerate().map(|(place, expr)| part(place, expr)).collect();

@@ -83,8 +83,8 @@ impl Entry {
     }
 
     fn weigh(&self, key: &Key) -> u32 {
-        // The table is some two thirds full, and each of two allocations has a head.
-        const FIXED: usize = size_of::<(Key, Entry)>() * 3 / 2 + 32;
+        // The table is some two thirds full, and the row's allocation has a head.
+        const FIXED: usize = size_of::<(Key, Entry)>() * 3 / 2 + 16;
         let marks = self.marks.as_ref().map_or(0, |_| size_of::<Marks>() + 16);
         let bytes = FIXED + marks + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes);
         u32::try_from(bytes).unwrap_or(u32::MAX)

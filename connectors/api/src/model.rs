@@ -1,5 +1,6 @@
 //! The read model: what a projection folds into and a sink stores.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -80,26 +81,39 @@ impl Model {
 }
 
 /// A key: the key columns' values in key order, each of its column's type and none null.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(Arc<[Value]>);
+#[derive(Clone, Debug)]
+pub struct Key(Parts);
+
+/// Most keys are of one value: it is kept in place, so that a look-up follows no pointer to it.
+#[derive(Clone, Debug)]
+enum Parts {
+    One(Value),
+    More(Arc<[Value]>),
+}
 
 impl Key {
     /// From values that already are of their columns' types.
     #[must_use]
     pub fn new(values: Vec<Value>) -> Self {
-        Key(Arc::from(values))
+        match <[Value; 1]>::try_from(values) {
+            Ok([value]) => Key(Parts::One(value)),
+            Err(values) => Key(Parts::More(Arc::from(values))),
+        }
     }
 
-    /// Like [`Key::new`], without a copy.
+    /// Of one value, without an allocation.
     #[must_use]
-    pub fn from_shared(values: Arc<[Value]>) -> Self {
-        Key(values)
+    pub fn of(value: Value) -> Self {
+        Key(Parts::One(value))
     }
 
     /// The values, in key order.
     #[must_use]
     pub fn values(&self) -> &[Value] {
-        &self.0
+        match &self.0 {
+            Parts::One(value) => std::slice::from_ref(value),
+            Parts::More(values) => values,
+        }
     }
 
     /// A number that orders the keys of one model, but not all of them: where it differs, it tells what to
@@ -111,7 +125,7 @@ impl Key {
             head.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
             u64::from_be_bytes(head)
         };
-        match self.0.first() {
+        match self.values().first() {
             // The least number becomes the least.
             Some(Value::Int(int)) => int.cast_unsigned() ^ (1 << 63),
             Some(Value::Text(text)) => head(text.as_bytes()),
@@ -123,7 +137,13 @@ impl Key {
     /// Bytes on the heap, roughly.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        16 + self.0.iter().map(|v| size_of::<Value>() + v.heap_bytes()).sum::<usize>()
+        match &self.0 {
+            Parts::One(value) => value.heap_bytes(),
+            Parts::More(values) => {
+                // What counts the handles, and the allocation's head.
+                32 + values.iter().map(|v| size_of::<Value>() + v.heap_bytes()).sum::<usize>()
+            }
+        }
     }
 }
 
@@ -134,9 +154,33 @@ impl From<&Key> for Key {
     }
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            // The most frequent, in place.
+            (Parts::One(Value::Int(one)), Parts::One(Value::Int(other))) => one == other,
+            _ => self.values() == other.values(),
+        }
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.values().cmp(other.values())
+    }
+}
+
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        for value in self.0.iter() {
+        for value in self.values() {
             value.hash(state);
         }
     }
@@ -145,10 +189,10 @@ impl Hash for Key {
 /// The key as one id: its texts joined by `:`, with `:` and `%` in them as `%3A` and `%25`.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [value] = &*self.0 {
+        if let [value] = self.values() {
             return f.write_str(&scalar_text_of(value));
         }
-        for (at, value) in self.0.iter().enumerate() {
+        for (at, value) in self.values().iter().enumerate() {
             if at > 0 {
                 f.write_str(":")?;
             }
