@@ -1,7 +1,10 @@
 //! One batch, without a task around it.
 
 use bytes::Bytes;
+use foldline_api::model::Row;
 use foldline_api::record::Headers;
+use foldline_api::sink::{Loaded, Mark, Marks, Version};
+use foldline_api::value::Value;
 
 use super::*;
 use crate::dead_letter::Origin;
@@ -20,27 +23,57 @@ fn record(offset: i64) -> Item {
     })
 }
 
-/// A source may deliver a record twice, after a rebalance or a seek.
-#[test]
-fn what_lies_below_the_position_is_not_folded_again() {
+fn folder(keeps_marks: bool) -> Folder {
     let projection = projection("hot");
-    let mut folder = Folder {
+    Folder {
         decoders: Arc::new(OneDecoder(decoder(&projection))),
         on_bad_record: OnBadRecord::DeadLetter,
-        keeps_marks: false,
+        keeps_marks,
         verdicts: HashMap::default(),
         decisions: Decisions::default(),
         parking: Parking::new(Allowance::new(0)),
         origin: Arc::new(Origin::default()),
-        projection: Arc::clone(&projection),
-    };
-    let (mut cache, mut watch) = (Cache::new(1 << 20), Watch::new(&projection));
+        projection,
+    }
+}
+
+/// The batch that these offsets make, of a partition that stands at `before`.
+fn fold(folder: &mut Folder, cache: &mut Cache, before: i64, offsets: &[i64]) -> Batch {
+    let mut watch = Watch::new(&folder.projection);
+    let before = |_: &TopicPartition| Position(before);
+    let items = offsets.iter().copied().map(record).collect();
+    let decoded = folder.decode(&mut watch, Batch::new(1), items, cache, &before);
+    folder.fold(decoded, cache, &before).0
+}
+
+/// A source may deliver a record twice, after a rebalance or a seek.
+#[test]
+fn what_lies_below_the_position_is_not_folded_again() {
+    let mut cache = Cache::new(1 << 20);
     cache.set_complete(true);
-    let before = |_: &TopicPartition| Position(5);
-    let items = [3, 4, 5, 5, 6, 4].map(record).to_vec();
-    let decoded = folder.decode(&mut watch, Batch::new(1), items, &mut cache, &before);
-    let (batch, _) = folder.fold(decoded, &mut cache, &before);
+    let batch = fold(&mut folder(false), &mut cache, 5, &[3, 4, 5, 5, 6, 4]);
     assert_eq!((batch.duplicates, batch.counts.applied), (4, 2));
     let steps: Vec<_> = batch.steps.values().copied().collect();
     assert_eq!(steps, [(Position(5), Position(7))]);
+}
+
+/// An isolated primary answers a read with a write that will be lost.
+#[test]
+fn a_row_whose_marks_were_only_read_is_written_once_before_its_events_count_as_folded() {
+    let key = Key::of(Value::Int(1));
+    let row = Row::new(vec![Value::Int(1), Value::Int(1)]);
+    let mark = Mark { partition: TopicPartition::new("events", 0), position: Position(1) };
+    let read = Loaded {
+        row: Some(row.clone()),
+        version: Version::At(7, 1),
+        marks: Marks::from_iter([mark]),
+    };
+    let mut cache = Cache::new(1 << 20);
+    cache.insert(key.clone(), read, 0);
+    let batch = fold(&mut folder(true), &mut cache, 0, &[0]);
+    assert_eq!((batch.counts.replayed, batch.counts.applied, batch.rows()), (1, 0, 1));
+    assert_eq!(cache.get(&key).unwrap().row, Some(row), "the event is in it");
+    cache.written(&key, Version::At(8, 1));
+    let batch = fold(&mut folder(true), &mut cache, 0, &[0]);
+    assert_eq!((batch.counts.replayed, batch.rows()), (1, 0), "that write was acknowledged");
 }
