@@ -31,8 +31,8 @@ use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::task::{Allowance, Ended, Load, Silent, TaskSpec, TaskStatus};
 pub use progress::Progress;
 
-/// How often the books are asked whether there is a build.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the books are asked whether another worker began a build; one that is begun here is seen at once.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same while there is one.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// The same while the live generation waits for the swap.

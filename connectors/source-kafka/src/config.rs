@@ -195,6 +195,8 @@ impl KafkaConfig {
             ("check.crcs", "true"),
             // The default of one second is a brake: a consumer that has filled its queue sleeps.
             ("fetch.queue.backoff.ms", "5"),
+            // How long a broker keeps a request when there is nothing: a record is answered at once.
+            ("fetch.wait.max.ms", "1000"),
         ];
         defaults.extend_from_slice(own);
         let fixed = [
