@@ -24,13 +24,14 @@ use workload::{Expected, Shape, Workload};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What is measured, in this order.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "read",
     "copy",
     "postgres",
     "elasticsearch",
     "sqlite",
     "rebuild",
+    "documents",
     "connect",
     "shapes",
     "latency",
@@ -51,7 +52,7 @@ struct Options {
     /// Put the table into this README.
     #[arg(long)]
     readme: Option<PathBuf>,
-    /// Only these parts: read, copy, postgres, elasticsearch, sqlite, rebuild, connect, shapes, latency, idle, scale.
+    /// Only these parts: read, copy, postgres, elasticsearch, sqlite, rebuild, documents, connect, shapes, latency, idle, scale.
     parts: Vec<String>,
 }
 
@@ -113,6 +114,7 @@ async fn measure(part: &str, options: &Options, report: &mut Report) -> Result<(
         "idle" => return idle(report, options).await,
         "scale" => return scale(report, options).await,
         "shapes" => return shapes(report, options).await,
+        "documents" => return documents(report, options).await,
         _ => {}
     }
     let workload = match part {
@@ -131,7 +133,8 @@ async fn measure(part: &str, options: &Options, report: &mut Report) -> Result<(
             }
             "elasticsearch" => elasticsearch(workload, &expected, report).await?,
             "rebuild" => {
-                let sample = worker::rebuild(Job::new("postgres", workload), &expected).await?;
+                let (sample, _) =
+                    worker::rebuild(Job::new("postgres", workload), &expected).await?;
                 report.add("Foldline rebuild → postgres, in place", sample);
             }
             "connect" => {
@@ -152,13 +155,34 @@ async fn measure(part: &str, options: &Options, report: &mut Report) -> Result<(
     Ok(())
 }
 
-/// Catches up, then writes the same documents once more without Foldline.
 async fn elasticsearch(workload: Workload, expected: &Expected, report: &mut Report) -> Result<()> {
     let (sample, foldline) =
         worker::catch_up(Job::new("elasticsearch", workload), expected).await?;
     report.add("Foldline → elasticsearch, from process start", sample);
-    report.add("raw _bulk of the final documents", store::raw_bulk(&foldline.index()).await?);
     store::drop_indexes(&foldline.name).await
+}
+
+/// Rebuilds of documents, beside the raw writes of the same ones: where many events make one, and where each makes one.
+async fn documents(report: &mut Report, options: &Options) -> Result<()> {
+    let events = options.events;
+    let cases = [
+        ("ten events each", Workload::new(Shape::Partial, events, (events / 10).max(1))),
+        ("one event each", Workload::new(Shape::Unique, events / 4, events / 4)),
+    ];
+    for (name, workload) in cases {
+        kafka::fill(workload).await?;
+        let expected = workload.expected();
+        for _ in 0..options.runs {
+            let (sample, foldline) =
+                worker::rebuild(Job::new("elasticsearch", workload), &expected).await?;
+            let sample = Sample { events: expected.rows.len() as u64, ..sample };
+            report.add(&format!("Foldline rebuild → elasticsearch: documents of {name}"), sample);
+            let raw = store::raw_bulk(&foldline.index()).await?;
+            report.add(&format!("raw _bulk: documents of {name}"), raw);
+            store::drop_indexes(&foldline.name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Other contents of the log, into PostgreSQL.

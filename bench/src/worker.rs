@@ -183,7 +183,7 @@ pub(crate) async fn catch_up(job: Job<'_>, expected: &Expected) -> Result<(Sampl
 }
 
 /// Folds everything again, from the command on.
-pub(crate) async fn rebuild(job: Job<'_>, expected: &Expected) -> Result<Sample> {
+pub(crate) async fn rebuild(job: Job<'_>, expected: &Expected) -> Result<(Sample, Foldline)> {
     let foldline = Foldline::new(job)?;
     let mut store = store(&foldline, job.sink).await?;
     let mut process = foldline.start()?;
@@ -199,12 +199,13 @@ pub(crate) async fn rebuild(job: Job<'_>, expected: &Expected) -> Result<Sample>
     let usage = process.usage()?;
     process.stop()?;
     let right = store.is_right(expected).await?;
-    Ok(Sample {
+    let sample = Sample {
         events: job.workload.events,
         seconds: (end - began).as_secs_f64(),
         cpu: usage.cpu - before.cpu,
         peak: Some(usage.peak),
         right,
         ..Sample::default()
-    })
+    };
+    Ok((sample, foldline))
 }
