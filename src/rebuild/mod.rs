@@ -34,7 +34,7 @@ pub use progress::Progress;
 /// How often the books are asked whether another worker began a build; one that is begun here is seen at once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same while there is one.
-const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// The same while the live generation waits for the swap.
 const HOLD_EVERY: Duration = Duration::from_millis(50);
 /// So long the live generation's tasks are held at most; then they go on, and it is tried again.
@@ -402,9 +402,10 @@ impl<'a> Driver<'a> {
                 tracing::info!(generation, "swapped");
                 notices.iter().for_each(|notice| tracing::warn!("{notice}"));
                 self.held = None;
-                self.watch.wake();
             }
         }
+        // The next step may be due already.
+        self.watch.wake();
         self.near = None;
         if let Some(progress) = &mut self.watch.lock().progress {
             progress.waiting = None;
