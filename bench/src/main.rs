@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use report::{Report, Sample};
-use worker::{Foldline, Job, arrived};
+use worker::{Foldline, Job, Rebuild, arrived};
 use workload::{Expected, Shape, Workload};
 
 /// Any error, as a sentence.
@@ -133,9 +133,13 @@ async fn measure(part: &str, options: &Options, report: &mut Report) -> Result<(
             }
             "elasticsearch" => elasticsearch(workload, &expected, report).await?,
             "rebuild" => {
-                let (sample, _) =
-                    worker::rebuild(Job::new("postgres", workload), &expected).await?;
-                report.add("Foldline rebuild → postgres, in place", sample);
+                for (how, name) in
+                    [(Rebuild::InPlace, "in place"), (Rebuild::Beside, "beside the live rows")]
+                {
+                    let job = Job::new("postgres", workload);
+                    let (sample, _) = worker::rebuild(job, how, &expected).await?;
+                    report.add(&format!("Foldline rebuild → postgres, {name}"), sample);
+                }
             }
             "connect" => {
                 report.add(
@@ -173,8 +177,8 @@ async fn documents(report: &mut Report, options: &Options) -> Result<()> {
         kafka::fill(workload).await?;
         let expected = workload.expected();
         for _ in 0..options.runs {
-            let (sample, foldline) =
-                worker::rebuild(Job::new("elasticsearch", workload), &expected).await?;
+            let job = Job::new("elasticsearch", workload);
+            let (sample, foldline) = worker::rebuild(job, Rebuild::Beside, &expected).await?;
             let sample = Sample { events: expected.rows.len() as u64, ..sample };
             report.add(&format!("Foldline rebuild → elasticsearch: documents of {name}"), sample);
             let raw = store::raw_bulk(&foldline.index()).await?;

@@ -106,6 +106,24 @@ impl Store {
         }
     }
 
+    /// What the rows are read from: another one after a swap.
+    pub(crate) async fn live(&mut self) -> Result<String> {
+        match self {
+            Store::Postgres { client } => {
+                let found = query(client, "select 'orders'::regclass::oid").await?;
+                let oid = found.first().and_then(|row| row.first().cloned().flatten());
+                oid.ok_or_else(|| "there is no table".into())
+            }
+            Store::Elasticsearch { http, url, index } => {
+                let found = http.get(format!("{url}/_alias/{index}")).send().await?;
+                let found: Value = found.error_for_status()?.json().await?;
+                let names = found.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+                Ok(names.collect())
+            }
+            Store::Sqlite { .. } => Err("a SQLite file has no rows beside others here".into()),
+        }
+    }
+
     /// Whether the rows are those of the plain fold, all of them and no other.
     pub(crate) async fn is_right(&mut self, expected: &Expected) -> Result<bool> {
         let rows: HashMap<i64, Row> = match self {

@@ -18,6 +18,15 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How often a store is asked whether all has arrived.
 const ASK: Duration = Duration::from_millis(5);
 
+/// Where a rebuild writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rebuild {
+    /// Into the target itself, emptied first.
+    InPlace,
+    /// Into another one, until it takes the place of the live one.
+    Beside,
+}
+
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job<'a> {
@@ -110,10 +119,13 @@ impl Foldline {
     }
 
     /// Asks it to fold everything again.
-    pub(crate) fn rebuild(&self) -> Result<()> {
+    fn rebuild(&self, how: Rebuild) -> Result<()> {
         let mut command = self.command()?;
-        command.args(["rebuild", "orders-0", "--in-place", "--url"]);
+        command.args(["rebuild", "orders-0", "--url"]);
         command.arg(format!("http://127.0.0.1:{}", self.port));
+        if how == Rebuild::InPlace {
+            command.arg("--in-place");
+        }
         let output = command.output()?;
         if output.status.success() {
             Ok(())
@@ -182,17 +194,32 @@ pub(crate) async fn catch_up(job: Job<'_>, expected: &Expected) -> Result<(Sampl
     Ok((Sample { events, seconds, first, cpu, peak, right }, foldline))
 }
 
-/// Folds everything again, from the command on.
-pub(crate) async fn rebuild(job: Job<'_>, expected: &Expected) -> Result<(Sample, Foldline)> {
+/// Folds everything again, from the command until the new rows are live.
+pub(crate) async fn rebuild(
+    job: Job<'_>,
+    how: Rebuild,
+    expected: &Expected,
+) -> Result<(Sample, Foldline)> {
     let foldline = Foldline::new(job)?;
     let mut store = store(&foldline, job.sink).await?;
     let mut process = foldline.start()?;
     arrived(&mut process, &mut store, &expected.last).await?;
     let before = process.usage()?;
+    let live = store.live().await?;
     let began = Instant::now();
-    foldline.rebuild()?;
-    while store.has(&expected.last).await.unwrap_or(false) {
+    foldline.rebuild(how)?;
+    loop {
         process.check()?;
+        let over = match how {
+            Rebuild::InPlace => !store.has(&expected.last).await.unwrap_or(false),
+            Rebuild::Beside => store.live().await? != live,
+        };
+        if over {
+            break;
+        }
+        if began.elapsed() > LIMIT {
+            return Err("the rebuild takes too long".into());
+        }
         tokio::time::sleep(ASK).await;
     }
     let end = arrived(&mut process, &mut store, &expected.last).await?;
