@@ -355,6 +355,12 @@ impl Assignment {
         [revoke, self.acquire_at].into_iter().flatten().min()
     }
 
+    /// When to commit, if there is anything.
+    pub(super) fn commit_due(&self) -> Option<Instant> {
+        let open = self.held.values().any(|held| held.committed != Some(held.durable));
+        open.then_some(self.commit_at)
+    }
+
     pub(super) fn snapshot(&self, ends: &[(TopicPartition, Position)]) -> Vec<PartitionStatus> {
         let mut all: Vec<PartitionStatus> = self
             .held

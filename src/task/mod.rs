@@ -102,6 +102,8 @@ pub(crate) enum Ended {
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often durable positions are committed to the group.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// Nothing is due: a look all the same.
+const IDLE_EVERY: Duration = Duration::from_secs(10);
 /// After so many errors in a row the source is given up for a new one.
 const SOURCE_ERRORS_MAX: u32 = 100;
 
@@ -441,9 +443,11 @@ impl Task {
 
     fn timer(&self) -> Instant {
         let now = Instant::now();
-        let mut at = now + COMMIT_EVERY;
+        let mut at = now + IDLE_EVERY;
         let due = self.inbox.due().filter(|_| self.may_fold());
-        let others = [due, self.held.timer(), self.stopping, self.yield_until];
+        let commit = self.held.commit_due().filter(|_| self.committing.is_none());
+        let (held, asked) = (self.held.timer(), self.requests.timer());
+        let others = [due, held, commit, asked, self.stopping, self.yield_until];
         for other in others.into_iter().flatten() {
             at = at.min(other);
         }

@@ -44,6 +44,11 @@ impl Requests {
         self.wanted
     }
 
+    /// When the books are looked at next.
+    pub(super) fn timer(&self) -> Option<Instant> {
+        self.due.filter(|_| !self.wanted && self.looking.is_none())
+    }
+
     pub(super) fn call(&mut self) -> Option<&mut AbortOnDropHandle<Result<Looked>>> {
         self.looking.as_mut()
     }
@@ -81,7 +86,7 @@ impl Task {
         let partitions = self.folder.parking.partitions();
         let ending = self.stopping.is_some() || self.stop.is_some();
         if ending || (partitions.is_empty() && !self.requests.wanted) {
-            self.requests.wanted = false;
+            (self.requests.wanted, self.requests.due) = (false, None);
             return;
         }
         if self.requests.wanted {
