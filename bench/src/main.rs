@@ -236,14 +236,17 @@ async fn idle(report: &mut Report, options: &Options) -> Result<()> {
         let mut process = foldline.start()?;
         arrived(&mut process, &mut store, &expected.last).await?;
         tokio::time::sleep(Duration::from_secs(8)).await;
-        let before = process.usage()?;
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let cpu = process.usage()?.cpu - before.cpu;
         if measured {
+            let mut windows = Vec::new();
+            for _ in 0..options.runs {
+                let before = process.usage()?;
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                windows.push((process.usage()?.cpu - before.cpu) * 10.0);
+            }
             report.say(format!(
                 "ten idle connectors: {:.1} MiB resident, {:.1} % of a core",
                 process.resident()?,
-                cpu * 10.0
+                report::median(windows)
             ));
         }
         process.stop()?;
