@@ -56,12 +56,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         args.seconds,
         dir.join("orders.db").display()
     );
+    // Before the worker looks for it.
+    let producer = FileProducer::new(&dir.join("log"));
+    producer.create_topic(TOPIC, PARTITIONS)?;
     let cancel = CancellationToken::new();
     tokio::spawn(crate::cli::cancel_on_signal(cancel.clone()));
     let growing = CancellationToken::new();
     let grow = tokio::task::spawn_blocking({
-        let (dir, stop) = (dir.join("log"), growing.clone());
-        move || grow(&dir, args.rate, args.seconds, &stop)
+        let stop = growing.clone();
+        move || grow(&producer, args.rate, args.seconds, &stop)
     });
     let running = tokio::spawn(worker.run(cancel.clone()));
     let deadline = Instant::now() + Duration::from_secs(args.seconds) + Duration::from_secs(60);
@@ -84,10 +87,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Appends random partial updates: an event holds only what changed.
-fn grow(dir: &Path, rate: u64, seconds: u64, stop: &CancellationToken) -> Result<u64> {
+fn grow(producer: &FileProducer, rate: u64, seconds: u64, stop: &CancellationToken) -> Result<u64> {
     const STEPS: u64 = 50;
-    let producer = FileProducer::new(dir);
-    producer.create_topic(TOPIC, PARTITIONS)?;
     let mut random = StdRng::seed_from_u64(42);
     let start = std::time::Instant::now();
     let mut written = 0;
