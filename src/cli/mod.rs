@@ -201,7 +201,11 @@ fn load(path: PathBuf, env: &Env) -> Result<Config, Failure> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)
+    // A step of a task may fold a batch. Where more tasks than cores catch up nobody is idle, and sockets would be
+    // looked at once in 61 such steps: probes would wait for seconds.
+    const SOCKETS_EVERY: u32 = 5;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().event_interval(SOCKETS_EVERY).build().map_err(Failure::failed)
 }
 
 /// Runs until SIGTERM or Ctrl-C; a second one ends at once.
