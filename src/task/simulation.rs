@@ -9,6 +9,7 @@ mod parking;
 mod world;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,13 +104,24 @@ pub(crate) fn one_seed<T>(seed: u64, run: impl AsyncFn(u64) -> T) -> (Duration, 
     })
 }
 
-/// Runs the seed that is asked for, or one in `part` of as many as are asked for.
-pub(crate) fn each_seed<T>(part: u64, run: impl AsyncFn(u64) -> T) {
+/// Runs the seed that is asked for, or one in `part` of as many as are asked for, on all processors.
+pub(crate) fn each_seed<T, F>(part: u64, run: F)
+where
+    F: AsyncFn(u64) -> T + Sync,
+{
     let asked = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let count = asked("FOLDLINE_SEEDS").unwrap_or(2_000) / part;
-    for seed in asked("FOLDLINE_SEED").map_or(0..count, |seed| seed..seed + 1) {
-        one_seed(seed, &run);
-    }
+    let count = asked("FOLDLINE_SEEDS").unwrap_or(5_000) / part;
+    let seeds = Mutex::new(asked("FOLDLINE_SEED").map_or(0..count, |seed| seed..seed + 1));
+    let next = || seeds.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(seed) = next() {
+                    one_seed(seed, &run);
+                }
+            });
+        }
+    });
 }
 
 /// Runs each of some seeds twice, and sees no difference.
