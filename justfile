@@ -45,7 +45,7 @@ guards name="":
 # Break the pure core line by line, and see that a test fails each time (needs cargo-mutants; takes hours). `just mutants src/reset.rs`
 # breaks one file.
 mutants file="":
-    cargo mutants {{ if file == "" { "" } else { "--file " + file } }}
+    cargo mutants {{ if file == "" { "" } else { "--re ^" + file } }}
 
 # What an expression costs, by the fast path and by the general evaluator.
 bench-expressions:
