@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::maps::HashMap;
 use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
 use foldline_api::sink::{OnChange as SinkOnChange, Target, TargetSpec};
@@ -21,6 +20,7 @@ use crate::config::{
 };
 use crate::connector::ConnectorSpec;
 use crate::converter::{Decoder, Format};
+use crate::maps::HashMap;
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::projection::Projection;

@@ -12,7 +12,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use crate::maps::HashMap;
 use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::parked::Place;
@@ -23,6 +22,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use crate::maps::HashMap;
 use crate::policy::backoff;
 use crate::replay::{Fold, Merge, Outcome, Parts, State, whole};
 

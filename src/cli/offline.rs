@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::maps::HashMap;
 use bytes::Bytes;
 use foldline_source_file::{FileProducer, NewRecord};
 use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing, Topics};
@@ -16,6 +15,7 @@ use crate::config::{
     Config, ConnectorConfig, Diagnostic, Env, Severity, SourceConfig, SourceKind, json_schema,
     unsupported,
 };
+use crate::maps::HashMap;
 use crate::projection::Projection;
 use crate::registry::{self, Compared};
 

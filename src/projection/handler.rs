@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::maps::HashMap;
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::value::Value;
 
 use super::matcher::Matcher;
 use crate::event::Mask;
 use crate::expr::Expr;
+use crate::maps::HashMap;
 
 /// The event that a null value is.
 pub(super) const TOMBSTONE: &str = "tombstone";

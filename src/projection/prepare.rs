@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::maps::HashMap;
 use foldline_api::column::scalar_text;
 use foldline_api::model::Key;
 use foldline_api::value::Value;
@@ -13,6 +12,7 @@ use super::fold::BadRecord;
 use super::handler::{Handler, TOMBSTONE};
 use crate::event::Event;
 use crate::expr::{Env, Expr};
+use crate::maps::HashMap;
 
 /// What could be decided of an event without any state.
 #[derive(Clone, Debug, Default)]

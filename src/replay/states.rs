@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::maps::HashMap;
 use foldline_api::column::ColumnType;
 use foldline_api::error::{Error, Result};
 use foldline_api::json;
@@ -11,6 +10,8 @@ use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Mark, Marks};
 use foldline_api::value::Value;
 use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::maps::HashMap;
 
 /// A key's state after the events folded so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::maps::HashSet;
 use foldline_api::model::Key;
 use foldline_api::parked::ParkedEvent;
 use foldline_api::record::Position;
@@ -15,6 +14,7 @@ use foldline_testkit::{MemoryLog, MemoryStore};
 
 use super::{Outcome, Parts, Stretch};
 use crate::config::{self, Env};
+use crate::maps::HashSet;
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
 use crate::task::simulation::{OneDecoder, decoder};

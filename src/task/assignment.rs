@@ -1,13 +1,13 @@
 //! Which partitions a task holds, and how far each is: received ≥ folded ≥ durable ≥ committed. Pure
 //! bookkeeping; the only place where these positions are kept.
 
-use crate::maps::{HashMap, HashSet};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Advance, Flush, Lease, StoredPosition};
 use foldline_api::source::Commit;
 use tokio::time::Instant;
 
 use super::status::PartitionStatus;
+use crate::maps::{HashMap, HashSet};
 
 #[derive(Debug)]
 struct Held {

@@ -1,6 +1,5 @@
 //! A batch: what one flush makes durable, and what it was folded from. Its rows are the cache's.
 
-use crate::maps::{HashMap, HashSet};
 use foldline_api::model::Key;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
@@ -11,6 +10,7 @@ use foldline_api::source::DeadLetter;
 use super::cache::{Cache, Entry};
 use super::inbox::Item;
 use super::parking::Aside;
+use crate::maps::{HashMap, HashSet};
 
 /// How many records ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! States of keys, bounded in bytes. Owned by one task; valid only for the version they carry.
 
-use crate::maps::HashMap;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::hash_map::EntryRef;
+
+use crate::maps::HashMap;
 
 /// A key's state as this task believes it to be.
 #[derive(Clone, Debug)]

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::maps::HashMap;
-
 use crate::event::Event;
+use crate::maps::HashMap;
 use crate::projection::{Coverage, Prepared, Projection};
 
 /// What one task has seen of its handlers' paths.

@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::maps::HashMap;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::StoredDecision;
+
+use crate::maps::HashMap;
 
 /// Decisions by partition and offset.
 #[derive(Debug, Default)]

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::maps::{HashMap, HashSet};
 use foldline_api::model::Key;
 use foldline_api::parked::DROPPED;
 use foldline_api::record::{Position, Record, TopicPartition};
@@ -20,6 +19,7 @@ use super::parking::Parking;
 use crate::converter::Decoder;
 use crate::dead_letter::Reason;
 use crate::event::Event;
+use crate::maps::{HashMap, HashSet};
 use crate::policy::OnBadRecord;
 use crate::projection::{BadRecord, Effects, Prepared, Projection, StateRef, States, Touched};
 

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::maps::HashSet;
 use foldline_api::record::{Position, Record, TopicPartition};
 use tokio::time::Instant;
+
+use crate::maps::HashSet;
 
 /// One thing delivered.
 #[derive(Clone, Debug)]

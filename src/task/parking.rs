@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::maps::{HashMap, HashSet};
 use foldline_api::model::Key;
 use foldline_api::parked::{Changes, Parked, ParkedEvent};
 use foldline_api::record::{Record, TopicPartition};
@@ -19,6 +18,7 @@ use super::Task;
 use super::batch::Batch;
 use super::folder::{Folder, Went};
 use super::inbox::Item;
+use crate::maps::{HashMap, HashSet};
 
 /// Parked keys by partition, as texts.
 type ParkedKeys = HashMap<TopicPartition, HashSet<String>>;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::maps::HashSet;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
@@ -22,6 +21,7 @@ use super::folder::{Decoders, Folder, decode};
 use super::ops::Ops;
 use super::{States, Task, spawn};
 use crate::event::Event;
+use crate::maps::HashSet;
 use crate::projection::{BadRecord, Prepared, Projection};
 use crate::retry::{Attempts, retry};
 

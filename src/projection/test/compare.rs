@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::maps::{HashMap, HashSet};
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::json;
 use foldline_api::model::{Key, Row};
@@ -12,6 +11,7 @@ use super::super::Projection;
 use super::super::literal::literal;
 use super::report::{Difference, row_json};
 use super::{Done, TestConfig};
+use crate::maps::{HashMap, HashSet};
 
 /// One expected row: the fields that it names.
 pub(super) struct ExpectedRow {

@@ -10,7 +10,6 @@ mod orders;
 mod record;
 mod report;
 
-use crate::maps::HashMap;
 use foldline_api::model::{Key, Row};
 
 #[cfg(test)]
@@ -20,6 +19,7 @@ pub use report::{Difference, Failure, TestOutcome, Traced};
 use super::{BadRecord, Effects, Prepared, Projection, StateRef, States};
 use crate::config::projection::{Located, TestConfig};
 use crate::event::Event;
+use crate::maps::HashMap;
 use compare::ExpectedRow;
 
 /// At most this many interleavings of one case are tried.

@@ -1,10 +1,10 @@
 //! What a verdict depended on: the keys whose state a writer must check before the position moves.
 
-use crate::maps::HashMap;
 use foldline_api::model::{Key, Row};
 use foldline_api::value::Value;
 
 use super::one;
+use crate::maps::HashMap;
 use crate::projection::test::event_of_json;
 use crate::projection::{BadRecord, Effects, Projection, StateRef, States};
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::maps::HashMap;
 use foldline_api::json;
 use foldline_api::model::{Key, Row};
 use foldline_api::value::{Map, Value};
@@ -13,6 +12,7 @@ use proptest::sample::select;
 
 use super::one;
 use crate::event::Event;
+use crate::maps::HashMap;
 use crate::projection::test::event_of_json;
 use crate::projection::{Effects, Projection, StateRef, States};
 
