@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_api::source::{Log, Start};
@@ -23,10 +22,9 @@ use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
 use crate::task::Limits;
-use crate::task::simulation::{OneDecoder, decoder, each_seed, oracle, projection, replays, value};
-
-/// So many partitions feed the rows.
-const PARTITIONS: i32 = 3;
+use crate::task::simulation::{
+    OneDecoder, PARTITIONS, decoder, each_seed, oracle, produce, projection, replays,
+};
 
 struct Worker {
     connector: Arc<Connector>,
@@ -117,16 +115,7 @@ impl World {
     }
 
     fn produce(&mut self) {
-        for _ in 0..self.rng.below(30) {
-            let partition = i32::try_from(self.rng.below(3)).unwrap();
-            let offset = self.rng.next_u64();
-            let value = value(&mut self.rng, self.name, partition, offset % 1_000);
-            let record = (Some(Bytes::from_static(b"k")), Some(Bytes::from(value)));
-            self.log.append_record("events", partition, record, Vec::new(), Some(0));
-            if self.rng.chance(20) {
-                self.log.append_marker("events", partition);
-            }
-        }
+        produce(&mut self.rng, self.name, &self.log);
     }
 
     fn any_worker(&mut self) -> Option<usize> {

@@ -18,7 +18,7 @@ use foldline_testkit::{Faults, MemoryStore, Rng, Script};
 use tokio::time::Instant;
 
 use self::events::{Expect, plain_fold};
-pub(crate) use self::events::{OneDecoder, decoder, oracle, projection, value};
+pub(crate) use self::events::{OneDecoder, PARTITIONS, decoder, oracle, produce, projection};
 use self::world::World;
 use super::*;
 use crate::maps::HashSet;

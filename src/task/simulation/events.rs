@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Record, TopicPartition};
-use foldline_testkit::Rng;
+use foldline_testkit::{MemoryLog, Rng};
 
 use crate::config::{self, Env};
 use crate::converter::{Decoder, Format};
@@ -123,8 +124,25 @@ pub(crate) fn decoder(projection: &Projection) -> Decoder {
     }
 }
 
+/// So many partitions feed the rows.
+pub(crate) const PARTITIONS: i32 = 3;
+
+/// Appends some records of this projection's, and now and then a transaction's marker.
+pub(crate) fn produce(rng: &mut Rng, projection: &str, log: &MemoryLog) {
+    for _ in 0..rng.below(30) {
+        let partition = i32::try_from(rng.below(3)).unwrap();
+        let offset = rng.next_u64();
+        let value = value(rng, projection, partition, offset % 1_000);
+        let record = (Some(Bytes::from_static(b"k")), Some(Bytes::from(value)));
+        log.append_record("events", partition, record, Vec::new(), Some(0));
+        if rng.chance(20) {
+            log.append_marker("events", partition);
+        }
+    }
+}
+
 /// One record's value. A few are bad; `exists` is only asked where one partition feeds the key.
-pub(crate) fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String {
+fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String {
     let id = rng.below(12);
     let v = format!("{}.{:02}", rng.below(100), rng.below(100));
     match rng.below(20) {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, Flush, Target, TargetSpec, Writer};
 use foldline_api::source::{Log, Start};
@@ -15,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::events::{OneDecoder, decoder, projection, value};
+use super::events::{OneDecoder, PARTITIONS, decoder, produce, projection};
 use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
@@ -66,7 +65,7 @@ impl World {
     pub(super) fn of(name: &'static str, store: MemoryStore, rng: Rng, script: Script) -> Self {
         let projection = projection(name);
         let log = MemoryLog::new("log-1");
-        log.create_topic("events", 3);
+        log.create_topic("events", PARTITIONS);
         let mut spec = spec_of("t", (**projection.model()).clone());
         spec.fingerprint = projection.fingerprint().to_owned();
         let touching = store.clone();
@@ -179,16 +178,7 @@ impl World {
     }
 
     pub(super) fn produce(&mut self) {
-        for _ in 0..self.rng.below(30) {
-            let partition = i32::try_from(self.rng.below(3)).unwrap();
-            let offset = self.rng.next_u64();
-            let value = value(&mut self.rng, self.name, partition, offset % 1_000);
-            let record = (Some(Bytes::from_static(b"k")), Some(Bytes::from(value)));
-            self.log.append_record("events", partition, record, Vec::new(), Some(0));
-            if self.rng.chance(20) {
-                self.log.append_marker("events", partition);
-            }
-        }
+        produce(&mut self.rng, self.name, &self.log);
     }
 
     pub(super) async fn disturb(&mut self) {
