@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::refused::{nothing, refused};
 use crate::support::daemon::Daemon;
 use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
@@ -13,7 +14,6 @@ use crate::support::setup::{
     users_projection,
 };
 use crate::support::stores::{ORDERS, USERS, elasticsearch_rows, postgres_rows, query};
-use crate::support::wait::{self, LATER};
 
 const NAMES: [&str; 3] = ["orders", "docs", "users"];
 /// Four members and three connectors, with some lines each.
@@ -98,12 +98,7 @@ async fn postgres_comes_back_as_a_standby_and_is_promoted_under_load() {
         query(&format!("copy (select 1 where false) to '{directory}/standby.signal'")).await;
         ctl("postgres", "restart");
         for name in ["orders", "users"] {
-            wait::until("the standby is told", LATER, async || {
-                let status = daemon.status(name).await;
-                let shown = status["last_error"].as_str().unwrap_or_default();
-                if shown.contains("(25006)") { Ok(()) } else { Err(status.to_string()) }
-            })
-            .await;
+            refused(daemon, name, "(25006)", nothing).await;
             assert_eq!(daemon.status(name).await["connector"]["state"], "RUNNING", "{name}");
         }
         query("select pg_promote()").await;

@@ -22,7 +22,7 @@ use crate::support::wait::{self, LATER};
 use crate::support::{faults, servers, use_servers};
 
 /// Waits until the connector shows that it was refused so. Meanwhile `again` does it again, where it passes by itself.
-async fn refused(
+pub(super) async fn refused(
     daemon: &Daemon,
     connector: &str,
     code: &str,
@@ -37,7 +37,7 @@ async fn refused(
     .await
 }
 
-async fn nothing() {}
+pub(super) async fn nothing() {}
 
 /// What the function of the trigger does from now on: raise this code, or nothing.
 async fn raise(function: &str, code: Option<&str>) {
@@ -103,6 +103,8 @@ impl User {
     async fn new() -> Self {
         let name = format!("worker_{:08x}", rand::random::<u32>());
         query(&format!("create role {name} login password 'foldline' in role foldline")).await;
+        // What the worker creates is everybody's: on a new server it is the schema of the books.
+        query(&format!("alter role {name} set role to foldline")).await;
         User(name)
     }
 
@@ -138,9 +140,7 @@ impl User {
     }
 
     async fn drop(self) {
-        let user = &self.0;
-        query(&format!("reassign owned by {user} to foldline")).await;
-        query(&format!("drop role {user}")).await;
+        query(&format!("drop role {}", self.0)).await;
     }
 }
 
