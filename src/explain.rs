@@ -7,14 +7,14 @@ use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Books, Loaded, StoredPosition};
-use foldline_api::source::{PartitionInfo, Start};
+use foldline_api::source::{PartitionInfo, Start, Stretch};
 use foldline_api::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::policy::{OnBadRecord, backoff};
-use crate::replay::{Fold, Folded, Merge, Outcome, Parts, Placement, Stretch, place, whole};
+use crate::replay::{Fold, Folded, Merge, Outcome, Parts, Placement, place, whole};
 use crate::verify::{Field, differences, is_ahead, meets};
 
 /// A row that is newer than every one of so many snapshots is compared with none.
@@ -257,8 +257,9 @@ impl Explain {
             )));
         }
         let (from, to) = (Position(offset), Position(offset + 1));
-        let chunk = self.parts.log.reader()?.read(partition, from, to, 1).await?;
-        Ok(chunk.records.into_iter().next())
+        let mut merge = Merge::new(self.parts.log.reader()?, 1);
+        merge.extend(&[Stretch { partition: partition.clone(), from, to }]);
+        merge.next().await
     }
 
     async fn pass(

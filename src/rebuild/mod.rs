@@ -308,6 +308,7 @@ impl<'a> Driver<'a> {
                     now: now_millis,
                 },
                 &build.goals,
+                share.fetched,
             );
             running.spawn(load.run(stop.clone()).instrument(task_span(&spec.name, task)));
         }

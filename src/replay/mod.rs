@@ -16,9 +16,8 @@ use std::sync::Arc;
 
 use foldline_api::error::{Error, Result};
 use foldline_api::parked::{Parked, Which};
-use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Books, StoredPosition, StoredVerdict, Target};
-use foldline_api::source::{Log, PartitionInfo};
+use foldline_api::source::{Log, PartitionInfo, Stretch};
 
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
@@ -41,14 +40,6 @@ pub(crate) struct Parts {
     pub(crate) on_bad_record: OnBadRecord,
     /// Bytes for records read ahead and for states before they spill.
     pub(crate) memory: usize,
-}
-
-/// A stretch of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
-    pub(crate) partition: TopicPartition,
-    pub(crate) from: Position,
-    pub(crate) to: Position,
 }
 
 impl Parts {

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use foldline_api::error::Result;
 use foldline_api::model::Key;
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::source::Reader;
+use foldline_api::source::{Reader, Stretch};
 
-use super::{Parts, Stretch};
+use super::Parts;
 
 /// Bytes of records that are looked at from each end of a partition.
 const SAMPLE: usize = 64 << 10;
@@ -94,8 +94,12 @@ async fn sample(reader: &mut dyn Reader, of: &Stretch, out: &mut Vec<Record>) ->
     let tail = Position((of.to.0 - TAIL).max(of.from.0));
     for from in [of.from, tail] {
         let to = Position((from.0 + TAIL).min(of.to.0));
-        let chunk = reader.read(&of.partition, from, to, SAMPLE).await?;
-        out.extend(chunk.records.into_iter().filter(|record| record.key.is_some()));
+        let mut wanted = Stretch { partition: of.partition.clone(), from, to };
+        while wanted.from < wanted.to {
+            let chunk = reader.read(std::slice::from_ref(&wanted), SAMPLE).await?;
+            wanted.from = chunk.next;
+            out.extend(chunk.records.into_iter().filter(|record| record.key.is_some()));
+        }
     }
     Ok(())
 }

@@ -8,11 +8,11 @@ use foldline_api::record::Position;
 use foldline_api::sink::{
     Advance, Beginning, Flush, OnChange, RowWrite, StoredVerdict, Target, Version,
 };
-use foldline_api::source::Log;
+use foldline_api::source::{Log, Stretch};
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{MemoryLog, MemoryStore};
 
-use super::{Outcome, Parts, Stretch};
+use super::{Outcome, Parts};
 use crate::config::{self, Env};
 use crate::maps::HashSet;
 use crate::policy::OnBadRecord;

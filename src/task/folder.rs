@@ -134,8 +134,8 @@ fn decode_with(projection: &Projection, decoder: &Decoder, record: &Record) -> O
     Ok((event, prepared))
 }
 
-/// The partition that a run of neighbouring records is of.
-struct Run {
+/// A partition that the batch has records of.
+struct Lane {
     partition: TopicPartition,
     /// Where the partition stands.
     reached: Position,
@@ -148,34 +148,41 @@ struct Progress<'a> {
     /// Where each partition stands before the batch.
     before: &'a dyn Fn(&TopicPartition) -> Position,
     batch: Batch,
-    run: Option<Run>,
+    /// The partitions so far, and which of them the last item was of.
+    lanes: Vec<Lane>,
+    last: usize,
 }
 
-impl Progress<'_> {
-    fn run_of(&mut self, topic: &Arc<str>, partition: i32) -> Run {
-        // Neighbours share their partition, and mostly the very same name.
-        if let Some(run) = self.run.take() {
-            if run.partition.partition == partition && Arc::ptr_eq(&run.partition.topic, topic) {
-                return run;
-            }
-            self.keep(run);
-        }
-        let partition = TopicPartition { topic: Arc::clone(topic), partition };
-        let reached = match self.batch.steps.get(&partition) {
-            Some((_, reached)) => *reached,
-            None => {
-                let from = (self.before)(&partition);
-                self.batch.steps.insert(partition.clone(), (from, from));
-                from
-            }
-        };
-        Run { partition, reached }
+impl<'a> Progress<'a> {
+    fn new(
+        folder: &'a Folder,
+        cache: &'a mut Cache,
+        before: &'a dyn Fn(&TopicPartition) -> Position,
+        batch: Batch,
+    ) -> Self {
+        Progress { folder, cache, before, batch, lanes: Vec::new(), last: 0 }
     }
 
-    fn keep(&mut self, run: Run) {
-        if let Some(step) = self.batch.steps.get_mut(&run.partition) {
-            step.1 = step.1.max(run.reached);
+    /// Finds the lane of an item.
+    fn turn_to(&mut self, topic: &Arc<str>, partition: i32) {
+        // Neighbours share their partition, and those of one partition mostly the very same name.
+        let is_of = |lane: &Lane| {
+            lane.partition.partition == partition && Arc::ptr_eq(&lane.partition.topic, topic)
+        };
+        if self.lanes.get(self.last).is_some_and(is_of) {
+            return;
         }
+        let known = self.lanes.iter().position(|lane| {
+            lane.partition.partition == partition && lane.partition.topic == *topic
+        });
+        self.last = known.unwrap_or_else(|| {
+            let partition = TopicPartition { topic: Arc::clone(topic), partition };
+            let from = || (self.before)(&partition);
+            let reached = self.batch.steps.get(&partition).map_or_else(from, |step| step.1);
+            self.batch.steps.entry(partition.clone()).or_insert((reached, reached));
+            self.lanes.push(Lane { partition, reached });
+            self.lanes.len() - 1
+        });
     }
 
     /// Applies an item, once the states that it needs are there.
@@ -184,22 +191,23 @@ impl Progress<'_> {
             Item::Record(record) => (&record.topic, record.partition),
             Item::End(partition, _) => (&partition.topic, partition.partition),
         };
-        let mut run = self.run_of(topic, partition);
+        self.turn_to(topic, partition);
+        let Progress { folder, cache, batch, lanes, last, .. } = self;
+        // It was just found.
+        let Some(lane) = lanes.get_mut(*last) else { return Went::Stopped };
         let mut went = Went::On;
         match (item, outcome) {
             // Positions only go forward: what lies below is folded already.
-            (Item::Record(record), _) if record.next() <= run.reached => self.batch.duplicates += 1,
+            (Item::Record(record), _) if record.next() <= lane.reached => batch.duplicates += 1,
             (Item::Record(record), Some(outcome)) => {
-                let Progress { folder, cache, batch, .. } = self;
-                went = folder.fold_record(record, &run.partition, outcome, cache, batch);
+                went = folder.fold_record(record, &lane.partition, outcome, cache, batch);
                 if went == Went::On {
-                    run.reached = record.next();
+                    lane.reached = record.next();
                 }
             }
-            (Item::Record(record), None) => run.reached = record.next(),
-            (Item::End(_, position), _) => run.reached = run.reached.max(*position),
+            (Item::Record(record), None) => lane.reached = record.next(),
+            (Item::End(_, position), _) => lane.reached = lane.reached.max(*position),
         }
-        self.run = Some(run);
         went
     }
 
@@ -209,8 +217,10 @@ impl Progress<'_> {
     }
 
     fn finish(mut self) -> Batch {
-        if let Some(run) = self.run.take() {
-            self.keep(run);
+        for lane in self.lanes {
+            if let Some(step) = self.batch.steps.get_mut(&lane.partition) {
+                step.1 = step.1.max(lane.reached);
+            }
         }
         self.batch
     }
@@ -253,7 +263,7 @@ impl Folder {
         cache: &mut Cache,
         before: &dyn Fn(&TopicPartition) -> Position,
     ) -> Decoded {
-        let mut progress = Progress { folder: self, cache, before, batch, run: None };
+        let mut progress = Progress::new(self, cache, before, batch);
         let (mut missing, mut rest, mut folded) = (HashSet::default(), Vec::new(), 0);
         let mut decoder: Option<(&Arc<str>, &Decoder)> = None;
         for item in &items {
@@ -304,7 +314,7 @@ impl Folder {
         before: &dyn Fn(&TopicPartition) -> Position,
     ) -> (Batch, Vec<Item>) {
         let Decoded { batch, mut items, rest, mut folded, .. } = decoded;
-        let mut progress = Progress { folder: self, cache, before, batch, run: None };
+        let mut progress = Progress::new(self, cache, before, batch);
         for (item, mut outcome) in items.iter().skip(folded).zip(rest) {
             let went = progress.apply(item, &mut outcome);
             debug_assert!(went != Went::Missing, "a state was not loaded");

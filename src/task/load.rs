@@ -3,18 +3,21 @@
 //! there is written and forgotten, and a key that comes again is read back. Then the ordinary loop
 //! goes on from the store's positions, with the same member of the same group.
 //!
+//! The group only says which partitions are this task's. They are read beside it, merged by the records'
+//! timestamps, so that a key that several of them feed is folded as near to the live order as can be told
+//! (rule 16).
+//!
 //! Whatever goes wrong with a write is left to the ordinary loop too: it starts from the store's
 //! positions, where nothing of the lost attempt has moved.
 
 use std::sync::Arc;
 
-use crate::maps::HashMap;
 use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Flush, Written};
 use foldline_api::source::{
-    Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Wanted,
+    Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Stretch, Wanted,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +30,12 @@ use super::inbox::Item;
 use super::ops::Ops;
 use super::status::PartitionStatus;
 use super::{Ended, Task, TaskSpec};
+use crate::maps::HashMap;
 use crate::policy::backoff;
+use crate::replay::Merge;
 
+/// So many records are folded at a time.
+const RECORDS_MAX: usize = 2_000;
 /// A store that keeps decisions with the positions is not to be given more of them at once.
 const DECISIONS_MAX: usize = 2_000;
 
@@ -50,24 +57,39 @@ enum End {
     Handed,
 }
 
+/// What a loader hears.
+enum Heard {
+    Event(SourceEvent),
+    /// None at the goals.
+    Records(Vec<Record>),
+}
+
 /// A task that loads first.
 pub(crate) struct Load {
     spec: TaskSpec,
     goals: HashMap<TopicPartition, Position>,
+    fetched_bytes: usize,
 }
 
 impl Load {
     /// `goals` say up to where each partition is folded in memory; one that is not among them is not
-    /// loaded.
-    pub(crate) fn new(spec: TaskSpec, goals: &[(TopicPartition, Position)]) -> Self {
-        Load { spec, goals: goals.iter().cloned().collect() }
+    /// loaded. `fetched_bytes` bound what is read ahead.
+    pub(crate) fn new(
+        spec: TaskSpec,
+        goals: &[(TopicPartition, Position)],
+        fetched_bytes: usize,
+    ) -> Self {
+        Load { spec, goals: goals.iter().cloned().collect(), fetched_bytes }
     }
 
     /// Loads, then runs the ordinary loop, until `cancel` or an error that waiting does not cure.
     pub(crate) async fn run(self, cancel: CancellationToken) -> Result<Ended> {
-        let Load { spec, goals } = self;
-        let (mut loader, rest) = Loader::new(spec, goals);
-        match loader.load(&cancel).await {
+        let Load { spec, goals, fetched_bytes } = self;
+        let (mut loader, rest) = Loader::new(spec, goals, fetched_bytes);
+        let loaded = loader.load(&cancel).await;
+        // What it holds of the log is not needed beside the ordinary loop's.
+        loader.merge = None;
+        match loaded {
             Ok(End::Handed) => {
                 let assigned: Vec<TopicPartition> = loader.held.keys().cloned().collect();
                 let source = Uncommitted { source: loader.source, assigned: Some(assigned) };
@@ -93,6 +115,10 @@ struct Loader {
     cache: Cache,
     goals: HashMap<TopicPartition, Position>,
     held: HashMap<TopicPartition, Held>,
+    /// The held partitions' records up to their goals; none before there are partitions.
+    merge: Option<Merge>,
+    /// Bytes for records read ahead.
+    fetched_bytes: usize,
     /// Everything folded and not durable. What it was folded from is let go.
     batch: Batch,
     /// No state was read or written before: a key that is not in memory is new.
@@ -104,6 +130,7 @@ impl Loader {
     fn new(
         spec: TaskSpec,
         goals: HashMap<TopicPartition, Position>,
+        fetched_bytes: usize,
     ) -> (Self, impl FnOnce(Box<dyn Source>) -> Task) {
         let (ops, folder, watch) =
             (Ops::new(&spec), Folder::new(&spec), Watch::new(&spec.projection));
@@ -116,6 +143,8 @@ impl Loader {
             cache: Cache::new(cache_bytes),
             goals,
             held: HashMap::default(),
+            merge: None,
+            fetched_bytes,
             batch: Batch::new(1),
             fresh: true,
         };
@@ -124,17 +153,26 @@ impl Loader {
 
     async fn load(&mut self, cancel: &CancellationToken) -> Result<End> {
         loop {
-            if !self.held.is_empty() && self.held.values().all(|held| held.folded >= held.goal) {
-                self.flush().await?;
-                return Ok(End::Handed);
-            }
-            let event = tokio::select! {
+            let Loader { source, merge, .. } = self;
+            let heard = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(End::Stopped),
-                event = self.source.next(Wanted::All) => event,
+                event = source.next(Wanted::Control) => event.map(Heard::Event),
+                records = some(merge) => records.map(Heard::Records),
             };
-            let going = match event {
-                Ok(event) => self.on_event(event).await?,
+            let going = match heard {
+                Ok(Heard::Event(event)) => self.on_event(event).await?,
+                Ok(Heard::Records(records)) if records.is_empty() => {
+                    let ends = self.held.iter().filter(|(_, held)| held.folded < held.goal);
+                    let ends = ends.map(|(of, held)| Item::End(of.clone(), held.goal)).collect();
+                    if self.fold(ends).await? {
+                        self.flush().await?;
+                    }
+                    false
+                }
+                Ok(Heard::Records(records)) => {
+                    self.fold(records.into_iter().map(Item::Record).collect()).await?
+                }
                 Err(error) if error.class() == ErrorClass::Retriable => {
                     self.ops.status.trouble(&error);
                     true
@@ -150,26 +188,8 @@ impl Loader {
     /// Whether the load goes on.
     async fn on_event(&mut self, event: SourceEvent) -> Result<bool> {
         match event {
-            SourceEvent::Records(records) => {
-                let mut last: Option<(TopicPartition, bool)> = None;
-                let is_held = |record: &Record| match &last {
-                    // Neighbours share their partition.
-                    Some((of, held)) if record.is_of(of) => *held,
-                    _ => {
-                        let of = record.topic_partition();
-                        let held = self.held.contains_key(&of);
-                        last = Some((of, held));
-                        held
-                    }
-                };
-                let items = records.into_iter().filter(is_held).map(Item::Record).collect();
-                self.fold(items).await
-            }
-            SourceEvent::End(partition, position) => {
-                let behind = self.held.get(&partition).is_some_and(|held| held.folded < position);
-                let items = if behind { vec![Item::End(partition, position)] } else { Vec::new() };
-                self.fold(items).await
-            }
+            // Nothing was started.
+            SourceEvent::Records(_) | SourceEvent::End(..) => Ok(true),
             SourceEvent::Assigned(partitions) => {
                 self.take(partitions).await?;
                 Ok(true)
@@ -179,6 +199,7 @@ impl Loader {
                 self.held.retain(|held, _| !partitions.contains(held));
                 partitions.iter().for_each(|p| self.folder.parking.release(p));
                 self.source.release(&partitions)?;
+                self.read_from_here()?;
                 Ok(written)
             }
             SourceEvent::Lost(partitions) => {
@@ -186,10 +207,29 @@ impl Loader {
                 self.held.retain(|held, _| !partitions.contains(held));
                 partitions.iter().for_each(|p| self.folder.parking.release(p));
                 let rest: Vec<TopicPartition> = self.held.keys().cloned().collect();
+                self.read_from_here()?;
                 self.take(rest).await?;
                 Ok(true)
             }
         }
+    }
+
+    /// Reads the held partitions from where each is folded.
+    fn read_from_here(&mut self) -> Result<()> {
+        let stretch = |(partition, held): (&TopicPartition, &Held)| Stretch {
+            partition: partition.clone(),
+            from: held.folded,
+            to: held.goal,
+        };
+        let mut stretches: Vec<Stretch> = self.held.iter().map(stretch).collect();
+        stretches.sort_unstable_by(|a, b| a.partition.cmp(&b.partition));
+        self.merge = None;
+        if !stretches.is_empty() {
+            let mut merge = Merge::new(self.ops.log.reader()?, self.fetched_bytes);
+            merge.extend(&stretches);
+            self.merge = Some(merge);
+        }
+        Ok(())
     }
 
     async fn take(&mut self, partitions: Vec<TopicPartition>) -> Result<()> {
@@ -199,14 +239,12 @@ impl Loader {
         let taken = self.ops.clone().acquire(partitions).await?;
         self.folder.recall(&taken.acquired);
         self.cache.set_complete(self.fresh && taken.acquired.empty);
-        let mut starts = Vec::new();
         for lease in taken.acquired.leases {
             let goal = self.goals.get(&lease.partition).copied().unwrap_or_default();
             let (epoch, at) = (lease.epoch, lease.position);
-            starts.push((lease.partition.clone(), at));
             self.held.insert(lease.partition, Held { epoch, durable: at, folded: at, goal });
         }
-        self.source.start(&starts)?;
+        self.read_from_here()?;
         self.show();
         Ok(())
     }
@@ -291,14 +329,21 @@ impl Loader {
     }
 
     fn show(&self) {
-        let ends = self.source.ends();
         let partitions = self.held.iter().map(|(partition, held)| PartitionStatus {
             partition: partition.clone(),
             position: held.folded,
-            end: ends.iter().find(|(other, _)| other == partition).map(|(_, end)| *end),
+            end: Some(held.goal),
         });
         let partitions = partitions.collect();
         self.ops.status.update(|status| status.partitions = partitions);
+    }
+}
+
+/// The next records of a merge; for ever nothing where there is none. Cancel-safe.
+async fn some(merge: &mut Option<Merge>) -> Result<Vec<Record>> {
+    match merge {
+        Some(merge) => merge.some(RECORDS_MAX).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -158,6 +158,29 @@ fn a_load_writes_each_key_once_where_the_states_fit_into_memory() {
 }
 
 #[test]
+fn a_load_folds_a_key_of_several_partitions_by_the_records_time() {
+    runtime(16).block_on(async {
+        let script = Script::new(16, Faults::default());
+        let mut world = World::of("order", MemoryStore::transactional(), Rng::new(16), script);
+        world.loads = true;
+        world.begin().await;
+        let mut times: Vec<i64> = (0..3_000).collect();
+        // One partition after the other, and unlike numbers of records.
+        times.sort_by_key(|time| (time % 10).min(2));
+        for time in times {
+            let partition = i32::try_from((time % 10).min(2)).unwrap();
+            let value = Bytes::from(format!(r#"{{"id":{},"n":{time}}}"#, time % 7));
+            world.log.append_record("events", partition, (None, Some(value)), vec![], Some(time));
+        }
+        world.settle().await;
+        let mut records = world.log.records("events");
+        records.sort_by_key(|record| record.timestamp);
+        let (expect, _) = oracle(&world.projection, &records);
+        assert_eq!(world.store.rows("t"), expect);
+    });
+}
+
+#[test]
 fn any_faults_end_in_the_plain_fold() {
     each_seed(1, run_seed);
 }

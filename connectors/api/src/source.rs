@@ -41,26 +41,34 @@ pub trait Log: Send + Sync {
 /// Reads stretches of a log. It joins no group and commits nothing.
 #[async_trait]
 pub trait Reader: Send {
-    /// The records of `partition` at or after `from` and before `to`, at least one where there is one
-    /// and not much more than `bytes` of them. Nothing is waited for: `to` lies at or before the end.
+    /// The next records of one of `wanted`, of the first that has some here, and not much more than `bytes`
+    /// of them. What is asked for lies in the log already, so they come soon; but it waits no longer than
+    /// a moment, and then the chunk is empty and ends where it began.
     ///
     /// # Errors
-    /// A config error where the log no longer has `from`.
-    async fn read(
-        &mut self,
-        partition: &TopicPartition,
-        from: Position,
-        to: Position,
-        bytes: usize,
-    ) -> Result<Chunk>;
+    /// A config error where the log no longer has the beginning of a stretch.
+    async fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk>;
+}
+
+/// A stretch of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The first offset.
+    pub from: Position,
+    /// The offset behind the last.
+    pub to: Position,
 }
 
 /// What a [`Reader`] read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
+    /// Of which of the stretches that were asked for.
+    pub of: usize,
     /// Records in offset order. May be empty: compaction and aborted transactions leave holes.
     pub records: Vec<Record>,
-    /// Where to read on; the end that was asked for once nothing before it is left.
+    /// Where to read on; the stretch's end once nothing before it is left.
     pub next: Position,
 }
 

@@ -4,8 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use foldline_api::Result;
-use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Chunk, Reader};
+use foldline_api::source::{Chunk, Reader, Stretch};
 
 use crate::log::{Inner, blocking};
 use crate::reader::PartitionReader;
@@ -19,35 +18,25 @@ pub(crate) struct FileReader(pub(crate) Arc<Inner>);
 
 #[async_trait]
 impl Reader for FileReader {
-    async fn read(
-        &mut self,
-        partition: &TopicPartition,
-        from: Position,
-        to: Position,
-        bytes: usize,
-    ) -> Result<Chunk> {
-        let (log, place) = (Arc::clone(&self.0), partition.clone());
-        blocking(move || read(&log, place, from, to, bytes)).await
+    async fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk> {
+        let Some(first) = wanted.first().cloned() else { return Ok(Chunk::default()) };
+        let log = Arc::clone(&self.0);
+        blocking(move || read(&log, first, bytes)).await
     }
 }
 
-fn read(
-    log: &Inner,
-    place: TopicPartition,
-    from: Position,
-    to: Position,
-    bytes: usize,
-) -> Result<Chunk> {
+fn read(log: &Inner, wanted: Stretch, bytes: usize) -> Result<Chunk> {
+    let Stretch { partition: place, from, to } = wanted;
     if from >= to {
-        return Ok(Chunk { records: Vec::new(), next: from });
+        return Ok(Chunk { of: 0, records: Vec::new(), next: from });
     }
     let path = log.file_of(&place);
     let index = log.index_of(&place);
     let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
     let mut reader = PartitionReader::open((place, path), from, &mut index, bytes.max(CHUNK_MIN))?;
     let Some(mut records) = reader.read()? else {
-        return Ok(Chunk { records: Vec::new(), next: to });
+        return Ok(Chunk { of: 0, records: Vec::new(), next: to });
     };
     records.retain(|record| record.offset < to.0);
-    Ok(Chunk { records, next: reader.position().min(to) })
+    Ok(Chunk { of: 0, records, next: reader.position().min(to) })
 }

@@ -38,6 +38,10 @@ impl Burst {
         self.rows.len() >= BURST_RECORDS || self.arena.len() >= BURST_BYTES
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     pub(crate) fn push(&mut self, of: &TopicPartition, record: &FetchedRecord) {
         let first = self.headers.len();
         let (names, headers, arena) = (&mut self.names, &mut self.headers, &mut self.arena);

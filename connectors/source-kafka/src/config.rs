@@ -190,7 +190,7 @@ impl KafkaConfig {
 
     /// A consumer whose prefetch is bounded by `prefetch` bytes; `own` are defaults of its kind.
     fn consumer(&self, prefetch: usize, own: &[(&str, &str)]) -> ClientConfig {
-        let queued = (prefetch / 1024).max(1024).to_string();
+        let queued = (prefetch / 1024).to_string();
         let mut defaults = vec![
             ("check.crcs", "true"),
             // The default of one second is a brake: a consumer that has filled its queue sleeps.
@@ -226,7 +226,7 @@ impl KafkaConfig {
             ("fetch.message.max.bytes", &partition),
             ("topic.metadata.refresh.interval.ms", "10000"),
         ];
-        let mut client = self.consumer(prefetch, &defaults);
+        let mut client = self.consumer(prefetch.max(1 << 20), &defaults);
         client.set("client.id", format!("{}-{task}", self.client_id));
         match self.group_protocol {
             GroupProtocol::Classic => {
@@ -243,10 +243,21 @@ impl KafkaConfig {
         client
     }
 
-    /// A consumer that is assigned by hand and reads about `bytes` at a time.
+    /// A consumer that is assigned by hand and fetches about `bytes` ahead of each partition.
     pub(crate) fn reading(&self, bytes: usize) -> ClientConfig {
-        let fetch = bytes.clamp(1 << 20, 50 << 20).to_string();
-        self.consumer(bytes, &[("fetch.max.bytes", &fetch), ("fetch.message.max.bytes", &fetch)])
+        // Few requests of much each: what came is taken over soon, and is smaller then.
+        let messages = (bytes / 512).clamp(500, 100_000).to_string();
+        let partition = (bytes / 2).clamp(128 << 10, 1 << 20);
+        let fetch = (partition * 16).to_string();
+        let partition = partition.to_string();
+        let defaults = [
+            ("queued.min.messages", messages.as_str()),
+            ("fetch.max.bytes", &fetch),
+            ("fetch.message.max.bytes", &partition),
+            // A request for a partition that is at its end holds up those of the others.
+            ("fetch.wait.max.ms", "10"),
+        ];
+        self.consumer(bytes.max(128 << 10), &defaults)
     }
 
     /// A producer whose records are acknowledged by all replicas, once each.

@@ -2,6 +2,7 @@
 //! not offer. All pointers stay in this module.
 #![expect(unsafe_code, reason = "the safe crate drops the topic and offset of an end of partition")]
 
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use rdkafka::client::NativeClient;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
+
+/// So many records are taken from a partition's queue at a time.
+const BATCH: usize = 500;
 
 type RawEvent = NonNull<rd::rd_kafka_event_t>;
 
@@ -169,14 +173,43 @@ pub(crate) struct Failure {
 
 /// A fetched record, in librdkafka's memory until dropped.
 pub(crate) struct FetchedRecord {
-    _event: OwnedEvent,
+    /// What the message belongs to; none where it is ours.
+    event: Option<OwnedEvent>,
     message: NonNull<rd::rd_kafka_message_t>,
+}
+
+// SAFETY: nothing of a message is bound to a thread, and nobody else has it.
+unsafe impl Send for FetchedRecord {}
+
+impl Drop for FetchedRecord {
+    fn drop(&mut self) {
+        if self.event.is_none() {
+            // SAFETY: the message is ours.
+            unsafe { rd::rd_kafka_message_destroy(self.message.as_ptr()) }
+        }
+    }
 }
 
 impl FetchedRecord {
     fn raw(&self) -> &rd::rd_kafka_message_t {
-        // SAFETY: the message belongs to the event, which we hold.
+        // SAFETY: the message is ours or the event's, which we hold.
         unsafe { self.message.as_ref() }
+    }
+
+    /// The partition's error that came instead of a record.
+    fn failure(&self) -> Option<Event> {
+        let code = Code::from(self.raw().err);
+        let partition = || TopicPartition::new(&*self.topic(), self.partition());
+        match code {
+            Code::NoError => None,
+            Code::PartitionEOF => Some(Event::End(partition(), Position(self.offset()))),
+            code => Some(Event::Failed(Failure {
+                code,
+                fatal: code == Code::Fatal,
+                reason: String::from_utf8_lossy(self.value().unwrap_or_default()).into_owned(),
+                at: Some((partition(), self.offset())),
+            })),
+        }
     }
 
     pub(crate) fn topic(&self) -> std::borrow::Cow<'_, str> {
@@ -255,7 +288,7 @@ impl<C: ConsumerContext + 'static> EventQueue<C> {
                 // SAFETY: the event is alive; the message belongs to it.
                 let raw = unsafe { rd::rd_kafka_event_message_next(event.0.as_ptr()) };
                 match NonNull::new(raw.cast_mut()) {
-                    Some(message) => Event::Record(FetchedRecord { _event: event, message }),
+                    Some(message) => Event::Record(FetchedRecord { event: Some(event), message }),
                     None => Event::Other,
                 }
             }
@@ -276,6 +309,57 @@ impl<C: ConsumerContext + 'static> EventQueue<C> {
     pub(crate) fn wake(&self) {
         // SAFETY: the queue is alive.
         unsafe { rd::rd_kafka_queue_yield(self.queue.0.as_ptr()) }
+    }
+}
+
+/// One partition's own queue, apart from its consumer's: what is not taken from it holds up no other
+/// partition. It keeps its consumer alive.
+pub(crate) struct PartitionQueue<C: ConsumerContext + 'static> {
+    // Before the consumer, as in `EventQueue`; records before both.
+    taken: VecDeque<FetchedRecord>,
+    queue: RawQueue,
+    _consumer: Arc<BaseConsumer<C>>,
+}
+
+impl<C: ConsumerContext + 'static> PartitionQueue<C> {
+    /// To be made before the partition is assigned; none where librdkafka has no such partition.
+    pub(crate) fn of(consumer: &Arc<BaseConsumer<C>>, of: &TopicPartition) -> Option<Self> {
+        let topic = CString::new(&*of.topic).ok()?;
+        // SAFETY: client and name are alive; the handle that comes back is ours to destroy. Without a
+        // destination the queue keeps what it gets.
+        let queue = unsafe {
+            let client = consumer.client().native_ptr();
+            let raw = rd::rd_kafka_queue_get_partition(client, topic.as_ptr(), of.partition);
+            let raw = NonNull::new(raw)?;
+            rd::rd_kafka_queue_forward(raw.as_ptr(), ptr::null_mut());
+            RawQueue(raw)
+        };
+        Some(PartitionQueue { taken: VecDeque::new(), queue, _consumer: Arc::clone(consumer) })
+    }
+
+    /// Waits for the next record, end or error of the partition.
+    pub(crate) fn poll(&mut self, timeout: Duration) -> Option<Event> {
+        if self.taken.is_empty() {
+            self.take(Duration::ZERO, BATCH);
+            if self.taken.is_empty() {
+                self.take(timeout, 1);
+            }
+        }
+        let record = self.taken.pop_front()?;
+        Some(record.failure().unwrap_or(Event::Record(record)))
+    }
+
+    fn take(&mut self, timeout: Duration, most: usize) {
+        let mut messages = [ptr::null_mut(); BATCH];
+        let most = most.min(messages.len());
+        // SAFETY: the queue is alive, and the array has room for as many.
+        let count = unsafe {
+            let (queue, to) = (self.queue.0.as_ptr(), messages.as_mut_ptr());
+            rd::rd_kafka_consume_batch_queue(queue, millis(timeout), to, most)
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        let messages = messages.into_iter().take(count).filter_map(NonNull::new);
+        self.taken.extend(messages.map(|message| FetchedRecord { event: None, message }));
     }
 }
 

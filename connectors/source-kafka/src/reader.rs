@@ -1,12 +1,13 @@
-//! Reads stretches of partitions beside the group, one partition at a time.
+//! Reads stretches of partitions beside the group.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::error::{Error, Result};
-use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Chunk, Reader};
+use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::source::{Chunk, Reader, Stretch};
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -15,13 +16,16 @@ use crate::burst::Burst;
 use crate::config::KafkaConfig;
 use crate::consumer::{Context, Member, log};
 use crate::error::{class, from_code, from_kafka};
-use crate::native::{Event, EventQueue, Failure, list};
+use crate::native::{Event, EventQueue, Failure, PartitionQueue, list};
 
-const POLL: Duration = Duration::from_millis(100);
+/// A read waits so long for the first record.
+const MOMENT: Duration = Duration::from_millis(10);
+/// Questions to the broker are given so long.
+const ASK: Duration = Duration::from_secs(5);
 /// So long nothing may come before the read is given up.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A consumer that is assigned by hand. It works on the threads where waiting is allowed.
+/// Reads on the threads where waiting is allowed.
 pub(crate) struct KafkaReader {
     config: KafkaConfig,
     /// None before the first read, and after one that was cut off.
@@ -46,23 +50,14 @@ impl Drop for KafkaReader {
 
 #[async_trait]
 impl Reader for KafkaReader {
-    async fn read(
-        &mut self,
-        partition: &TopicPartition,
-        from: Position,
-        to: Position,
-        bytes: usize,
-    ) -> Result<Chunk> {
-        if from >= to {
-            return Ok(Chunk { records: Vec::new(), next: from });
-        }
-        let (config, hand, partition) = (self.config.clone(), self.hand.take(), partition.clone());
+    async fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk> {
+        let (config, hand, wanted) = (self.config.clone(), self.hand.take(), wanted.to_vec());
         let read = tokio::task::spawn_blocking(move || {
             let mut hand = match hand {
                 Some(hand) => hand,
                 None => Hand::new(&config, bytes)?,
             };
-            let chunk = hand.read(&partition, from, to, bytes)?;
+            let chunk = hand.read(&wanted, bytes)?;
             Ok((hand, chunk))
         });
         let read: Result<(Hand, Chunk)> =
@@ -73,12 +68,21 @@ impl Reader for KafkaReader {
     }
 }
 
+/// A consumer that is assigned by hand. Each partition that is read has a queue of its own, so that all are
+/// fetched ahead while one is read.
 struct Hand {
-    // Before the consumer: its handle must be gone when the consumer is.
+    // Before the consumer: their handles must be gone when the consumer is.
+    lanes: HashMap<TopicPartition, Lane>,
     queue: EventQueue<Context>,
     consumer: Arc<Member>,
-    /// What the consumer reads, and the next offset that was not taken from it.
-    at: Option<(TopicPartition, Position)>,
+    /// For so long nothing came.
+    silent: Duration,
+}
+
+struct Lane {
+    queue: PartitionQueue<Context>,
+    /// The next offset that was not taken from it.
+    next: Position,
 }
 
 impl Hand {
@@ -90,78 +94,138 @@ impl Hand {
         let consumer = Arc::new(consumer);
         let queue = EventQueue::of(&consumer)
             .ok_or_else(|| Error::config("the Kafka consumer has no queue"))?;
-        Ok(Hand { queue, consumer, at: None })
+        Ok(Hand { lanes: HashMap::new(), queue, consumer, silent: Duration::ZERO })
     }
 
-    fn read(
-        &mut self,
-        partition: &TopicPartition,
-        from: Position,
-        to: Position,
-        bytes: usize,
-    ) -> Result<Chunk> {
-        if self.at.take().is_none_or(|(at, next)| (&at, next) != (partition, from)) {
-            let assign = list([(partition, Offset::Offset(from.0))]);
-            let assigned = self.consumer.assign(&assign);
-            assigned.map_err(|e| from_kafka(format!("reading `{partition}`"), &e))?;
+    fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk> {
+        for stretch in wanted {
+            self.turn_to(stretch)?;
+            self.hear(stretch)?;
         }
-        let (mut burst, mut size, mut next) = (Burst::default(), 0, from);
-        let mut heard = Instant::now();
-        while next < to && size < bytes.max(1) {
-            match self.queue.poll(POLL) {
+        // The first is needed most, so that it is waited for.
+        for patience in [Duration::ZERO, MOMENT] {
+            for (of, stretch) in wanted.iter().enumerate() {
+                let patience = if of == 0 { patience } else { Duration::ZERO };
+                let (records, next) = match self.read_lane(stretch, bytes, patience) {
+                    Ok(read) => read,
+                    Err(error) => {
+                        // What was taken from its queue is not told.
+                        self.leave(&stretch.partition);
+                        return Err(error);
+                    }
+                };
+                if next > stretch.from || stretch.from >= stretch.to {
+                    self.silent = Duration::ZERO;
+                    return Ok(Chunk { of, records, next });
+                }
+            }
+        }
+        self.silent += MOMENT;
+        let Some(Stretch { partition, from, to }) = wanted.first() else {
+            return Ok(Chunk::default());
+        };
+        if self.silent < SILENCE {
+            return Ok(Chunk { of: 0, records: Vec::new(), next: *from });
+        }
+        Err(Error::retriable(format!(
+            "`{partition}` gave nothing between {from} and {to} for {} s",
+            SILENCE.as_secs()
+        )))
+    }
+
+    /// Sees that the partition is fetched from where the stretch begins.
+    fn turn_to(&mut self, wanted: &Stretch) -> Result<()> {
+        let Stretch { partition, from, to } = wanted;
+        if self.lanes.get(partition).is_some_and(|lane| lane.next == *from) || from >= to {
+            return Ok(());
+        }
+        self.leave(partition);
+        let queue = PartitionQueue::of(&self.consumer, partition)
+            .ok_or_else(|| Error::config(format!("`{partition}` is no partition of Kafka's")))?;
+        let assign = list([(partition, Offset::Offset(from.0))]);
+        let assigned = self.consumer.incremental_assign(&assign);
+        assigned.map_err(|e| from_kafka(format!("reading `{partition}`"), &e))?;
+        self.lanes.insert(partition.clone(), Lane { queue, next: *from });
+        Ok(())
+    }
+
+    /// Fetches no more of a partition.
+    fn leave(&mut self, partition: &TopicPartition) {
+        if self.lanes.remove(partition).is_none() {
+            return;
+        }
+        let left = self.consumer.incremental_unassign(&list([(partition, Offset::Invalid)]));
+        if let Err(error) = left {
+            tracing::debug!(%error, %partition, "leaving a partition that was read");
+        }
+    }
+
+    /// What is here of a stretch, and where to read on. Waits so long for the first record.
+    fn read_lane(
+        &mut self,
+        wanted: &Stretch,
+        bytes: usize,
+        patience: Duration,
+    ) -> Result<(Vec<Record>, Position)> {
+        let Stretch { partition, from, to } = wanted;
+        let (mut burst, mut size, mut next) = (Burst::default(), 0, *from);
+        while next < *to && size < bytes.max(1) {
+            let Some(lane) = self.lanes.get_mut(partition) else { break };
+            let patience = if burst.is_empty() { patience } else { Duration::ZERO };
+            match lane.queue.poll(patience) {
+                Some(Event::Record(record)) if record.offset() < next.0 => {}
+                Some(Event::Record(record)) if record.offset() >= to.0 => next = *to,
                 Some(Event::Record(record)) => {
-                    let same = record.partition() == partition.partition
-                        && record.topic() == *partition.topic;
-                    if !same || record.offset() < next.0 {
-                        continue;
-                    }
-                    heard = Instant::now();
-                    if record.offset() >= to.0 {
-                        // It was taken from the consumer: the next read begins anew.
-                        return Ok(Chunk { records: burst.take(), next: to });
-                    }
                     size += record.key().map_or(0, <[u8]>::len);
                     size += record.value().map_or(0, <[u8]>::len) + 64;
                     next = Position(record.offset() + 1);
                     burst.push(partition, &record);
                 }
-                Some(Event::End(of, at)) if of == *partition && at >= to => {
-                    return Ok(Chunk { records: burst.take(), next: to });
-                }
-                Some(Event::Failed(failure)) => {
-                    if let Some(error) = self.judge(&failure, partition, from) {
-                        return Err(error);
-                    }
-                }
-                Some(Event::Log(level, facility, line)) => log(level, &facility, &line),
-                Some(_) | None => {}
-            }
-            if heard.elapsed() > SILENCE {
-                return Err(Error::retriable(format!(
-                    "`{partition}` gave nothing between {next} and {to} for {} s",
-                    SILENCE.as_secs()
-                )));
+                Some(Event::End(_, at)) if at >= *to => next = *to,
+                Some(Event::Failed(failure)) => self.judge(&failure, partition, *from)?,
+                Some(_) => {}
+                None => break,
             }
         }
-        self.at = Some((partition.clone(), next));
-        Ok(Chunk { records: burst.take(), next })
+        if next >= *to {
+            // Records behind may have been taken from its queue: who reads on begins anew.
+            self.leave(partition);
+        } else if let Some(lane) = self.lanes.get_mut(partition) {
+            lane.next = next;
+        }
+        Ok((burst.take(), next))
     }
 
-    /// The error that ends a read; none where librdkafka goes on by itself.
-    fn judge(&self, failure: &Failure, of: &TopicPartition, from: Position) -> Option<Error> {
+    /// What concerns no partition alone.
+    fn hear(&self, of: &Stretch) -> Result<()> {
+        while let Some(event) = self.queue.poll(Duration::ZERO) {
+            match event {
+                Event::Failed(failure) => self.judge(&failure, &of.partition, of.from)?,
+                Event::Log(level, facility, line) => log(level, &facility, &line),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether librdkafka goes on by itself.
+    ///
+    /// # Errors
+    /// What ends the read.
+    fn judge(&self, failure: &Failure, of: &TopicPartition, from: Position) -> Result<()> {
         match failure.code {
             Code::AutoOffsetReset | Code::OffsetOutOfRange => {
-                let has = self.consumer.fetch_watermarks(&of.topic, of.partition, POLL * 50);
+                let has = self.consumer.fetch_watermarks(&of.topic, of.partition, ASK);
                 let has = has.map_or_else(
                     |_| String::new(),
                     |(low, high)| format!(": the log has only {low} to {high}"),
                 );
-                Some(Error::config(format!("`{of}` cannot be read from offset {from}{has}")))
+                Err(Error::config(format!("`{of}` cannot be read from offset {from}{has}")))
             }
-            code if failure.fatal || class(code) != foldline_api::ErrorClass::Retriable => {
-                Some(from_code(format!("reading `{of}`: {}", failure.reason), code))
+            code if failure.fatal || class(code) != ErrorClass::Retriable => {
+                Err(from_code(format!("reading `{of}`: {}", failure.reason), code))
             }
-            _ => None,
+            _ => Ok(()),
         }
     }
 }

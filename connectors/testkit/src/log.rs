@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foldline_api::record::{Headers, Position, Record, TopicPartition};
 use foldline_api::source::{
     Chunk, Commit, DeadLetter, DeadLetters, Log, PartitionInfo, Reader, Source, SourceEvent, Start,
+    Stretch,
 };
 use foldline_api::{Error, Result};
 use tokio::sync::Notify;
@@ -385,19 +386,17 @@ struct MemoryReader(MemoryLog);
 
 #[async_trait]
 impl Reader for MemoryReader {
-    async fn read(
-        &mut self,
-        partition: &TopicPartition,
-        from: Position,
-        to: Position,
-        bytes: usize,
-    ) -> Result<Chunk> {
+    async fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk> {
+        let Some(Stretch { partition, from, to }) = wanted.first() else {
+            return Ok(Chunk::default());
+        };
+        let (from, to) = (*from, *to);
         let state = self.0.lock();
         let log = state.partitions.get(partition).ok_or_else(|| MemoryGroup::unknown(partition))?;
         if from.0 < log.low {
             return Err(Error::config(format!("{partition} begins at {}, past {from}", log.low)));
         }
-        let (mut chunk, mut size) = (Chunk { records: Vec::new(), next: from }, 0);
+        let (mut chunk, mut size) = (Chunk { of: 0, records: Vec::new(), next: from }, 0);
         while chunk.next < to && size < bytes.max(1) {
             let Some(entry) = log.get(chunk.next.0) else {
                 chunk.next = to;

@@ -91,6 +91,14 @@ id    = "bigint"
 n     = { type = "bigint", default = 0 }
 [[projections.hot.on]]
 add   = { n = "event.misspelt == null ? 1 : 2" }
+[projections.order]
+topics = ["events"]
+key    = { id = "event.id" }
+[projections.order.fields]
+id    = "bigint"
+seen  = "bigint[]"
+[[projections.order.on]]
+append = { seen = "event.n" }
 [sinks.s]
 type = "sqlite"
 path = "unused.db"

@@ -170,7 +170,7 @@ impl World {
         };
         let cancel = CancellationToken::new();
         let task = if self.loads {
-            tokio::spawn(Load::new(spec, &self.goals).run(cancel.clone()))
+            tokio::spawn(Load::new(spec, &self.goals, 4 << 10).run(cancel.clone()))
         } else {
             tokio::spawn(Task::new(spec).run(cancel.clone()))
         };
