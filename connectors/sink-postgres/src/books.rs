@@ -256,6 +256,25 @@ impl Books {
         rows.iter().map(stored_position).collect()
     }
 
+    /// The positions of all generations, each with its generation.
+    pub(crate) async fn all_positions(
+        &self,
+        client: &Client,
+        target: &str,
+    ) -> Result<Vec<(u64, StoredPosition)>> {
+        let sql = format!(
+            "SELECT topic, partition, topic_id, beginning, position, epoch, generation FROM {} \
+             WHERE target = $1 ORDER BY topic COLLATE \"C\", partition",
+            self.positions
+        );
+        let rows = self.query(client, &sql, &[(&target, Type::TEXT)]).await?;
+        let each = |row: &Row| {
+            let generation: i64 = read(Some(row), 6)?;
+            Ok((generation.cast_unsigned(), stored_position(row)?))
+        };
+        rows.iter().map(each).collect()
+    }
+
     /// Records beginnings where there is no position yet.
     pub(crate) async fn begin(
         &self,

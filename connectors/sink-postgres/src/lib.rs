@@ -17,6 +17,7 @@ mod error;
 mod flush;
 mod generations;
 mod identifier;
+mod look;
 mod numeric;
 mod parking;
 mod rebuild;

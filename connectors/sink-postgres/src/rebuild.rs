@@ -291,33 +291,26 @@ impl Rebuilds for PostgresTarget {
 
     async fn generations(&self) -> Result<Generations> {
         within(CALL_LIMIT, "reading the books", async {
-            let session = self.asks.snapshot().await?;
-            let client = &session.client;
-            let result = async {
-                let label = self.resolve(client).await?.label();
-                let Entry { binding: stored, desired } = self.entry(client, &label, "").await?;
-                let (live, projection) = (stored.generation, stored.projection);
-                let positions = self.books.positions(client, &label, live, "").await?;
-                let (mut build, mut old) = (None, Vec::new());
-                for beside in self.books.generations(client, &label, "").await? {
-                    match beside.role {
-                        Role::Old => old.push(beside.number),
-                        Role::Build(phase) => {
-                            let at = beside.number;
-                            build = Some(Build {
-                                generation: at,
-                                fingerprint: beside.fingerprint,
-                                phase,
-                                positions: self.books.positions(client, &label, at, "").await?,
-                                goals: beside.goals,
-                            });
-                        }
+            let mut look = self.look(&self.asks).await?;
+            let (mut build, mut old) = (None, Vec::new());
+            for beside in std::mem::take(&mut look.beside) {
+                match beside.role {
+                    Role::Old => old.push(beside.number),
+                    Role::Build(phase) => {
+                        build = Some(Build {
+                            generation: beside.number,
+                            fingerprint: beside.fingerprint,
+                            phase,
+                            positions: look.positions(beside.number),
+                            goals: beside.goals,
+                        });
                     }
                 }
-                Ok(Generations { live, projection, desired, positions, build, old })
             }
-            .await;
-            session.finish(result).await
+            let positions = look.positions(look.entry.binding.generation);
+            let Entry { binding: Binding { generation: live, projection, .. }, desired } =
+                look.entry;
+            Ok(Generations { live, projection, desired, positions, build, old })
         })
         .await
     }

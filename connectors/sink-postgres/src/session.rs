@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::{Error, Result};
+use futures_util::future::join3;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
@@ -78,6 +79,27 @@ impl Lane {
     /// Takes the connection and begins a transaction that only reads, all at one moment.
     pub(crate) async fn snapshot(&self) -> Result<Session<'_>> {
         self.begin_with(SNAPSHOT).await
+    }
+
+    /// Reads at one moment and in one round trip: `read` must send all its statements when it is first
+    /// polled, and the end of the transaction is sent behind them.
+    pub(crate) async fn at_once<T>(
+        &self,
+        read: impl AsyncFnOnce(&Client) -> Result<T>,
+    ) -> Result<T> {
+        let session = self.take().await?;
+        let client = &session.client;
+        let begin = client.batch_execute(SNAPSHOT);
+        let (begun, read, ended) = join3(begin, read(client), client.batch_execute("COMMIT")).await;
+        let done = begun
+            .map_err(|error| classify(error, &self.endpoint.place))
+            .and(read)
+            .and_then(|read| ended.map_err(|error| classify(error, "commit")).map(|()| read));
+        match done {
+            Ok(_) => session.keep(),
+            Err(_) => session.roll_back().await,
+        }
+        done
     }
 
     async fn begin_with(&self, sql: &str) -> Result<Session<'_>> {

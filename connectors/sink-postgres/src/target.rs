@@ -1,6 +1,6 @@
 //! One connector's table: created or checked, bound, rebuilt.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub struct PostgresTarget {
     pub(crate) steps: Lane,
     /// What is asked about a rebuild meanwhile.
     pub(crate) asks: Lane,
+    /// What the books call the table, as it was found when it was opened last.
+    pub(crate) label: Mutex<Option<String>>,
 }
 
 /// Whether PostgreSQL can keep the table's name and the model at all, told without a connection.
@@ -98,6 +100,7 @@ impl PostgresTarget {
             lane,
             steps,
             asks,
+            label: Mutex::default(),
         })
     }
 
@@ -143,6 +146,8 @@ impl PostgresTarget {
         // From here on DDL may take its time; nobody else is kept waiting but other opens.
         self.run(client, "SET LOCAL statement_timeout = 0").await?;
         let place = Site::find(self, client).await?;
+        let known = Some(place.label.clone());
+        *self.label.lock().unwrap_or_else(PoisonError::into_inner) = known;
         let stored = self.books.entry(client, &place.label, "FOR UPDATE").await?;
         let found = match &place.relation {
             Some(relation) => {
@@ -396,9 +401,7 @@ impl PostgresTarget {
     }
 
     pub(crate) async fn entry(&self, client: &Client, label: &str, lock: &str) -> Result<Entry> {
-        self.books.entry(client, label, lock).await?.ok_or_else(|| {
-            Error::fenced(format!("the books know no table {label:?}: open it first"))
-        })
+        self.books.entry(client, label, lock).await?.ok_or_else(|| unknown(label))
     }
 
     async fn opened(&self, client: &Client, label: &str, notices: Vec<String>) -> Result<Opened> {
@@ -407,6 +410,10 @@ impl PostgresTarget {
         let positions = self.books.positions(client, label, generation, "").await?;
         Ok(Opened { generation, positions, desired: entry.desired, waits: None, notices })
     }
+}
+
+pub(crate) fn unknown(label: &str) -> Error {
+    Error::fenced(format!("the books know no table {label:?}: open it first"))
 }
 
 /// The table's place: its full name, and what stands there.
@@ -504,13 +511,10 @@ impl Target for PostgresTarget {
 
     async fn status(&self) -> Result<Opened> {
         within(CALL_LIMIT, "reading the books", async {
-            let session = self.lane.snapshot().await?;
-            let result = async {
-                let label = self.resolve(&session.client).await?.label();
-                self.opened(&session.client, &label, Vec::new()).await
-            }
-            .await;
-            session.finish(result).await
+            let look = self.look(&self.lane).await?;
+            let (generation, desired) = (look.entry.binding.generation, look.entry.desired);
+            let positions = look.positions(generation);
+            Ok(Opened { generation, positions, desired, waits: None, notices: Vec::new() })
         })
         .await
     }
@@ -523,7 +527,7 @@ impl Target for PostgresTarget {
                 if self.books.set_desired(&session.client, &label, desired).await? {
                     return Ok(());
                 }
-                Err(Error::fenced(format!("the books know no table {label:?}: open it first")))
+                Err(unknown(&label))
             }
             .await;
             session.finish(result).await

@@ -1,0 +1,55 @@
+//! What is asked of the books every few seconds, whether anything happens or not.
+
+use std::sync::PoisonError;
+
+use foldline_api::Result;
+use foldline_api::sink::StoredPosition;
+use futures_util::future::try_join3;
+
+use crate::books::Entry;
+use crate::generations::Generation;
+use crate::session::Lane;
+use crate::target::{PostgresTarget, unknown};
+
+/// What the books say of a target at one moment.
+pub(crate) struct Look {
+    pub(crate) entry: Entry,
+    /// Those of all generations.
+    positions: Vec<(u64, StoredPosition)>,
+    /// The generations beside the live one, by number.
+    pub(crate) beside: Vec<Generation>,
+}
+
+impl Look {
+    /// The positions of a generation, by topic and partition.
+    pub(crate) fn positions(&self, generation: u64) -> Vec<StoredPosition> {
+        let mine = self.positions.iter().filter(|(of, _)| *of == generation);
+        mine.map(|(_, position)| position.clone()).collect()
+    }
+}
+
+impl PostgresTarget {
+    /// What the books say now. It is asked every few seconds, so it takes one round trip.
+    pub(crate) async fn look(&self, lane: &Lane) -> Result<Look> {
+        let known = self.label.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let label = match known {
+            Some(label) => label,
+            None => {
+                let session = lane.snapshot().await?;
+                let table = self.resolve(&session.client).await;
+                session.finish(table).await?.label()
+            }
+        };
+        let (entry, positions, beside) = lane
+            .at_once(async |client| {
+                try_join3(
+                    self.books.entry(client, &label, ""),
+                    self.books.all_positions(client, &label),
+                    self.books.generations(client, &label, ""),
+                )
+                .await
+            })
+            .await?;
+        Ok(Look { entry: entry.ok_or_else(|| unknown(&label))?, positions, beside })
+    }
+}
