@@ -115,14 +115,14 @@ impl ConnectorSpec {
         self.tasks_max.min(partitions).max(1)
     }
 
-    /// The memory of one of `tasks` tasks: an eighth for what was fetched, half for states. The rest is in
+    /// The memory of one of `tasks` tasks: a twelfth for what was fetched, half for states. The rest is in
     /// flight: what waits, decoded, folded, being written and encoded, a batch takes some ten times its
     /// records.
     pub(crate) fn share(&self, tasks: usize) -> Share {
         let share = self.memory / tasks;
         let bytes = self.limits.bytes.min(share / IN_FLIGHT);
         let limits = Limits { bytes, ..self.limits };
-        Share { fetched: share / 8, cache: share / 2, limits }
+        Share { fetched: share / 12, cache: share / 2, limits }
     }
 }
 

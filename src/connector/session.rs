@@ -180,17 +180,15 @@ impl Connector {
                         self.pause_for_flood(target, why).await;
                     }
                     // A silent server must not keep the worker from leaving in order.
-                    let Some(books) = cancel.run_until_cancelled(target.status()).await else {
+                    let Some(live) = cancel.run_until_cancelled(target.live()).await else {
                         return Ok(SessionEnd::Cancelled);
                     };
                     // An outage of the books is the tasks' to report.
-                    let Ok(books) = books else { continue };
-                    if books.generation != opened.generation
-                        || books.desired == DesiredState::Stopped
-                    {
+                    let Ok((generation, desired)) = live else { continue };
+                    if generation != opened.generation || desired == DesiredState::Stopped {
                         return Ok(SessionEnd::Again);
                     }
-                    let pauses = books.desired == DesiredState::Paused;
+                    let pauses = desired == DesiredState::Paused;
                     if pauses != paused {
                         // Tasks wake for a change only.
                         pause.send_replace(pauses);
@@ -200,8 +198,8 @@ impl Connector {
                     }
                     if self.view().state != State::Failed {
                         let trace = self.shown().trace.clone();
-                        self.show_desired(books.desired);
-                        self.shown().trace = trace.filter(|_| books.desired == DesiredState::Paused);
+                        self.show_desired(desired);
+                        self.shown().trace = trace.filter(|_| desired == DesiredState::Paused);
                     }
                 }
             }
@@ -226,7 +224,7 @@ impl Connector {
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
                 () = tokio::time::sleep(FOLLOW_EVERY) => {
-                    if target.status().await.is_ok_and(|b| b.desired != DesiredState::Stopped) {
+                    if target.live().await.is_ok_and(|(_, desired)| desired != DesiredState::Stopped) {
                         return Ok(SessionEnd::Again);
                     }
                 }

@@ -126,6 +126,13 @@ pub trait Target: Send + Sync {
     /// The live generation's number, positions and desired state.
     async fn status(&self) -> Result<Opened>;
 
+    /// Of what [`Target::status`] says, the live generation's number and the desired state. It is asked
+    /// every few seconds, whether anything happens or not.
+    async fn live(&self) -> Result<(u64, DesiredState)> {
+        let Opened { generation, desired, .. } = self.status().await?;
+        Ok((generation, desired))
+    }
+
     /// Keeps what the operator wants.
     async fn set_desired(&self, desired: DesiredState) -> Result<()>;
 

@@ -29,17 +29,34 @@ impl Look {
 }
 
 impl PostgresTarget {
-    /// What the books say now. It is asked every few seconds, so it takes one round trip.
-    pub(crate) async fn look(&self, lane: &Lane) -> Result<Look> {
+    /// What the books call the table.
+    async fn label(&self, lane: &Lane) -> Result<String> {
         let known = self.label.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let label = match known {
-            Some(label) => label,
+        match known {
+            Some(label) => Ok(label),
             None => {
                 let session = lane.snapshot().await?;
                 let table = self.resolve(&session.client).await;
-                session.finish(table).await?.label()
+                Ok(session.finish(table).await?.label())
             }
-        };
+        }
+    }
+
+    /// The target's entry now: one statement, which needs no transaction around it.
+    pub(crate) async fn glance(&self, lane: &Lane) -> Result<Entry> {
+        let label = self.label(lane).await?;
+        let session = lane.take().await?;
+        let entry = self.books.entry(&session.client, &label, "").await;
+        match entry {
+            Ok(_) => session.keep(),
+            Err(_) => session.roll_back().await,
+        }
+        entry?.ok_or_else(|| unknown(&label))
+    }
+
+    /// All that the books say now, in one round trip.
+    pub(crate) async fn look(&self, lane: &Lane) -> Result<Look> {
+        let label = self.label(lane).await?;
         let (entry, positions, beside) = lane
             .at_once(async |client| {
                 try_join3(

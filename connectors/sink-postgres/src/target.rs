@@ -519,6 +519,14 @@ impl Target for PostgresTarget {
         .await
     }
 
+    async fn live(&self) -> Result<(u64, DesiredState)> {
+        within(CALL_LIMIT, "reading the books", async {
+            let entry = self.glance(&self.lane).await?;
+            Ok((entry.binding.generation, entry.desired))
+        })
+        .await
+    }
+
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
         within(CALL_LIMIT, "writing the books", async {
             let session = self.lane.begin().await?;

@@ -215,8 +215,8 @@ impl KafkaConfig {
     /// A member of the group, for task `task`, whose prefetch is bounded by `prefetch` bytes.
     pub(crate) fn member(&self, task: u32, prefetch: usize) -> ClientConfig {
         // librdkafka counts values only, while each message takes this much besides: of small ones their
-        // number is the bound. Fetching goes on below it.
-        let messages = (prefetch / MESSAGE).clamp(1_000, 100_000).to_string();
+        // number is the bound. Fetching goes on below it, in each partition.
+        let messages = (prefetch / MESSAGE / 4).clamp(1_000, 100_000).to_string();
         // A broker sends at least one batch however large, so this bounds the overshoot only.
         let fetch = (prefetch / 2).clamp(1 << 20, 50 << 20).to_string();
         let partition = (prefetch / 32).clamp(128 << 10, 1 << 20).to_string();
