@@ -5,10 +5,12 @@ use std::sync::PoisonError;
 use foldline_api::Result;
 use foldline_api::sink::StoredPosition;
 use futures_util::future::try_join3;
+use tokio_postgres::Client;
 
 use crate::books::Entry;
+use crate::error::classify;
 use crate::generations::Generation;
-use crate::session::Lane;
+use crate::session::{Lane, SNAPSHOT};
 use crate::target::{PostgresTarget, unknown};
 
 /// What the books say of a target at one moment.
@@ -47,26 +49,24 @@ impl PostgresTarget {
         let label = self.label(lane).await?;
         let session = lane.take().await?;
         let entry = self.books.entry(&session.client, &label, "").await;
-        match entry {
-            Ok(_) => session.keep(),
-            Err(_) => session.roll_back().await,
-        }
+        session.keep_if_open();
         entry?.ok_or_else(|| unknown(&label))
     }
 
     /// All that the books say now, in one round trip.
     pub(crate) async fn look(&self, lane: &Lane) -> Result<Look> {
         let label = self.label(lane).await?;
-        let (entry, positions, beside) = lane
-            .at_once(async |client| {
-                try_join3(
-                    self.books.entry(client, &label, ""),
-                    self.books.all_positions(client, &label),
-                    self.books.generations(client, &label, ""),
-                )
-                .await
-            })
-            .await?;
+        let read = async |client: &Client| {
+            try_join3(
+                self.books.entry(client, &label, ""),
+                self.books.all_positions(client, &label),
+                self.books.generations(client, &label, ""),
+            )
+            .await
+        };
+        let refused = |error| classify(error, "reading the books");
+        let (entry, positions, beside) =
+            lane.take().await?.at_once(SNAPSHOT, read, refused).await?;
         Ok(Look { entry: entry.ok_or_else(|| unknown(&label))?, positions, beside })
     }
 }

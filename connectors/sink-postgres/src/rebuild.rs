@@ -291,22 +291,18 @@ impl Rebuilds for PostgresTarget {
 
     async fn generations(&self) -> Result<Generations> {
         within(CALL_LIMIT, "reading the books", async {
-            let mut look = self.look(&self.asks).await?;
-            let (mut build, mut old) = (None, Vec::new());
-            for beside in std::mem::take(&mut look.beside) {
-                match beside.role {
-                    Role::Old => old.push(beside.number),
-                    Role::Build(phase) => {
-                        build = Some(Build {
-                            generation: beside.number,
-                            fingerprint: beside.fingerprint,
-                            phase,
-                            positions: look.positions(beside.number),
-                            goals: beside.goals,
-                        });
-                    }
-                }
-            }
+            let look = self.look(&self.asks).await?;
+            let old = look.beside.iter().filter(|g| g.role == Role::Old);
+            let old = old.map(|g| g.number).collect();
+            let build = look.beside.iter().find_map(|beside| {
+                Some(Build {
+                    generation: beside.number,
+                    fingerprint: beside.fingerprint.clone(),
+                    phase: beside.role.phase()?,
+                    positions: look.positions(beside.number),
+                    goals: beside.goals.clone(),
+                })
+            });
             let positions = look.positions(look.entry.binding.generation);
             let Entry { binding: Binding { generation: live, projection, .. }, desired } =
                 look.entry;

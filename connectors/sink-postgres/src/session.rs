@@ -37,7 +37,7 @@ SET LOCAL lock_timeout = '10s'; \
 SET LOCAL jit = off";
 
 /// Several reads of one moment, without a lock on a row and without a write.
-const SNAPSHOT: &str = "\
+pub(crate) const SNAPSHOT: &str = "\
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 SET LOCAL idle_in_transaction_session_timeout = '15s'; \
 SET LOCAL statement_timeout = '25s'; \
@@ -81,27 +81,6 @@ impl Lane {
         self.begin_with(SNAPSHOT).await
     }
 
-    /// Reads at one moment and in one round trip: `read` must send all its statements when it is first
-    /// polled, and the end of the transaction is sent behind them.
-    pub(crate) async fn at_once<T>(
-        &self,
-        read: impl AsyncFnOnce(&Client) -> Result<T>,
-    ) -> Result<T> {
-        let session = self.take().await?;
-        let client = &session.client;
-        let begin = client.batch_execute(SNAPSHOT);
-        let (begun, read, ended) = join3(begin, read(client), client.batch_execute("COMMIT")).await;
-        let done = begun
-            .map_err(|error| classify(error, &self.endpoint.place))
-            .and(read)
-            .and_then(|read| ended.map_err(|error| classify(error, "commit")).map(|()| read));
-        match done {
-            Ok(_) => session.keep(),
-            Err(_) => session.roll_back().await,
-        }
-        done
-    }
-
     async fn begin_with(&self, sql: &str) -> Result<Session<'_>> {
         let session = self.take().await?;
         let begun = session.client.batch_execute(sql).await;
@@ -121,6 +100,32 @@ impl Session<'_> {
     /// Gives the connection back; there must be no transaction on it.
     pub(crate) fn keep(mut self) {
         *self.slot = Some(self.client);
+    }
+
+    /// Gives the connection back unless it was lost; as of [`Session::keep`].
+    pub(crate) fn keep_if_open(self) {
+        if !self.client.is_closed() {
+            self.keep();
+        }
+    }
+
+    /// Reads in a transaction of one round trip: `read` must send all its statements when it is first polled,
+    /// and the end is sent behind them. `refused` tells what is wrong with a begin or an end.
+    pub(crate) async fn at_once<T>(
+        self,
+        begin: &str,
+        read: impl AsyncFnOnce(&Client) -> Result<T>,
+        refused: impl Fn(tokio_postgres::Error) -> Error,
+    ) -> Result<T> {
+        let client = &self.client;
+        let (begin, commit) = (client.batch_execute(begin), client.batch_execute("COMMIT"));
+        let (begun, read, ended) = join3(begin, read(client), commit).await;
+        // The transaction has ended by itself, so a refused statement leaves the connection as it was.
+        self.keep_if_open();
+        begun.map_err(&refused)?;
+        let read = read?;
+        ended.map_err(&refused)?;
+        Ok(read)
     }
 
     /// Rolls back and gives the connection back, or drops it where that fails.

@@ -197,18 +197,6 @@ impl PostgresWriter {
         })
     }
 
-    async fn load_in(&self, client: &Client, keys: &[Key]) -> Result<Vec<Loaded>> {
-        let load =
-            snapshot::load(client, &self.statements.load, &self.model, &self.place.label, keys);
-        let commit = client.batch_execute("COMMIT");
-        let (begun, loaded, ended) = join3(client.batch_execute(BEGIN_READ), load, commit).await;
-        let refused = |error| self.classify(error, "reading");
-        begun.map_err(refused)?;
-        let loaded = loaded?.map_err(refused)?;
-        ended.map_err(refused)?;
-        Ok(loaded)
-    }
-
     async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {
         let cautious = self.cautious.load(Ordering::Relaxed);
         let windows = cut(flush, cautious > 0, self.place.building);
@@ -378,13 +366,12 @@ impl Writer for PostgresWriter {
             return Ok(Vec::new());
         }
         within(LOAD_LIMIT, "reading states", async {
-            let session = self.loading.take().await?;
-            let loaded = self.load_in(&session.client, keys).await;
-            // The transaction has ended by itself, so a refused statement leaves the connection as it was.
-            if loaded.is_ok() || !session.client.is_closed() {
-                session.keep();
-            }
-            loaded
+            let refused = |error| self.classify(error, "reading");
+            let read = async |client: &Client| {
+                let (load, label) = (&self.statements.load, &self.place.label);
+                snapshot::load(client, load, &self.model, label, keys).await?.map_err(refused)
+            };
+            self.loading.take().await?.at_once(BEGIN_READ, read, refused).await
         })
         .await
     }
