@@ -207,7 +207,7 @@ impl Loader {
                 self.held.retain(|held, _| !partitions.contains(held));
                 partitions.iter().for_each(|p| self.folder.parking.release(p));
                 let rest: Vec<TopicPartition> = self.held.keys().cloned().collect();
-                self.read_from_here()?;
+                self.merge = None;
                 self.take(rest).await?;
                 Ok(true)
             }

@@ -69,7 +69,7 @@ impl Reader for KafkaReader {
 }
 
 /// A consumer that is assigned by hand. Each partition that is read has a queue of its own, so that all are
-/// fetched ahead while one is read.
+/// fetched ahead while one is read. It ends with the first error: what was taken from its queues is lost.
 struct Hand {
     // Before the consumer: their handles must be gone when the consumer is.
     lanes: HashMap<TopicPartition, Lane>,
@@ -98,22 +98,16 @@ impl Hand {
     }
 
     fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk> {
+        let Some(first) = wanted.first() else { return Ok(Chunk::default()) };
         for stretch in wanted {
             self.turn_to(stretch)?;
-            self.hear(stretch)?;
         }
+        self.hear(first)?;
         // The first is needed most, so that it is waited for.
         for patience in [Duration::ZERO, MOMENT] {
             for (of, stretch) in wanted.iter().enumerate() {
                 let patience = if of == 0 { patience } else { Duration::ZERO };
-                let (records, next) = match self.read_lane(stretch, bytes, patience) {
-                    Ok(read) => read,
-                    Err(error) => {
-                        // What was taken from its queue is not told.
-                        self.leave(&stretch.partition);
-                        return Err(error);
-                    }
-                };
+                let (records, next) = self.read_lane(stretch, bytes, patience)?;
                 if next > stretch.from || stretch.from >= stretch.to {
                     self.silent = Duration::ZERO;
                     return Ok(Chunk { of, records, next });
@@ -121,9 +115,7 @@ impl Hand {
             }
         }
         self.silent += MOMENT;
-        let Some(Stretch { partition, from, to }) = wanted.first() else {
-            return Ok(Chunk::default());
-        };
+        let Stretch { partition, from, to } = first;
         if self.silent < SILENCE {
             return Ok(Chunk { of: 0, records: Vec::new(), next: *from });
         }
