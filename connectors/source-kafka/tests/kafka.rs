@@ -310,9 +310,13 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
     })
     .await
     .unwrap();
-    // Ten records, a marker, ten aborted ones, a marker.
-    let high = log.partitions().await.unwrap()[0].high;
-    assert_eq!(high, Position(22));
+    // Ten records, a marker, ten aborted ones, a marker. A transaction that ended is only prepared:
+    // its coordinator writes the marker afterwards, and the end that readers see waits for it.
+    let high = Position(22);
+    while log.partitions().await.unwrap()[0].high < high {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(log.partitions().await.unwrap()[0].high, high);
     let mut reader = Reader::join(&log, 0);
     reader.until_owned(1).await;
     reader.source.start(&[topic.at(0, 0)]).unwrap();
