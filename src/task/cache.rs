@@ -5,6 +5,7 @@ use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::hash_map::EntryRef;
 
+use super::let_go::LetGo;
 use crate::maps::HashMap;
 
 /// A key's state as this task believes it to be.
@@ -98,20 +99,36 @@ pub(crate) struct Cache {
     entries: HashMap<Key, Entry>,
     bytes: usize,
     bytes_max: usize,
-    complete: bool,
+    /// The keys that were here and are not any more: one that is not among them is new. None where the
+    /// store may have keys that never were here.
+    let_go: Option<LetGo>,
 }
 
 impl Cache {
+    /// A part of the memory is for the names of keys that were let go.
+    const LET_GO: usize = 32;
+
     /// An empty cache that keeps at most about `bytes_max` between batches.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Cache { entries: HashMap::default(), bytes: 0, bytes_max, complete: false }
+        let bytes_max = bytes_max - bytes_max / Self::LET_GO;
+        Cache { entries: HashMap::default(), bytes: 0, bytes_max, let_go: None }
     }
 
     /// Forgets everything: after a rollback, a reconnect, a revocation.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
-        self.complete = false;
+        self.let_go = None;
+    }
+
+    /// Lets all states go, since they are durable: their keys are not new when they come again.
+    pub(crate) fn let_all_go(&mut self) {
+        if let Some(let_go) = &mut self.let_go {
+            self.entries.keys().for_each(|key| let_go.insert(key));
+        }
+        self.let_go.take_if(|let_go| let_go.is_full());
+        self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Forgets what batch `number` or a later one used: their rows may have moved on in the store. What was
@@ -124,19 +141,23 @@ impl Cache {
             kept
         });
         self.bytes = bytes;
-        self.complete = false;
+        self.let_go = None;
     }
 
     /// The target was empty when its partitions were acquired: a key that is not here is new. Only a
     /// hint; the insert that follows does nothing where there is a row after all.
     pub(crate) fn set_complete(&mut self, complete: bool) {
-        self.complete = complete;
+        if complete {
+            self.let_go.get_or_insert_with(|| LetGo::new(self.bytes_max / Self::LET_GO));
+        } else {
+            self.let_go = None;
+        }
     }
 
-    /// Whether a key that is not here is new.
+    /// Whether a key that is not here may be known to be new.
     #[cfg(test)]
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete
+        self.let_go.is_some()
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Entry> {
@@ -147,7 +168,7 @@ impl Cache {
     pub(crate) fn touch(&mut self, key: &Key, batch: u64) -> Option<&mut Entry> {
         let entry = match self.entries.entry_ref(key) {
             EntryRef::Occupied(entry) => entry.into_mut(),
-            EntryRef::Vacant(place) if self.complete => {
+            EntryRef::Vacant(place) if self.let_go.as_ref().is_some_and(|l| !l.may_have(key)) => {
                 let absent = Loaded { row: None, version: Version::Absent, marks: Marks::new() };
                 let entry = Entry::new(key, absent, batch);
                 self.bytes += entry.bytes as usize;
@@ -191,7 +212,8 @@ impl Cache {
             }
             let goal = self.bytes_max / 4 * 3;
             let mut bytes = self.bytes;
-            self.entries.retain(|_, entry| {
+            let let_go = &mut self.let_go;
+            self.entries.retain(|key, entry| {
                 if bytes <= goal || entry.last_batch > durable {
                     return true;
                 }
@@ -200,11 +222,12 @@ impl Cache {
                     return true;
                 }
                 bytes = bytes.saturating_sub(entry.bytes as usize);
+                if let Some(let_go) = let_go {
+                    let_go.insert(key);
+                }
                 false
             });
-            if bytes < self.bytes {
-                self.complete = false;
-            }
+            self.let_go.take_if(|let_go| let_go.is_full());
             self.bytes = bytes;
         }
     }
@@ -245,9 +268,36 @@ mod tests {
         }
         cache.shrink(1);
         assert!((50..100).all(|n| cache.get(&key(n)).is_some()));
-        assert!(!cache.is_complete(), "a forgotten key is not new");
         cache.shrink(2);
         assert!(cache.bytes() <= 10_000);
+    }
+
+    #[test]
+    fn a_key_that_was_let_go_is_not_new_and_one_that_never_was_here_is() {
+        let mut cache = Cache::new(100_000);
+        cache.set_complete(true);
+        for n in 0..1_000 {
+            cache.insert(key(n), loaded(n), 1);
+        }
+        cache.shrink(1);
+        let here = |cache: &Cache, n| cache.get(&key(n)).is_some();
+        let gone: Vec<i64> = (0..1_000).filter(|n| !here(&cache, *n)).collect();
+        assert!(gone.len() > 500);
+        assert!(gone.iter().all(|n| cache.touch(&key(*n), 2).is_none()), "it is in the store");
+        cache.let_all_go();
+        assert_eq!(cache.bytes(), 0);
+        assert!((0..1_000).all(|n| cache.touch(&key(n), 2).is_none()), "they are in the store");
+        let new = (1_000..2_000).filter(|n| cache.touch(&key(*n), 2).is_some()).count();
+        assert!(new > 800, "{new} of 1000");
+        // Where too many were let go, and where another may have written, nothing is known to be new.
+        for n in 2_000..20_000 {
+            cache.insert(key(n), loaded(n), 2);
+        }
+        cache.let_all_go();
+        assert!(!cache.is_complete());
+        cache.set_complete(true);
+        cache.clear();
+        assert!(cache.touch(&key(0), 3).is_none());
     }
 
     #[test]

@@ -121,8 +121,6 @@ struct Loader {
     fetched_bytes: usize,
     /// Everything folded and not durable. What it was folded from is let go.
     batch: Batch,
-    /// No state was read or written before: a key that is not in memory is new.
-    fresh: bool,
 }
 
 impl Loader {
@@ -146,7 +144,6 @@ impl Loader {
             merge: None,
             fetched_bytes,
             batch: Batch::new(1),
-            fresh: true,
         };
         (loader, move |source| Task::new(TaskSpec { source, ..spec }))
     }
@@ -238,7 +235,7 @@ impl Loader {
         }
         let taken = self.ops.clone().acquire(partitions).await?;
         self.folder.recall(&taken.acquired);
-        self.cache.set_complete(self.fresh && taken.acquired.empty);
+        self.cache.set_complete(taken.acquired.empty);
         for lease in taken.acquired.leases {
             let goal = self.goals.get(&lease.partition).copied().unwrap_or_default();
             let (epoch, at) = (lease.epoch, lease.position);
@@ -313,16 +310,23 @@ impl Loader {
                 self.folder.decisions.settle(&advance.partition, advance.to);
             }
             self.folder.parking.durable(self.batch.number);
+            self.cache.let_all_go();
+            self.begin_anew();
+        } else {
+            self.forget();
         }
-        self.forget();
         Ok(written)
     }
 
+    /// Forgets what is not durable.
     fn forget(&mut self) {
+        self.cache.clear();
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
         self.folder.parking.forget(None);
         self.batch = Batch::new(self.batch.number + 1);
-        self.cache.clear();
-        self.fresh = false;
         for held in self.held.values_mut() {
             held.folded = held.durable;
         }

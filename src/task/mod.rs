@@ -5,8 +5,8 @@
 //! committed. Reading, folding and writing overlap: while one batch is written, the next is folded and
 //! the one after gathers in the inbox.
 //!
-//! In reading order: this file (the loop and the fold's turn in it), `inbox`, `folder`, `batch`, `cache`, `writing` (what
-//! each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
+//! In reading order: this file (the loop and the fold's turn in it), `inbox`, `folder`, `batch`, `cache`, `let_go` (its keys of before),
+//! `writing` (what each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
 //! `requests` (what the operator wants of them), `assignment` (positions), `accounting`, `status` and `ops` (the
 //! calls); `load` comes before the loop where a generation is built.
 
@@ -18,6 +18,7 @@ mod coverage;
 mod decisions;
 mod folder;
 mod inbox;
+mod let_go;
 mod load;
 mod membership;
 mod ops;
