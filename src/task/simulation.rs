@@ -6,6 +6,7 @@
 mod events;
 mod letters;
 mod parking;
+mod shown;
 mod world;
 
 use std::collections::BTreeMap;

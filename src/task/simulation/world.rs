@@ -20,6 +20,9 @@ use crate::policy::OnBadRecord;
 use crate::projection::Projection;
 use crate::task::*;
 
+/// Milliseconds since the epoch, always.
+pub(super) const NOW: i64 = 10_000;
+
 pub(super) struct World {
     pub(super) name: &'static str,
     pub(super) projection: Arc<Projection>,
@@ -31,6 +34,8 @@ pub(super) struct World {
     pub(super) letters: MemoryDeadLetters,
     pub(super) on_bad_record: OnBadRecord,
     pub(super) metrics: Metrics,
+    /// Shared by all tasks.
+    pub(super) status: TaskStatus,
     pub(super) tasks: Vec<(JoinHandle<Result<Ended>>, CancellationToken)>,
     pub(super) rng: Rng,
     /// A task that dies between its flush and its count leaves no count.
@@ -86,6 +91,7 @@ impl World {
             letters: MemoryDeadLetters::default(),
             on_bad_record: OnBadRecord::DeadLetter,
             metrics: Metrics::new().unwrap(),
+            status: TaskStatus::default(),
             tasks: Vec::new(),
             rng,
             crashed: false,
@@ -158,7 +164,7 @@ impl World {
             target: self.target(),
             dead_letters: Arc::new(self.letters.clone()),
             metrics: self.metrics.connector("c"),
-            status: TaskStatus::default(),
+            status: self.status.clone(),
             origin: Origin::default(),
             on_bad_record: self.on_bad_record,
             allowance: self.allowance.clone(),
@@ -166,7 +172,7 @@ impl World {
             cache_bytes,
             generation: 1,
             paused: watch::channel(false).1,
-            now: || 0,
+            now: || NOW,
         };
         let cancel = CancellationToken::new();
         let task = if self.loads {
@@ -221,6 +227,14 @@ impl World {
             drop(task.await);
         }
         self.start_task().await;
+        self.catch_up().await;
+        let (task, cancel) = self.tasks.pop().unwrap();
+        cancel.cancel();
+        task.await.unwrap().unwrap();
+    }
+
+    /// Waits until every record is durable.
+    pub(super) async fn catch_up(&self) {
         let highs: i64 = self.group.partitions().await.unwrap().iter().map(|i| i.high.0).sum();
         for _ in 0..20_000 {
             let done: i64 = self.store.positions("t").iter().map(|p| p.position.0).sum();
@@ -231,8 +245,5 @@ impl World {
         }
         let done: i64 = self.store.positions("t").iter().map(|p| p.position.0).sum();
         assert_eq!(done, highs, "caught up");
-        let (task, cancel) = self.tasks.pop().unwrap();
-        cancel.cancel();
-        task.await.unwrap().unwrap();
     }
 }
