@@ -183,6 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn an_error_tells_what_was_done_and_why_it_was_refused() {
+        let full = failure(429, "es_rejected_execution_exception", "queue of 200 is full");
+        let error = full.error("writing");
+        assert_eq!(
+            error.message(),
+            "Elasticsearch refused for now while writing: queue of 200 is full"
+        );
+        assert_eq!(error.code(), Some("429 es_rejected_execution_exception"));
+        let silent = Failure { status: 503, cause: Cause { kind: String::new(), reason: None } };
+        assert!(silent.error("writing").message().ends_with("while writing: no reason given"));
+    }
+
+    #[test]
     fn reasons_name_the_field_and_not_its_value() {
         for (reason, expect) in [
             (

@@ -134,4 +134,90 @@ mod tests {
             assert_eq!(count, 1, "rows of {prefix} on the page");
         }
     }
+    /// What the driver makes of a server that turns it away with `code`.
+    async fn refused(code: &str, message: &str) -> tokio_postgres::Error {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (ours, mut server) = tokio::io::duplex(1 << 10);
+        let answer = async {
+            let length = server.read_u32().await.unwrap();
+            let mut startup = vec![0; usize::try_from(length).unwrap() - 4];
+            server.read_exact(&mut startup).await.unwrap();
+            let mut fields = Vec::new();
+            for (field, text) in
+                [(b'S', "ERROR"), (b'C', code), (b'M', message), (b'c', "total"), (b't', "orders")]
+            {
+                fields.push(field);
+                fields.extend_from_slice(text.as_bytes());
+                fields.push(0);
+            }
+            fields.push(0);
+            server.write_u8(b'E').await.unwrap();
+            server.write_u32(u32::try_from(fields.len()).unwrap() + 4).await.unwrap();
+            server.write_all(&fields).await.unwrap();
+        };
+        let mut config = tokio_postgres::Config::new();
+        config.user("foldline");
+        let connect = config.connect_raw(ours, tokio_postgres::NoTls);
+        tokio::join!(connect, answer).0.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_is_told_but_for_data() {
+        let full = refused("53100", "could not extend file: no space").await;
+        assert!(!is_missing(&full) && !is_deadlock(&full));
+        let full = classify(full, "writing into \"orders\"");
+        assert_eq!((full.class(), full.code()), (ErrorClass::Retriable, Some("53100")));
+        assert_eq!(full.message(), "writing into \"orders\": could not extend file: no space");
+
+        let data = refused("22P02", "invalid input syntax for type integer: \"canary\"").await;
+        let data = classify(data, "writing");
+        assert_eq!(data.class(), ErrorClass::Record);
+        assert_eq!(
+            data.message(),
+            "writing: PostgreSQL refused the data, column \"total\", table \"orders\""
+        );
+        assert!(!format!("{data:?}").contains("canary"));
+
+        let missing = refused("42P01", "relation \"orders\" does not exist").await;
+        assert!(is_missing(&missing) && !is_deadlock(&missing));
+        let deadlock = refused("40P01", "deadlock detected").await;
+        assert!(is_deadlock(&deadlock) && !is_missing(&deadlock));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_waited_for_and_settings_that_cannot_be_are_not() {
+        let (ours, server) = tokio::io::duplex(1 << 10);
+        drop(server);
+        let mut config = tokio_postgres::Config::new();
+        let away = config.user("foldline").connect_raw(ours, tokio_postgres::NoTls).await;
+        let away = classify(away.err().unwrap(), "connecting");
+        assert_eq!((away.class(), away.code()), (ErrorClass::Retriable, None));
+        let nowhere = tokio_postgres::Config::new().connect(tokio_postgres::NoTls).await;
+        let nowhere = classify(nowhere.err().unwrap(), "connecting");
+        assert_eq!(nowhere.class(), ErrorClass::Config, "{nowhere}");
+        assert!(nowhere.message().starts_with("connecting: invalid configuration"), "{nowhere}");
+    }
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl std::fmt::Display for Layer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Layer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.1.as_deref().map(|layer| layer as _)
+        }
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let inner = Layer("no route", None);
+        let middle = Layer("no connection", Some(Box::new(inner)));
+        let outer = Layer("cannot ask: no connection", Some(Box::new(middle)));
+        assert_eq!(chain(&outer), "cannot ask: no connection: no route");
+    }
 }
