@@ -48,3 +48,31 @@ impl Decisions {
         self.0.remove(partition);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_binds_until_its_event_is_durable_or_the_partition_is_taken_over() {
+        let (a, b) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
+        let decision = |partition: &TopicPartition, offset| StoredDecision {
+            partition: partition.clone(),
+            offset,
+            refused: vec![1],
+            bad: None,
+        };
+        let kept = [decision(&a, 3), decision(&a, 7), decision(&b, 3)];
+        let mut decisions = Decisions::default();
+        decisions.keep(&kept);
+        assert_eq!(decisions.get(&a, 3), Some(&kept[0]));
+        assert_eq!(decisions.get(&a, 4), None);
+        decisions.settle(&a, Position(7));
+        assert_eq!((decisions.get(&a, 3), decisions.get(&a, 7)), (None, Some(&kept[1])));
+        assert_eq!(decisions.get(&b, 3), Some(&kept[2]), "another partition's");
+        decisions.forget(&a);
+        assert_eq!((decisions.get(&a, 7), decisions.get(&b, 3)), (None, Some(&kept[2])));
+        decisions.settle(&b, Position(4));
+        assert!(decisions.0.is_empty(), "what is settled takes no room");
+    }
+}
