@@ -313,7 +313,9 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
     // Ten records, a marker, ten aborted ones, a marker. A transaction that ended is only prepared:
     // its coordinator writes the marker afterwards, and the end that readers see waits for it.
     let high = Position(22);
+    let deadline = Instant::now() + common::PATIENCE;
     while log.partitions().await.unwrap()[0].high < high {
+        assert!(Instant::now() < deadline, "the markers were not written");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(log.partitions().await.unwrap()[0].high, high);
