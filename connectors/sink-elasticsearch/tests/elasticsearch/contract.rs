@@ -1,9 +1,4 @@
-//! The contract that every sink must pass, against a real cluster: `ELASTICSEARCH` is its address.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "clippy takes the helpers of an integration test for production code"
-)]
+//! The contract that every sink must pass.
 
 use std::sync::Arc;
 

@@ -1,0 +1,14 @@
+//! The sink against a real cluster: `ELASTICSEARCH` is its address. Each test works on names of its own and removes them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy takes the helpers of an integration test for production code"
+)]
+
+mod contract;
+mod opening;
+mod rebuild;
+mod support;
+mod values;
+mod writes;

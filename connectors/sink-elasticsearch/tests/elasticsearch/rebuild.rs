@@ -1,0 +1,85 @@
+//! Generations: indexes beside the one that the alias names.
+
+use foldline_api::ErrorClass;
+use foldline_api::record::Position;
+use foldline_api::sink::{Target, Version, Written};
+use serde_json::json;
+
+use crate::support::{Bench, SMALL, beginning, durable, flush, opened, write};
+
+#[tokio::test]
+async fn a_rebuild_moves_the_alias_and_leaves_nothing_to_zombies() {
+    let bench = Bench::new("rebuild");
+    let (target, zombie) = opened(&bench, &bench.spec(&SMALL)).await;
+    durable(
+        zombie.write(&flush(1, 0, 2, vec![write(1, Some(1), Version::Absent, 2)])).await.unwrap(),
+    );
+    assert_eq!(target.rebuild(1, None).await.unwrap(), 2);
+    assert_eq!(target.rebuild(1, None).await.unwrap(), 2, "a rebuild asked for twice is one");
+    let place =
+        |generation| format!("/foldline-books/_doc/position:{}:{generation}:events:0", bench.name);
+    assert_eq!(
+        bench.call("GET", &place(1), None).await.0,
+        404,
+        "a generation takes its places along"
+    );
+    assert_eq!(bench.call("GET", &place(2), None).await.0, 200);
+    assert_eq!(bench.search().await, 0);
+    let (_, aliases) = bench.call("GET", &format!("/_alias/{}", bench.name), None).await;
+    assert_eq!(
+        aliases.as_object().unwrap().keys().collect::<Vec<_>>(),
+        [&format!("{}-g2", bench.name)]
+    );
+
+    let late = zombie.write(&flush(1, 2, 3, vec![write(2, Some(1), Version::Absent, 3)])).await;
+    assert!(matches!(late, Ok(Written::Fenced)), "{late:?}");
+    let late = zombie.write(&flush(1, 2, 3, vec![])).await;
+    assert!(matches!(late, Ok(Written::Fenced)), "{late:?}");
+    assert_eq!(bench.call("GET", &format!("/{}-g1", bench.name), None).await.0, 404);
+    assert_eq!(zombie.acquire(&[beginning(0)]).await.unwrap_err().class(), ErrorClass::Fenced);
+
+    let status = target.status().await.unwrap();
+    assert_eq!((status.generation, status.positions[0].position), (2, Position(0)));
+    let beginnings = [beginning(7)];
+    assert_eq!(target.rebuild(2, Some(&beginnings)).await.unwrap(), 3);
+    let status = target.status().await.unwrap();
+    assert_eq!(status.positions[0].beginning, Position(7));
+    assert_eq!((status.positions[0].position, status.positions[0].epoch), (Position(7), 0));
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_that_died_in_the_middle_is_finished_by_the_next_open() {
+    let bench = Bench::new("resume");
+    let spec = bench.spec(&SMALL);
+    let (target, writer) = opened(&bench, &spec).await;
+    durable(
+        writer.write(&flush(1, 0, 2, vec![write(1, Some(1), Version::Absent, 2)])).await.unwrap(),
+    );
+    // The record as the rebuild's first step leaves it.
+    let path = format!("/foldline-books/_doc/target:{}", bench.name);
+    let (_, got) = bench.call("GET", &path, None).await;
+    let mut doc = got["_source"].clone();
+    doc["binding"]["generation"] = json!(2);
+    doc["binding"]["physical"] = json!("");
+    doc["build"] = json!("half");
+    doc["ready"] = json!(false);
+    doc["dropping"] = json!([1]);
+    bench.call("PUT", &path, Some(doc)).await;
+    // An empty leftover of another attempt stands in the way.
+    let leftover = json!({ "mappings": { "_meta": { "foldline": { "build": "older" } } } });
+    bench.call("PUT", &format!("/{}-g2", bench.name), Some(leftover)).await;
+    assert_eq!(writer.acquire(&[beginning(0)]).await.unwrap_err().class(), ErrorClass::Fenced);
+
+    let again = bench.target(&spec).open().await.unwrap();
+    assert_eq!((again.generation, again.positions[0].position), (2, Position(0)));
+    assert_eq!(bench.search().await, 0);
+    assert_eq!(bench.call("GET", &format!("/{}-g1", bench.name), None).await.0, 404);
+    let writer = target.writer(2).await.unwrap();
+    writer.acquire(&[beginning(0)]).await.unwrap();
+    durable(
+        writer.write(&flush(1, 0, 2, vec![write(1, Some(1), Version::Absent, 2)])).await.unwrap(),
+    );
+    assert_eq!(bench.search().await, 1);
+    bench.clean().await;
+}
