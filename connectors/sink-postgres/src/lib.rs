@@ -1,7 +1,7 @@
 //! PostgreSQL as a sink: rows and positions in one transaction.
 //!
-//! In reading order: [`target`] (opens, binds and rebuilds a table) and [`writer`] (loads states,
-//! writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
+//! In reading order: [`target`] (a table, as the worker asks for it), [`open`] (creates, binds and empties it), [`site`] (what
+//! stands in its place) and [`writer`] (loads states, writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
 //! positions), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
 //! one, swapping them), `carry` (what users put on a table), `snapshot` (rows and books of one moment), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
 //! to class), `config` (URL and TLS), `session` (connections) and `identifier` (names in SQL).
@@ -19,10 +19,12 @@ mod generations;
 mod identifier;
 mod look;
 mod numeric;
+mod open;
 mod parking;
 mod rebuild;
 mod schema;
 mod session;
+mod site;
 mod snapshot;
 mod statement;
 mod steps;

@@ -17,7 +17,8 @@ use crate::generations::{Generation, name_in};
 use crate::identifier::{TableName, literal, quote};
 use crate::schema;
 use crate::session::within;
-use crate::target::{CALL_LIMIT, LOCK_BRIEFLY, OPEN_LIMIT, PostgresTarget, Site};
+use crate::site::Site;
+use crate::target::{CALL_LIMIT, LOCK_BRIEFLY, OPEN_LIMIT, PostgresTarget};
 
 /// Below PostgreSQL's deadlock timeout, and short enough that readers behind a waiting rename notice
 /// nothing; a swap that does not get its locks is tried again.

@@ -1,0 +1,276 @@
+//! A table is opened: created, taken over, bound to its connector, and emptied for a rebuild in place.
+
+use std::sync::PoisonError;
+
+use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::rebuild::Role;
+use foldline_api::sink::{Beginning, OnChange, Opened};
+use foldline_api::{Error, Result};
+use tokio_postgres::Client;
+
+use crate::books::binding;
+use crate::identifier::{self, quote};
+use crate::schema;
+use crate::site::Site;
+use crate::target::{LOCK_BRIEFLY, PostgresTarget, create_schema};
+
+impl PostgresTarget {
+    pub(crate) async fn open_in(&self, client: &Client) -> Result<Opened> {
+        self.books.ensure(client).await?;
+        // From here on DDL may take its time; nobody else is kept waiting but other opens.
+        self.run(client, "SET LOCAL statement_timeout = 0").await?;
+        let place = Site::find(self, client).await?;
+        let known = Some(place.label.clone());
+        *self.label.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        let stored = self.books.entry(client, &place.label, "FOR UPDATE").await?;
+        let found = match &place.relation {
+            Some(relation) => {
+                let rows = format!("SELECT EXISTS (SELECT 1 FROM {})", place.table.sql());
+                Some(Found {
+                    physical: relation.oid.to_string(),
+                    has_rows: self.ask(client, &rows, 0).await?,
+                })
+            }
+            None => None,
+        };
+        let stored = stored.map(|entry| entry.binding);
+        // Someone has asked for a rebuild with this projection already, whatever the config says of it.
+        let build =
+            self.books.generations(client, &place.label, "").await?.into_iter().find(|g| {
+                matches!(g.role, Role::Build(_)) && g.fingerprint == self.spec.fingerprint
+            });
+        let mut spec = self.spec.clone();
+        if build.is_some() {
+            spec.on_change = OnChange::Rebuild;
+        }
+        let decision = decide(stored.as_ref(), found.as_ref(), &spec)?;
+        let mut notices = Vec::new();
+        let waits = match (&decision, &stored) {
+            (Decision::Rebuild, Some(stored)) => Some(format!(
+                "generation {} was built by another projection: it serves its readers and folds nothing until \
+                 a rebuild with this one takes its place",
+                stored.generation
+            )),
+            _ => None,
+        };
+        if waits.is_none() {
+            self.carry_out(client, &place, stored.as_ref(), decision, &mut notices).await?;
+        }
+        Ok(Opened { waits, ..self.opened(client, &place.label, notices).await? })
+    }
+
+    async fn carry_out(
+        &self,
+        client: &Client,
+        site: &Site,
+        stored: Option<&Binding>,
+        decision: Decision,
+        notices: &mut Vec<String>,
+    ) -> Result<()> {
+        let label = &site.label;
+        match (decision, stored) {
+            (Decision::Resume, _) => {
+                self.check_fit(site)?;
+                notices.extend(site.index_notices(&self.spec));
+            }
+            (Decision::Create | Decision::Adopt, _) | (_, None) => {
+                let oid = self.prepare(client, site).await?;
+                // Left over where someone removed the target's entry by hand.
+                self.books.forget(client, label, None).await?;
+                self.books.bind(client, label, &binding(&self.spec, oid, 1)).await?;
+                let verb = if site.relation.is_some() { "adopted" } else { "created" };
+                notices.push(format!("{verb} table {label:?}"));
+            }
+            (Decision::Renew { .. }, Some(stored)) => {
+                self.refuse_superseded(stored)?;
+                let oid = self.prepare(client, site).await?;
+                let next = self.next_generation(client, site, (stored, oid), None).await?;
+                notices.push(format!(
+                    "table {label:?} was dropped, so its positions are void: generation {next} starts at the \
+                     fold's beginnings"
+                ));
+            }
+            (Decision::Extend, Some(stored)) => {
+                notices.extend(self.extend(client, site, stored).await?);
+            }
+            // Built beside the live table, which stays as it is.
+            (Decision::Rebuild, Some(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Creates the table, or checks the empty one that stands there; returns its OID.
+    async fn prepare(&self, client: &Client, site: &Site) -> Result<u32> {
+        if let Some(relation) = &site.relation {
+            self.check_fit(site)?;
+            for sql in relation.missing_indexes(&site.table, &self.spec.model) {
+                self.run(client, &sql).await?;
+            }
+            return Ok(relation.oid);
+        }
+        if let Some(schema) = &site.table.schema {
+            let there = format!(
+                "SELECT to_regnamespace({}) IS NOT NULL",
+                identifier::literal(&quote(schema))
+            );
+            if !self.ask(client, &there, 0).await? {
+                self.run(client, &create_schema(schema)).await?;
+            }
+        }
+        self.run(client, &schema::create(&site.table, &self.spec.model).join(";\n")).await?;
+        let site = Site::find(self, client).await?;
+        self.check_fit(&site)?;
+        site.relation.map(|relation| relation.oid).ok_or_else(|| {
+            Error::config(format!("table {:?} was created and is not there", site.label))
+        })
+    }
+
+    pub(crate) fn check_fit(&self, site: &Site) -> Result<()> {
+        let misfits = site.relation.as_ref().map_or_else(Vec::new, |r| r.misfits(&self.spec.model));
+        if misfits.is_empty() {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "table {:?} does not fit connector {:?}: {}; `foldline plan {}` shows the table that does",
+            site.label,
+            self.spec.connector,
+            misfits.join("; "),
+            self.spec.connector
+        )))
+    }
+
+    pub(crate) fn refuse_superseded(&self, stored: &Binding) -> Result<()> {
+        if !stored.superseded.contains(&self.spec.fingerprint) {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "this projection once built {:?} and was superseded by a newer one: deploy the newer config, or \
+             rebuild with `foldline rebuild {} --in-place`",
+            self.spec.target, self.spec.connector
+        )))
+    }
+
+    async fn extend(&self, client: &Client, site: &Site, stored: &Binding) -> Result<Vec<String>> {
+        // Positions before tables, as flushes lock them. Tasks of the old projection are fenced.
+        self.books.raise_epochs(client, &site.label, stored.generation, None).await?;
+        self.run(client, LOCK_BRIEFLY).await?;
+        let missing = site.relation.as_ref().map_or_else(Vec::new, |r| r.missing(&self.spec.model));
+        for column in &missing {
+            self.run(client, &schema::add_column(&site.table, column)).await?;
+        }
+        let site = Site::find(self, client).await?;
+        self.check_fit(&site)?;
+        let oid = site.relation.as_ref().map_or(0, |relation| relation.oid);
+        let next = self.succeed(stored, oid, stored.generation);
+        self.books.bind(client, &site.label, &next).await?;
+        self.books.record_extension(client, &site.label, &next).await?;
+        let names: Vec<&str> = missing.iter().map(|column| &*column.name).collect();
+        let mut notices = vec![format!(
+            "table {:?} goes on with the changed projection{}{}",
+            site.label,
+            if names.is_empty() { "" } else { " and the new columns " },
+            names.join(", ")
+        )];
+        notices.extend(site.index_notices(&self.spec));
+        Ok(notices)
+    }
+
+    /// The next binding: the fingerprint that it replaces is never taken back by a deploy.
+    fn succeed(&self, stored: &Binding, oid: u32, generation: u64) -> Binding {
+        let mut next = binding(&self.spec, oid, generation);
+        next.superseded.clone_from(&stored.superseded);
+        next.superseded.push(stored.fingerprint.clone());
+        next.superseded.sort_unstable();
+        next.superseded.dedup();
+        next.superseded.retain(|fingerprint| *fingerprint != self.spec.fingerprint);
+        next
+    }
+
+    /// Voids the generation and records the next one, at the fold's beginnings or `beginnings`.
+    async fn next_generation(
+        &self,
+        client: &Client,
+        site: &Site,
+        (stored, oid): (&Binding, u32),
+        beginnings: Option<&[Beginning]>,
+    ) -> Result<u64> {
+        let (label, old) = (&site.label, stored.generation);
+        let mut list = beginnings.unwrap_or_default().to_vec();
+        if stored.log == self.spec.log {
+            for position in self.books.positions(client, label, old, "FOR UPDATE").await? {
+                if !list.iter().any(|given| given.partition == position.partition) {
+                    list.push(Beginning {
+                        partition: position.partition,
+                        topic_id: position.topic_id,
+                        position: position.beginning,
+                    });
+                }
+            }
+        }
+        // What was being built is of another beginning now.
+        let number = self.drop_build(client, site, stored).await?;
+        let next = self.succeed(stored, oid, number);
+        // The same table refuses the same rows of the same projection, and so a rebuild does too.
+        if (&next.log, &next.fingerprint, &next.physical)
+            == (&stored.log, &stored.fingerprint, &stored.physical)
+        {
+            self.books.keep_verdicts(client, label, old, next.generation).await?;
+        }
+        self.books.begin(client, label, next.generation, &list).await?;
+        if next.log == stored.log {
+            self.books.keep_dropped(client, label, (old, next.generation)).await?;
+        }
+        self.books.forget(client, label, Some(old)).await?;
+        self.books.bind(client, label, &next).await?;
+        Ok(next.generation)
+    }
+
+    async fn empty_and_renew(
+        &self,
+        client: &Client,
+        site: &Site,
+        stored: &Binding,
+        beginnings: Option<&[Beginning]>,
+    ) -> Result<u64> {
+        let Some(relation) = &site.relation else {
+            let oid = self.prepare(client, site).await?;
+            return self.next_generation(client, site, (stored, oid), beginnings).await;
+        };
+        // Positions before tables: this waits for the flushes on their way, and fences those to come.
+        let oid = relation.oid;
+        let next = self.next_generation(client, site, (stored, oid), beginnings).await?;
+        self.run(client, LOCK_BRIEFLY).await?;
+        let slowly = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = $1 AND contype = 'f' AND \
+                      conrelid <> confrelid) OR NOT has_table_privilege($1, 'TRUNCATE')";
+        let verb = if self.ask(client, slowly, oid).await? { "DELETE FROM" } else { "TRUNCATE" };
+        self.run(client, &format!("{verb} {}", site.table.sql())).await?;
+        for sql in relation.reshape(&site.table, &self.spec.model) {
+            self.run(client, &sql).await?;
+        }
+        self.check_fit(&Site::find(self, client).await?)?;
+        Ok(next)
+    }
+
+    pub(crate) async fn rebuild_in(
+        &self,
+        client: &Client,
+        generation: u64,
+        beginnings: Option<&[Beginning]>,
+    ) -> Result<u64> {
+        self.books.ensure(client).await?;
+        let site = Site::find(self, client).await?;
+        let stored = self.entry(client, &site.label, "FOR UPDATE").await?.binding;
+        if stored.generation != generation {
+            return Ok(stored.generation);
+        }
+        let owner = (&stored.worker, &stored.connector, &stored.group);
+        if owner != (&self.spec.worker, &self.spec.connector, &self.spec.group) {
+            return Err(Error::config(format!(
+                "{:?} belongs to connector {:?} of worker {:?}",
+                site.label, stored.connector, stored.worker
+            )));
+        }
+        self.run(client, "SET LOCAL statement_timeout = 0").await?;
+        self.empty_and_renew(client, &site, &stored, beginnings).await
+    }
+}
