@@ -453,7 +453,7 @@ impl Books {
             .map(|(p, place)| bulk::delete(&self.position_id(generation, p), place.version))
             .collect();
         // One that moved meanwhile is a late task's: it stays, and nobody reads it.
-        self.client.bulk(ALIAS, &items).await.map(drop)
+        self.client.bulk_items(ALIAS, &items).await.map(drop)
     }
 
     /// A partition's place before any task took it.
@@ -560,7 +560,7 @@ impl Books {
     }
 
     pub(crate) async fn put(&self, items: &[String]) -> Result<Vec<Option<Version>>> {
-        let outcomes = self.client.bulk(ALIAS, items).await?;
+        let outcomes = self.client.bulk_items(ALIAS, items).await?;
         let version = |outcome: Result<Version, Failure>| match outcome {
             Ok(version) => Ok(Some(version)),
             Err(failure) if failure.fault() == Fault::Conflict => Ok(None),

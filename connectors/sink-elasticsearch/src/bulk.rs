@@ -1,7 +1,6 @@
 //! Bulk requests as text and their replies as types. Pure.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 
 use foldline_api::sink::Version;
 use foldline_api::value::Value;
@@ -18,14 +17,24 @@ pub(crate) const ITEMS_MAX: usize = 5_000;
 /// One item's lines: writes `source` under `id`, if the document is still at `version`.
 pub(crate) fn write(id: &str, version: Version, source: &str) -> String {
     let mut out = String::with_capacity(source.len() + id.len() + 80);
+    write_to(&mut out, id, version, |out| out.push_str(source));
+    out
+}
+
+/// Appends the same to a request; `source` appends the document.
+pub(crate) fn write_to(
+    out: &mut String,
+    id: &str,
+    version: Version,
+    source: impl FnOnce(&mut String),
+) {
     match version {
         Version::Absent => out.push_str("{\"create\":{\"_id\":"),
         Version::At(..) => out.push_str("{\"index\":{\"_id\":"),
     }
-    close(&mut out, id, version);
-    out.push_str(source);
+    close(out, id, version);
+    source(out);
     out.push('\n');
-    out
 }
 
 /// One item's line: deletes the document for good, if it is still at `version`.
@@ -43,22 +52,33 @@ fn close(out: &mut String, id: &str, version: Version) {
     out.push_str("}}\n");
 }
 
-/// Cuts items of these sizes into requests, in order, by bytes and by count.
-pub(crate) fn cut(sizes: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut bytes, mut at) = (0, 0, 0);
-    for size in sizes {
-        if at > start && (bytes + size > BYTES_MAX || at - start >= ITEMS_MAX) {
-            ranges.push(start..at);
-            (start, bytes) = (at, 0);
+/// Appends an item's lines to a request.
+pub(crate) type Lines<'a> = dyn Fn(usize, &mut String) + Sync + 'a;
+
+/// Cuts items into requests, in order, by bytes and by count: which items, and their lines. A request is written when
+/// it is asked for, so that no more of them is in memory than is on its way.
+pub(crate) fn requests<'a>(
+    items: &'a [usize],
+    lines: &'a Lines<'_>,
+) -> impl Iterator<Item = (Vec<usize>, String)> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let (mut body, mut count) = (String::new(), 0);
+        while count < ITEMS_MAX
+            && let Some(&item) = rest.get(count)
+        {
+            let before = body.len();
+            lines(item, &mut body);
+            if count > 0 && body.len() > BYTES_MAX {
+                body.truncate(before);
+                break;
+            }
+            count += 1;
         }
-        bytes += size;
-        at += 1;
-    }
-    if at > start {
-        ranges.push(start..at);
-    }
-    ranges
+        let (items, behind) = rest.split_at(count);
+        rest = behind;
+        (!items.is_empty()).then(|| (items.to_vec(), body))
+    })
 }
 
 /// What became of one item: its new version, or why it failed.
@@ -140,12 +160,25 @@ mod tests {
         );
     }
 
+    /// Which of the items of these sizes go into which request.
+    fn cut(sizes: &[usize]) -> Vec<Vec<usize>> {
+        let items: Vec<usize> = (0..sizes.len()).collect();
+        let lines = |item: usize, out: &mut String| out.push_str(&"x".repeat(sizes[item]));
+        let requests = requests(&items, &lines).map(|(of, body)| {
+            assert_eq!(body.len(), of.iter().map(|item| sizes[*item]).sum::<usize>());
+            assert!(of.len() == 1 || body.len() <= BYTES_MAX);
+            of
+        });
+        requests.collect()
+    }
+
     #[test]
     fn requests_are_cut_by_bytes_and_count() {
-        assert_eq!(cut([]), Vec::<Range<usize>>::new());
-        assert_eq!(cut([BYTES_MAX * 2, 1, BYTES_MAX, 1]), vec![0..1, 1..2, 2..3, 3..4]);
-        assert_eq!(cut([BYTES_MAX / 2; 5]), vec![0..2, 2..4, 4..5]);
-        assert_eq!(cut(vec![1; ITEMS_MAX + 1]), vec![0..ITEMS_MAX, ITEMS_MAX..ITEMS_MAX + 1]);
+        assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(cut(&[BYTES_MAX * 2, 1, BYTES_MAX, 1]), [[0], [1], [2], [3]]);
+        assert_eq!(cut(&[BYTES_MAX / 2; 5]), [vec![0, 1], vec![2, 3], vec![4]]);
+        let many = cut(&vec![1; ITEMS_MAX + 1]);
+        assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [ITEMS_MAX, 1]);
     }
 
     #[test]
@@ -207,9 +240,8 @@ mod tests {
         }
 
         #[test]
-        fn cuts_cover_every_item_once(sizes in prop::collection::vec(0usize..BYTES_MAX, 0..50)) {
-            let ranges = cut(sizes.iter().copied());
-            let flat: Vec<usize> = ranges.into_iter().flatten().collect();
+        fn cuts_cover_every_item_once(sizes in prop::collection::vec(0usize..BYTES_MAX, 0..8)) {
+            let flat: Vec<usize> = cut(&sizes).into_iter().flatten().collect();
             prop_assert_eq!(flat, (0..sizes.len()).collect::<Vec<_>>());
         }
     }

@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use url::Url;
 
-use crate::bulk::{self, Outcome};
+use crate::bulk::{self, Lines, Outcome};
 use crate::config::{ElasticsearchConfig, without_login};
 use crate::error::{Cause, Failure, Fault};
 
@@ -192,21 +192,31 @@ impl Client {
         self.send(method, path, query, body).await
     }
 
-    /// Writes items through an alias, never creating an index, and answers for each in their order.
+    /// As [`Client::bulk`], of items that are there as text.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn bulk_items(&self, alias: &str, items: &[String]) -> Result<Vec<Outcome>> {
+        let lines = |at: usize, out: &mut String| out.extend(items.get(at).map(String::as_str));
+        self.bulk(alias, items.len(), &lines).await
+    }
+
+    /// Writes so many items through an alias, never creating an index, and answers for each in their order.
     /// Items that were refused for now are sent again a few times.
     ///
     /// # Errors
     /// When a request as a whole failed: what became of its items is then unknown.
-    pub(crate) async fn bulk(&self, alias: &str, items: &[String]) -> Result<Vec<Outcome>> {
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; items.len()];
-        let mut pending: Vec<usize> = (0..items.len()).collect();
+    pub(crate) async fn bulk(
+        &self,
+        alias: &str,
+        items: usize,
+        lines: &Lines<'_>,
+    ) -> Result<Vec<Outcome>> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; items];
+        let mut pending: Vec<usize> = (0..items).collect();
         for attempt in 0..ATTEMPTS {
-            let size = |&at: &usize| items.get(at).map_or(0, String::len);
-            let requests = bulk::cut(pending.iter().map(size));
-            let sent = requests.into_iter().filter_map(|range| {
-                let chosen = pending.get(range)?.to_vec();
-                Some(self.bulk_request(alias, items, chosen))
-            });
+            let sent = bulk::requests(&pending, lines)
+                .map(|(chosen, body)| self.bulk_request(alias, lines, chosen, body));
             // All requests are waited for, also when one failed: the next step must find them ended.
             let answers: Vec<Result<Vec<(usize, Outcome)>>> =
                 stream::iter(sent).buffer_unordered(IN_FLIGHT).collect().await;
@@ -232,22 +242,21 @@ impl Client {
             .collect()
     }
 
-    /// One bulk request; halved as long as the cluster finds it too large.
+    /// One bulk request of the chosen items; halved as long as the cluster finds it too large.
     async fn bulk_request(
         &self,
         alias: &str,
-        items: &[String],
+        lines: &Lines<'_>,
         chosen: Vec<usize>,
+        body: String,
     ) -> Result<Vec<(usize, Outcome)>> {
         // `_none`: no pipeline may touch what is read back as state.
         let query =
             [("require_alias", "true"), ("pipeline", "_none"), ("filter_path", bulk::FILTER)];
         let path = format!("/{alias}/_bulk");
         let mut out = Vec::with_capacity(chosen.len());
-        let mut stack = vec![chosen];
-        while let Some(part) = stack.pop() {
-            let body: String =
-                part.iter().filter_map(|&at| items.get(at)).map(String::as_str).collect();
+        let mut stack = vec![(chosen, body)];
+        while let Some((part, body)) = stack.pop() {
             let reply = self.send(Method::Post, &path, &query, Some(Bytes::from(body))).await?;
             match reply.success() {
                 Ok(body) => {
@@ -259,8 +268,11 @@ impl Client {
                         out.push((*only, Err(failure)));
                     } else {
                         let (first, second) = part.split_at(part.len() / 2);
-                        stack.push(second.to_vec());
-                        stack.push(first.to_vec());
+                        for half in [second, first] {
+                            let mut body = String::new();
+                            half.iter().for_each(|&item| lines(item, &mut body));
+                            stack.push((half.to_vec(), body));
+                        }
                     }
                 }
                 Err(failure) => return Err(failure.error("writing")),
@@ -495,7 +507,7 @@ mod tests {
         let items: Vec<String> = ["\"ok\"", "\"busy\"", "\"stale\"", "\"bad\""]
             .map(|source| bulk::write("1", Version::At(0, 1), source))
             .to_vec();
-        let outcomes = client(&[address]).bulk("a", &items).await.unwrap();
+        let outcomes = client(&[address]).bulk_items("a", &items).await.unwrap();
         let faults: Vec<_> =
             outcomes.iter().map(|o| o.as_ref().err().map(Failure::fault)).collect();
         assert_eq!(faults, [None, None, Some(Fault::Conflict), Some(Fault::Rejected)]);
@@ -517,7 +529,7 @@ mod tests {
         .await;
         let mut items = vec![bulk::write("1", Version::Absent, "{}"); 9];
         items[6] = bulk::write("1", Version::Absent, "\"huge\"");
-        let outcomes = client(&[address]).bulk("a", &items).await.unwrap();
+        let outcomes = client(&[address]).bulk_items("a", &items).await.unwrap();
         for (at, outcome) in outcomes.iter().enumerate() {
             assert_eq!(outcome.is_ok(), at != 6, "{at}: {outcome:?}");
         }
@@ -536,7 +548,7 @@ mod tests {
         ] {
             let address = node(move |_| (status, "<html>".to_owned())).await;
             let items = [bulk::write("1", Version::Absent, "{}")];
-            let error = client(&[address]).bulk("a", &items).await.unwrap_err();
+            let error = client(&[address]).bulk_items("a", &items).await.unwrap_err();
             assert_eq!(error.class(), class, "{status}");
         }
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -35,29 +35,26 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A row with its marks. Every column is there, null ones too: a column that is absent was added
+/// Appends a row with its marks. Every column is there, null ones too: a column that is absent was added
 /// after the document was written.
-pub(crate) fn encode(model: &Model, row: &Row, marks: &Marks) -> String {
-    let mut out = String::with_capacity(64 + row.heap_bytes());
+pub(crate) fn encode(model: &Model, row: &Row, marks: &Marks, out: &mut String) {
     out.push('{');
     for (column, value) in model.columns.iter().zip(row.values()) {
-        json::write(&Value::Text(Arc::clone(&column.name)), &mut out);
+        json::write(&Value::Text(Arc::clone(&column.name)), out);
         out.push(':');
-        json::write(value, &mut out);
+        json::write(value, out);
         out.push(',');
     }
     let _ = write!(out, "\"{META}\":{{");
-    write_marks(marks, &mut out);
+    write_marks(marks, out);
     out.push_str("}}");
-    out
 }
 
-/// A deleted row: its marks and when, in milliseconds since the epoch.
-pub(crate) fn tombstone(marks: &Marks, at: i64) -> String {
-    let mut out = format!("{{\"{META}\":{{\"deleted\":true,\"at\":{at},");
-    write_marks(marks, &mut out);
+/// Appends a deleted row: its marks and when, in milliseconds since the epoch.
+pub(crate) fn tombstone(marks: &Marks, at: i64, out: &mut String) {
+    let _ = write!(out, "{{\"{META}\":{{\"deleted\":true,\"at\":{at},");
+    write_marks(marks, out);
     out.push_str("}}");
-    out
 }
 
 fn write_marks(marks: &Marks, out: &mut String) {
@@ -158,7 +155,8 @@ mod tests {
         let model = model(&[("id", "bigint"), ("price", "numeric"), ("note", "jsonb")]);
         let price = "123456789012345678901234567890.123456789".parse().unwrap();
         let row = Row::new(vec![Value::Int(i64::MAX), Value::Decimal(price), Value::Null]);
-        let text = encode(&model, &row, &mark(5));
+        let mut text = String::new();
+        encode(&model, &row, &mark(5), &mut text);
         assert_eq!(
             text,
             "{\"id\":9223372036854775807,\"price\":123456789012345678901234567890.123456789,\
@@ -170,7 +168,8 @@ mod tests {
     #[test]
     fn a_tombstone_has_marks_and_no_row() {
         let model = model(&[("id", "bigint")]);
-        let text = tombstone(&mark(9), 1_000);
+        let mut text = String::new();
+        tombstone(&mark(9), 1_000, &mut text);
         assert_eq!(decode(&model, text.as_bytes()).unwrap(), (None, mark(9)));
     }
 

@@ -84,7 +84,7 @@ pub(crate) async fn purge(
                 items.push(bulk::delete(&hit.id, Version::At(hit.seq_no, hit.primary_term)));
             }
         }
-        let outcomes = client.bulk(alias, &items).await?;
+        let outcomes = client.bulk_items(alias, &items).await?;
         removed += outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
     }
 }

@@ -184,14 +184,13 @@ impl ElasticsearchWriter {
         Ok(!fenced)
     }
 
-    fn encode(&self, write: &RowWrite, now: i64) -> String {
-        // A delete leaves a document even where none was: without it, the late write of a paused task
-        // that had not seen the delete would bring the row back.
-        let source = match &write.row {
-            Some(row) => document::encode(&self.model, row, &write.marks),
-            None => document::tombstone(&write.marks, now),
-        };
-        bulk::write(&document::id(&write.key), write.version, &source)
+    fn encode(&self, write: &RowWrite, now: i64, out: &mut String) {
+        bulk::write_to(out, &document::id(&write.key), write.version, |out| match &write.row {
+            Some(row) => document::encode(&self.model, row, &write.marks, out),
+            // A delete leaves a document even where none was: without it, the late write of a paused task
+            // that had not seen the delete would bring the row back.
+            None => document::tombstone(&write.marks, now, out),
+        });
     }
 
     /// Why a document's write found no index: the generation or the model is no longer live, or
@@ -380,8 +379,12 @@ impl Writer for ElasticsearchWriter {
         }
         let Some(steps) = self.steps(flush) else { return Ok(Written::Fenced) };
         let now = now_millis();
-        let items: Vec<String> = flush.writes.iter().map(|write| self.encode(write, now)).collect();
-        let outcomes = self.client.bulk(&self.alias, &items).await?;
+        let lines = |at: usize, out: &mut String| {
+            if let Some(write) = flush.writes.get(at) {
+                self.encode(write, now, out);
+            }
+        };
+        let outcomes = self.client.bulk(&self.alias, flush.writes.len(), &lines).await?;
         let written = durable(&outcomes);
         let versions = match judge(outcomes) {
             Ok(versions) => versions,
