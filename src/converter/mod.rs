@@ -86,9 +86,7 @@ impl Decoder {
     }
 
     fn empty(&self) -> Slots {
-        let mut slots = Slots::new();
-        slots.resize(self.slots, None);
-        slots
+        std::iter::repeat_with(|| None).take(self.slots).collect()
     }
 
     /// The record's key; null where it has none or is not read.

@@ -161,8 +161,9 @@ impl Hand {
     ) -> Result<(Vec<Record>, Position)> {
         let Stretch { partition, from, to } = wanted;
         let (mut burst, mut size, mut next) = (Burst::default(), 0, *from);
+        // Taken out, so that it is not looked up for each record. An error ends all of the reader.
+        let Some(mut lane) = self.lanes.remove(partition) else { return Ok((Vec::new(), next)) };
         while next < *to && size < bytes.max(1) {
-            let Some(lane) = self.lanes.get_mut(partition) else { break };
             let patience = if burst.is_empty() { patience } else { Duration::ZERO };
             match lane.queue.poll(patience) {
                 Some(Event::Record(record)) if record.offset() < next.0 => {}
@@ -179,11 +180,11 @@ impl Hand {
                 None => break,
             }
         }
+        lane.next = next;
+        self.lanes.insert(partition.clone(), lane);
         if next >= *to {
             // Records behind may have been taken from its queue: who reads on begins anew.
             self.leave(partition);
-        } else if let Some(lane) = self.lanes.get_mut(partition) {
-            lane.next = next;
         }
         Ok((burst.take(), next))
     }
