@@ -330,9 +330,11 @@ async fn scale(report: &mut Report, options: &Options) -> Result<()> {
         kafka::fill(workload).await?;
         let expected = workload.expected();
         let worker = if connectors > 1 { "memory = \"1280MiB\"" } else { "" };
-        let job = Job { connectors, connector, worker, ..Job::new("postgres", workload) };
-        let (sample, _) = worker::catch_up(job, &expected).await?;
-        report.add(&format!("Foldline → postgres: {name}"), sample);
+        for _ in 0..options.runs {
+            let job = Job { connectors, connector, worker, ..Job::new("postgres", workload) };
+            let (sample, _) = worker::catch_up(job, &expected).await?;
+            report.add(&format!("Foldline → postgres: {name}"), sample);
+        }
     }
     Ok(())
 }
