@@ -187,13 +187,15 @@ mod tests {
             {"create":{"status":201,"_seq_no":3,"_primary_term":1}},
             {"index":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"x"}}},
             {"delete":{"status":404}},
-            {"index":{"status":200}}]}"#;
-        let outcomes = decode(body, 4).unwrap();
+            {"index":{"status":200}},
+            {"create":{"status":409}}]}"#;
+        let outcomes = decode(body, 5).unwrap();
         assert_eq!(outcomes[0], Ok(Version::At(3, 1)));
         assert_eq!(outcomes[1].as_ref().unwrap_err().fault(), Fault::Conflict);
         assert_eq!(outcomes[2], Ok(Version::Absent));
         assert_eq!(outcomes[3].as_ref().unwrap_err().fault(), Fault::Retriable);
-        assert!(decode(body, 5).is_err());
+        assert_eq!(outcomes[4].as_ref().unwrap_err().fault(), Fault::Conflict);
+        assert!(decode(body, 6).is_err());
         assert!(decode(b"<html>", 1).is_err());
     }
 
