@@ -80,21 +80,20 @@ impl Bench {
         }
     }
 
-    /// Removes what the test made: its indexes and its records in the books.
-    pub(crate) async fn clean(self) {
-        let (_, indexes) = self
-            .call(
-                "GET",
-                &format!("/{0}-g*,{0}?ignore_unavailable=true&expand_wildcards=all", self.name),
-                None,
-            )
-            .await;
-        for index in indexes.as_object().map(|all| all.keys().cloned().collect()).unwrap_or(vec![])
-        {
+    /// Deletes the indexes whose names start with `prefix`.
+    pub(crate) async fn drop_indexes(&self, prefix: &str) {
+        let path = format!("/{prefix}*?expand_wildcards=all&allow_no_indices=true");
+        let (_, indexes) = self.call("GET", &path, None).await;
+        for index in indexes.as_object().into_iter().flat_map(|indexes| indexes.keys()) {
             self.call("DELETE", &format!("/{index}"), None).await;
         }
+    }
+
+    /// Removes what the test made: its indexes and its records in the books.
+    pub(crate) async fn clean(self) {
+        self.drop_indexes(&self.name).await;
         self.call("POST", "/foldline-books/_refresh", None).await;
-        let query = json!({ "size": 1000, "query": { "term": { "target": self.name } } });
+        let query = json!({ "size": 10_000, "query": { "prefix": { "target": self.name } } });
         let (_, found) = self.call("POST", "/foldline-books/_search", Some(query)).await;
         for hit in found["hits"]["hits"].as_array().into_iter().flatten() {
             let path = format!("/foldline-books/_doc/{}", hit["_id"].as_str().unwrap());
