@@ -7,8 +7,10 @@ use foldline_api::rebuild::Role;
 use foldline_api::sink::{Beginning, OnChange, Opened};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::books::binding;
+use crate::error::classify;
 use crate::identifier::{self, quote};
 use crate::schema;
 use crate::site::Site;
@@ -272,5 +274,20 @@ impl PostgresTarget {
         }
         self.run(client, "SET LOCAL statement_timeout = 0").await?;
         self.empty_and_renew(client, &site, &stored, beginnings).await
+    }
+
+    async fn opened(&self, client: &Client, label: &str, notices: Vec<String>) -> Result<Opened> {
+        let entry = self.entry(client, label, "").await?;
+        let generation = entry.binding.generation;
+        let positions = self.books.positions(client, label, generation, "").await?;
+        Ok(Opened { generation, positions, desired: entry.desired, waits: None, notices })
+    }
+
+    async fn ask(&self, client: &Client, sql: &str, oid: u32) -> Result<bool> {
+        let wrong = |error| classify(error, &format!("looking at {:?}", self.spec.target));
+        let with_oid = [(&oid as &(dyn ToSql + Sync), Type::OID)];
+        let params = if sql.contains("$1") { &with_oid[..] } else { &[] };
+        let rows = client.query_typed(sql, params).await.map_err(wrong)?;
+        rows.first().map_or(Ok(false), |row| row.try_get(0).map_err(wrong))
     }
 }

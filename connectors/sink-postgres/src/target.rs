@@ -131,28 +131,8 @@ impl PostgresTarget {
         client.batch_execute(sql).await.map_err(|error| classify(error, &doing()))
     }
 
-    pub(crate) async fn ask(&self, client: &Client, sql: &str, oid: u32) -> Result<bool> {
-        let wrong = |error| classify(error, &format!("looking at {:?}", self.spec.target));
-        let with_oid = [(&oid as &(dyn tokio_postgres::types::ToSql + Sync), Type::OID)];
-        let params = if sql.contains("$1") { &with_oid[..] } else { &[] };
-        let rows = client.query_typed(sql, params).await.map_err(wrong)?;
-        rows.first().map_or(Ok(false), |row| row.try_get(0).map_err(wrong))
-    }
-
     pub(crate) async fn entry(&self, client: &Client, label: &str, lock: &str) -> Result<Entry> {
         self.books.entry(client, label, lock).await?.ok_or_else(|| unknown(label))
-    }
-
-    pub(crate) async fn opened(
-        &self,
-        client: &Client,
-        label: &str,
-        notices: Vec<String>,
-    ) -> Result<Opened> {
-        let entry = self.entry(client, label, "").await?;
-        let generation = entry.binding.generation;
-        let positions = self.books.positions(client, label, generation, "").await?;
-        Ok(Opened { generation, positions, desired: entry.desired, waits: None, notices })
     }
 }
 
