@@ -161,8 +161,8 @@ impl Hand {
     ) -> Result<(Vec<Record>, Position)> {
         let Stretch { partition, from, to } = wanted;
         let (mut burst, mut size, mut next) = (Burst::default(), 0, *from);
-        // Taken out, so that it is not looked up for each record. An error ends all of the reader.
-        let Some(mut lane) = self.lanes.remove(partition) else { return Ok((Vec::new(), next)) };
+        let Hand { lanes, consumer, .. } = self;
+        let Some(lane) = lanes.get_mut(partition) else { return Ok((Vec::new(), next)) };
         while next < *to && size < bytes.max(1) {
             let patience = if burst.is_empty() { patience } else { Duration::ZERO };
             match lane.queue.poll(patience) {
@@ -175,13 +175,12 @@ impl Hand {
                     burst.push(partition, &record);
                 }
                 Some(Event::End(_, at)) if at >= *to => next = *to,
-                Some(Event::Failed(failure)) => self.judge(&failure, partition, *from)?,
+                Some(Event::Failed(failure)) => judge(consumer, &failure, partition, *from)?,
                 Some(_) => {}
                 None => break,
             }
         }
         lane.next = next;
-        self.lanes.insert(partition.clone(), lane);
         if next >= *to {
             // Records behind may have been taken from its queue: who reads on begins anew.
             self.leave(partition);
@@ -193,32 +192,32 @@ impl Hand {
     fn hear(&self, of: &Stretch) -> Result<()> {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             match event {
-                Event::Failed(failure) => self.judge(&failure, &of.partition, of.from)?,
+                Event::Failed(failure) => judge(&self.consumer, &failure, &of.partition, of.from)?,
                 Event::Log(level, facility, line) => log(level, &facility, &line),
                 _ => {}
             }
         }
         Ok(())
     }
+}
 
-    /// Whether librdkafka goes on by itself.
-    ///
-    /// # Errors
-    /// What ends the read.
-    fn judge(&self, failure: &Failure, of: &TopicPartition, from: Position) -> Result<()> {
-        match failure.code {
-            Code::AutoOffsetReset | Code::OffsetOutOfRange => {
-                let has = self.consumer.fetch_watermarks(&of.topic, of.partition, ASK);
-                let has = has.map_or_else(
-                    |_| String::new(),
-                    |(low, high)| format!(": the log has only {low} to {high}"),
-                );
-                Err(Error::config(format!("`{of}` cannot be read from offset {from}{has}")))
-            }
-            code if failure.fatal || class(code) != ErrorClass::Retriable => {
-                Err(from_code(format!("reading `{of}`: {}", failure.reason), code))
-            }
-            _ => Ok(()),
+/// Whether librdkafka goes on by itself.
+///
+/// # Errors
+/// What ends the read.
+fn judge(consumer: &Member, failure: &Failure, of: &TopicPartition, from: Position) -> Result<()> {
+    match failure.code {
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => {
+            let has = consumer.fetch_watermarks(&of.topic, of.partition, ASK);
+            let has = has.map_or_else(
+                |_| String::new(),
+                |(low, high)| format!(": the log has only {low} to {high}"),
+            );
+            Err(Error::config(format!("`{of}` cannot be read from offset {from}{has}")))
         }
+        code if failure.fatal || class(code) != ErrorClass::Retriable => {
+            Err(from_code(format!("reading `{of}`: {}", failure.reason), code))
+        }
+        _ => Ok(()),
     }
 }
