@@ -1,14 +1,11 @@
 //! Requests: how they are sent, and what is retried before the worker hears of it.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
-use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::Method;
-use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use elasticsearch::http::transport::{MultiNodeConnectionPool, Transport, TransportBuilder};
+use elasticsearch::http::headers::HeaderValue;
 use foldline_api::sink::Version;
 use foldline_api::{Error, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -21,9 +18,8 @@ use url::Url;
 use crate::bulk::{self, Lines, Outcome};
 use crate::config::{ElasticsearchConfig, without_login};
 use crate::error::{Cause, Failure, Fault};
+use crate::nodes::{Nodes, Request};
 
-/// How long one request may take. A bulk that takes longer is asked about, not waited for.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests of one write or load under way at a time.
 const IN_FLIGHT: usize = 4;
 /// How often items that were refused for now are sent before the worker hears of it.
@@ -48,8 +44,7 @@ pub(crate) fn is_unavailable(error: &Error) -> bool {
 /// A cluster.
 #[derive(Debug)]
 pub(crate) struct Client {
-    transport: Transport,
-    nodes: usize,
+    nodes: Nodes,
 }
 
 /// An answer.
@@ -65,14 +60,24 @@ impl Reply {
         if self.status < 300 {
             return Ok(self.body);
         }
-        let cause = match serde_json::from_slice::<Refusal>(&self.body) {
+        Err(Failure { status: self.status, cause: self.cause() })
+    }
+
+    fn cause(&self) -> Cause {
+        match serde_json::from_slice::<Refusal>(&self.body) {
             Ok(Refusal { error: Some(Words::Cause(cause)) }) => cause,
             Ok(Refusal { error: Some(Words::Text(text)) }) => {
                 Cause { kind: String::new(), reason: Some(text) }
             }
             _ => Cause::default(),
-        };
-        Err(Failure { status: self.status, cause })
+        }
+    }
+
+    /// Whether another node may do better: a proxy's word, or that of a node without a master. What
+    /// Elasticsearch says of the whole cluster, such as that shards are missing, it says on each node.
+    pub(crate) fn is_of_a_bad_node(&self) -> bool {
+        const ALONE: [&str; 3] = ["", "master_not_discovered_exception", "cluster_block_exception"];
+        matches!(self.status, 502..=504) && ALONE.contains(&self.cause().kind.as_str())
     }
 
     /// The answer as `T`; `doing` completes "while".
@@ -121,63 +126,21 @@ impl Client {
             }
             urls.push(url);
         }
-        let nodes = urls.len();
-        if nodes == 0 {
+        if urls.is_empty() {
             return Err(Error::config("urls is empty: name at least one Elasticsearch node"));
         }
-        let mut builder = TransportBuilder::new(MultiNodeConnectionPool::round_robin(urls, None))
-            .enable_meta_header(false);
-        if let Some(login) = login {
-            builder = builder.auth(login);
-        }
-        if let Some(path) = &config.ca {
-            let pem = std::fs::read(path).map_err(|error| {
+        let ca = match &config.ca {
+            None => None,
+            Some(path) => Some(std::fs::read(path).map_err(|error| {
                 Error::config(format!("cannot read ca {}: {error}", path.display()))
-            })?;
-            let ca = Certificate::from_pem(&pem).map_err(|error| {
-                Error::config(format!("ca {} holds no PEM certificate: {error}", path.display()))
-            })?;
-            builder = builder.cert_validation(CertificateValidation::Full(ca));
-        }
-        let transport = builder
-            .build()
-            .map_err(|error| Error::config(format!("cannot set up the HTTP client: {error}")))?;
-        Ok(Client { transport, nodes })
-    }
-
-    /// Sends a request to the next node; one that cannot be connected to is passed over. Any other
-    /// failure leaves the outcome unknown and is the worker's to retry.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        query: &[(&str, &str)],
-        body: Option<Bytes>,
-    ) -> Result<Reply> {
-        let mut headers = HeaderMap::new();
-        let kind =
-            if path.ends_with("/_bulk") { "application/x-ndjson" } else { "application/json" };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let mut tried = 0;
-        let response = loop {
-            let sent = self.transport.send(
-                method,
-                path,
-                headers.clone(),
-                Some(query),
-                body.clone(),
-                Some(TIMEOUT),
-            );
-            tried += 1;
-            match sent.await {
-                Ok(response) => break response,
-                Err(error) if tried < self.nodes && is_connect(&error) => {}
-                Err(error) => return Err(unreachable(error)),
-            }
+            })?),
         };
-        let status = response.status_code().as_u16();
-        let body = response.bytes().await.map_err(unreachable)?;
-        Ok(Reply { status, body })
+        let nodes =
+            Nodes::new(urls, login.as_ref(), ca.as_deref()).map_err(|error| match &config.ca {
+                Some(path) => Error::config(format!("ca {}: {}", path.display(), error.message())),
+                None => error,
+            })?;
+        Ok(Client { nodes })
     }
 
     /// Sends a request whose body, if any, is JSON.
@@ -189,7 +152,7 @@ impl Client {
         body: Option<&Json>,
     ) -> Result<Reply> {
         let body = body.map(|body| Bytes::from(body.to_string()));
-        self.send(method, path, query, body).await
+        self.nodes.send(Request { method, path, query }, body).await
     }
 
     /// As [`Client::bulk`], of items that are there as text.
@@ -257,7 +220,8 @@ impl Client {
         let mut out = Vec::with_capacity(chosen.len());
         let mut stack = vec![(chosen, body)];
         while let Some((part, body)) = stack.pop() {
-            let reply = self.send(Method::Post, &path, &query, Some(Bytes::from(body))).await?;
+            let request = Request { method: Method::Post, path: &path, query: &query };
+            let reply = self.nodes.send(request, Some(Bytes::from(body))).await?;
             match reply.success() {
                 Ok(body) => {
                     let outcomes = bulk::decode(&body, part.len())?;
@@ -275,7 +239,7 @@ impl Client {
                         }
                     }
                 }
-                Err(failure) => return Err(failure.error("writing")),
+                Err(failure) => return Err(failure.of_document("writing")),
             }
         }
         Ok(out)
@@ -393,16 +357,6 @@ fn credentials(config: &ElasticsearchConfig) -> Result<Option<Credentials>> {
     }
 }
 
-fn is_connect(error: &elasticsearch::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>());
-    cause.is_some_and(reqwest::Error::is_connect)
-}
-
-fn unreachable(error: elasticsearch::Error) -> Error {
-    let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
-    Error::retriable(format!("Elasticsearch {what}")).with_source(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,6 +438,43 @@ mod tests {
             let reply = client.json(Method::Get, "/_cluster/health", &[], None).await.unwrap();
             assert_eq!(reply.status, 200);
         }
+    }
+
+    #[tokio::test]
+    async fn a_node_behind_a_bad_gateway_is_passed_over_and_rested() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        const SHARDS: &str = r#"{"error":{"type":"no_shard_available_action_exception"}}"#;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let bad = node(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            (502, "<html>".to_owned())
+        });
+        let (bad, well) = (bad.await, node(|_| (200, "{\"items\":[]}".to_owned())).await);
+        // A bulk may have been done: it is the worker's to retry, and goes to the other node then.
+        let client = client(&[bad, well]);
+        let items = [bulk::write("1", Version::Absent, "{}")];
+        assert!(client.bulk_items("a", &items).await.is_err());
+        for _ in 0..5 {
+            let reply = client.json(Method::Get, "/_cluster/health", &[], None).await.unwrap();
+            assert_eq!(reply.status, 200);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "it rests");
+
+        let client = self::client(&[bad, well]);
+        for _ in 0..5 {
+            let reply = client.json(Method::Get, "/_cluster/health", &[], None).await.unwrap();
+            assert_eq!(reply.status, 200, "what is idempotent goes to the next node at once");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+
+        // What is said of the whole cluster is no node's fault.
+        let short = node(|_| (503, SHARDS.to_owned())).await;
+        let client = self::client(&[short, well]);
+        let reply = client.json(Method::Get, "/_cluster/health", &[], None).await.unwrap();
+        assert_eq!(reply.status, 503);
     }
 
     #[tokio::test]

@@ -56,17 +56,39 @@ impl Failure {
         RULES.iter().find(fits).map_or(Fault::Config, |rule| rule.fault)
     }
 
-    /// As an error for the worker; `doing` completes "while".
+    /// As an error for the worker, of a request; `doing` completes "while".
     pub(crate) fn error(&self, doing: &str) -> Error {
         let says = self.sentence();
         let error = match self.fault() {
             Fault::Retriable | Fault::Conflict | Fault::TooLarge | Fault::Blocked => {
                 Error::retriable(format!("Elasticsearch refused for now while {doing}: {says}"))
             }
-            Fault::Rejected => Error::record(format!("Elasticsearch refused a document: {says}")),
             Fault::Gone => Error::fenced(format!("the index is gone while {doing}: {says}")),
-            Fault::Config => Error::config(format!("Elasticsearch refused while {doing}: {says}")),
+            Fault::Rejected | Fault::Config => {
+                Error::config(format!("Elasticsearch refused while {doing}: {says}"))
+            }
         };
+        self.coded(error)
+    }
+
+    /// The same of what holds documents: what is refused is the data of one of them.
+    pub(crate) fn of_document(&self, doing: &str) -> Error {
+        match self.fault() {
+            Fault::Rejected => self.refused_document(),
+            _ => self.error(doing),
+        }
+    }
+
+    /// That one document is to blame.
+    pub(crate) fn refused_document(&self) -> Error {
+        let says = match self.fault() {
+            Fault::TooLarge => "it has more bytes than a request may have".to_owned(),
+            _ => self.sentence(),
+        };
+        self.coded(Error::record(format!("Elasticsearch refused a document: {says}")))
+    }
+
+    fn coded(&self, error: Error) -> Error {
         error.with_code(format!("{} {}", self.status, self.cause.kind))
     }
 
@@ -171,7 +193,13 @@ mod tests {
                     let failure = failure(number, &kind, &format!("blocked by: [{reason}x]"));
                     let found = format!("{:?}", failure.fault()).to_lowercase();
                     assert_eq!(found, fault[0].replace(' ', ""), "{number} {row:?}");
-                    assert_eq!(failure.error("writing").class().label(), class[0], "{row:?}");
+                    let error = failure.of_document("writing");
+                    assert_eq!(error.class().label(), class[0], "{row:?}");
+                    // What is no document's is the config's: a mapping, a setting, a search.
+                    let of_request = if class[0] == "record" { "config" } else { &class[0] };
+                    let error = failure.error("creating index \"orders\"");
+                    assert_eq!(error.class().label(), of_request, "{row:?}");
+                    assert!(!error.message().contains("document"), "{error}");
                     told.push((number, kind, reason));
                 }
             }

@@ -6,7 +6,7 @@
 //! first, positions last, and a marker in each document tells a replay what it already holds.
 //!
 //! In reading order: [`config`], `mapping` (the index that a model becomes), `document` (a row as
-//! JSON and back), `bulk` and `client` (requests), `books` (the metadata index), `error` (whose
+//! JSON and back), `bulk`, `client` and `nodes` (requests), `books` (the metadata index), `error` (whose
 //! problem an answer is), [`target`] and [`writer`], `purge` (tombstones) and [`mod@plan`].
 
 mod books;
@@ -17,6 +17,7 @@ pub mod config;
 mod document;
 mod error;
 mod mapping;
+mod nodes;
 mod parking;
 pub mod plan;
 mod purge;

@@ -392,7 +392,7 @@ impl Writer for ElasticsearchWriter {
                 return match failure.fault() {
                     Fault::Conflict => Ok(Written::Conflict { written }),
                     Fault::Rejected | Fault::TooLarge => {
-                        Ok(Written::Rejected(Error::record(failure.error("writing").message())))
+                        Ok(Written::Rejected(failure.refused_document()))
                     }
                     Fault::Gone | Fault::Blocked => self.stopped(&failure).await,
                     Fault::Retriable | Fault::Config => Err(failure.error("writing documents")),
