@@ -25,6 +25,7 @@ mod rebuild;
 mod snapshot;
 mod survey;
 pub mod target;
+mod template;
 pub mod writer;
 
 pub use config::ElasticsearchConfig;

@@ -30,6 +30,12 @@ impl Names {
         format!("{}-g{generation}", self.target)
     }
 
+    /// Whether an alias is one that writers of a generation use.
+    pub(crate) fn is_write_alias(&self, generation: u64, alias: &str) -> bool {
+        let hash = alias.strip_prefix(&self.index(generation)).and_then(|a| a.strip_prefix("-w-"));
+        hash.is_some_and(|hash| hash.len() == 12 && hash.chars().all(|c| c.is_ascii_hexdigit()))
+    }
+
     /// The alias that writers of one model use. A bulk request with `require_alias` fails once it is
     /// gone, where one to the index's own name would create the index anew.
     pub(crate) fn write_alias(&self, generation: u64, fingerprint: &str) -> String {
@@ -398,6 +404,10 @@ pub(crate) mod tests {
         assert_eq!(names.generation("orders-g12"), Some(12));
         for other in ["orders", "orders-gold-g1", "orders-g01", "orders-g1-w-abc", "order-g1"] {
             assert_eq!(names.generation(other), None, "{other}");
+        }
+        assert!(names.is_write_alias(1, &names.write_alias(1, "f")));
+        for other in [&names.write_alias(11, "f"), "orders-g1", "orders-g1-w-eekly-numbers"] {
+            assert!(!names.is_write_alias(1, other), "{other}");
         }
         for wrong in ["", "Orders", "a b", "a/b", "a%41", "-a", ".a", "a,b", "a*", &"a".repeat(201)]
         {

@@ -90,6 +90,12 @@ impl ElasticsearchTarget {
             )));
         }
         mapping::refuse(&index, &stands.settings, &stands.mappings)?;
+        let live = &stored.value.binding;
+        let writers = self.cluster.names.write_alias(live.generation, &live.fingerprint);
+        let beside = (live.generation, Some(next.generation));
+        if !self.cluster.point(&survey, beside, &writers).await? {
+            return Ok(false);
+        }
         let partitions: Vec<TopicPartition> =
             stored.value.beginnings.iter().map(BeginningDoc::topic_partition).collect();
         self.books.keep_verdicts_of(stored.value.binding.generation, &partitions).await?;

@@ -1,6 +1,6 @@
 //! What stands in the cluster under a target's names, and the steps that change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use elasticsearch::http::Method;
@@ -16,6 +16,9 @@ use crate::mapping::{Names, alive};
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Index {
     aliases: BTreeMap<String, Json>,
+    /// The data stream that it is a part of.
+    #[serde(default)]
+    data_stream: Option<String>,
     /// The mapping.
     pub(crate) mappings: Json,
     /// The settings, by flat name.
@@ -41,6 +44,20 @@ pub(crate) struct Survey {
     pub(crate) generations: BTreeMap<u64, Index>,
     /// What else the target's name leads to: an index of that name, a data stream, someone's alias.
     pub(crate) strangers: Vec<String>,
+    /// Generations whose names are an alias or a data stream of someone's: no index can be made there.
+    taken: BTreeSet<u64>,
+}
+
+impl Survey {
+    /// The numbers that no new generation can have.
+    pub(crate) fn used(&self) -> impl Iterator<Item = u64> {
+        self.generations.keys().chain(&self.taken).copied()
+    }
+
+    /// The number of a target's first generation.
+    pub(crate) fn first(&self) -> u64 {
+        self.used().max().map_or(1, |last| last + 1)
+    }
 }
 
 /// A target's indexes and aliases.
@@ -63,20 +80,28 @@ impl Cluster {
         let path = format!("/{alias}-g*,{alias}");
         let reply = self.client.json(Method::Get, &path, &query, None).await?;
         let indexes: BTreeMap<String, Index> = reply.read("looking at the target's indexes")?;
+        Ok(self.sorted(indexes))
+    }
+
+    fn sorted(&self, indexes: BTreeMap<String, Index>) -> Survey {
+        let alias = self.names.alias();
         let mut survey = Survey::default();
         for (name, index) in indexes {
+            let names = index.aliases.keys().chain(&index.data_stream);
+            // The wildcard also finds what only begins so: aliases of others, indexes of other targets. Only
+            // the exact name is the target's.
+            let leads = name == alias || names.clone().any(|name| name == alias);
             match self.names.generation(&name) {
                 Some(generation) => drop(survey.generations.insert(generation, index)),
-                None if name == alias || index.aliases.contains_key(alias) => {
-                    survey.strangers.push(name);
+                None => {
+                    survey.taken.extend(names.filter_map(|name| self.names.generation(name)));
+                    if leads {
+                        survey.strangers.push(name);
+                    }
                 }
-                // Another target whose name starts like this one's.
-                None if name.starts_with(&format!("{alias}-g")) => {}
-                // A data stream's backing index.
-                None => survey.strangers.push(name),
             }
         }
-        Ok(survey)
+        survey
     }
 
     /// Refuses a name that is taken.
@@ -125,13 +150,21 @@ impl Cluster {
         }
     }
 
-    /// Creates an index, which may stand already.
+    /// Creates an index, which may stand already. Readers find it no sooner than they are pointed at it.
     pub(crate) async fn create(&self, index: &str, body: &Json) -> Result<()> {
+        let shielded = self.shield(index).await?;
+        let created = self.create_from_templates(index, body).await;
+        if shielded {
+            self.unshield(index).await?;
+        }
+        created
+    }
+
+    async fn create_from_templates(&self, index: &str, body: &Json) -> Result<()> {
         let reply = self.client.json(Method::Put, &format!("/{index}"), &[], Some(body)).await?;
         match reply.success() {
             Ok(_) => Ok(()),
             Err(failure) if failure.cause.kind == "resource_already_exists_exception" => Ok(()),
-            // A mapping that Elasticsearch refuses is the config's, not a record's.
             Err(failure) if failure.fault() == Fault::Rejected => {
                 Err(self.wrong(index, "create", &failure.error("creating it")))
             }
@@ -213,28 +246,33 @@ impl Cluster {
     }
 
     /// Whether writers of another model can still reach the index.
-    pub(crate) fn has_other_writers(&self, index: &Index, name: &str, write_alias: &str) -> bool {
-        let prefix = format!("{name}-w-");
-        index.aliases.keys().any(|alias| alias.starts_with(&prefix) && alias != write_alias)
+    pub(crate) fn has_other_writers(
+        &self,
+        index: &Index,
+        generation: u64,
+        write_alias: &str,
+    ) -> bool {
+        let writers = |alias: &String| self.names.is_write_alias(generation, alias);
+        index.aliases.keys().any(|alias| writers(alias) && alias != write_alias)
     }
 
-    /// Points readers and writers at a generation, in one step: both aliases lead to it alone, but for
-    /// the writers of a generation that is being built `beside` it. False where another worker changed
-    /// them after the survey.
-    pub(crate) async fn point(
+    /// What points readers and writers at a generation: both aliases lead to it alone, but for the writers
+    /// of a generation that is being built `beside` it, and the readers' one has the filter and nothing
+    /// else. An index template, or someone's hand, may have made it otherwise.
+    pub(crate) fn pointing(
         &self,
         survey: &Survey,
         (generation, beside): (u64, Option<u64>),
         write_alias: &str,
-    ) -> Result<bool> {
+    ) -> Vec<Json> {
         let (reader, live) = (self.names.alias(), self.names.index(generation));
+        let filtered = json!({ "filter": alive() });
         let mut actions = Vec::new();
         for (&number, index) in &survey.generations {
             let name = self.names.index(number);
-            let writers = format!("{name}-w-");
-            for alias in index.aliases.keys() {
-                let stale = (alias == reader && number != generation)
-                    || (alias.starts_with(&writers)
+            for (alias, made) in &index.aliases {
+                let stale = (alias == reader && (number != generation || *made != filtered))
+                    || (self.names.is_write_alias(number, alias)
                         && alias != write_alias
                         && Some(number) != beside);
                 if stale {
@@ -244,20 +282,28 @@ impl Cluster {
                 }
             }
         }
-        let stands = |alias: &str| {
-            survey
-                .generations
-                .get(&generation)
-                .is_some_and(|index| index.aliases.contains_key(alias))
-        };
-        if !stands(reader) {
+        let stands = survey.generations.get(&generation).map(|index| &index.aliases);
+        let stands = |alias: &str| stands.and_then(|aliases| aliases.get(alias));
+        if stands(reader) != Some(&filtered) {
             let add = json!({ "index": live, "alias": reader, "filter": alive() });
             actions.push(json!({ "add": add }));
         }
-        if !stands(write_alias) {
+        if stands(write_alias).is_none() {
             let add = json!({ "index": live, "alias": write_alias, "is_hidden": true });
             actions.push(json!({ "add": add }));
         }
+        actions
+    }
+
+    /// Points them, in one step. False where another worker changed them after the survey.
+    pub(crate) async fn point(
+        &self,
+        survey: &Survey,
+        (generation, beside): (u64, Option<u64>),
+        write_alias: &str,
+    ) -> Result<bool> {
+        let (reader, live) = (self.names.alias(), self.names.index(generation));
+        let actions = self.pointing(survey, (generation, beside), write_alias);
         if actions.is_empty() {
             return Ok(true);
         }
@@ -271,6 +317,48 @@ impl Cluster {
                 failure.cause.kind
             ))),
             Err(failure) => Err(failure.error(&format!("pointing {reader:?} at {live:?}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ElasticsearchConfig;
+
+    #[test]
+    fn only_what_has_exactly_the_targets_name_is_the_targets() {
+        let urls = vec!["http://localhost:9200".to_owned()];
+        let client = Client::new(&ElasticsearchConfig { urls, ..Default::default() }).unwrap();
+        let cluster = Cluster { client: Arc::new(client), names: Names::new("orders") };
+        let index = |aliases: &[&str], stream: Option<&str>| Index {
+            aliases: aliases.iter().map(|alias| ((*alias).to_owned(), json!({}))).collect(),
+            data_stream: stream.map(str::to_owned),
+            mappings: json!({}),
+            settings: Map::new(),
+        };
+        let survey = |of: &[(&str, Index)]| {
+            let of = of.iter().map(|(name, index)| ((*name).to_owned(), index.clone()));
+            cluster.sorted(of.collect())
+        };
+        let found = survey(&[
+            ("orders-g3", index(&["orders", "orders-g3-w-000000000000"], None)),
+            ("orders-gold", index(&["gold"], None)),
+            ("orders-gold-g1", index(&["orders-gold"], None)),
+            ("crm-2024", index(&["orders-global", "orders-g9"], None)),
+            (".ds-orders-g11-2024", index(&[], Some("orders-g11"))),
+            (".ds-orders-goods-2024", index(&[], Some("orders-goods"))),
+        ]);
+        assert_eq!(found.strangers, Vec::<String>::new());
+        assert_eq!(found.used().collect::<Vec<_>>(), [3, 9, 11]);
+        assert_eq!((found.first(), Survey::default().first()), (12, 1));
+        for stranger in [
+            ("orders", index(&[], None)),
+            ("orders-000001", index(&["orders"], None)),
+            (".ds-orders-2024", index(&[], Some("orders"))),
+        ] {
+            let name = stranger.0;
+            assert_eq!(survey(&[stranger]).strangers, [name]);
         }
     }
 }

@@ -120,8 +120,9 @@ impl ElasticsearchTarget {
             // A changed model is built beside the live index, which stays as it is.
             (Decision::Resume, _) | (Decision::Rebuild, Some(_)) => None,
             (Decision::Create, _) | (_, None) => {
-                let notice = format!("created {target:?}, generation 1");
-                Some((self.first(1, String::new()), notice))
+                let generation = survey.first();
+                let notice = format!("created {target:?}, generation {generation}");
+                Some((self.first(generation, String::new()), notice))
             }
             (Decision::Renew { .. }, Some(stored)) => {
                 let next = self.next(stored, survey);
@@ -186,10 +187,9 @@ impl ElasticsearchTarget {
 
     /// The number of a generation that is made now.
     pub(crate) fn next_number(&self, stored: &TargetDoc, survey: &Survey) -> u64 {
-        let stands = survey.generations.keys().copied();
         let known = stored.old.iter().map(|old| old.generation);
         let built = stored.next.iter().map(|next| next.generation);
-        stands.chain(known).chain(built).fold(stored.binding.generation, u64::max) + 1
+        survey.used().chain(known).chain(built).fold(stored.binding.generation, u64::max) + 1
     }
 
     fn take_model(&self, binding: &mut Binding) {
@@ -224,7 +224,7 @@ impl ElasticsearchTarget {
         let uuid = stands.uuid().to_owned();
         let partitions: Vec<TopicPartition> =
             doc.beginnings.iter().map(BeginningDoc::topic_partition).collect();
-        let fenced = self.cluster.has_other_writers(stands, &index, &write_alias);
+        let fenced = self.cluster.has_other_writers(stands, generation, &write_alias);
         if fenced {
             // Returns when the writes under way have ended: no writer of the old model is left that
             // could write a document without the new columns over one that has them.
@@ -293,6 +293,14 @@ impl ElasticsearchTarget {
         }
         self.cluster.drop_index(name).await?;
         Ok(false)
+    }
+
+    /// Whether readers and writers find the live generation, and it alone.
+    fn is_pointed(&self, doc: &TargetDoc, survey: &Survey) -> bool {
+        let generation = doc.binding.generation;
+        let beside = doc.next.as_ref().map(|next| next.generation);
+        let writers = self.cluster.names.write_alias(generation, &doc.binding.fingerprint);
+        self.cluster.pointing(survey, (generation, beside), &writers).is_empty()
     }
 
     async fn opened(&self, doc: &TargetDoc, notices: Vec<String>) -> Result<Opened> {
@@ -371,7 +379,7 @@ impl Target for ElasticsearchTarget {
     async fn open(&self) -> Result<Opened> {
         mapping::check(&self.spec)?;
         self.books.ensure().await?;
-        let mut notices = Vec::new();
+        let (mut notices, mut pointed) = (Vec::new(), false);
         for _ in 0..ATTEMPTS {
             let stored = self.books.target().await?;
             let survey = self.cluster.survey().await?;
@@ -396,6 +404,19 @@ impl Target for ElasticsearchTarget {
                 continue;
             }
             let Some(stored) = stored else { continue };
+            if stored.value.ready && !std::mem::replace(&mut pointed, true) {
+                let doc = &stored.value;
+                if !self.is_pointed(doc, &survey) {
+                    let doc = TargetDoc { ready: false, ..doc.clone() };
+                    if self.books.put_target(&doc, stored.version).await? {
+                        notices.push(format!(
+                            "the aliases of {:?} were not as Foldline makes them: set right",
+                            self.spec.target
+                        ));
+                    }
+                    continue;
+                }
+            }
             if stored.value.ready {
                 let live = survey.generations.get(&stored.value.binding.generation);
                 if let Some(live) = live {
