@@ -88,6 +88,7 @@ pub fn decide(
         };
     };
     check_owner(stored, spec)?;
+    check_log(stored, spec)?;
     match found {
         None if spec.auto_create => return Ok(Decision::Renew { create: true }),
         None => return Err(missing(spec)),
@@ -117,7 +118,12 @@ fn missing(spec: &TargetSpec) -> Error {
     ))
 }
 
-fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
+/// Whether a target is this connector's. Every sink asks it before each command: a connector that is not the
+/// owner neither changes nor learns anything.
+///
+/// # Errors
+/// A config error that names the owner.
+pub fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
     let owner = (&stored.worker, &stored.connector, &stored.group);
     if owner != (&spec.worker, &spec.connector, &spec.group) {
         return Err(Error::config(format!(
@@ -132,6 +138,10 @@ fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
             spec.group
         )));
     }
+    Ok(())
+}
+
+fn check_log(stored: &Binding, spec: &TargetSpec) -> Result<()> {
     if stored.log != spec.log {
         return Err(Error::config(format!(
             "{:?} was folded from the log {:?}, and the source now leads to {:?}: point the source back, \

@@ -208,6 +208,7 @@ impl ElasticsearchTarget {
 #[async_trait]
 impl Parking for ElasticsearchTarget {
     async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
+        self.stored().await?;
         let mut all = Vec::new();
         for place in self.places(generation, which.partitions.as_deref()).await? {
             all.extend(self.books.parked(generation, &place).await?);
@@ -217,6 +218,7 @@ impl Parking for ElasticsearchTarget {
     }
 
     async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
+        self.stored().await?;
         let ids: Vec<String> =
             places.iter().map(|place| self.books.record_id(generation, place)).collect();
         let mut out = Vec::with_capacity(places.len());
@@ -233,6 +235,7 @@ impl Parking for ElasticsearchTarget {
     }
 
     async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
+        self.stored().await?;
         let partition = std::slice::from_ref(&place.0);
         let named = self.places(generation, Some(partition)).await?;
         if !named.iter().any(|known| known.parked.contains(&place.1)) {

@@ -33,7 +33,6 @@ impl NextDoc {
 
 impl ElasticsearchTarget {
     fn check_allowed(&self, doc: &TargetDoc) -> Result<()> {
-        self.check_owner(&doc.binding)?;
         let spec = &self.spec;
         let binding = &doc.binding;
         if binding.fingerprint != spec.fingerprint && binding.superseded.contains(&spec.fingerprint)
@@ -339,7 +338,6 @@ impl Rebuilds for ElasticsearchTarget {
         let mut cancelled = None;
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
-            self.check_owner(&stored.value.binding)?;
             if !stored.value.ready {
                 self.settle(&stored).await?;
                 continue;
@@ -355,7 +353,6 @@ impl Rebuilds for ElasticsearchTarget {
         for _ in 0..ATTEMPTS {
             let stored = self.settled().await?;
             let mut doc = stored.value;
-            self.check_owner(&doc.binding)?;
             if let Some(next) = &doc.next {
                 return Err(Error::config(format!(
                     "generation {} is being built: cancel that first, with `foldline rebuild {} --cancel`",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::binding::{Binding, Decision, Found, check_owner, decide};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
@@ -65,7 +65,7 @@ impl ElasticsearchTarget {
     /// # Errors
     /// Retriable ones; nothing is half done.
     pub async fn purge_tombstones(&self, retention: Duration) -> Result<u64> {
-        let Some(doc) = self.books.target().await? else { return Ok(0) };
+        let doc = self.stored().await?;
         if !doc.value.ready {
             return Ok(0);
         }
@@ -345,23 +345,13 @@ impl ElasticsearchTarget {
         self.cluster.names.index(generation)
     }
 
+    /// The target's record: this connector's, or nothing is done.
     pub(crate) async fn stored(&self) -> Result<Versioned<TargetDoc>> {
-        self.books.target().await?.ok_or_else(|| {
+        let stored = self.books.target().await?.ok_or_else(|| {
             Error::fenced(format!("{:?} is not in the books: open it again", self.spec.target))
-        })
-    }
-
-    pub(crate) fn check_owner(&self, binding: &Binding) -> Result<()> {
-        let spec = &self.spec;
-        if (&binding.worker, &binding.connector, &binding.group)
-            != (&spec.worker, &spec.connector, &spec.group)
-        {
-            return Err(Error::config(format!(
-                "{:?} belongs to connector {:?} of worker {:?} (group {:?}): only that one rebuilds it",
-                spec.target, binding.connector, binding.worker, binding.group
-            )));
-        }
-        Ok(())
+        })?;
+        check_owner(&stored.value.binding, &self.spec)?;
+        Ok(stored)
     }
 }
 
@@ -460,7 +450,6 @@ impl Target for ElasticsearchTarget {
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
             let doc = &stored.value;
-            self.check_owner(&doc.binding)?;
             if doc.binding.generation != generation {
                 let ours = doc.binding.fingerprint == self.spec.fingerprint;
                 // Another worker's rebuild with another model is that worker's to finish.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use foldline_api::binding::check_owner;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
 use foldline_api::rebuild::Phase;
@@ -46,7 +47,7 @@ pub struct ElasticsearchWriter {
     generation: u64,
     /// Whether the generation is built beside the live one.
     building: bool,
-    fingerprint: String,
+    spec: TargetSpec,
     /// Documents are read and written through this; it goes away with the generation or its model.
     alias: String,
     held: Mutex<HashMap<TopicPartition, Versioned<PositionDoc>>>,
@@ -70,7 +71,7 @@ impl ElasticsearchWriter {
             model: Arc::clone(&spec.model),
             generation,
             building,
-            fingerprint: spec.fingerprint.clone(),
+            spec: spec.clone(),
             held: Mutex::new(HashMap::new()),
             document_bytes: AtomicUsize::new(512),
         }
@@ -86,6 +87,7 @@ impl ElasticsearchWriter {
     async fn live(&self) -> Result<Option<Versioned<TargetDoc>>> {
         let Some(stored) = self.books.target().await? else { return Ok(None) };
         let TargetDoc { ready, binding, next, .. } = &stored.value;
+        check_owner(binding, &self.spec)?;
         let (generation, fingerprint) = match next {
             Some(next) if self.building && next.phase().is_some() => {
                 (next.generation, &next.fingerprint)
@@ -93,7 +95,7 @@ impl ElasticsearchWriter {
             _ if self.building || !ready => return Ok(None),
             _ => (binding.generation, &binding.fingerprint),
         };
-        let same = generation == self.generation && *fingerprint == self.fingerprint;
+        let same = generation == self.generation && *fingerprint == self.spec.fingerprint;
         Ok(same.then_some(stored))
     }
 

@@ -11,7 +11,7 @@ use crate::books::Entry;
 use crate::error::classify;
 use crate::generations::Generation;
 use crate::session::{Lane, SNAPSHOT};
-use crate::target::{PostgresTarget, unknown};
+use crate::target::PostgresTarget;
 
 /// What the books say of a target at one moment.
 pub(crate) struct Look {
@@ -50,7 +50,7 @@ impl PostgresTarget {
         let session = lane.take().await?;
         let entry = self.books.entry(&session.client, &label, "").await;
         session.keep_if_open();
-        entry?.ok_or_else(|| unknown(&label))
+        self.owned(entry?, &label)
     }
 
     /// All that the books say now, in one round trip.
@@ -67,6 +67,6 @@ impl PostgresTarget {
         let refused = |error| classify(error, "reading the books");
         let (entry, positions, beside) =
             lane.take().await?.at_once(SNAPSHOT, read, refused).await?;
-        Ok(Look { entry: entry.ok_or_else(|| unknown(&label))?, positions, beside })
+        Ok(Look { entry: self.owned(entry, &label)?, positions, beside })
     }
 }

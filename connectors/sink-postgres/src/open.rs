@@ -265,13 +265,6 @@ impl PostgresTarget {
         if stored.generation != generation {
             return Ok(stored.generation);
         }
-        let owner = (&stored.worker, &stored.connector, &stored.group);
-        if owner != (&self.spec.worker, &self.spec.connector, &self.spec.group) {
-            return Err(Error::config(format!(
-                "{:?} belongs to connector {:?} of worker {:?}",
-                site.label, stored.connector, stored.worker
-            )));
-        }
         self.run(client, "SET LOCAL statement_timeout = 0").await?;
         self.empty_and_renew(client, &site, &stored, beginnings).await
     }

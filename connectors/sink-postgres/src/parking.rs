@@ -182,6 +182,7 @@ impl Parking for PostgresTarget {
             let session = self.asks.snapshot().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "").await?;
                 self.books.parked(&session.client, (&label, generation), which).await
             }
             .await;
@@ -195,6 +196,7 @@ impl Parking for PostgresTarget {
             let session = self.asks.snapshot().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "").await?;
                 self.books.parked_records(&session.client, (&label, generation), places).await
             }
             .await;
@@ -208,6 +210,7 @@ impl Parking for PostgresTarget {
             let session = self.asks.begin().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "").await?;
                 let of = (label.as_str(), generation);
                 self.books.ask_parked(&session.client, of, place, request).await
             }

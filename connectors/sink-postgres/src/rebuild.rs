@@ -66,19 +66,6 @@ impl PostgresTarget {
         Ok(Standing { site, live, stored, beside })
     }
 
-    pub(crate) fn check_mine(&self, stored: &Binding) -> Result<()> {
-        let spec = &self.spec;
-        if (&stored.worker, &stored.connector, &stored.group)
-            == (&spec.worker, &spec.connector, &spec.group)
-        {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "{:?} belongs to connector {:?} of worker {:?}: only that one rebuilds it",
-            spec.target, stored.connector, stored.worker
-        )))
-    }
-
     async fn begin_in(
         &self,
         client: &Client,
@@ -88,7 +75,6 @@ impl PostgresTarget {
         self.books.ensure(client).await?;
         self.run(client, "SET LOCAL statement_timeout = 0").await?;
         let at = self.standing(client, "FOR UPDATE").await?;
-        self.check_mine(&at.stored)?;
         if at.site.relation.is_none() {
             return Err(Error::config(format!(
                 "table {:?} was dropped: restart connector {:?}, which builds it anew",
@@ -251,7 +237,6 @@ impl PostgresTarget {
 
     async fn cancel_in(&self, client: &Client) -> Result<Option<u64>> {
         let at = self.standing(client, "FOR UPDATE").await?;
-        self.check_mine(&at.stored)?;
         let Some(build) = at.build() else { return Ok(None) };
         let table = at.table(build);
         // Whoever loads it or builds its indexes is Foldline: there is nothing left to wait for.

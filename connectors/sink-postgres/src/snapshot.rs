@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldline_api::binding::check_owner;
 use foldline_api::model::{Key, Model};
 use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::value::Value;
@@ -52,6 +53,7 @@ impl PostgresSnapshot {
         let binding = entry.map(|entry| entry.binding).ok_or_else(|| {
             Error::config(format!("the books know no table {label:?}: the connector has never run"))
         })?;
+        check_owner(&binding, spec)?;
         if binding.fingerprint != spec.fingerprint {
             return Err(Error::config(format!(
                 "{label:?} was built by another version of the projection: its rows cannot be judged by this one"

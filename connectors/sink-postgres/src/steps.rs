@@ -109,6 +109,7 @@ impl PostgresTarget {
 
     pub(crate) async fn release_in(&self, client: &Client, generation: u64) -> Result<Stepped> {
         let label = self.resolve(client).await?.label();
+        self.entry(client, &label, "FOR UPDATE").await?;
         let at = (label.as_str(), generation);
         Ok(if self.books.move_build(client, at, Phase::Holding, Phase::Following).await? {
             Stepped::Done(Vec::new())
@@ -193,7 +194,6 @@ impl PostgresTarget {
 
     pub(crate) async fn roll_back_in(&self, client: &Client) -> Result<(u64, Vec<String>)> {
         let at = self.standing(client, "FOR UPDATE").await?;
-        self.check_mine(&at.stored)?;
         if let Some(build) = at.build() {
             return Err(Error::config(format!(
                 "generation {} is being built: cancel that first, with `foldline rebuild {} --cancel`",

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldline_api::binding::check_owner;
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::{Rebuilds, Role};
 use foldline_api::sink::{Beginning, DesiredState, Opened, Snapshot, Target, TargetSpec, Writer};
@@ -131,12 +132,19 @@ impl PostgresTarget {
         client.batch_execute(sql).await.map_err(|error| classify(error, &doing()))
     }
 
+    /// The target's entry: this connector's, or nothing is done.
     pub(crate) async fn entry(&self, client: &Client, label: &str, lock: &str) -> Result<Entry> {
-        self.books.entry(client, label, lock).await?.ok_or_else(|| unknown(label))
+        self.owned(self.books.entry(client, label, lock).await?, label)
+    }
+
+    pub(crate) fn owned(&self, entry: Option<Entry>, label: &str) -> Result<Entry> {
+        let entry = entry.ok_or_else(|| unknown(label))?;
+        check_owner(&entry.binding, &self.spec)?;
+        Ok(entry)
     }
 }
 
-pub(crate) fn unknown(label: &str) -> Error {
+fn unknown(label: &str) -> Error {
     Error::fenced(format!("the books know no table {label:?}: open it first"))
 }
 
@@ -203,6 +211,7 @@ impl Target for PostgresTarget {
             let session = self.lane.begin().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "FOR UPDATE").await?;
                 if self.books.set_desired(&session.client, &label, desired).await? {
                     return Ok(());
                 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldline_api::binding::check_owner;
 use foldline_api::error::ErrorClass;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
@@ -57,7 +58,7 @@ pub(crate) struct Place {
 pub(crate) struct PostgresWriter {
     place: Place,
     model: Arc<Model>,
-    fingerprint: String,
+    spec: TargetSpec,
     books: Books,
     statements: Statements,
     fence: String,
@@ -96,7 +97,7 @@ impl PostgresWriter {
             writing: Lane::new(Arc::clone(&endpoint), true),
             loading: Lane::new(endpoint, true),
             model: Arc::clone(&spec.model),
-            fingerprint: spec.fingerprint.clone(),
+            spec: spec.clone(),
             books: books.clone(),
             server: AtomicI64::new(0),
             cautious: AtomicU32::new(0),
@@ -160,6 +161,7 @@ impl PostgresWriter {
         let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
             return Err(self.replaced());
         };
+        check_owner(&entry.binding, &self.spec)?;
         let live = entry.binding.generation;
         let beside = self.books.generations(client, label, "").await?;
         let fingerprint = if *building {
@@ -173,7 +175,7 @@ impl PostgresWriter {
                 "generation {generation} of {label:?} is over: {live} is live"
             )));
         };
-        if *fingerprint != self.fingerprint {
+        if *fingerprint != self.spec.fingerprint {
             return Err(Error::config(format!(
                 "{label:?} is now built by another version of projection and connector: this worker's config \
                  is not the one that the table was opened with last"

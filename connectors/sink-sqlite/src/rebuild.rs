@@ -128,14 +128,13 @@ fn move_build(
 }
 
 fn step(tx: &Transaction<'_>, spec: &TargetSpec, number: u64, step: Step) -> Result<Stepped> {
-    let target = &spec.target;
+    let (target, live) = (&spec.target, bound(tx, spec)?.generation);
     match step {
         Step::Follow => move_build(tx, target, number, (Phase::Loading, Phase::Following)),
         // A reader's snapshot never sees another table than it began with.
         Step::Hold { .. } => {
             let held = move_build(tx, target, number, (Phase::Following, Phase::Holding))?;
             if let Stepped::Done(_) = held {
-                let live = bound(tx, spec)?.generation;
                 books::raise_epochs(tx, target, Some(live))?;
             }
             Ok(held)
@@ -195,6 +194,7 @@ fn swap(tx: &Transaction<'_>, spec: &TargetSpec, next: &Generation) -> Result<Ve
 
 fn roll_back(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<u64> {
     let target = &spec.target;
+    bound(tx, spec)?;
     let beside = generations::beside(tx, target)?;
     if let Some(build) = beside.iter().find(|generation| generation.role.phase().is_some()) {
         return Err(Error::config(format!(
@@ -215,6 +215,7 @@ fn roll_back(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<u64> {
 }
 
 fn drop_old(tx: &Transaction<'_>, spec: &TargetSpec, keep: usize) -> Result<Vec<u64>> {
+    bound(tx, spec)?;
     let mut old = generations::beside(tx, &spec.target)?;
     old.retain(|generation| generation.role == Role::Old);
     old.truncate(old.len().saturating_sub(keep));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Decision, decide};
+use foldline_api::binding::{Binding, Decision, check_owner, decide};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
@@ -80,11 +80,14 @@ fn unopened(spec: &TargetSpec) -> Error {
     ))
 }
 
+/// Whose the target is: this connector's, or nothing is done.
 pub(crate) fn bound(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Binding> {
     if !books::exist(tx)? {
         return Err(unopened(spec));
     }
-    books::binding(tx, &spec.target)?.ok_or_else(|| unopened(spec))
+    let stored = books::binding(tx, &spec.target)?.ok_or_else(|| unopened(spec))?;
+    check_owner(&stored, spec)?;
+    Ok(stored)
 }
 
 fn open(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Opened> {
@@ -174,7 +177,7 @@ fn renew(
 }
 
 fn status(tx: &Transaction<'_>, spec: &TargetSpec, notices: Vec<String>) -> Result<Opened> {
-    let generation = books::live(tx, &spec.target)?.ok_or_else(|| unopened(spec))?.generation;
+    let generation = bound(tx, spec)?.generation;
     Ok(Opened {
         generation,
         positions: books::positions(tx, &spec.target, generation)?,
@@ -193,8 +196,7 @@ impl Target for SqliteTarget {
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
         let beginnings = beginnings.to_vec();
         self.run(Access::Write, move |tx, spec| {
-            let live = books::live(tx, &spec.target)?.ok_or_else(|| unopened(spec))?;
-            if live.generation != generation {
+            if bound(tx, spec)?.generation != generation {
                 return Err(Error::fenced("another generation is live"));
             }
             books::begin(tx, &spec.target, generation, &beginnings)
@@ -230,7 +232,8 @@ impl Target for SqliteTarget {
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
         let build = self.run(Access::Read, |tx, spec| {
-            if books::exist(tx)? { generations::build(tx, &spec.target) } else { Ok(None) }
+            bound(tx, spec)?;
+            generations::build(tx, &spec.target)
         });
         let build = build.await?.filter(|build| build.number == generation);
         let relation = build.map(|build| build.relation);
@@ -266,6 +269,7 @@ impl Parking for SqliteTarget {
     async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
         let which = which.clone();
         self.run(Access::Read, move |tx, spec| {
+            bound(tx, spec)?;
             parking::parked(tx, &spec.target, generation, &which)
         })
         .await
@@ -274,6 +278,7 @@ impl Parking for SqliteTarget {
     async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
         let places = places.to_vec();
         self.run(Access::Read, move |tx, spec| {
+            bound(tx, spec)?;
             parking::records(tx, &spec.target, generation, &places)
         })
         .await
@@ -282,6 +287,7 @@ impl Parking for SqliteTarget {
     async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
         let place = place.clone();
         self.run(Access::Write, move |tx, spec| {
+            bound(tx, spec)?;
             parking::ask(tx, &spec.target, generation, &place, request)
         })
         .await

@@ -21,6 +21,7 @@ use crate::database::{Access, Database, End, sql};
 use crate::generations;
 use crate::parking;
 use crate::schema::{self, quote};
+use crate::target::bound;
 
 /// The statements over the user's table.
 #[derive(Debug)]
@@ -143,6 +144,7 @@ impl Hold {
         if self.check_live(tx)?.fingerprint != self.spec.fingerprint {
             return Err(Error::fenced(format!("{target:?} is built by another projection now")));
         }
+        bound(tx, &self.spec)?;
         let build = generations::build(tx, target)?;
         let held = build.is_some_and(|build| build.role == Role::Build(Phase::Holding));
         if held && self.relation.is_none() {

@@ -3,6 +3,7 @@
 
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
+pub(crate) mod owner;
 pub(crate) mod parking;
 pub(crate) mod rebuild;
 pub(crate) mod snapshot;

@@ -54,6 +54,7 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::lifecycle::rebuild_takes_new_beginnings(store).await;
     cases::lifecycle::a_dropped_target_voids_its_positions(store).await;
     cases::lifecycle::another_owner_is_refused(store).await;
+    cases::owner::no_command_of_another_connector_does_anything(store).await;
     cases::lifecycle::another_model_is_refused_or_carried_over(store).await;
     cases::rebuild::a_build_takes_the_place_of_the_live_generation(store).await;
     cases::rebuild::a_build_that_is_not_reached_lets_the_live_generation_go_on(store).await;

@@ -201,14 +201,14 @@ impl Rebuilds for MemoryTarget {
     ) -> Result<u64> {
         let mut state = self.store.lock();
         let physical = state.tick();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         entry.begin_build(&self.spec, physical, beginnings, goals)
     }
 
     async fn generations(&self) -> Result<Generations> {
         let state = self.store.lock();
-        let entry = state.entries.get(&self.spec.target);
-        let Some((entry, binding)) = entry.and_then(|e| Some((e, e.binding.as_ref()?))) else {
+        let entry = self.owned(&state)?;
+        let Some(binding) = &entry.binding else {
             return Err(Error::fenced("the target has not been opened"));
         };
         let build = entry.build().and_then(|(number, phase)| {
@@ -233,7 +233,7 @@ impl Rebuilds for MemoryTarget {
 
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         Ok(match step {
             Step::Follow => entry.move_build(generation, Phase::Loading, Phase::Following),
             Step::Hold { .. } => {
@@ -250,25 +250,25 @@ impl Rebuilds for MemoryTarget {
 
     async fn cancel(&self) -> Result<Option<u64>> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         Ok(entry.drop_build())
     }
 
     async fn roll_back(&self) -> Result<u64> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         if let Some((build, _)) = entry.build() {
             return Err(Error::config(format!("generation {build} is being built")));
         }
         let Some(newest) = entry.old().pop() else {
             return Err(Error::config("no older generation is kept"));
         };
-        if entry.swap(newest) { Ok(newest) } else { Err(self.unknown()) }
+        if entry.swap(newest) { Ok(newest) } else { Err(Error::fenced("the table is gone")) }
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         let mut old = entry.old();
         old.truncate(old.len().saturating_sub(keep));
         old.iter().for_each(|number| entry.forget(*number));

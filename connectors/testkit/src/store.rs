@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Decision, Found, decide};
+use foldline_api::binding::{Binding, Decision, Found, check_owner, decide};
 use foldline_api::model::{Key, Row};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
@@ -316,8 +316,23 @@ pub struct MemoryTarget {
 }
 
 impl MemoryTarget {
-    pub(crate) fn unknown(&self) -> Error {
-        Error::config(format!("{:?} has not been opened", self.spec.target))
+    fn unknown(&self) -> Error {
+        Error::fenced(format!("{:?} has not been opened", self.spec.target))
+    }
+
+    /// The target's entry: this connector's, or nothing is done.
+    pub(crate) fn owned<'s>(&self, state: &'s State) -> Result<&'s Entry> {
+        let entry = state.entries.get(&self.spec.target);
+        let bound = entry.and_then(|entry| Some((entry, entry.binding.as_ref()?)));
+        let (entry, binding) = bound.ok_or_else(|| self.unknown())?;
+        check_owner(binding, &self.spec)?;
+        Ok(entry)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn owned_mut<'s>(&self, state: &'s mut State) -> Result<&'s mut Entry> {
+        self.owned(state)?;
+        state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())
     }
 }
 
@@ -365,7 +380,7 @@ impl Target for MemoryTarget {
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         if entry.generation() != generation {
             return Err(Error::fenced("the generation is no longer live"));
         }
@@ -378,7 +393,7 @@ impl Target for MemoryTarget {
     async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
         let mut state = self.store.lock();
         let fresh = state.tick();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         if entry.generation() != generation {
             return Ok(entry.generation());
         }
@@ -389,20 +404,18 @@ impl Target for MemoryTarget {
 
     async fn status(&self) -> Result<Opened> {
         let state = self.store.lock();
-        let entry = state.entries.get(&self.spec.target).filter(|entry| entry.binding.is_some());
-        Ok(entry.ok_or_else(|| self.unknown())?.opened(Vec::new()))
+        Ok(self.owned(&state)?.opened(Vec::new()))
     }
 
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())?;
+        let entry = self.owned_mut(&mut state)?;
         entry.desired = desired;
         Ok(())
     }
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
-        let entries = &self.store.lock().entries;
-        let build = entries.get(&self.spec.target).and_then(Entry::build);
+        let build = self.owned(&self.store.lock())?.build();
         let place = (generation, build.is_some_and(|(number, _)| number == generation));
         Ok(Arc::new(MemoryWriter::new(self.store.clone(), Arc::clone(&self.spec), place)))
     }
@@ -413,9 +426,7 @@ impl Target for MemoryTarget {
 
     async fn snapshot(&self) -> Result<Box<dyn foldline_api::sink::Snapshot>> {
         let state = self.store.lock();
-        let entry = state.entries.get(&self.spec.target).filter(|entry| entry.binding.is_some());
-        let entry = entry.ok_or_else(|| self.unknown())?;
-        Ok(Box::new(MemorySnapshot::of(entry)))
+        Ok(Box::new(MemorySnapshot::of(self.owned(&state)?)))
     }
 
     fn parking(&self) -> &dyn Parking {
@@ -427,15 +438,14 @@ impl Target for MemoryTarget {
 impl Parking for MemoryTarget {
     async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
         let state = self.store.lock();
-        let entry = state.entries.get(&self.spec.target);
-        Ok(entry.map(|entry| entry.parked(generation, which)).unwrap_or_default())
+        Ok(self.owned(&state)?.parked(generation, which))
     }
 
     async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
         let state = self.store.lock();
-        let entry = state.entries.get(&self.spec.target);
+        let entry = self.owned(&state)?;
         let record = |(partition, offset): &Place| {
-            let (_, record) = entry?.parked.get(&(generation, partition.clone(), *offset))?;
+            let (_, record) = entry.parked.get(&(generation, partition.clone(), *offset))?;
             Some(record.clone())
         };
         Ok(places.iter().filter_map(record).collect())
@@ -443,9 +453,9 @@ impl Parking for MemoryTarget {
 
     async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
         let mut state = self.store.lock();
-        let entry = state.entries.get_mut(&self.spec.target);
+        let entry = self.owned_mut(&mut state)?;
         let key = (generation, place.0.clone(), place.1);
-        let found = entry.and_then(|entry| entry.parked.get_mut(&key));
+        let found = entry.parked.get_mut(&key);
         Ok(found.map(|(parked, _)| parked.request = Some(request)).is_some())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use foldline_api::binding::check_owner;
 use foldline_api::model::Key;
 use foldline_api::parked::{Changes, Place, Which};
 use foldline_api::record::{Position, TopicPartition};
@@ -209,6 +210,9 @@ impl Writer for MemoryWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
         let mut state = self.store.lock();
         let entry = self.entry(&mut state)?;
+        if let Some(binding) = &entry.binding {
+            check_owner(binding, &self.spec)?;
+        }
         if entry.folds(self.generation, self.building) != Some(&self.spec.fingerprint) {
             return Err(Error::fenced("another generation or model is live"));
         }
