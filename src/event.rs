@@ -104,6 +104,8 @@ pub struct Event {
     pub name: Option<Arc<str>>,
     /// A null value: the event `tombstone`.
     pub tombstone: bool,
+    /// What the value is, where it is no object: no path leads into it, so none may be read.
+    pub no_object: Option<&'static str>,
     /// The record's key, as its converter gives it.
     pub key: Value,
     /// The record's headers.

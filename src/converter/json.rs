@@ -4,9 +4,10 @@ use foldline_api::json::{DEPTH_MAX, JsonError, read_known};
 use foldline_api::value::Value;
 use jiter::{Jiter, Peek};
 
+use super::Shape;
 use crate::event::Mask;
 
-/// Fills the slots that `mask` names from one JSON document.
+/// Fills the slots that `mask` names from one JSON document, and says what that is. Of `null` nothing is taken.
 ///
 /// # Errors
 /// When the bytes are not one JSON document, also in parts that are skipped.
@@ -14,14 +15,25 @@ pub(super) fn fill(
     bytes: &[u8],
     mask: &Mask,
     slots: &mut [Option<Value>],
-) -> Result<(), JsonError> {
+) -> Result<Shape, JsonError> {
     // Skipping does not look at the encoding of texts, so all of it is checked here.
     std::str::from_utf8(bytes).map_err(|_| JsonError::Utf8)?;
     let mut reader = Jiter::new(bytes);
     let peek = reader.peek()?;
-    step(&mut reader, peek, mask, slots, 0)?;
+    let shape = match peek {
+        Peek::Object => Shape::Object,
+        Peek::Null => Shape::Null,
+        Peek::Array => Shape::Other("a list"),
+        Peek::String => Shape::Other("a text"),
+        Peek::True | Peek::False => Shape::Other("a boolean"),
+        _ => Shape::Other("a number"),
+    };
+    match shape {
+        Shape::Null => reader.known_null()?,
+        _ => step(&mut reader, peek, mask, slots, 0)?,
+    }
     reader.finish()?;
-    Ok(())
+    Ok(shape)
 }
 
 fn step(
@@ -91,9 +103,12 @@ mod tests {
         }
         let (mask, count) = set.mask();
         let mut slots = vec![None; count];
-        fill(json.as_bytes(), &mask, &mut slots)?;
+        let shape = fill(json.as_bytes(), &mask, &mut slots)?;
         let mut whole = vec![None; count];
-        super::super::take(&parse(json.as_bytes())?, &mask, &mut whole);
+        let built = parse(json.as_bytes())?;
+        super::super::take(&built, &mask, &mut whole);
+        let kinds = |shape: Shape| std::mem::discriminant(&shape);
+        assert_eq!(kinds(shape), kinds(Shape::of(&built)), "{json}");
         assert_eq!(slots, whole, "streamed and built agree on {json}");
         Ok(slots.into_iter().map(|slot| slot.map(|v| to_string(&v))).collect())
     }

@@ -39,6 +39,38 @@ pub enum ConvertError {
     ConnectSchema(String),
 }
 
+/// What a record's value is as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// It has fields, which paths name.
+    Object,
+    /// Nothing: JSON's `null` and Connect's null payload are tombstones as no value is one.
+    Null,
+    /// A number, a text, a list: what messages call it.
+    Other(&'static str),
+}
+
+impl Shape {
+    /// What `value` is.
+    #[must_use]
+    pub fn of(value: &Value) -> Shape {
+        match value {
+            Value::Map(_) => Shape::Object,
+            Value::Null => Shape::Null,
+            other => Shape::Other(other.type_name()),
+        }
+    }
+
+    /// For [`Event::no_object`].
+    #[must_use]
+    pub fn no_object(self) -> Option<&'static str> {
+        match self {
+            Shape::Other(name) => Some(name),
+            Shape::Object | Shape::Null => None,
+        }
+    }
+}
+
 /// Decodes the records of one topic for one projection.
 #[derive(Clone, Debug)]
 pub struct Decoder {
@@ -69,12 +101,13 @@ impl Decoder {
     /// When the key or the value is not in its format.
     pub fn decode(&self, record: &Record) -> Result<Event, DecodeError> {
         let mut slots = self.empty();
-        if let Some(bytes) = &record.value {
-            fill(self.value, bytes, &self.mask, &mut slots)
-                .map_err(|error| DecodeError { part: "value", error })?;
-        }
+        let shape = match &record.value {
+            Some(bytes) => fill(self.value, bytes, &self.mask, &mut slots)
+                .map_err(|error| DecodeError { part: "value", error })?,
+            None => Shape::Null,
+        };
         let key = self.decode_key(record)?;
-        Ok(event(record, slots, key))
+        Ok(event(record, shape, slots, key))
     }
 
     /// Decodes all but the value, which is not in its format.
@@ -82,7 +115,8 @@ impl Decoder {
     /// # Errors
     /// When the key is not in its format either.
     pub fn decode_without_value(&self, record: &Record) -> Result<Event, DecodeError> {
-        Ok(event(record, self.empty(), self.decode_key(record)?))
+        let shape = if record.value.is_none() { Shape::Null } else { Shape::Object };
+        Ok(event(record, shape, self.empty(), self.decode_key(record)?))
     }
 
     fn empty(&self) -> Slots {
@@ -103,11 +137,12 @@ impl Decoder {
     }
 }
 
-fn event(record: &Record, slots: Slots, key: Value) -> Event {
+fn event(record: &Record, shape: Shape, slots: Slots, key: Value) -> Event {
     Event {
         slots,
         name: None,
-        tombstone: record.value.is_none(),
+        tombstone: shape == Shape::Null,
+        no_object: shape.no_object(),
         key,
         headers: record.headers.clone(),
         topic: Arc::clone(&record.topic),
@@ -140,14 +175,18 @@ fn fill(
     bytes: &[u8],
     mask: &Mask,
     slots: &mut [Option<Value>],
-) -> Result<(), ConvertError> {
+) -> Result<Shape, ConvertError> {
     match format {
-        Format::Json => json::fill(bytes, mask, slots)?,
+        Format::Json => Ok(json::fill(bytes, mask, slots)?),
         Format::ConnectJson | Format::Text | Format::Bytes => {
-            take(&whole(format, bytes)?, mask, slots);
+            let value = whole(format, bytes)?;
+            let shape = Shape::of(&value);
+            if shape != Shape::Null {
+                take(&value, mask, slots);
+            }
+            Ok(shape)
         }
     }
-    Ok(())
 }
 
 fn whole(format: Format, bytes: &[u8]) -> Result<Value, ConvertError> {
@@ -175,5 +214,64 @@ pub fn take(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::PathSet;
+
+    /// What `value` decodes to for a projection that reads `event.a`: whether it is a tombstone, what it is
+    /// instead of an object, and what was found.
+    fn decoded(value: Format, bytes: &'static [u8]) -> (bool, Option<&'static str>, Option<Value>) {
+        let mut paths = PathSet::default();
+        paths.insert(&[Arc::from("a")]);
+        let (mask, slots) = paths.mask();
+        let record = Record {
+            topic: Arc::from("t"),
+            partition: 0,
+            offset: 0,
+            timestamp: None,
+            key: None,
+            value: Some(Bytes::from_static(bytes)),
+            headers: Vec::new(),
+        };
+        let event = Decoder { key: None, value, mask, slots }.decode(&record).unwrap();
+        (event.tombstone, event.no_object, event.slots.first().cloned().flatten())
+    }
+
+    #[test]
+    fn a_null_of_any_converter_is_a_tombstone() {
+        let null = (true, None, None);
+        assert_eq!(decoded(Format::Json, b" null "), null);
+        for both in [
+            &br#"{"schema":null,"payload":null}"#[..],
+            br#"{"schema":{"type":"struct","fields":[],"optional":true},"payload":null}"#,
+        ] {
+            assert_eq!(decoded(Format::ConnectJson, both), null);
+        }
+        // Texts and bytes have no null of their own.
+        assert_eq!(decoded(Format::Text, b"null"), (false, Some("a text"), None));
+    }
+
+    #[test]
+    fn what_is_no_object_is_told_from_an_object_without_the_field() {
+        assert_eq!(decoded(Format::Json, b"{}"), (false, None, None));
+        assert_eq!(decoded(Format::Json, br#"{"a":1}"#), (false, None, Some(Value::Int(1))));
+        for (bytes, found) in [
+            (&b"7"[..], "a number"),
+            (b"-7", "a number"),
+            (b"true", "a boolean"),
+            (br#""{\"a\":1}""#, "a text"),
+            (br#"[{"a":1}]"#, "a list"),
+        ] {
+            assert_eq!(decoded(Format::Json, bytes), (false, Some(found), None));
+        }
+        let list = br#"{"schema":null,"payload":[1]}"#;
+        assert_eq!(decoded(Format::ConnectJson, list), (false, Some("a list"), None));
+        assert_eq!(decoded(Format::Bytes, b"{}"), (false, Some("bytes"), None));
     }
 }

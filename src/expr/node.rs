@@ -230,15 +230,26 @@ impl PathRef {
     pub(super) fn read<'e>(&self, event: &'e Event) -> Result<Option<&'e Value>, Fault> {
         let (slot, depth) = self.at.ok_or("the event's paths are not linked")?;
         let Some(mut value) = event.slots.get(slot).and_then(Option::as_ref) else {
-            return Ok(None);
+            return self.nowhere(event);
         };
         for name in self.names.get(depth..).unwrap_or_default() {
             match select(value, name) {
                 Some(inner) => value = inner,
-                None => return Ok(None),
+                None => return self.nowhere(event),
             }
         }
         Ok(Some(value))
+    }
+
+    /// A path that leads nowhere is absent, unless there is nothing that could have paths: read as an
+    /// object without fields, a text or a list would empty the row.
+    fn nowhere<'e>(&self, event: &'e Event) -> Result<Option<&'e Value>, Fault> {
+        match event.no_object {
+            Some(found) if !self.names.is_empty() => {
+                Err(Fault::Says(format!("the value is {found}, not an object").into()))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

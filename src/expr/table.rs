@@ -86,7 +86,8 @@ fn pick(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
 fn event(text: &str, paths: &PathSet) -> Event {
     let (mask, count) = paths.mask();
     let mut slots = vec![None; count];
-    pick(&json::parse(text.as_bytes()).unwrap(), &mask, &mut slots);
+    let value = json::parse(text.as_bytes()).unwrap();
+    pick(&value, &mask, &mut slots);
     let header = |name: &str, bytes: &'static [u8]| {
         (Arc::from(name), Some(bytes::Bytes::from_static(bytes)))
     };
@@ -94,6 +95,7 @@ fn event(text: &str, paths: &PathSet) -> Event {
         slots: slots.into(),
         name: None,
         tombstone: false,
+        no_object: (!matches!(value, Value::Map(_))).then(|| value.type_name()),
         key: json::parse(KEY.as_bytes()).unwrap(),
         headers: vec![
             header("x", b"1"),

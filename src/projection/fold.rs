@@ -346,6 +346,7 @@ fn computing(state: &[Value]) -> Env<'_> {
         slots: crate::event::Slots::new(),
         name: None,
         tombstone: false,
+        no_object: None,
         key: Value::Null,
         headers: Vec::new(),
         topic: Arc::from(""),

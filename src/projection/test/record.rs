@@ -11,7 +11,7 @@ use super::super::Projection;
 use super::super::literal::literal;
 use super::super::matcher::Matcher;
 use crate::config::projection::TestRecord;
-use crate::converter::take;
+use crate::converter::{Shape, take};
 use crate::event::{Event, Slots};
 
 /// The event.
@@ -21,6 +21,7 @@ use crate::event::{Event, Slots};
 pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Event, String> {
     let topic = topic(projection, record)?;
     let value = record.value.as_ref().map(through_json).transpose()?;
+    let shape = value.as_ref().map_or(Shape::Null, Shape::of);
     let key = match &record.key {
         None => Value::Null,
         Some(toml::Value::String(text)) => Value::text(text),
@@ -28,7 +29,7 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Even
     };
     let mut slots = Slots::new();
     slots.resize(projection.slots(), None);
-    if let Some(value) = &value {
+    if let Some(value) = value.as_ref().filter(|_| shape != Shape::Null) {
         take(value, projection.mask(), &mut slots);
     }
     let headers = record.headers.iter().map(|(name, text)| {
@@ -37,7 +38,8 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Even
     Ok(Event {
         slots,
         name: record.event.as_deref().map(Arc::from),
-        tombstone: value.is_none(),
+        tombstone: shape == Shape::Null,
+        no_object: shape.no_object(),
         key,
         headers: headers.collect(),
         topic,
