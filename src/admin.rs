@@ -1,14 +1,16 @@
 //! REST: Kafka Connect's paths where it has them, Foldline's own beside them; metrics and probes.
 
+mod browser;
+mod json;
+mod listener;
 mod parked;
 pub(crate) mod replays;
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::{Path, Query, Request, State as Extract};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -19,6 +21,7 @@ use serde_json::{Value as Json_, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::json::Json;
 use crate::config::{Config, ConnectorConfig};
 use crate::connector::{Connector, State, View};
 use crate::metrics::Metrics;
@@ -62,10 +65,7 @@ type Answer<T = Json<Json_>> = Result<T, Failure>;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
-    let served = axum::serve(listener, router(app)).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the listener broke off");
-    }
+    listener::serve(listener, router(app), stop).await;
 }
 
 fn router(app: Arc<App>) -> Router {
@@ -95,6 +95,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/rollback", post(roll_back))
         .route("/connectors/{name}/rows/{key}", get(replays::row))
         .route("/connectors/{name}/rows/{key}/explain", get(replays::explain))
+        .route("/connectors/{name}/explain", get(replays::explain_any))
         .route("/connectors/{name}/verify", post(replays::verify))
         .merge(parked::routes())
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
@@ -102,9 +103,14 @@ fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// With a token configured, everything but the probes wants it. Compared in constant time.
+/// With a token configured, everything but the probes wants it. Compared in constant time. Without
+/// one, a request must be addressed to this machine. What a browser sends for a page from elsewhere is
+/// refused in both cases.
 async fn authorize(Extract(app): Shared, request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/livez" | "/readyz");
+    if let Err(reason) = browser::check(request.headers(), app.config.worker.token.is_some()) {
+        return Failure(StatusCode::FORBIDDEN, reason).into_response();
+    }
     if let Some(token) = app.config.worker.token.as_ref().filter(|_| !open) {
         let given = request.headers().get(header::AUTHORIZATION);
         let given = given.and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -113,11 +119,6 @@ async fn authorize(Extract(app): Shared, request: Request, next: Next) -> Respon
             return Failure(StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned())
                 .into_response();
         }
-    }
-    // A page that a browser loads from elsewhere must not steer the worker.
-    if request.method() != Method::GET && request.headers().contains_key(header::ORIGIN) {
-        return Failure(StatusCode::FORBIDDEN, "not from a browser's page".to_owned())
-            .into_response();
     }
     next.run(request).await
 }

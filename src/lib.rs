@@ -19,6 +19,7 @@ pub mod log;
 mod maps;
 pub mod metrics;
 pub mod policy;
+mod printable;
 pub mod projection;
 pub mod rebuild;
 #[cfg(test)]

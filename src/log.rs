@@ -2,20 +2,38 @@
 //!
 //! What a connector or one of its tasks says stands in a span that names it, so that no line has to.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
+use crate::printable;
+
 /// Starts logging to standard error; `RUST_LOG` filters, `info` unless set.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Printable);
     // A second start (in tests) keeps the first.
     if std::io::stderr().is_terminal() {
         drop(builder.with_target(false).try_init());
     } else {
         drop(builder.json().flatten_event(true).with_span_list(false).try_init());
+    }
+}
+
+/// Standard error, for lines that may quote a record's key. The formatter writes each line at once and escapes
+/// what is below U+0020; controls beyond ASCII steer a terminal as well.
+struct Printable;
+
+impl Write for Printable {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        std::io::stderr().write_all(printable::beyond_ascii(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
     }
 }
 
@@ -32,7 +50,6 @@ pub(crate) fn task_span(connector: &str, task: u32) -> Span {
 /// The lines that `run` logs on this thread, as JSON.
 #[cfg(test)]
 pub(crate) fn captured(run: impl FnOnce()) -> Vec<String> {
-    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
@@ -12,6 +11,7 @@ use foldline_api::record::Record;
 use serde::Deserialize;
 use serde_json::{Value as Json_, json};
 
+use super::json::Json;
 use super::{Answer, App, Failure, Shared};
 
 /// The paths below a connector.

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
@@ -13,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::json::Json;
 use super::{Answer, App, Failure, Shared};
 use crate::explain::{self, At};
+use crate::printable;
 use crate::replay::Parts;
 use crate::verify;
 
@@ -35,6 +36,14 @@ impl Moment {
     fn parse(&self) -> Answer<Option<At>> {
         Ok(self.at.as_deref().map(At::parse).transpose()?)
     }
+}
+
+/// Which row, and when. A path cannot hold every key: `..`, a tab, nothing at all.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyAt {
+    key: String,
+    at: Option<String>,
 }
 
 /// What to verify.
@@ -96,9 +105,22 @@ pub(super) async fn explain(
     Path((name, key)): Path<(String, String)>,
     Query(moment): Query<Moment>,
 ) -> Answer<Response> {
-    let (parts, key) = named(&app, &name, &key)?;
+    explain_row(&app, &name, &key, &moment).await
+}
+
+/// The same for any key.
+pub(super) async fn explain_any(
+    Extract(app): Shared,
+    Path(name): Path<String>,
+    Query(KeyAt { key, at }): Query<KeyAt>,
+) -> Answer<Response> {
+    explain_row(&app, &name, &key, &Moment { at }).await
+}
+
+async fn explain_row(app: &App, name: &str, key: &str, moment: &Moment) -> Answer<Response> {
+    let (parts, key) = named(app, name, key)?;
     let at = moment.parse()?;
-    let turn = turn(&app).await?;
+    let turn = turn(app).await?;
     let (lines, told) = mpsc::channel(LINES);
     tokio::spawn(async move {
         explain::explain(parts, key, at, lines).await;
@@ -131,7 +153,7 @@ pub(super) async fn verify(
 fn answer<T: Serialize + Send + 'static>(told: mpsc::Receiver<T>) -> Response {
     let lines = futures_util::stream::unfold(told, |mut told| async move {
         let line = told.recv().await?;
-        let mut text = serde_json::to_string(&line).unwrap_or_default();
+        let mut text = printable::json(&line).unwrap_or_default();
         text.push('\n');
         Some((Ok::<_, Infallible>(text), told))
     });

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::Failure;
 use crate::config::{self, Env};
+use crate::printable;
 
 /// A week: whoever asks can end it.
 const FOR_EVER: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -141,7 +142,7 @@ pub(super) async fn offsets(named: &Named, config: &Path) -> Result<(), Failure>
     for offset in offsets {
         println!(
             "{:<40} {:>9} {:>14}",
-            offset["partition"]["kafka_topic"].as_str().unwrap_or_default(),
+            printable::line(offset["partition"]["kafka_topic"].as_str().unwrap_or_default()),
             offset["partition"]["kafka_partition"].to_string(),
             offset["offset"]["kafka_offset"].to_string()
         );
@@ -158,7 +159,7 @@ pub(super) async fn status(
     loop {
         let all = statuses(worker, name).await?;
         if json {
-            println!("{}", serde_json::to_string_pretty(&all).map_err(Failure::failed)?);
+            println!("{}", printable::json_pretty(&all).map_err(Failure::failed)?);
         } else {
             if watch {
                 // Home and clear, as `watch` does.
@@ -187,7 +188,7 @@ fn table(all: &[Json]) -> String {
     let head = ["NAME", "STATE", "TASKS", "LAG", "EVENTS/S", "GENERATION", "LAST ERROR"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     for status in all {
-        let text = |json: &Json| json.as_str().map_or_else(String::new, str::to_owned);
+        let text = |json: &Json| printable::line(json.as_str().unwrap_or_default()).into_owned();
         rows.push(vec![
             text(&status["name"]),
             text(&status["connector"]["state"]),

@@ -15,6 +15,7 @@ use foldline_api::failpoint;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Diagnostic, Env};
+use crate::printable;
 use crate::worker::Worker;
 
 /// `EX_CONFIG` of sysexits.
@@ -142,18 +143,20 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Logs of events, databases and offsets are their owner's alone, whatever the shell's mask allows.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(diagnostics)) => {
             for diagnostic in &diagnostics {
-                eprintln!("{diagnostic}\n");
+                eprintln!("{}\n", printable::lines(&diagnostic.to_string()));
             }
             let count = diagnostics.len();
             eprintln!("{count} problem{} in the config", if count == 1 { "" } else { "s" });
             ExitCode::from(CONFIG)
         }
         Err(Failure::Failed(message)) => {
-            eprintln!("error: {message}");
+            eprintln!("error: {}", printable::lines(&message));
             ExitCode::FAILURE
         }
         Err(Failure::Silent) => ExitCode::FAILURE,

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::Failure;
 use super::client::{Named, Worker};
+use crate::printable;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The owner of a partition looks for requests every two seconds.
@@ -53,7 +54,7 @@ pub(super) async fn run(command: &Parked, config: &Path) -> Result<(), Failure> 
         Parked::Show(one) => {
             let worker = one.named.remote.resolve(config)?;
             let answer = worker.ask(Method::GET, &one.path("")).await?;
-            println!("{}", serde_json::to_string_pretty(&answer).map_err(Failure::failed)?);
+            println!("{}", printable::json_pretty(&answer).map_err(Failure::failed)?);
             Ok(())
         }
         Parked::Retry(one) => ask(one, config, Method::POST, "/retry").await,
@@ -109,14 +110,14 @@ async fn list(named: &Named, config: &Path, json: bool) -> Result<(), Failure> {
     let worker = named.remote.resolve(config)?;
     let answer = parked(&worker, &named.name).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&answer).map_err(Failure::failed)?);
+        println!("{}", printable::json_pretty(&answer).map_err(Failure::failed)?);
         return Ok(());
     }
     println!("{:<40} {:>7}  {:<9}  {:<30}  REASON", "ID", "EVENTS", "ASKED FOR", "KEYS");
     for entry in answer["parked"].as_array().into_iter().flatten() {
-        let text = |name: &str| entry[name].as_str().unwrap_or_default();
-        let keys: Vec<&str> =
-            entry["keys"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        let text = |name: &str| printable::line(entry[name].as_str().unwrap_or_default());
+        let keys = entry["keys"].as_array().into_iter().flatten().filter_map(Json::as_str);
+        let keys: Vec<_> = keys.map(printable::line).collect();
         println!(
             "{:<40} {:>7}  {:<9}  {:<30}  {}",
             text("id"),

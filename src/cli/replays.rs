@@ -1,5 +1,6 @@
 //! `verify` and `explain`, of a running worker.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::Failure;
 use super::client::{Named, Worker};
+use crate::printable;
 
 /// How to verify.
 #[derive(Debug, clap::Args)]
@@ -51,7 +53,7 @@ pub(super) async fn verify(args: &Verify, config: &Path) -> Result<(), Failure> 
     stream(&worker, Method::POST, &path, &query, |line| {
         if args.json {
             if line["progress"].is_null() {
-                println!("{line}");
+                println!("{}", printable::json(&line).unwrap_or_default());
             }
         } else if shows_progress && line["progress"].is_object() {
             eprint!("\r\x1b[2K{}", progress(&line["progress"]));
@@ -60,7 +62,7 @@ pub(super) async fn verify(args: &Verify, config: &Path) -> Result<(), Failure> 
             if shows_progress {
                 eprint!("\r\x1b[2K");
             }
-            print!("{}", verified(&line));
+            print!("{}", printable::lines(&verified(&line)));
         }
         last = line;
     })
@@ -73,14 +75,15 @@ pub(super) async fn verify(args: &Verify, config: &Path) -> Result<(), Failure> 
 /// Prints the events that made a row. Fails where the store holds another.
 pub(super) async fn explain(args: &Explain, config: &Path) -> Result<(), Failure> {
     let worker = args.named.remote.resolve(config)?;
-    let query: Vec<_> = args.at.iter().map(|at| ("at", at.clone())).collect();
-    let path: [&str; 5] = ["connectors", &args.named.name, "rows", &args.key, "explain"];
+    let mut query = vec![("key", args.key.clone())];
+    query.extend(args.at.iter().map(|at| ("at", at.clone())));
+    let path: [&str; 3] = ["connectors", &args.named.name, "explain"];
     let mut last = Json::Null;
     stream(&worker, Method::GET, &path, &query, |line| {
         if args.json {
-            println!("{line}");
+            println!("{}", printable::json(&line).unwrap_or_default());
         } else {
-            print!("{}", explained(&line));
+            print!("{}", printable::lines(&explained(&line)));
         }
         last = line;
     })
@@ -111,7 +114,8 @@ async fn stream(
             each(line);
         }
     }
-    if ended { Ok(()) } else { Err(Failure::Failed("the worker broke off".to_owned())) }
+    let broken = "the worker broke off: it stopped, or nobody read its answer for half a minute";
+    if ended { Ok(()) } else { Err(Failure::Failed(broken.to_owned())) }
 }
 
 fn progress(progress: &Json) -> String {
@@ -122,6 +126,11 @@ fn progress(progress: &Json) -> String {
 
 fn shown(value: &Json) -> String {
     if value.is_null() { "null".to_owned() } else { value.to_string() }
+}
+
+/// A text of the answer, on one line.
+fn text<'a>(of: &'a Json, name: &str) -> Cow<'a, str> {
+    printable::line(of[name].as_str().unwrap_or_default())
 }
 
 /// `a 1 → 2`, for each field that differs.
@@ -136,16 +145,15 @@ fn fields(list: &Json) -> String {
 
 fn verified(line: &Json) -> String {
     if let Some(drift) = line.get("drift") {
-        let key = drift["key"].as_str().unwrap_or_default();
-        let kind = drift["kind"].as_str().unwrap_or_default();
+        let (key, kind) = (text(drift, "key"), text(drift, "kind"));
         let order = match drift["order_dependent"].as_bool() {
             Some(true) => " (order-dependent: another order of the same events explains it)",
             _ => "",
         };
         return format!("{kind} {key}{order}\n{}", fields(&drift["fields"]));
     }
-    if let Some(key) = line["repaired"]["key"].as_str() {
-        return format!("repaired {key}\n");
+    if line["repaired"]["key"].is_string() {
+        return format!("repaired {}\n", text(&line["repaired"], "key"));
     }
     let summary = &line["summary"];
     let number = |name: &str| summary[name].as_u64().unwrap_or(0);
@@ -176,7 +184,7 @@ fn explained(line: &Json) -> String {
         return format!("reading {partitions} of {} partitions: {why}\n", reading["of"]);
     }
     if let Some(event) = line.get("event") {
-        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        let text = |name: &str| text(event, name);
         let place = format!("{}:{}={}", text("topic"), event["partition"], event["offset"]);
         let mut out = format!("{} {place} {}", text("timestamp"), text("outcome"));
         if !text("event").is_empty() {

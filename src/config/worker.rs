@@ -57,7 +57,14 @@ pub(super) fn read(mut reader: Reader<'_>) -> Worker {
         Some(bytes)
     });
     let token_field = reader.get("token");
-    let token = token_field.as_ref().and_then(|field| field.secret());
+    let token = token_field.as_ref().and_then(|field| {
+        let token = field.secret()?;
+        if token.expose().trim().is_empty() {
+            field.problem("is blank: everybody could guess it");
+            return None;
+        }
+        Some(token)
+    });
     let address = address.unwrap_or(default.listen);
     if let (Some(field), None, false) = (listen, &token_field, address.ip().is_loopback()) {
         field.problem_with_help(

@@ -28,20 +28,20 @@ expect = []
 bad    = 1
 "#;
 
-fn foldline(arguments: &[&str]) -> Command {
+pub(crate) fn foldline(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_foldline"));
     command.args(arguments).stdin(Stdio::null()).env_remove("FOLDLINE_CONFIG");
     command
 }
 
 /// Exit code, standard output, standard error.
-fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = foldline(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-fn write(directory: &Path, text: &str) -> String {
+pub(crate) fn write(directory: &Path, text: &str) -> String {
     let file = directory.join("config.toml");
     std::fs::write(&file, text).unwrap();
     file.display().to_string()
@@ -147,6 +147,28 @@ fn plan_needs_no_server_and_names_what_it_does_not_know() {
     let (code, out, _) = run(&["schema"]);
     assert_eq!(code, Some(0));
     assert!(serde_json::from_str::<Value>(&out).unwrap()["definitions"]["handler"].is_object());
+}
+
+/// Docker hands the build what `.dockerignore` lets through, so cargo must be content with just that.
+#[test]
+fn the_image_is_built_from_all_that_cargo_reads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = std::fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let sources = tempfile::tempdir().unwrap();
+    let kept: Vec<&str> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args(kept.iter().map(|name| root.join(name)))
+        .arg(sources.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let read = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .current_dir(sources.path())
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
 }
 
 /// A running `foldline test --watch`; dropping it kills it.

@@ -9,3 +9,4 @@
 
 mod commands;
 mod fuzz;
+mod hostile;
