@@ -34,6 +34,9 @@ pub const OWNED_PROPERTIES: &[(&str, &str)] = &[
     ("log.queue", "logs go to the worker's log"),
 ];
 
+/// Between two heartbeats of a member of the classic protocol, in milliseconds.
+const HEARTBEAT_MS: &str = "1000";
+
 /// Bytes of librdkafka's own for each message in its queue, roughly.
 const MESSAGE: usize = 1_024;
 
@@ -232,9 +235,17 @@ impl KafkaConfig {
             GroupProtocol::Classic => {
                 client.set("group.protocol", "classic");
                 client.set("partition.assignment.strategy", "cooperative-sticky");
+                if self.number("heartbeat.interval.ms").is_none() {
+                    // The others hear of a rebalance with their next heartbeat; until then partitions lie idle.
+                    client.set("heartbeat.interval.ms", HEARTBEAT_MS);
+                }
             }
             GroupProtocol::Consumer => {
                 client.set("group.protocol", "consumer");
+                // That the broker does not know the protocol is told nowhere else.
+                let debug = self.properties.iter().rev().find(|(name, _)| name == "debug");
+                let debug = debug.map_or("cgrp".to_owned(), |(_, value)| format!("{value},cgrp"));
+                client.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
             }
         }
         if let Some(instance) = &self.group_instance_id {

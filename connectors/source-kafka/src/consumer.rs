@@ -18,6 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::burst::Burst;
 use crate::config::TopicFilter;
 use crate::error::{class, from_code, from_kafka};
+use crate::membership::Nothing;
 use crate::native::{Event, EventQueue, Failure, cached_end, list};
 use crate::queue::{Command, Inbox};
 use crate::rebalance::{Assignment, From};
@@ -33,7 +34,7 @@ const ENDS: Duration = Duration::from_secs(1);
 /// A rebalance waits behind a full queue; pausing drops what was prefetched. So neither at once nor
 /// never.
 const STALL_MAX: Duration = Duration::from_secs(5);
-const ASK: Duration = Duration::from_secs(5);
+pub(crate) const ASK: Duration = Duration::from_secs(5);
 
 /// The consumer's context: logs go to the worker's log. Rebalances come as events and are handled by
 /// the thread, but for the last one, while the consumer is dropped.
@@ -78,6 +79,15 @@ pub(crate) fn log(level: i32, facility: &str, line: &str) {
     }
 }
 
+/// librdkafka asks each broker for the versions of its API when it connects, and tells of what it misses in its log alone.
+fn is_unsupported(line: &str) -> bool {
+    line.contains("ConsumerGroupHeartbeat") && line.contains("not supported by broker")
+}
+
+const NO_CONSUMER_PROTOCOL: &str = "these brokers do not know the consumer group protocol that \
+    `group_protocol = \"consumer\"` asks for (ConsumerGroupHeartbeat version 1): it needs Kafka 4.0. Write \
+    `group_protocol = \"classic\"` in the source, or upgrade the brokers";
+
 /// The consumer of one member.
 pub(crate) type Member = BaseConsumer<Context>;
 
@@ -94,13 +104,19 @@ pub(crate) struct Poller {
     pub(crate) ends: Ends,
     pub(crate) max_poll: Duration,
     pub(crate) refresh: Duration,
+    /// The group's name.
+    pub(crate) group: String,
+    /// Whether the members share the partitions out, not the broker.
+    pub(crate) is_classic: bool,
+    /// Whether the group keeps this member's place over a restart.
+    pub(crate) is_static: bool,
     pub(crate) state: PollState,
 }
 
 /// What the thread remembers between polls.
 #[derive(Default)]
 pub(crate) struct PollState {
-    assignment: Assignment,
+    pub(crate) assignment: Assignment,
     burst: Burst,
     /// The last start that was carried out.
     epoch: u64,
@@ -110,8 +126,9 @@ pub(crate) struct PollState {
     paused: bool,
     ends_at: Option<Instant>,
     seen_ends: HashMap<TopicPartition, Position>,
-    subscribed: Vec<String>,
+    pub(crate) subscribed: Vec<String>,
     subscribed_at: Option<Instant>,
+    pub(crate) nothing: Nothing,
     /// Of lines about the brokers.
     trouble: Throttle,
 }
@@ -141,6 +158,7 @@ impl Poller {
             }
             self.assign_anew();
             self.look_at_ends(now);
+            self.look_at_nothing(now);
             if self.hold_back(now) {
                 self.inbox.wait_for_space(POLL);
             } else {
@@ -148,17 +166,6 @@ impl Poller {
             }
         }
         self.leave();
-    }
-
-    /// Leaves the group by dropping the consumer, once no commit uses it.
-    fn leave(self) {
-        let Poller { queue, consumer, .. } = self;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        drop(queue);
-        while Arc::strong_count(&consumer) > 1 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        drop(consumer);
     }
 
     /// Subscribes; for a regex again whenever the topics that it finds have changed. The regex is
@@ -309,7 +316,7 @@ impl Poller {
     }
 
     /// Tells librdkafka that a revocation is done, even where it knows none of the partitions.
-    fn unassign(&self, partitions: &[TopicPartition]) {
+    pub(crate) fn unassign(&self, partitions: &[TopicPartition]) {
         if !partitions.is_empty() {
             // A pause outlives the assignment, and these may be paused although the others are not any more:
             // given to this member again, they would never be read.
@@ -376,7 +383,12 @@ impl Poller {
             Event::Assign(partitions) => self.assigned(partitions),
             Event::Revoke(partitions) => self.revoked(partitions),
             Event::Failed(failure) => self.failed(&failure),
-            Event::Log(level, facility, line) => log(level, &facility, &line),
+            Event::Log(level, facility, line) => {
+                log(level, &facility, &line);
+                if is_unsupported(&line) {
+                    self.inbox.end(ErrorClass::Config, NO_CONSUMER_PROTOCOL);
+                }
+            }
             Event::Record(_) | Event::Other => {}
         }
     }
@@ -411,7 +423,7 @@ impl Poller {
         }
     }
 
-    fn finish_earlier_revocation(&mut self) {
+    pub(crate) fn finish_earlier_revocation(&mut self) {
         if let Some(unassign) = self.state.assignment.hurry() {
             self.unassign(&unassign);
         }

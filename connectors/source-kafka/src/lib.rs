@@ -15,6 +15,8 @@ mod config;
 mod consumer;
 mod dead_letter;
 mod error;
+mod group;
+mod membership;
 mod native;
 mod producer;
 mod queue;

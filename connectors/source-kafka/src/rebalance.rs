@@ -86,6 +86,11 @@ impl Assignment {
         }
     }
 
+    /// Whether this member has nothing, and gives nothing back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.revoking.is_none()
+    }
+
     /// Whether this partition is ours, started or not.
     pub(crate) fn has(&self, partition: &TopicPartition) -> bool {
         self.find(&partition.topic, partition.partition).is_some()

@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use tokio::sync::oneshot;
 
 use crate::commit::KafkaCommitter;
-use crate::config::{KafkaConfig, TopicFilter};
+use crate::config::{GroupProtocol, KafkaConfig, TopicFilter};
 use crate::consumer::{Context, Ends, Member, PollState, Poller};
 use crate::error::from_kafka;
 use crate::native::EventQueue;
@@ -59,6 +59,9 @@ impl KafkaSource {
             ends: Arc::clone(&ends),
             max_poll: millis("max.poll.interval.ms", 300_000),
             refresh: millis("topic.metadata.refresh.interval.ms", 10_000),
+            group: config.group.clone(),
+            is_classic: config.group_protocol == GroupProtocol::Classic,
+            is_static: config.group_instance_id.is_some(),
             state: PollState::default(),
         };
         // What the thread logs is the task's.

@@ -20,6 +20,8 @@ use foldline_source_kafka::{
     GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Outgoing, Topics, produce,
 };
 use rdkafka::ClientConfig;
+use rdkafka::bindings as rd;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -160,6 +162,97 @@ async fn two_members_share_partitions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_members_share_partitions_by_kip_848() {
     two_members_share("share848", GroupProtocol::Consumer).await;
+}
+
+/// A config whose members are missed only after a session of 45 s.
+fn patient(topic: &Topic, group_protocol: GroupProtocol) -> KafkaConfig {
+    let mut config = KafkaConfig { group_protocol, ..topic.config() };
+    config.properties.retain(|(name, _)| name.starts_with("topic."));
+    config
+}
+
+/// A member without partitions leaves, be it that there are none left for it or that it waits for another to let go:
+/// nobody waits for it afterwards.
+async fn who_has_nothing_leaves(name: &str, protocol: GroupProtocol) {
+    let topic = Topic::new(name, 1).await;
+    let log = KafkaLog::new(patient(&topic, protocol)).unwrap();
+    let mut owner = Reader::join(&log, 0);
+    owner.until_owned(1).await;
+    let soon = Duration::from_secs(12);
+    let within = async |what: &str, reader: &mut Reader, count| {
+        let until = tokio::time::timeout(soon, reader.until_owned(count)).await;
+        until.unwrap_or_else(|_| panic!("{what}: the group waits for it"));
+    };
+    let idle = Reader::join(&log, 1);
+    // Long enough to have joined.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    idle.source.close().await;
+    owner.source.close().await;
+    let mut owner = Reader::join(&log, 0);
+    within("after an idle one left", &mut owner, 1).await;
+
+    // Another partition, and a member that waits for the first to give one up.
+    topic.grow(2).await;
+    within("the new partition", &mut owner, 2).await;
+    let waiting = Reader::join(&log, 1);
+    let revoked = loop {
+        if let SourceEvent::Revoked(partitions) = owner.next().await.unwrap() {
+            break partitions;
+        }
+    };
+    waiting.source.close().await;
+    owner.source.release(&revoked).unwrap();
+    within("after one that waited left", &mut owner, 2).await;
+    owner.source.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_partitions_leaves_its_group() {
+    who_has_nothing_leaves("ghost", GroupProtocol::Classic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_partitions_leaves_its_group_by_kip_848() {
+    who_has_nothing_leaves("ghost848", GroupProtocol::Consumer).await;
+}
+
+/// A cluster, in memory, whose brokers know the consumer group protocol as Kafka 3.9 does: version 0 alone.
+#[expect(unsafe_code, reason = "the safe crate does not know this request")]
+fn old_cluster() -> (BaseConsumer, String) {
+    let mut config = ClientConfig::new();
+    config.set("test.mock.num.brokers", "1").set("group.id", "owner-of-the-cluster");
+    let owner: BaseConsumer = config.create().unwrap();
+    // SAFETY: the client owns the cluster and is returned with its address, which is copied; the name is a C string.
+    let servers = unsafe {
+        let cluster = rd::rd_kafka_handle_mock_cluster(owner.client().native_ptr());
+        rd::rd_kafka_mock_topic_create(cluster, c"t".as_ptr(), 1, 1);
+        const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+        rd::rd_kafka_mock_set_apiversion(cluster, CONSUMER_GROUP_HEARTBEAT, 0, 0);
+        let servers = rd::rd_kafka_mock_cluster_bootstraps(cluster);
+        std::ffi::CStr::from_ptr(servers).to_str().unwrap().to_owned()
+    };
+    (owner, servers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_do_not_know_the_consumer_protocol_are_refused_by_name() {
+    let (_owner, bootstrap_servers) = old_cluster();
+    let config = KafkaConfig {
+        bootstrap_servers,
+        properties: Vec::new(),
+        group: unique("old"),
+        topics: Topics::List(vec!["t".into()]),
+        group_protocol: GroupProtocol::Consumer,
+        group_instance_id: None,
+        client_id: "foldline-test".into(),
+    };
+    let mut reader = Reader::join(&KafkaLog::new(config).unwrap(), 0);
+    let error = reader.error().await;
+    assert_eq!(error.class(), ErrorClass::Config, "{error}");
+    for part in ["ConsumerGroupHeartbeat", "Kafka 4.0", "group_protocol = \"classic\""] {
+        assert!(error.message().contains(part), "no {part} in {error}");
+    }
+    reader.source.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
