@@ -73,6 +73,12 @@ impl Reply {
         }
     }
 
+    /// Whether the server has no such request: OpenSearch's point in time is another one.
+    pub(crate) fn is_unknown_to_the_server(&self) -> bool {
+        let unknown = || self.cause().reason.is_some_and(|r| r.starts_with("no handler found"));
+        self.status == 405 || (self.status == 400 && unknown())
+    }
+
     /// Whether another node may do better: a proxy's word, or that of a node without a master. What
     /// Elasticsearch says of the whole cluster, such as that shards are missing, it says on each node.
     pub(crate) fn is_of_a_bad_node(&self) -> bool {

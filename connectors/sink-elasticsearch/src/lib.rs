@@ -26,6 +26,7 @@ mod snapshot;
 mod survey;
 pub mod target;
 mod template;
+mod version;
 pub mod writer;
 
 pub use config::ElasticsearchConfig;

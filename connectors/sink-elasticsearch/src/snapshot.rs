@@ -33,11 +33,21 @@ pub(crate) struct ElasticsearchSnapshot {
 
 struct Point {
     id: String,
-    after: Option<Vec<serde_json::Value>>,
+    walk: Walk,
+}
+
+/// How documents are walked through, page by page.
+enum Walk {
+    /// Elasticsearch: by its own tiebreaker.
+    Shards { after: Option<Vec<serde_json::Value>> },
+    /// OpenSearch, whose 2.x knows no `_shard_doc`: by sequence numbers. Those are each shard's own, so a page
+    /// begins with the last one's number again, without the documents that were `seen` under it.
+    Sequence { last: i64, seen: Vec<String> },
 }
 
 #[derive(Deserialize)]
 struct Opened {
+    #[serde(alias = "pit_id")]
     id: String,
 }
 
@@ -54,6 +64,8 @@ struct Hits {
 
 #[derive(Deserialize)]
 struct Hit {
+    #[serde(rename = "_id")]
+    id: String,
     #[serde(rename = "_seq_no")]
     seq_no: u64,
     #[serde(rename = "_primary_term")]
@@ -80,10 +92,58 @@ impl ElasticsearchSnapshot {
         let refresh = format!("/{}/_refresh", self.alias);
         let reply = self.client.json(Method::Post, &refresh, &[], None).await?;
         reply.read::<serde_json::Value>("refreshing the index")?;
+        let keep = [("keep_alive", KEEP)];
         let path = format!("/{}/_pit", self.alias);
-        let reply = self.client.json(Method::Post, &path, &[("keep_alive", KEEP)], None).await?;
+        let reply = self.client.json(Method::Post, &path, &keep, None).await?;
+        if !reply.is_unknown_to_the_server() {
+            let opened: Opened = reply.read("opening a point in time")?;
+            return Ok(Point { id: opened.id, walk: Walk::Shards { after: None } });
+        }
+        let path = format!("/{}/_search/point_in_time", self.alias);
+        let reply = self.client.json(Method::Post, &path, &keep, None).await?;
         let opened: Opened = reply.read("opening a point in time")?;
-        Ok(Point { id: opened.id, after: None })
+        Ok(Point { id: opened.id, walk: Walk::Sequence { last: -1, seen: Vec::new() } })
+    }
+
+    /// The next documents, about `max` of them; empty after the last.
+    async fn page(&self, point: &mut Point, max: usize) -> Result<Vec<Hit>> {
+        let mut search = json!({
+            "seq_no_primary_term": true,
+            "track_total_hits": false,
+            "query": { "match_all": {} },
+            "pit": { "id": point.id, "keep_alive": KEEP },
+        });
+        let (size, sort, after) = match &point.walk {
+            Walk::Shards { after } => (max, "_shard_doc", after.as_ref().map(|after| json!(after))),
+            Walk::Sequence { last, seen } => (max + seen.len(), "_seq_no", Some(json!([last - 1]))),
+        };
+        if let Some(search) = search.as_object_mut() {
+            search.insert("size".to_owned(), json!(size));
+            search.insert("sort".to_owned(), json!([{ sort: "asc" }]));
+            search.extend(after.map(|after| ("search_after".to_owned(), after)));
+        }
+        let reply = self.client.json(Method::Post, "/_search", &[], Some(&search)).await?;
+        let page: Page = reply.read("reading documents")?;
+        if let Some(id) = page.pit_id {
+            point.id = id;
+        }
+        let mut hits = page.hits.hits;
+        match &mut point.walk {
+            Walk::Shards { after } => {
+                *after = hits.last_mut().map(|hit| std::mem::take(&mut hit.sort))
+            }
+            Walk::Sequence { last, seen } => {
+                hits.retain(|hit| !seen.contains(&hit.id));
+                for hit in &hits {
+                    let number = i64::try_from(hit.seq_no).unwrap_or(i64::MAX);
+                    if *last < number {
+                        (*last, *seen) = (number, Vec::new());
+                    }
+                    seen.push(hit.id.clone());
+                }
+            }
+        }
+        Ok(hits)
     }
 }
 
@@ -95,8 +155,13 @@ impl Drop for ElasticsearchSnapshot {
         {
             let client = Arc::clone(&self.client);
             runtime.spawn(async move {
-                let body = json!({ "id": point.id });
-                if let Err(error) = client.json(Method::Delete, "/_pit", &[], Some(&body)).await {
+                let (path, body) = match point.walk {
+                    Walk::Shards { .. } => ("/_pit", json!({ "id": point.id })),
+                    Walk::Sequence { .. } => {
+                        ("/_search/point_in_time", json!({ "pit_id": [point.id] }))
+                    }
+                };
+                if let Err(error) = client.json(Method::Delete, path, &[], Some(&body)).await {
                     tracing::debug!(%error, "closing a point in time");
                 }
             });
@@ -117,23 +182,11 @@ impl Snapshot for ElasticsearchSnapshot {
         };
         let mut out = Vec::new();
         loop {
-            let mut search = json!({
-                "size": max.clamp(1, PAGE_MAX),
-                "seq_no_primary_term": true,
-                "track_total_hits": false,
-                "query": { "match_all": {} },
-                "pit": { "id": point.id, "keep_alive": KEEP },
-                "sort": [{ "_shard_doc": "asc" }],
-            });
-            if let (Some(after), Some(search)) = (&point.after, search.as_object_mut()) {
-                search.insert("search_after".to_owned(), json!(after));
+            let hits = self.page(&mut point, max.clamp(1, PAGE_MAX)).await?;
+            if hits.is_empty() {
+                break;
             }
-            let reply = self.client.json(Method::Post, "/_search", &[], Some(&search)).await?;
-            let page: Page = reply.read("reading documents")?;
-            point.id = page.pit_id.unwrap_or(point.id);
-            let Some(last) = page.hits.hits.last() else { break };
-            point.after = Some(last.sort.clone());
-            for hit in &page.hits.hits {
+            for hit in &hits {
                 let (row, marks) = document::decode(&self.model, hit.source.get().as_bytes())?;
                 let version = Version::At(hit.seq_no, hit.primary_term);
                 if let Some(row) = row {

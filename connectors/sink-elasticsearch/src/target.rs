@@ -368,6 +368,7 @@ pub(crate) fn new_build() -> String {
 impl Target for ElasticsearchTarget {
     async fn open(&self) -> Result<Opened> {
         mapping::check(&self.spec)?;
+        self.cluster.client.check_version().await?;
         self.books.ensure().await?;
         let (mut notices, mut pointed) = (Vec::new(), false);
         for _ in 0..ATTEMPTS {
