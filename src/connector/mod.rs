@@ -179,6 +179,8 @@ pub struct Connector {
     shown: Mutex<Shown>,
     target: Mutex<Option<Arc<dyn Target>>>,
     identity: OnceLock<String>,
+    /// Whether the target was made what this worker's config says.
+    configured: OnceLock<()>,
     restart: Notify,
     ready: watch::Sender<bool>,
     watch: Watch,
@@ -192,6 +194,7 @@ impl Connector {
             shown: Mutex::default(),
             target: Mutex::default(),
             identity: OnceLock::new(),
+            configured: OnceLock::new(),
             restart: Notify::new(),
             ready: watch::Sender::new(false),
             watch: Watch::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foldline_api::error::Result;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Beginning, Opened, Target};
+use foldline_api::sink::{Beginning, Configured, Opened, Target};
 use foldline_api::source::{Commit, PartitionInfo};
 use tokio::time::Instant;
 
@@ -37,6 +37,9 @@ impl Connector {
             check_topics(&opened, &infos)?;
             self.look_at_group(target.as_ref(), &opened, &infos).await?;
         }
+        if opened.waits.is_none() && self.configured.get().is_none() {
+            self.configure(target.as_ref(), &opened, &infos).await?;
+        }
         self.spec.metrics.generation.set(i64::try_from(opened.generation).unwrap_or(i64::MAX));
         self.shown().generation = opened.generation;
         Ok((target, opened, infos))
@@ -54,6 +57,26 @@ impl Connector {
             tracing::info!("{notice}");
         }
         Ok((target, opened))
+    }
+
+    /// Makes the target what the config says of it beside the projection, once in this worker's life.
+    async fn configure(
+        &self,
+        target: &dyn Target,
+        opened: &Opened,
+        infos: &[PartitionInfo],
+    ) -> Result<()> {
+        match self.retry("open", || target.configure()).await? {
+            Configured::AsItIs => {}
+            Configured::Changed(notice) => tracing::warn!("{notice}"),
+            Configured::Outdated(_) if opened.positions.is_empty() => {}
+            Configured::Outdated(reason) => {
+                tracing::warn!("{reason}: it is rebuilt beside, as on_change says");
+                self.begin_rebuild(target, opened, infos, false).await?;
+            }
+        }
+        self.configured.get_or_init(|| ());
+        Ok(())
     }
 
     /// The first start: where the fold begins in every partition, also in those of other workers.

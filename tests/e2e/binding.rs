@@ -68,6 +68,52 @@ async fn an_index_that_was_deleted_is_built_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_changed_in_the_config_is_rebuilt_beside_the_live_index() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, alias) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    kafka::produce(&topic, Orders::new(200).events(0..2_000));
+    let config = |more: &str| {
+        setup.config(&[
+            kafka_source(),
+            orders_projection(&topic, "", ""),
+            elasticsearch_sink(),
+            connector("docs", "orders", "search", &alias, more),
+        ]);
+    };
+    config("on_change = \"rebuild\"\n");
+    let daemon = setup.start().await;
+    daemon.caught_up("docs", &topic).await;
+    daemon.stop().await;
+
+    let keyword = "mapping = { amount = { type = \"keyword\" } }\n";
+    config(keyword);
+    let daemon = setup.start().await;
+    let why = daemon.failure("docs").await;
+    assert!(why.contains("mapper [amount] cannot be changed"), "{why}");
+    assert!(why.contains("on_change"), "{why}");
+    daemon.stop().await;
+
+    config(&format!("on_change = \"rebuild\"\n{keyword}"));
+    let daemon = setup.start().await;
+    daemon.metric("docs", "generation", |generation| generation == 2).await;
+    daemon.idle("docs", PARTITIONS as u64).await;
+    daemon.stop().await;
+    let expected = Oracle::of_topic(&topic).orders();
+    assert_same("Elasticsearch", &expected, &elasticsearch_rows(&alias, ORDERS).await);
+    let (_, mapping) = elasticsearch("GET", &format!("{alias}/_mapping"), None).await;
+    let mapping = &mapping[format!("{alias}-g2")]["mappings"]["properties"]["amount"];
+    assert_eq!(mapping["type"], "keyword");
+    // Once is enough: the next start finds what the config says.
+    let daemon = setup.start().await;
+    daemon.idle("docs", PARTITIONS as u64).await;
+    daemon.metric("docs", "generation", |generation| generation == 2).await;
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connector_under_another_name_is_refused_with_the_way_out() {
     let _servers = use_servers().await;
     let case = folded().await;

@@ -79,6 +79,17 @@ pub struct Opened {
     pub notices: Vec<String>,
 }
 
+/// What [`Target::configure`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Configured {
+    /// Nothing: the target is what the config says.
+    AsItIs,
+    /// The target was changed, or is as good as it gets: a sentence for the log.
+    Changed(String),
+    /// Only a rebuild makes it so, and `on_change` asks for one: why.
+    Outdated(String),
+}
+
 /// A partition's place in the target's books.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredPosition {
@@ -114,6 +125,16 @@ pub trait Target: Send + Sync {
     /// # Errors
     /// Config errors name what was found and the way out.
     async fn open(&self) -> Result<Opened>;
+
+    /// Makes an open target what the config says of it beside the projection (Elasticsearch's mapping and
+    /// settings), as far as it can be changed as it stands. Asked once by each worker, after
+    /// [`Target::open`], so that one that was started before a newer config never takes that one's back.
+    ///
+    /// # Errors
+    /// A config error where it cannot be changed and `on_change` does not ask for a rebuild.
+    async fn configure(&self) -> Result<Configured> {
+        Ok(Configured::AsItIs)
+    }
 
     /// Records where the fold begins, for partitions that have no position yet. Idempotent.
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()>;

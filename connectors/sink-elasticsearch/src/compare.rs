@@ -42,7 +42,7 @@ pub(crate) fn differences(
 }
 
 /// Elasticsearch gives numbers and booleans back as texts here and there.
-fn text(value: &Json) -> String {
+pub(crate) fn text(value: &Json) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -93,7 +93,7 @@ impl Failure {
     }
 
     /// The reason without what it quotes from a document.
-    fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         self.cause.reason.as_deref().map_or_else(|| "no reason given".to_owned(), redact)
     }
 }

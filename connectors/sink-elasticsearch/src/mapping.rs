@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use crate::document::{META, hex};
+use crate::shape;
 
 /// The names that a target has in the cluster.
 #[derive(Clone, Debug)]
@@ -81,10 +82,17 @@ pub(crate) fn settings(spec: &TargetSpec) -> Json {
     let mut out = Map::new();
     // Hidden: a search over `orders*` finds each document once, through the alias and its filter.
     out.insert("index.hidden".to_owned(), json!(true));
+    out.extend(named_settings(spec));
+    Json::Object(out)
+}
+
+/// The settings that the connector names, by flat name.
+pub(crate) fn named_settings(spec: &TargetSpec) -> Map<String, Json> {
+    let mut out = Map::new();
     if let Some(user) = &spec.settings {
         flatten(user, "", &mut out);
     }
-    Json::Object(out)
+    out
 }
 
 fn flatten(settings: &Json, prefix: &str, out: &mut Map<String, Json>) {
@@ -114,6 +122,8 @@ pub(crate) fn mapping(spec: &TargetSpec, build: &str) -> Json {
             "connector": spec.connector,
             "fingerprint": spec.fingerprint,
             "build": build,
+            "options": shape::options(spec),
+            "settings": named_settings(spec).keys().collect::<Vec<_>>(),
         });
         let meta = mapping.entry("_meta").or_insert_with(|| json!({}));
         if let Some(meta) = meta.as_object_mut() {

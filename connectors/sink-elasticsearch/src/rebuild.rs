@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::books::{BeginningDoc, NextDoc, OldDoc, TargetDoc, Versioned};
 use crate::mapping::{self, index_body};
+use crate::shape::Made;
 use crate::target::{ATTEMPTS, ElasticsearchTarget, contended, new_build};
 
 /// What a load is spared, and gets back when it is durable.
@@ -89,6 +90,7 @@ impl ElasticsearchTarget {
             )));
         }
         mapping::refuse(&index, &stands.settings, &stands.mappings)?;
+        self.keep_fields(&index, stands).await?;
         let live = &stored.value.binding;
         let writers = self.cluster.names.write_alias(live.generation, &live.fingerprint);
         let beside = (live.generation, Some(next.generation));
@@ -159,6 +161,11 @@ impl ElasticsearchTarget {
             }
         }
         Err(contended())
+    }
+
+    async fn is_with_these_options(&self, next: &NextDoc) -> Result<bool> {
+        let index = self.cluster.index(&self.index(next.generation)).await?;
+        Ok(index.is_none_or(|index| Made::of(&index).is_with(&self.spec)))
     }
 
     async fn set_phase(&self, stored: &Versioned<TargetDoc>, phase: Phase) -> Result<Stepped> {
@@ -275,7 +282,9 @@ impl Rebuilds for ElasticsearchTarget {
                 Some(next) if next.physical.is_empty() => {
                     self.make(&stored, next).await?;
                 }
-                Some(next) => return Ok(next.generation),
+                Some(next) if self.is_with_these_options(next).await? => return Ok(next.generation),
+                // It was begun before the connector's mapping or settings changed.
+                Some(_) => drop(self.drop_next(&stored, false).await?),
             }
         }
         Err(contended())

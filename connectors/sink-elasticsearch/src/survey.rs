@@ -31,6 +31,11 @@ impl Index {
         self.settings.get("index.uuid").and_then(Json::as_str).unwrap_or_default()
     }
 
+    /// The fingerprint of the projection that its mapping was made for.
+    pub(crate) fn fingerprint(&self) -> Option<&str> {
+        self.mappings.pointer("/_meta/foldline/fingerprint").and_then(Json::as_str)
+    }
+
     /// What its creator wrote into `_meta`, if that was Foldline.
     pub(crate) fn build(&self) -> Option<&str> {
         self.mappings.pointer("/_meta/foldline/build").and_then(Json::as_str)
@@ -81,6 +86,19 @@ impl Cluster {
         let reply = self.client.json(Method::Get, &path, &query, None).await?;
         let indexes: BTreeMap<String, Index> = reply.read("looking at the target's indexes")?;
         Ok(self.sorted(indexes))
+    }
+
+    /// One index as it is; none where there is none.
+    pub(crate) async fn index(&self, name: &str) -> Result<Option<Index>> {
+        let path = format!("/{name}");
+        let reply =
+            self.client.json(Method::Get, &path, &[("flat_settings", "true")], None).await?;
+        if reply.status == 404 {
+            return Ok(None);
+        }
+        let mut found: BTreeMap<String, Index> =
+            reply.read(&format!("looking at index {name:?}"))?;
+        Ok(found.remove(name))
     }
 
     fn sorted(&self, indexes: BTreeMap<String, Index>) -> Survey {
@@ -181,6 +199,21 @@ impl Cluster {
                 Err(self.wrong(index, "extend", &failure.error("extending it")))
             }
             Err(failure) => Err(failure.error(&format!("extending index {index:?}"))),
+        }
+    }
+
+    /// Changes an index's settings or mapping, all of it or nothing; why it cannot be changed so.
+    pub(crate) async fn try_put(
+        &self,
+        index: &str,
+        what: &str,
+        body: &Json,
+    ) -> Result<Option<String>> {
+        let path = format!("/{index}/{what}");
+        match self.client.json(Method::Put, &path, &[], Some(body)).await?.success() {
+            Ok(_) => Ok(None),
+            Err(failure) if failure.fault() == Fault::Rejected => Ok(Some(failure.sentence())),
+            Err(failure) => Err(failure.error(&format!("changing index {index:?}"))),
         }
     }
 

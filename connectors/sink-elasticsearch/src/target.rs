@@ -13,8 +13,8 @@ use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    self, Beginning, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target, TargetSpec,
-    Version, Writer,
+    self, Beginning, Configured, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target,
+    TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 use serde_json::json;
@@ -28,6 +28,7 @@ use crate::config::ElasticsearchConfig;
 use crate::document::hex;
 use crate::mapping::{self, Names, index_body};
 use crate::purge;
+use crate::shape::{self, Made};
 use crate::snapshot::ElasticsearchSnapshot;
 use crate::survey::{Cluster, Index, Survey};
 use crate::writer::ElasticsearchWriter;
@@ -232,8 +233,15 @@ impl ElasticsearchTarget {
             // Nor may they move positions, with flushes that write no document.
             self.books.raise(doc, generation, &partitions).await?;
         }
-        if doc.binding.fingerprint == self.spec.fingerprint {
+        let ours = doc.binding.fingerprint == self.spec.fingerprint;
+        if ours && stands.fingerprint() != Some(doc.binding.fingerprint.as_str()) {
+            // Made by someone else, or by a projection that this one carries on.
             self.cluster.extend(&index, &mapping::mapping(&self.spec, &doc.build)).await?;
+            if let Some(extended) = self.cluster.index(&index).await? {
+                self.keep_fields(&index, &extended).await?;
+            }
+        } else if ours && doc.binding.physical.is_empty() {
+            self.keep_fields(&index, stands).await?;
         }
         if doc.swapped {
             self.books.raise(doc, generation, &partitions).await?;
@@ -413,6 +421,10 @@ impl Target for ElasticsearchTarget {
                 if let Some(live) = live {
                     let name = self.index(stored.value.binding.generation);
                     mapping::refuse(&name, &live.settings, &live.mappings)?;
+                    let made = Made::of(live);
+                    if decision == Decision::Resume && made.is_with(&self.spec) {
+                        shape::check(&self.spec, (&name, live), &made.fields, false)?;
+                    }
                 }
                 let mut opened = self.opened(&stored.value, notices).await?;
                 if decision == Decision::Rebuild {
@@ -495,6 +507,10 @@ impl Target for ElasticsearchTarget {
             }
         }
         Err(contended())
+    }
+
+    async fn configure(&self) -> Result<Configured> {
+        self.configured().await
     }
 
     async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {

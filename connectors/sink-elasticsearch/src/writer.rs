@@ -16,7 +16,7 @@ use foldline_api::sink::{
     Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, RowWrite, StoredDecision,
     StoredPosition, StoredVerdict, TargetSpec, Version, Versions, Writer, Written,
 };
-use foldline_api::{Error, Result};
+use foldline_api::{Error, ErrorClass, Result};
 
 use crate::books::{
     Books, DecisionDoc, NextDoc, PositionDoc, TargetDoc, VerdictDoc, Versioned, add_beginnings,
@@ -24,6 +24,7 @@ use crate::books::{
 use crate::bulk::{self, Outcome};
 use crate::client::Client;
 use crate::document;
+use crate::drift::DriftWatch;
 use crate::error::{Failure, Fault};
 use crate::mapping::Names;
 use crate::parking;
@@ -51,6 +52,7 @@ pub struct ElasticsearchWriter {
     /// Documents are read and written through this; it goes away with the generation or its model.
     alias: String,
     held: Mutex<HashMap<TopicPartition, Versioned<PositionDoc>>>,
+    drift: DriftWatch,
     /// Bytes of a document, as the last loads had it.
     document_bytes: AtomicUsize,
 }
@@ -73,6 +75,7 @@ impl ElasticsearchWriter {
             building,
             spec: spec.clone(),
             held: Mutex::new(HashMap::new()),
+            drift: DriftWatch::new(spec.clone()),
             document_bytes: AtomicUsize::new(512),
         }
     }
@@ -206,6 +209,12 @@ impl ElasticsearchWriter {
             self.cluster.names.alias()
         ))
         .with_code("403 cluster_block_exception"))
+    }
+
+    /// A record is to blame only where the index still is what it was made as.
+    async fn refused(&self, error: Error) -> Result<Written> {
+        self.drift.look(&self.cluster, self.generation, true).await?;
+        Ok(Written::Rejected(error))
     }
 
     async fn checks_hold(&self, checks: &[Check]) -> Result<bool> {
@@ -376,6 +385,7 @@ impl Writer for ElasticsearchWriter {
         if self.steps(flush).is_none() {
             return Ok(Written::Fenced);
         }
+        self.drift.look(&self.cluster, self.generation, false).await?;
         if !flush.writes.is_empty() && !self.decide(&flush.decisions).await? {
             return Ok(Written::Fenced);
         }
@@ -386,16 +396,19 @@ impl Writer for ElasticsearchWriter {
                 self.encode(write, now, out);
             }
         };
-        let outcomes = self.client.bulk(&self.alias, flush.writes.len(), &lines).await?;
+        let outcomes = match self.client.bulk(&self.alias, flush.writes.len(), &lines).await {
+            // A whole request that is refused as a document would be: one of it is to blame.
+            Err(error) if error.class() == ErrorClass::Record => return self.refused(error).await,
+            outcomes => outcomes?,
+        };
         let written = durable(&outcomes);
         let versions = match judge(outcomes) {
             Ok(versions) => versions,
             Err(failure) => {
                 return match failure.fault() {
                     Fault::Conflict => Ok(Written::Conflict { written }),
-                    Fault::Rejected | Fault::TooLarge => {
-                        Ok(Written::Rejected(failure.refused_document()))
-                    }
+                    Fault::Rejected => self.refused(failure.refused_document()).await,
+                    Fault::TooLarge => Ok(Written::Rejected(failure.refused_document())),
                     Fault::Gone | Fault::Blocked => self.stopped(&failure).await,
                     Fault::Retriable | Fault::Config => Err(failure.error("writing documents")),
                 };

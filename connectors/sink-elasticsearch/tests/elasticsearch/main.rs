@@ -10,6 +10,7 @@ mod aliases;
 mod contract;
 mod opening;
 mod rebuild;
+mod shape;
 mod support;
 mod values;
 mod writes;
