@@ -157,10 +157,13 @@ fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> T
 
 fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
     Ok(match sink {
-        SinkKind::Postgres { url, ca, schema_name } => {
+        SinkKind::Postgres { url, password, ca, cert, key, schema_name } => {
             let config = PostgresConfig {
                 url: url.expose().to_owned(),
+                password: password.as_ref().map(|password| password.expose().to_owned()),
                 ca: ca.clone(),
+                cert: cert.clone(),
+                key: key.clone(),
                 schema: schema_name.clone(),
             };
             Arc::new(PostgresTarget::new(config, spec)?)
@@ -182,7 +185,8 @@ fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
     })
 }
 
-/// The statements that a connector will use, without a connection: `foldline plan`.
+/// What a connector makes and what it asks of its store, without a connection: `foldline plan`. Of SQL stores it is a
+/// script that runs as it stands; what takes parameters is in its comments.
 ///
 /// # Errors
 /// When the connector cannot be built.
@@ -193,12 +197,26 @@ pub fn plan(
 ) -> Result<Vec<String>> {
     let parts = parts(config, connector)?;
     let spec = target_spec(config, &parts, projection);
+    let script = |statements: Vec<String>| statements.iter().map(|sql| runnable(sql)).collect();
     Ok(match &parts.sink.kind {
-        SinkKind::Postgres { schema_name, .. } => foldline_sink_postgres::plan(&spec, schema_name),
+        SinkKind::Postgres { schema_name, .. } => {
+            script(foldline_sink_postgres::plan(&spec, schema_name))
+        }
         SinkKind::Elasticsearch { .. } => foldline_sink_elasticsearch::plan(&spec),
-        SinkKind::Sqlite { .. } => foldline_sink_sqlite::plan(&spec),
+        SinkKind::Sqlite { .. } => script(foldline_sink_sqlite::plan(&spec)),
         SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
     })
+}
+
+fn runnable(sql: &str) -> String {
+    if sql.starts_with("CREATE ") { format!("{sql};") } else { commented(sql) }
+}
+
+/// Text as comments of SQL.
+#[must_use]
+pub fn commented(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| format!("-- {line}")).collect();
+    lines.join("\n")
 }
 
 /// What a plan finds in the store; each difference is one sentence.

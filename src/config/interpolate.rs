@@ -38,7 +38,8 @@ fn replace(inside: &str, env: &Env) -> Result<String, String> {
         inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inside.len());
     let (name, action) = inside.split_at(name_end);
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err(format!("`${{{inside}}}` names no variable; a plain `${{` is written `$${{`"));
+        // What it holds may be a piece of a password.
+        return Err("`${…}` names no variable; a plain `${` is written `$${`".to_owned());
     }
     let value = env.get(name);
     if action.is_empty() {
@@ -60,9 +61,7 @@ fn replace(inside: &str, env: &Env) -> Result<String, String> {
             None => Err(format!("the environment variable `{name}` is not set: {message}")),
         };
     }
-    Err(format!(
-        "`${{{inside}}}` is none of `${{VAR}}`, `${{VAR:-default}}` and `${{VAR:?message}}`"
-    ))
+    Err("`${…}` is none of `${VAR}`, `${VAR:-default}` and `${VAR:?message}`".to_owned())
 }
 
 #[cfg(test)]

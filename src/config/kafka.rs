@@ -77,9 +77,6 @@ pub(super) fn plain_text(field: &Field<'_>) -> Option<String> {
         Item::Scalar(toml::Value::Integer(number)) => Some(number.to_string()),
         Item::Scalar(toml::Value::Float(number)) => Some(number.to_string()),
         Item::Scalar(toml::Value::Boolean(value)) => Some(value.to_string()),
-        Item::Scalar(_) | Item::List(_) | Item::Table(_) => {
-            field.problem(format!("found {}, expected a text", field.node.describe()));
-            None
-        }
+        Item::Scalar(_) | Item::List(_) | Item::Table(_) => field.wrong_kind("a text"),
     }
 }

@@ -41,7 +41,7 @@ pub use load::{Config, Places, files, load};
 pub use registry::{RegistryConfig, RegistryKind};
 pub use scalar::{format_duration, format_size, parse_duration, parse_size};
 pub use schema::json_schema;
-pub use secret::{MASK, Secret, mask_url};
+pub use secret::Secret;
 pub use sink::{SinkConfig, SinkKind};
 pub use source::{
     ConverterKind, GroupProtocol, IngestConfig, SourceConfig, SourceKind, TopicConfig,

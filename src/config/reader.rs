@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::diagnostic::{Diagnostic, closest, join, listed};
 use super::env::Env;
 use super::scalar::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size};
-use super::secret::Secret;
+use super::secret::{self, Secret};
 use super::tree::{At, Item, Node, Table};
 
 /// What all readers of one load share.
@@ -59,7 +59,30 @@ impl<'a> Field<'a> {
     }
 
     fn wrong<T>(&self, wanted: &str) -> Option<T> {
-        self.problem(format!("found {}, expected {wanted}", self.node.describe()));
+        self.problem(format!("found {}, expected {wanted}", self.found()));
+        None
+    }
+
+    /// What stands there, for "found …": but not where it may be a secret, unless it is a word or a number where one
+    /// was expected.
+    fn found(&self) -> String {
+        let word = |text: &str| {
+            text.len() <= 20 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        };
+        match self.node.as_str() {
+            Some(text) if secret::may_be_at(&self.path) && !word(text) => {
+                self.node.kind().to_owned()
+            }
+            _ => self.node.describe(),
+        }
+    }
+
+    /// The same where a text or a table was expected, so that anything may be a secret.
+    pub(super) fn wrong_kind<T>(&self, wanted: &str) -> Option<T> {
+        if !secret::may_be_at(&self.path) {
+            return self.wrong(wanted);
+        }
+        self.problem(format!("found {}, expected {wanted}", self.node.kind()));
         None
     }
 
@@ -74,7 +97,7 @@ impl<'a> Field<'a> {
                 None
             }
             Some(text) => Some(text.to_owned()),
-            None => self.wrong("a text"),
+            None => self.wrong_kind("a text"),
         }
     }
 
@@ -141,7 +164,7 @@ impl<'a> Field<'a> {
         text: &str,
         names: impl IntoIterator<Item = &'n str>,
     ) {
-        let message = format!("found {}, expected {wanted}", self.node.describe());
+        let message = format!("found {}, expected {wanted}", self.found());
         match closest(text, names) {
             Some(name) => self.problem_with_help(message, format!("did you mean `{name}`?")),
             None => self.problem(message),
@@ -168,7 +191,7 @@ impl<'a> Field<'a> {
 
     /// The items of a list; a text from a variable is split at commas.
     pub(super) fn list(&self, wanted: &str) -> Option<Vec<Field<'a>>> {
-        let Item::List(nodes) = &self.node.item else { return self.wrong(wanted) };
+        let Item::List(nodes) = &self.node.item else { return self.wrong_kind(wanted) };
         let item =
             |(index, node)| Field { cx: self.cx, path: format!("{}[{index}]", self.path), node };
         Some(nodes.iter().enumerate().map(item).collect())
@@ -260,7 +283,7 @@ impl<'a> Field<'a> {
 
     /// The entries of a table whose keys are names.
     pub(super) fn entries(&self) -> Option<Vec<(&'a str, Field<'a>)>> {
-        let Item::Table(table) = &self.node.item else { return self.wrong("a table") };
+        let Item::Table(table) = &self.node.item else { return self.wrong_kind("a table") };
         let entry = |(key, node): (&'a String, &'a Node)| {
             (key.as_str(), Field { cx: self.cx, path: join(&self.path, key), node })
         };
@@ -269,7 +292,7 @@ impl<'a> Field<'a> {
 
     /// A table with known keys.
     pub(super) fn table(&self, kind: &'static str) -> Option<Reader<'a>> {
-        let Item::Table(table) = &self.node.item else { return self.wrong("a table") };
+        let Item::Table(table) = &self.node.item else { return self.wrong_kind("a table") };
         let at = self.node.at.clone();
         Some(Reader::new(self.cx, kind, self.path.clone(), at, table))
     }

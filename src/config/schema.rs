@@ -226,7 +226,10 @@ fn sinks() -> Definitions {
     let postgres = [
         ("type", kind("postgres")),
         ("url", secret("postgres://user:password@host/database, or host=… user=….")),
+        ("password", secret("The password, where the URL has none.")),
         ca(),
+        ("cert", text("PEM file of the client's certificate, with `key`.")),
+        ("key", text("PEM file of the certificate's key, unencrypted.")),
         ("schema_name", text("Schema of Foldline's own bookkeeping; by default foldline.")),
     ];
     let elasticsearch = [

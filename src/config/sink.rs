@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use foldline_api::mask;
 use indexmap::IndexMap;
 
 use super::kafka;
 use super::reader::{Field, Reader};
-use super::secret::{Secret, mask_url};
+use super::secret::Secret;
 use super::source::{ConverterKind, TopicConfig, read_converter, read_topics};
 use super::tree::Item;
 
@@ -29,8 +30,14 @@ pub enum SinkKind {
     Postgres {
         /// `postgres://…` or `key=value` pairs.
         url: Secret,
-        /// PEM file of the authority that signed the server's certificate.
+        /// The password, where the URL has none.
+        password: Option<Secret>,
+        /// PEM file of the authorities to trust, in place of the system's.
         ca: Option<PathBuf>,
+        /// PEM file of the client's certificate, with `key`.
+        cert: Option<PathBuf>,
+        /// PEM file of the certificate's key.
+        key: Option<PathBuf>,
         /// Schema of Foldline's own bookkeeping.
         schema_name: String,
     },
@@ -121,7 +128,17 @@ fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
         check_postgres(&field, &url);
         Some(url)
     });
+    let password_field = reader.get("password");
+    let password = password_field.as_ref().and_then(|field| field.secret());
     let ca = reader.get("ca").and_then(|field| field.file_path());
+    let (cert_field, key_field) = (reader.get("cert"), reader.get("key"));
+    match (&cert_field, &key_field) {
+        (Some(field), None) => field.problem("needs the `key` of the certificate"),
+        (None, Some(field)) => field.problem("needs the `cert` that it is the key of"),
+        _ => {}
+    }
+    let cert = cert_field.and_then(|field| field.file_path());
+    let key = key_field.and_then(|field| field.file_path());
     let schema_name = reader.get("schema_name").and_then(|field| {
         let name = field.text()?;
         if name.len() > 63 || name.contains(['.', '\0']) {
@@ -130,23 +147,16 @@ fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
         Some(name)
     });
     let schema_name = schema_name.unwrap_or_else(|| SCHEMA_NAME.to_owned());
-    Some(SinkKind::Postgres { url: url?, ca, schema_name })
+    Some(SinkKind::Postgres { url: url?, password, ca, cert, key, schema_name })
 }
 
 fn check_postgres(field: &Field<'_>, url: &Secret) {
-    let text = url.expose();
-    let placeholder = text.starts_with("${");
-    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    let is_pairs = !text.contains("://") && text.contains('=');
-    if !placeholder && !is_url && !is_pairs {
-        // A text without a scheme may be the password itself.
-        let shown = match text.split_once("://") {
-            Some(_) => format!("found `{}`, ", mask_url(text)),
-            None => String::new(),
-        };
-        field.problem(format!(
-            "{shown}expected `postgres://user:password@host/database` or `host=… user=…`"
-        ));
+    // With placeholders it is not whole.
+    if url.expose().contains("${") && field.cx.env.placeholders() {
+        return;
+    }
+    if let Err(reason) = foldline_sink_postgres::check_url(url.expose()) {
+        field.problem_with_help(reason, "url = \"postgres://user:password@host/database\"");
     }
 }
 
@@ -187,13 +197,17 @@ fn check_urls(field: &Field<'_>, urls: &[String]) {
         match plain {
             Some(url) if url.username().is_empty() && url.password().is_none() => {}
             Some(_) => field.problem_with_help(
-                format!("`{}` holds a login", mask_url(text)),
+                format!("`{}` holds a login", mask::url(text)),
                 "give `username` and `password`, so that no log shows them",
             ),
-            None => field.problem(format!(
-                "found `{}`, expected a URL such as `http://localhost:9200`",
-                mask_url(text)
-            )),
+            None => {
+                let found = match mask::url(text) {
+                    shown if shown == mask::MASK => "no URL".to_owned(),
+                    shown => format!("`{shown}`"),
+                };
+                let wanted = "expected a URL such as `http://localhost:9200`";
+                field.problem(format!("found {found}, {wanted}"));
+            }
         }
     }
 }

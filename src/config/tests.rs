@@ -276,3 +276,103 @@ fn every_reference_of_the_schema_leads_somewhere() {
         assert!(schema["definitions"].get(name).is_some(), "{reference}");
     }
 }
+
+/// Every secret of a config, under a name that nothing else has.
+const SECRETS: &str = r#"
+[worker]
+token = "CANARY"
+[registries.r]
+type = "confluent"
+url = "http://ann:CANARY@localhost:8081"
+username = "ann"
+password = "CANARY"
+[sources.k]
+type = "kafka"
+bootstrap_servers = "localhost:9092"
+[sources.k.properties]
+"sasl.password" = "CANARY"
+"ssl.key.pem" = """
+-----BEGIN PRIVATE KEY-----
+CANARY
+-----END PRIVATE KEY-----
+"""
+[sinks.pg]
+type = "postgres"
+url = "postgres://ann:CANARY@localhost/app?password=CANARY"
+[sinks.pairs]
+type = "postgres"
+url = "host=localhost user=ann password='CANARY'"
+[sinks.beside]
+type = "postgres"
+url = "postgres://ann@localhost/app"
+password = "CANARY"
+[sinks.es]
+type = "elasticsearch"
+urls = ["https://ann:CANARY@localhost:9200"]
+[sinks.keyed]
+type = "elasticsearch"
+urls = ["https://localhost:9200"]
+api_key = "CANARY"
+"#;
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+    /// One or two slips of the hand anywhere, and the secrets stay hidden.
+    #[test]
+    fn no_diagnostic_shows_a_secret(
+        slips in proptest::collection::vec((0..SECRETS.len(), 0..SLIPS.len() + 2), 0..3)
+    ) {
+        let mut text: Vec<char> = SECRETS.chars().collect();
+        for (at, slip) in slips {
+            let at = at.min(text.len() - 1);
+            match SLIPS.get(slip) {
+                Some(written) => text.splice(at..at, written.chars()).for_each(drop),
+                None if slip == SLIPS.len() => drop(text.remove(at)),
+                None => {
+                    let next = (at + 1) % text.len();
+                    text.swap(at, next);
+                }
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(told) = loaded(&text, &env()) {
+            proptest::prop_assert!(!told.contains("CANARY"), "{told}\nof\n{text}");
+        }
+    }
+}
+
+const SLIPS: [&str; 14] =
+    ["\"", "'", "[", "]", "{", "}", "=", "\n", "#", "\\", ",", " ", "${", "@"];
+
+#[test]
+fn a_value_in_the_wrong_place_is_not_shown() {
+    for (text, part) in [
+        (
+            "[sinks.a]\ntype = 'elasticsearch'\nurls = 'https://ann:hunter2@h:9200'",
+            "found a text, expected a list",
+        ),
+        ("[sinks.a]\ntype = 'elasticsearch'\nurls = ['ann:hunter2@h:9200']", "found no URL"),
+        (
+            "[sinks.a]\ntype = 'postgres'\nurl = 'mysql://hunter2@h/d'",
+            "must begin with postgres://",
+        ),
+        ("[sinks.a]\ntype = 'postgres'\nurl = 'postgres://u:p@hunter2@h/d'", "write @ as %40"),
+        ("[sinks.a]\ntype = 'postgres'\nurl = 'postgres://h/d?passw%6Frt=hunter2'", "none of user"),
+        ("[sinks.a]\nurl = hunter2", "not TOML"),
+        ("[sources.a.properties]\n'ssl.key.pem' = \"\"\"\nhunter2\\q\n\"\"\"", "not TOML"),
+        ("[sources.a.properties]\n'sasl.oauthbearer.config' = 'principal=x hunter2", "not TOML"),
+        ("[sinks.a]\ntype = 'postgres'\nurl = 'postgres://u:${!hunter2}@h/d'", "names no variable"),
+        (
+            "[sinks.a]\ntype = 'postgres'\nurl = 'postgres://u@h/d'\npassword = 'hunter2'\ncert = 'a.pem'",
+            "needs the `key`",
+        ),
+        ("worker = { token = 12345hunter2 }", "not TOML"),
+    ] {
+        let told = loaded(text, &env()).unwrap_err();
+        assert!(told.contains(part) && !told.contains("hunter2"), "{text}:\n{told}");
+    }
+    // What is no secret is shown as before.
+    let told = loaded("[connectors.a]\nsink = = 1", &env()).unwrap_err();
+    assert!(told.contains("sink = = 1"), "{told}");
+}

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, join};
-use super::secret::mask_url;
+use super::secret;
 
 /// Where a value stands: for an entry, its key's line.
 #[derive(Clone, Debug)]
@@ -63,6 +63,18 @@ impl Node {
         }
     }
 
+    /// What kind of thing stands there, where it may be a secret.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.item {
+            Item::Scalar(toml::Value::String(_)) => "a text",
+            Item::Scalar(toml::Value::Integer(_) | toml::Value::Float(_)) => "a number",
+            Item::Scalar(toml::Value::Boolean(_)) => "a boolean",
+            Item::Scalar(_) => "a date or time",
+            Item::List(_) => "a list",
+            Item::Table(_) => "a table",
+        }
+    }
+
     /// What stands there, for "found …".
     pub(super) fn describe(&self) -> String {
         match &self.item {
@@ -76,8 +88,7 @@ impl Node {
             Item::Scalar(toml::Value::Boolean(value)) => format!("`{value}`"),
             Item::Scalar(value) => format!("the date or time {value}"),
             Item::List(nodes) if nodes.is_empty() => "an empty list".to_owned(),
-            Item::List(_) => "a list".to_owned(),
-            Item::Table(_) => "a table".to_owned(),
+            Item::List(_) | Item::Table(_) => self.kind().to_owned(),
         }
     }
 }
@@ -95,10 +106,13 @@ pub(super) fn parse(file: &Arc<str>, text: &str) -> Result<Table, Vec<Diagnostic
 }
 
 /// A broken line is shown, but not with a password in it.
-fn may_hold_secret(line: &str) -> bool {
+fn may_hold_secret(text: &str, start: usize, line: &str) -> bool {
     const NAMES: [&str; 5] = ["password", "secret", "token", "api_key", "ssl.key"];
     let lower = line.to_lowercase();
-    NAMES.iter().any(|name| lower.contains(name)) || mask_url(line) != line
+    let before = text.get(..start + line.len()).unwrap_or(text);
+    NAMES.iter().any(|name| lower.contains(name))
+        || line.contains("://")
+        || secret::may_be_after(before)
 }
 
 struct Source<'a> {
@@ -131,7 +145,7 @@ impl Source<'_> {
         let width = text.get(span.clone()).map_or(1, |found| found.chars().count()).clamp(1, room);
         diagnostic.line = Some(line);
         diagnostic.column = Some(before + 1);
-        if may_hold_secret(shown) {
+        if may_hold_secret(text, start, shown) {
             return diagnostic;
         }
         diagnostic.snippet = Some(format!("{shown}\n{}{}", " ".repeat(before), "^".repeat(width)));

@@ -7,7 +7,7 @@ use elasticsearch::auth::Credentials;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderValue;
 use foldline_api::sink::Version;
-use foldline_api::{Error, Result};
+use foldline_api::{Error, Result, mask};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use crate::bulk::{self, Lines, Outcome};
-use crate::config::{ElasticsearchConfig, without_login};
+use crate::config::ElasticsearchConfig;
 use crate::error::{Cause, Failure, Fault};
 use crate::nodes::{Nodes, Request};
 
@@ -114,13 +114,13 @@ impl Client {
         let mut urls = Vec::with_capacity(config.urls.len());
         for text in &config.urls {
             let mut url = Url::parse(text).map_err(|error| {
-                let shown = without_login(text);
+                let shown = mask::url(text);
                 Error::config(format!("{shown:?} is no URL: {error}"))
             })?;
             if !matches!(url.scheme(), "http" | "https") {
                 return Err(Error::config(format!(
                     "{:?} must start with http:// or https://",
-                    without_login(text)
+                    mask::url(text)
                 )));
             }
             if !url.username().is_empty() {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use foldline_api::mask;
 use serde::Deserialize;
 
 /// Where Elasticsearch is and how to log in. Its `Debug` shows no secret.
@@ -28,7 +29,7 @@ pub struct ElasticsearchConfig {
 impl fmt::Debug for ElasticsearchConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = |secret: &Option<String>| secret.as_ref().map(|_| "***");
-        let urls: Vec<&str> = self.urls.iter().map(|url| without_login(url)).collect();
+        let urls: Vec<String> = self.urls.iter().map(|url| mask::url(url)).collect();
         f.debug_struct("ElasticsearchConfig")
             .field("urls", &urls)
             .field("api_key", &hidden(&self.api_key))
@@ -37,11 +38,6 @@ impl fmt::Debug for ElasticsearchConfig {
             .field("ca", &self.ca)
             .finish()
     }
-}
-
-/// A URL from its host on: what stands before an `@` may be a password.
-pub(crate) fn without_login(url: &str) -> &str {
-    url.rsplit_once('@').map_or(url, |(_, host)| host)
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a transaction of Foldline's begins with. All of it ends with the transaction, so that it works
 /// behind a pooler; the times stay below Kafka's session timeout, so that a stopped worker holds no
-/// lock when its successor comes. It does not say READ WRITE, which a standby refuses as a feature that it has
+/// lock when its successor comes. The catalog's texts are compared and put together, so names in them are quoted where
+/// they must be, whatever the role likes. It does not say READ WRITE, which a standby refuses as a feature that it has
 /// not (0A000): its first write ends with what it is (25006), and is waited for.
 pub(crate) const BEGIN: &str = "\
 BEGIN ISOLATION LEVEL READ COMMITTED; \
@@ -25,6 +26,7 @@ SET LOCAL idle_in_transaction_session_timeout = '15s'; \
 SET LOCAL statement_timeout = '25s'; \
 SET LOCAL lock_timeout = '10s'; \
 SET LOCAL jit = off; \
+SET LOCAL quote_all_identifiers = off; \
 SELECT set_config('synchronous_commit', 'on', true) \
 WHERE current_setting('synchronous_commit') = 'off'";
 
@@ -41,7 +43,8 @@ pub(crate) const SNAPSHOT: &str = "\
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
 SET LOCAL idle_in_transaction_session_timeout = '15s'; \
 SET LOCAL statement_timeout = '25s'; \
-SET LOCAL lock_timeout = '10s'";
+SET LOCAL lock_timeout = '10s'; \
+SET LOCAL quote_all_identifiers = off";
 
 /// One connection, made when it is first needed and again when it was lost.
 pub(crate) struct Lane {
@@ -163,6 +166,15 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Client> {
         Ok(Ok(pair)) => pair,
         Ok(Err(error)) => {
             let tls = error.to_string().contains("TLS");
+            if std::error::Error::source(&error)
+                .is_some_and(|e| e.to_string() == "password missing")
+            {
+                return Err(Error::config(format!(
+                    "{}: the server asks for a password: give the sink a `password`, or the url one; PGPASSWORD and \
+                     files of libpq are not read",
+                    endpoint.place
+                )));
+            }
             let error = classify(error, &endpoint.place);
             if !tls {
                 return Err(error);

@@ -110,7 +110,8 @@ impl Fixture {
     }
 
     pub(crate) fn config(&self) -> PostgresConfig {
-        PostgresConfig { url: url(), ca: None, schema: format!("{}_books", self.schema) }
+        let schema = format!("{}_books", self.schema);
+        PostgresConfig { url: url(), password: None, ca: None, cert: None, key: None, schema }
     }
 
     pub(crate) fn target(&self, spec: TargetSpec) -> PostgresTarget {

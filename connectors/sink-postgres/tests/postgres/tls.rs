@@ -5,10 +5,16 @@ use std::path::PathBuf;
 use foldline_api::Error;
 use foldline_api::sink::Target;
 use foldline_sink_postgres::{PostgresConfig, PostgresTarget};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use crate::support::{Fixture, orders, url, wait_for};
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap()
+}
 
 /// A server that answers with TLS, under the name `localhost` and no other.
 struct Secured {
@@ -18,19 +24,27 @@ struct Secured {
 
 impl Secured {
     async fn new() -> Self {
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let authority = authority();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(["localhost".to_owned()])
             .and_then(|params| params.signed_by(&key, &authority))
             .unwrap();
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("ca.pem"), authority.pem()).unwrap();
+        for (name, issuer) in [("client", &authority), ("stranger", &self::authority())] {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            let certificate = params.signed_by(&key, issuer).unwrap();
+            std::fs::write(files.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
+            let path = files.path().join(format!("{name}-key.pem"));
+            std::fs::write(path, key.serialize_pem()).unwrap();
+        }
         let secured = Secured { fixture: Fixture::new().await, files };
         secured.serve("server.crt", &certificate.pem()).await;
         secured.serve("server.key", &key.serialize_pem()).await;
+        secured.serve("fl_test_ca.crt", &authority.pem()).await;
+        secured.fixture.run("ALTER SYSTEM SET ssl_ca_file = 'fl_test_ca.crt'").await;
         secured.switch("ALTER SYSTEM SET ssl = on", "on").await;
         secured
     }
@@ -54,6 +68,22 @@ impl Secured {
 
     fn ca(&self) -> Option<PathBuf> {
         Some(self.files.path().join("ca.pem"))
+    }
+
+    /// Opens the target with a client's certificate; whose the server says that it is.
+    async fn open_as(&self, name: &str) -> Result<String, Error> {
+        let file = |name: String| Some(self.files.path().join(name));
+        let url = format!("{}?sslmode=require", url());
+        let (cert, key) = (file(format!("{name}.pem")), file(format!("{name}-key.pem")));
+        let config = PostgresConfig { url, cert, key, ..self.fixture.config() };
+        let target = PostgresTarget::new(config, self.fixture.spec(orders()))?;
+        target.open().await?;
+        let schema = &self.fixture.schema;
+        let sessions = format!(
+            "SELECT string_agg(DISTINCT client_dn, ' ') FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+             WHERE application_name LIKE 'foldline/{schema}%'"
+        );
+        Ok(self.fixture.text(&sessions).await)
     }
 
     /// Opens the target at `host`; whether its sessions are encrypted.
@@ -96,6 +126,14 @@ async fn each_sslmode_asks_of_the_server_what_libpq_asks() {
             assert!(error.message().contains(word), "no {word} in {error} of {mode} at {host}");
         }
     }
+    assert!(server.open_as("client").await.unwrap().contains("CN=client"));
+    // Of an authority that the server does not know.
+    let stranger = server.open_as("stranger").await.unwrap_err();
+    assert_eq!(stranger.class(), foldline_api::ErrorClass::Retriable, "{stranger}");
+    let halved = PostgresConfig { cert: server.ca(), ..server.fixture.config() };
+    let halved = PostgresTarget::new(halved, server.fixture.spec(orders())).err().unwrap();
+    assert!(halved.message().contains("both `cert` and `key`"), "{halved}");
+    server.fixture.run("ALTER SYSTEM RESET ssl_ca_file").await;
     server.switch("ALTER SYSTEM RESET ssl", "off").await;
     let error = server.open("localhost", "require", None).await.unwrap_err();
     assert!(error.message().contains("TLS"), "{error}");
