@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::{Failure, load, runtime};
 use crate::config::{
-    Config, ConnectorConfig, Diagnostic, Env, Severity, SourceConfig, SourceKind, json_schema,
-    unsupported,
+    Config, ConnectorConfig, Diagnostic, Env, Severity, SinkKind, SourceConfig, SourceKind,
+    json_schema, unsupported,
 };
 use crate::maps::HashMap;
 use crate::projection::Projection;
@@ -99,7 +99,15 @@ pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
     };
     let projections = registry::compile(&config).map_err(Failure::Config)?;
     let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
-    println!("{}", projection.describe());
+    let described = projection.describe().to_string();
+    // Of a store that speaks SQL the whole is a script.
+    let sink = config.sinks.get(&connector.sink).map(|sink| &sink.kind);
+    match sink {
+        Some(SinkKind::Postgres { .. } | SinkKind::Sqlite { .. }) => {
+            println!("{}", registry::commented(&described));
+        }
+        _ => println!("{described}"),
+    }
     for statement in registry::plan(&config, connector, projection).map_err(Failure::failed)? {
         println!("{statement}\n");
     }

@@ -141,6 +141,16 @@ fn plan_needs_no_server_and_names_what_it_does_not_know() {
     {
         assert!(out.contains(part), "no {part:?} in {out}");
     }
+    // A script of SQL as it stands: what takes parameters is in its comments.
+    let script: String = out
+        .lines()
+        .filter(|line| !line.starts_with("--"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for statement in script.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+        assert!(statement.starts_with("CREATE "), "{statement}");
+    }
+    assert!(out.contains("-- INSERT"), "{out}");
     let (code, _, err) = run(&["plan", "oders", "-c", &file]);
     assert_eq!(code, Some(1));
     assert!(err.contains("known are orders"), "{err}");

@@ -119,8 +119,12 @@ impl Books {
         if read(rows.first(), 0)? {
             return Ok(());
         }
+        // Who may create in the schema that an administrator made may not create schemas, and PostgreSQL asks that first.
+        let sql = "SELECT to_regnamespace($1) IS NOT NULL";
+        let rows = self.query(client, sql, &[(&self.schema, Type::TEXT)]).await?;
+        let there = usize::from(read::<bool>(rows.first(), 0)?);
         client
-            .batch_execute(&self.ddl().join(";\n"))
+            .batch_execute(&self.ddl().split_off(there).join(";\n"))
             .await
             .map_err(|error| classify(error, "creating Foldline's books"))
     }

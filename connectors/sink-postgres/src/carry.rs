@@ -299,7 +299,12 @@ async fn index_renames(
     let (of_live, of_next) = (names(client, live.oid).await?, names(client, next.oid).await?);
     let mut out: Vec<(String, String)> =
         of_live.iter().map(|name| (name.clone(), name_in(name, old))).collect();
-    let mut taken = Vec::new();
+    // Names that something else in the schema has.
+    let strangers = texts(client, &format!(
+        "SELECT relname FROM pg_class WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {0}) AND \
+         oid NOT IN (SELECT indexrelid FROM pg_index WHERE indrelid IN ({0}, {1}))", live.oid, next.oid
+    )).await?;
+    let mut taken = strangers;
     for name in &of_next {
         let of_copy = of_live.iter().find(|live| name_in(live, number) == *name).cloned();
         let own = || {

@@ -33,6 +33,8 @@ const CLASSES: &[(&str, ErrorClass)] = &[
     ("3D", ErrorClass::Config),
     ("3F", ErrorClass::Config),
     ("42", ErrorClass::Config),
+    // A GRANT cures it, and nobody has to come back and restart.
+    ("42501", ErrorClass::Retriable),
     ("54011", ErrorClass::Config),
     ("54023", ErrorClass::Config),
     ("55P02", ErrorClass::Config),
@@ -77,10 +79,41 @@ pub(crate) fn classify(error: tokio_postgres::Error, doing: &str) -> Error {
         }
         message
     } else {
-        format!("{doing}: {}", db.message())
+        format!("{doing}: {}{}", db.message(), way_out(&code, db.message()))
     };
     // The source is left out: its text is the server's message again.
     Error::new(class, message).with_code(code)
+}
+
+/// The way out that the server's words leave out, where there is one.
+fn way_out(code: &str, message: &str) -> String {
+    if code == SqlState::READ_ONLY_SQL_TRANSACTION.code() {
+        return "; a standby is waited for, but default_transaction_read_only may be set on the role or the database"
+            .to_owned();
+    }
+    if code == SqlState::INSUFFICIENT_PRIVILEGE.code() { grant(message) } else { String::new() }
+}
+
+/// The statement that an administrator is to run, by the server's words; a server of another language has others.
+fn grant(message: &str) -> String {
+    let of = |kind: &str| message.rsplit_once(&format!(" {kind} ")).map(|(_, name)| name);
+    let to = "TO the user of the sink's url";
+    let statement = if let Some(name) = of("database") {
+        format!(
+            "GRANT CREATE ON DATABASE {name} {to}, or make the schema: CREATE SCHEMA … AUTHORIZATION that user"
+        )
+    } else if let Some(name) = of("schema") {
+        format!("GRANT USAGE, CREATE ON SCHEMA {name} {to}")
+    } else if let Some(name) = of("owner of table") {
+        format!("ALTER TABLE {name} OWNER {to}")
+    } else if let Some(name) = of("sequence") {
+        format!("GRANT USAGE ON SEQUENCE {name} {to}")
+    } else if let Some(name) = of("table") {
+        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {name} {to}")
+    } else {
+        return "; docs/reference.md lists what to grant".to_owned();
+    };
+    format!(": {statement} (docs/reference.md lists all of it)")
 }
 
 /// Whether the table is not there.
@@ -196,6 +229,23 @@ mod tests {
         let nowhere = classify(nowhere.err().unwrap(), "connecting");
         assert_eq!(nowhere.class(), ErrorClass::Config, "{nowhere}");
         assert!(nowhere.message().starts_with("connecting: invalid configuration"), "{nowhere}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_privilege_is_waited_for_and_its_grant_named() {
+        for (message, part) in [
+            ("permission denied for schema app", "GRANT USAGE, CREATE ON SCHEMA app TO"),
+            ("permission denied for database app", "GRANT CREATE ON DATABASE app TO"),
+            ("permission denied for table t", "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE t TO"),
+            ("permission denied for sequence s", "GRANT USAGE ON SEQUENCE s TO"),
+            ("must be owner of table t", "ALTER TABLE t OWNER TO"),
+            ("droit refusé pour la table t", "docs/reference.md lists"),
+        ] {
+            let error = classify(refused("42501", message).await, "opening");
+            assert_eq!(error.class(), ErrorClass::Retriable);
+            assert!(error.message().contains(part), "{error}");
+            assert!(error.message().contains(message), "{error}");
+        }
     }
 
     #[derive(Debug)]

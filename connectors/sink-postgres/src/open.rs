@@ -105,9 +105,8 @@ impl PostgresTarget {
     async fn prepare(&self, client: &Client, site: &Site) -> Result<u32> {
         if let Some(relation) = &site.relation {
             self.check_fit(site)?;
-            for sql in relation.missing_indexes(&site.table, &self.spec.model) {
-                self.run(client, &sql).await?;
-            }
+            let missing = relation.missing_indexes(&site.table, &self.spec.model);
+            self.run_ddl(client, &site.table, &missing).await?;
             return Ok(relation.oid);
         }
         if let Some(schema) = &site.table.schema {
@@ -119,7 +118,7 @@ impl PostgresTarget {
                 self.run(client, &create_schema(schema)).await?;
             }
         }
-        self.run(client, &schema::create(&site.table, &self.spec.model).join(";\n")).await?;
+        self.run_ddl(client, &site.table, &schema::create(&site.table, &self.spec.model)).await?;
         let site = Site::find(self, client).await?;
         self.check_fit(&site)?;
         site.relation.map(|relation| relation.oid).ok_or_else(|| {
@@ -246,9 +245,8 @@ impl PostgresTarget {
                       conrelid <> confrelid) OR NOT has_table_privilege($1, 'TRUNCATE')";
         let verb = if self.ask(client, slowly, oid).await? { "DELETE FROM" } else { "TRUNCATE" };
         self.run(client, &format!("{verb} {}", site.table.sql())).await?;
-        for sql in relation.reshape(&site.table, &self.spec.model) {
-            self.run(client, &sql).await?;
-        }
+        let reshape = relation.reshape(&site.table, &self.spec.model);
+        self.run_ddl(client, &site.table, &reshape).await?;
         self.check_fit(&Site::find(self, client).await?)?;
         Ok(next)
     }

@@ -49,9 +49,8 @@ impl PostgresTarget {
         let schema = next.name.schema.clone().unwrap_or_default();
         let made = schema::inspect(client, &schema, &next.name.table).await?;
         if build.fingerprint == self.spec.fingerprint {
-            for sql in made.iter().flat_map(|m| m.missing_indexes(&next.name, &self.spec.model)) {
-                self.run(client, &sql).await?;
-            }
+            let missing = made.iter().flat_map(|m| m.missing_indexes(&next.name, &self.spec.model));
+            self.run_ddl(client, &next.name, &missing.collect::<Vec<_>>()).await?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::books::{Books, Entry};
+use crate::carry::texts;
 use crate::config::{Endpoint, PostgresConfig};
 use crate::error::classify;
 use crate::identifier::{self, TableName, quote};
@@ -109,9 +110,10 @@ impl PostgresTarget {
         if self.name.schema.is_some() {
             return Ok(self.name.clone());
         }
-        // A schema of bookkeeping is first in the path of a role of the same name; it is never meant.
+        // A schema of bookkeeping is first in the path of a role of the same name; it is never meant, and the
+        // server's own, which a path may name first, neither.
         let sql = "SELECT s::text FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(s, n) \
-                   WHERE s NOT IN ($2, 'foldline') ORDER BY to_regclass(quote_ident(s) || '.' || $1) IS NULL, n LIMIT 1";
+                   WHERE s NOT IN ($2, 'foldline', 'information_schema') AND s !~ '^pg_' ORDER BY to_regclass(quote_ident(s) || '.' || $1) IS NULL, n LIMIT 1";
         let name = self.name.sql();
         let rows = client
             .query_typed(sql, &[(&name, Type::TEXT), (&self.books_schema, Type::TEXT)])
@@ -130,6 +132,33 @@ impl PostgresTarget {
     pub(crate) async fn run(&self, client: &Client, sql: &str) -> Result<()> {
         let doing = || format!("preparing {:?}", self.spec.target);
         client.batch_execute(sql).await.map_err(|error| classify(error, &doing()))
+    }
+
+    /// Runs DDL of `table`. An index whose name something else in the schema has gets one that PostgreSQL chooses.
+    pub(crate) async fn run_ddl(
+        &self,
+        client: &Client,
+        table: &TableName,
+        statements: &[String],
+    ) -> Result<()> {
+        let on = format!(" ON {} (", table.sql());
+        for sql in statements {
+            let index = sql.strip_prefix("CREATE INDEX ").and_then(|rest| rest.split_once(&on));
+            let Some((name, columns)) = index else {
+                self.run(client, sql).await?;
+                continue;
+            };
+            let schema = table.schema.as_deref().map_or_else(String::new, quote);
+            let full = identifier::literal(&format!("{schema}.{name}"));
+            let taken =
+                texts(client, &format!("SELECT 1 WHERE to_regclass({full}) IS NOT NULL")).await?;
+            if taken.is_empty() {
+                self.run(client, sql).await?;
+            } else {
+                self.run(client, &format!("CREATE INDEX{on}{columns}")).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The target's entry: this connector's, or nothing is done.

@@ -393,7 +393,7 @@ async fn a_role_without_rights_is_told_so_and_needs_none_that_are_not_used() {
     assert_eq!(opened.unwrap().generation, 1);
     assert_ne!(version, Version::Absent);
     assert_eq!(rebuilt.unwrap(), 2, "a DELETE where TRUNCATE is not granted");
-    assert_eq!((denied.class(), denied.code()), (ErrorClass::Config, Some("42501")));
+    assert_eq!((denied.class(), denied.code()), (ErrorClass::Retriable, Some("42501")));
     assert!(!denied.to_string().contains("secret"));
 }
 

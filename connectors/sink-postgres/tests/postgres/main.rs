@@ -8,6 +8,7 @@
     reason = "a test says what it expects, and lists are long"
 )]
 
+mod access;
 mod books;
 mod contract;
 mod support;
