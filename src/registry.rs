@@ -157,13 +157,14 @@ fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> T
 
 fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
     Ok(match sink {
-        SinkKind::Postgres { url, password, ca, cert, key, schema_name } => {
+        SinkKind::Postgres { url, password, ca, cert, key, connections, schema_name } => {
             let config = PostgresConfig {
                 url: url.expose().to_owned(),
                 password: password.as_ref().map(|password| password.expose().to_owned()),
                 ca: ca.clone(),
                 cert: cert.clone(),
                 key: key.clone(),
+                connections: *connections,
                 schema: schema_name.clone(),
             };
             Arc::new(PostgresTarget::new(config, spec)?)

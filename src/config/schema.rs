@@ -230,6 +230,10 @@ fn sinks() -> Definitions {
         ca(),
         ("cert", text("PEM file of the client's certificate, with `key`.")),
         ("key", text("PEM file of the certificate's key, unencrypted.")),
+        (
+            "connections",
+            integer("So many at most on a worker, for all its connectors; by default 8.", 4),
+        ),
         ("schema_name", text("Schema of Foldline's own bookkeeping; by default foldline.")),
     ];
     let elasticsearch = [

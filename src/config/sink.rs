@@ -11,6 +11,8 @@ use super::secret::Secret;
 use super::source::{ConverterKind, TopicConfig, read_converter, read_topics};
 use super::tree::Item;
 
+/// Connections of a sink where its config says nothing.
+const CONNECTIONS: usize = 8;
 /// The schema of Foldline's own bookkeeping in PostgreSQL.
 const SCHEMA_NAME: &str = "foldline";
 
@@ -38,6 +40,8 @@ pub enum SinkKind {
         cert: Option<PathBuf>,
         /// PEM file of the certificate's key.
         key: Option<PathBuf>,
+        /// So many connections at most on a worker, for all its connectors.
+        connections: usize,
         /// Schema of Foldline's own bookkeeping.
         schema_name: String,
     },
@@ -139,6 +143,9 @@ fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
     }
     let cert = cert_field.and_then(|field| field.file_path());
     let key = key_field.and_then(|field| field.file_path());
+    let connections = reader
+        .get("connections")
+        .and_then(|field| field.number(foldline_sink_postgres::CONNECTIONS_MIN.into(), 10_000));
     let schema_name = reader.get("schema_name").and_then(|field| {
         let name = field.text()?;
         if name.len() > 63 || name.contains(['.', '\0']) {
@@ -147,7 +154,8 @@ fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
         Some(name)
     });
     let schema_name = schema_name.unwrap_or_else(|| SCHEMA_NAME.to_owned());
-    Some(SinkKind::Postgres { url: url?, password, ca, cert, key, schema_name })
+    let connections = connections.unwrap_or(CONNECTIONS);
+    Some(SinkKind::Postgres { url: url?, password, ca, cert, key, connections, schema_name })
 }
 
 fn check_postgres(field: &Field<'_>, url: &Secret) {

@@ -20,7 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::url::{self, Parameters, one_of};
 
 /// How to reach PostgreSQL, and where Foldline keeps its books there.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host:5432/database?sslmode=verify-full`: libpq's URL, or its pairs.
     pub url: String,
@@ -32,6 +32,8 @@ pub struct PostgresConfig {
     pub cert: Option<PathBuf>,
     /// A PEM file of the certificate's key.
     pub key: Option<PathBuf>,
+    /// So many connections at most, for all connectors of this config.
+    pub connections: usize,
     /// The schema of Foldline's own tables; `foldline` unless the config says otherwise.
     pub schema: String,
 }
@@ -44,6 +46,7 @@ impl std::fmt::Debug for PostgresConfig {
             .field("ca", &self.ca)
             .field("cert", &self.cert)
             .field("key", &self.key)
+            .field("connections", &self.connections)
             .field("schema", &self.schema)
             .finish()
     }
@@ -112,8 +115,8 @@ fn read_url(url: &str) -> Result<(Parameters, tokio_postgres::Config), String> {
 }
 
 impl Endpoint {
-    /// Checks the config. `application` is the name that `pg_stat_activity` shows.
-    pub(crate) fn new(config: &PostgresConfig, application: &str) -> Result<Self> {
+    /// Checks the config.
+    pub(crate) fn new(config: &PostgresConfig) -> Result<Self> {
         let wrong = |reason: String| Error::config(format!("the PostgreSQL url: {reason}"));
         let (parameters, mut client) = read_url(&config.url).map_err(wrong)?;
         let path = |own: &Option<PathBuf>, name| {
@@ -124,7 +127,7 @@ impl Endpoint {
         let sslmode = parameters.get("sslmode").map(String::as_str);
         let (mode, verify) = tls_mode(sslmode, is_local(&client), ca.is_some()).map_err(wrong)?;
         client.ssl_mode(mode);
-        client.application_name(application);
+        client.application_name("foldline");
         if let Some(password) = &config.password {
             if client.get_password().is_some() {
                 return Err(wrong("it has a password, and there is one beside it".to_owned()));
@@ -328,11 +331,19 @@ mod tests {
     fn config(url: &str) -> PostgresConfig {
         let url = url.to_owned();
         let schema = "foldline".to_owned();
-        PostgresConfig { url, password: None, ca: None, cert: None, key: None, schema }
+        PostgresConfig {
+            url,
+            password: None,
+            ca: None,
+            cert: None,
+            key: None,
+            connections: 8,
+            schema,
+        }
     }
 
     fn endpoint(url: &str) -> Result<Endpoint> {
-        Endpoint::new(&config(url), "foldline/orders")
+        Endpoint::new(&config(url))
     }
 
     #[test]
@@ -357,7 +368,7 @@ mod tests {
             password: Some("hunter2".to_owned()),
             ..config("postgres://u:hunter2@h/d")
         };
-        let error = Endpoint::new(&both, "x").err().unwrap().to_string();
+        let error = Endpoint::new(&both).err().unwrap().to_string();
         assert!(error.contains("one beside it") && !error.contains("hunter2"), "{error}");
         assert!(!format!("{both:?}").contains("hunter2"));
     }

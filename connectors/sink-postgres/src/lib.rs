@@ -4,7 +4,7 @@
 //! stands in its place) and [`writer`] (loads states, writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
 //! positions), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
 //! one, swapping them), `carry` (what users put on a table), `snapshot` (rows and books of one moment), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
-//! to class), `url` and `config` (connection strings and TLS), `session` (connections) and `identifier` (names in SQL).
+//! to class), `url` and `config` (connection strings and TLS), `pool` and `session` (connections) and `identifier` (names in SQL).
 //!
 //! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
 //! between transactions could lose: nothing is prepared, nothing must be prepared again.
@@ -21,6 +21,7 @@ mod look;
 mod numeric;
 mod open;
 mod parking;
+mod pool;
 mod rebuild;
 mod schema;
 mod session;
@@ -34,4 +35,5 @@ mod writer;
 
 pub use config::{PostgresConfig, check_url};
 pub use flush::encoded_bytes;
+pub use pool::CONNECTIONS_MIN;
 pub use target::{PostgresTarget, check, plan};

@@ -179,7 +179,7 @@ impl Books {
 impl Parking for PostgresTarget {
     async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
         within(CALL_LIMIT, "reading parked events", async {
-            let session = self.asks.snapshot().await?;
+            let session = self.lane.snapshot().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
                 self.entry(&session.client, &label, "").await?;
@@ -193,7 +193,7 @@ impl Parking for PostgresTarget {
 
     async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
         within(CALL_LIMIT, "reading parked events", async {
-            let session = self.asks.snapshot().await?;
+            let session = self.lane.snapshot().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
                 self.entry(&session.client, &label, "").await?;
@@ -207,7 +207,7 @@ impl Parking for PostgresTarget {
 
     async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
         within(CALL_LIMIT, "asking for parked events", async {
-            let session = self.asks.begin().await?;
+            let session = self.lane.begin().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
                 self.entry(&session.client, &label, "").await?;

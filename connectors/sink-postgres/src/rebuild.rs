@@ -268,7 +268,7 @@ impl Rebuilds for PostgresTarget {
         goals: &[(TopicPartition, Position)],
     ) -> Result<u64> {
         within(OPEN_LIMIT, "beginning a rebuild", async {
-            let session = self.asks.begin().await?;
+            let session = self.lane.begin().await?;
             let result = self.begin_in(&session.client, beginnings, goals).await;
             session.finish(result).await
         })
@@ -277,7 +277,7 @@ impl Rebuilds for PostgresTarget {
 
     async fn generations(&self) -> Result<Generations> {
         within(CALL_LIMIT, "reading the books", async {
-            let look = self.look(&self.asks).await?;
+            let look = self.look(&self.lane).await?;
             let old = look.beside.iter().filter(|g| g.role == Role::Old);
             let old = old.map(|g| g.number).collect();
             let build = look.beside.iter().find_map(|beside| {
@@ -299,7 +299,11 @@ impl Rebuilds for PostgresTarget {
 
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         within(OPEN_LIMIT, "a step of the rebuild", async {
-            let session = self.steps.begin().await?;
+            let session = match step {
+                // Indexes of a whole table are made here.
+                Step::Follow => self.building.begin().await?,
+                _ => self.lane.begin().await?,
+            };
             let client = &session.client;
             let result = match step {
                 Step::Follow => self.follow_in(client, generation).await,
@@ -320,7 +324,7 @@ impl Rebuilds for PostgresTarget {
         let mut attempt = 0;
         loop {
             let cancelled = within(CALL_LIMIT, "cancelling the rebuild", async {
-                let session = self.asks.begin().await?;
+                let session = self.lane.begin().await?;
                 let result = self.cancel_in(&session.client).await;
                 session.finish(result).await
             });
@@ -337,7 +341,7 @@ impl Rebuilds for PostgresTarget {
 
     async fn roll_back(&self) -> Result<u64> {
         within(OPEN_LIMIT, "rolling back", async {
-            let session = self.asks.begin().await?;
+            let session = self.lane.begin().await?;
             let result = self.roll_back_in(&session.client).await;
             let (live, later) = session.finish(result).await?;
             for notice in self.check_later(&later).await {
@@ -350,7 +354,7 @@ impl Rebuilds for PostgresTarget {
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
         within(OPEN_LIMIT, "dropping old generations", async {
-            let session = self.asks.begin().await?;
+            let session = self.lane.begin().await?;
             let result = self.drop_old_in(&session.client, keep).await;
             session.finish(result).await
         })

@@ -1,15 +1,17 @@
-//! Connections: one lane per use, each with at most one connection that is used by one caller at a time.
+//! Connections in use: how they are taken out of the pool, begin and end transactions, and go back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldline_api::{Error, Result};
 use futures_util::future::join3;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
 use crate::config::Endpoint;
 use crate::error::classify;
+use crate::identifier::literal;
+use crate::pool::{Permits, Pool, Use};
 
 /// Name resolution, TCP, TLS and login together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -46,63 +48,89 @@ SET LOCAL statement_timeout = '25s'; \
 SET LOCAL lock_timeout = '10s'; \
 SET LOCAL quote_all_identifiers = off";
 
-/// One connection, made when it is first needed and again when it was lost.
+/// One use of the pool's connections, by one connector.
 pub(crate) struct Lane {
-    endpoint: Arc<Endpoint>,
-    slot: Mutex<Option<Client>>,
-    /// Whether a lost connection is reported once before another is made: caches filled through it
-    /// must be emptied then, as the next server may be an older one.
-    reports_loss: bool,
+    pool: Arc<Pool>,
+    wanted: Use,
+    /// Names the connector in `pg_stat_activity` for as long as a transaction lasts.
+    name: Arc<str>,
+    /// How many servers the user of this lane knows to have answered, where that matters to it: caches filled from
+    /// another server than the one that answers now must be emptied, as that may be an older one.
+    known: Option<Arc<AtomicU64>>,
 }
 
 impl Lane {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, reports_loss: bool) -> Self {
-        Lane { endpoint, slot: Mutex::new(None), reports_loss }
+    pub(crate) fn new(pool: &Arc<Pool>, wanted: Use, connector: &str) -> Self {
+        let name = literal(&format!("foldline/{connector}"));
+        let name = format!("SET LOCAL application_name = {name}").into();
+        Lane { pool: Arc::clone(pool), wanted, name, known: None }
     }
 
-    /// Takes the connection out of the lane. A caller that is dropped half way takes it down with it,
-    /// so nobody goes on in the middle of its transaction.
-    pub(crate) async fn take(&self) -> Result<Session<'_>> {
-        let mut slot = self.slot.lock().await;
-        let client = match slot.take() {
-            Some(client) if !client.is_closed() => client,
-            Some(_) if self.reports_loss => {
-                return Err(Error::retriable(format!("{}: connection lost", self.endpoint.place)));
-            }
-            _ => connect(&self.endpoint).await?,
-        };
-        Ok(Session { client, slot })
+    /// The same for one whose caches are of the server that answers now; `known` is all of its lanes'.
+    pub(crate) fn of_server(self, known: &Arc<AtomicU64>) -> Self {
+        Lane { known: Some(Arc::clone(known)), ..self }
+    }
+
+    /// Whether another server answers than the one that was known, which is told once.
+    fn is_another(&self) -> bool {
+        let servers = self.pool.servers();
+        self.known.as_ref().is_some_and(|known| known.swap(servers, Ordering::Relaxed) != servers)
+    }
+
+    /// How a transaction begins: `sql`, and whose it is.
+    pub(crate) fn begin_sql(&self, sql: &str) -> String {
+        format!("{sql}; {}", self.name)
+    }
+
+    /// Takes a connection out of the pool. A caller that is dropped half way takes it down with it, so nobody goes
+    /// on in the middle of its transaction.
+    pub(crate) async fn take(&self) -> Result<Session> {
+        let (client, permits) = self.pool.take(self.wanted).await?;
+        let (pool, name) = (Arc::clone(&self.pool), Arc::clone(&self.name));
+        let session = Session { client, pool, name, permits };
+        if self.is_another() {
+            session.keep();
+            let place = &self.pool.endpoint.place;
+            return Err(Error::retriable(format!(
+                "{place}: it was restarted, or another server took over"
+            )));
+        }
+        Ok(session)
     }
 
     /// Takes the connection and begins a transaction.
-    pub(crate) async fn begin(&self) -> Result<Session<'_>> {
+    pub(crate) async fn begin(&self) -> Result<Session> {
         self.begin_with(BEGIN).await
     }
 
     /// Takes the connection and begins a transaction that only reads, all at one moment.
-    pub(crate) async fn snapshot(&self) -> Result<Session<'_>> {
+    pub(crate) async fn snapshot(&self) -> Result<Session> {
         self.begin_with(SNAPSHOT).await
     }
 
-    async fn begin_with(&self, sql: &str) -> Result<Session<'_>> {
+    /// Takes the connection and begins a transaction with `sql`.
+    pub(crate) async fn begin_with(&self, sql: &str) -> Result<Session> {
         let session = self.take().await?;
-        let begun = session.client.batch_execute(sql).await;
-        begun.map_err(|error| classify(error, &self.endpoint.place))?;
+        let begun = session.client.batch_execute(&self.begin_sql(sql)).await;
+        begun.map_err(|error| classify(error, &self.pool.endpoint.place))?;
         Ok(session)
     }
 }
 
 /// A connection in use.
-pub(crate) struct Session<'a> {
+pub(crate) struct Session {
     /// The client.
     pub(crate) client: Client,
-    slot: MutexGuard<'a, Option<Client>>,
+    pool: Arc<Pool>,
+    name: Arc<str>,
+    permits: Permits,
 }
 
-impl Session<'_> {
+impl Session {
     /// Gives the connection back; there must be no transaction on it.
-    pub(crate) fn keep(mut self) {
-        *self.slot = Some(self.client);
+    pub(crate) fn keep(self) {
+        self.pool.give_back(self.client);
+        drop(self.permits);
     }
 
     /// Gives the connection back unless it was lost; as of [`Session::keep`].
@@ -121,7 +149,8 @@ impl Session<'_> {
         refused: impl Fn(tokio_postgres::Error) -> Error,
     ) -> Result<T> {
         let client = &self.client;
-        let (begin, commit) = (client.batch_execute(begin), client.batch_execute("COMMIT"));
+        let begin = format!("{begin}; {}", self.name);
+        let (begin, commit) = (client.batch_execute(&begin), client.batch_execute("COMMIT"));
         let (begun, read, ended) = join3(begin, read(client), commit).await;
         // The transaction has ended by itself, so a refused statement leaves the connection as it was.
         self.keep_if_open();
@@ -210,6 +239,35 @@ pub(crate) async fn within<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PostgresConfig;
+
+    #[test]
+    fn another_server_is_told_once_to_each_whose_caches_are_of_the_one_before() {
+        let url = "postgres://u@localhost/told".to_owned();
+        let (schema, connections) = ("foldline".to_owned(), 4);
+        let config = PostgresConfig {
+            url,
+            password: None,
+            ca: None,
+            cert: None,
+            key: None,
+            connections,
+            schema,
+        };
+        let pool = Pool::shared(&config).unwrap();
+        let known = Arc::new(AtomicU64::new(pool.servers()));
+        let lane = || Lane::new(&pool, Use::Brief, "orders");
+        let (writing, loading) = (lane().of_server(&known), lane().of_server(&known));
+        pool.meet(7);
+        pool.meet(7);
+        assert!(!writing.is_another(), "the first is the one that answered before");
+        pool.meet(8);
+        assert!(loading.is_another() && !writing.is_another() && !loading.is_another());
+        pool.meet(7);
+        assert!(writing.is_another(), "back again");
+        assert!(!lane().is_another());
+        assert!(Arc::ptr_eq(&pool, &Pool::shared(&config).unwrap()), "one pool for one config");
+    }
 
     #[test]
     fn nobody_holds_locks_for_longer_than_a_session_lasts() {

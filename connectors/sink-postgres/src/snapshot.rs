@@ -15,7 +15,7 @@ use crate::books;
 use crate::codec::{CodecError, Raw, decode, encode_column, wire_array_type};
 use crate::error::classify;
 use crate::identifier::{TableName, quote};
-use crate::session::within;
+use crate::session::{Session, within};
 use crate::statement::Statements;
 use crate::writer::as_param;
 
@@ -32,7 +32,7 @@ const CURSOR: &str = "foldline_rows";
 
 /// See the module. The table is locked against DDL only from the first row that is read.
 pub(crate) struct PostgresSnapshot {
-    client: Client,
+    session: Session,
     model: Arc<Model>,
     table: TableName,
     load: String,
@@ -41,15 +41,15 @@ pub(crate) struct PostgresSnapshot {
 }
 
 impl PostgresSnapshot {
-    /// In the transaction that `client` has begun with [`BEGIN`].
+    /// In the transaction that `session` has begun with [`BEGIN`].
     pub(crate) async fn new(
-        client: Client,
+        session: Session,
         books: &books::Books,
         spec: &TargetSpec,
         table: TableName,
     ) -> Result<Self> {
-        let label = table.label();
-        let entry = books.entry(&client, &label, "").await?;
+        let (label, client) = (table.label(), &session.client);
+        let entry = books.entry(client, &label, "").await?;
         let binding = entry.map(|entry| entry.binding).ok_or_else(|| {
             Error::config(format!("the books know no table {label:?}: the connector has never run"))
         })?;
@@ -62,12 +62,12 @@ impl PostgresSnapshot {
         let generation = binding.generation;
         let books = Books {
             generation,
-            positions: books.positions(&client, &label, generation, "").await?,
-            verdicts: books.all_verdicts(&client, &label, generation).await?,
-            continued: books.is_extended(&client, &label, generation).await?,
+            positions: books.positions(client, &label, generation, "").await?,
+            verdicts: books.all_verdicts(client, &label, generation).await?,
+            continued: books.is_extended(client, &label, generation).await?,
         };
         Ok(PostgresSnapshot {
-            client,
+            session,
             load: Statements::new(&table.sql(), &spec.model).load,
             model: Arc::clone(&spec.model),
             table,
@@ -87,7 +87,7 @@ impl PostgresSnapshot {
             columns.join(", "),
             self.table.sql()
         );
-        let declared = self.client.batch_execute(&sql).await;
+        let declared = self.session.client.batch_execute(&sql).await;
         declared.map_err(|error| classify(error, &self.doing()))?;
         self.reading = true;
         Ok(())
@@ -108,7 +108,7 @@ impl Snapshot for PostgresSnapshot {
         within(LIMIT, "reading rows", async {
             self.begin_reading().await?;
             let sql = format!("FETCH FORWARD {} FROM {CURSOR}", max.max(1));
-            let rows = self.client.query_typed(&sql, &[]).await;
+            let rows = self.session.client.query_typed(&sql, &[]).await;
             let rows = rows.map_err(|error| classify(error, &self.doing()))?;
             let label = self.table.label();
             let mut out = Vec::with_capacity(rows.len());
@@ -125,7 +125,7 @@ impl Snapshot for PostgresSnapshot {
 
     async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
         let label = self.table.label();
-        let loading = load(&self.client, &self.load, &self.model, &label, keys);
+        let loading = load(&self.session.client, &self.load, &self.model, &label, keys);
         within(LIMIT, "reading rows", loading).await?.map_err(|e| classify(e, &self.doing()))
     }
 }

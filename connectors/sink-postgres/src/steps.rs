@@ -225,7 +225,7 @@ impl PostgresTarget {
         let mut notices = Vec::new();
         for sql in later {
             let checked = within(OPEN_LIMIT, "checking a foreign key", async {
-                let session = self.steps.take().await?;
+                let session = self.building.take().await?;
                 let checked = self.run(&session.client, sql).await;
                 session.keep();
                 checked

@@ -14,11 +14,12 @@ use tokio_postgres::types::Type;
 
 use crate::books::{Books, Entry};
 use crate::carry::texts;
-use crate::config::{Endpoint, PostgresConfig};
+use crate::config::PostgresConfig;
 use crate::error::classify;
 use crate::identifier::{self, TableName, quote};
+use crate::pool::{Pool, Use};
 use crate::schema;
-use crate::session::{Lane, connect, within};
+use crate::session::{Lane, within};
 use crate::site::Site;
 use crate::snapshot::{self, PostgresSnapshot};
 use crate::statement::Statements;
@@ -34,14 +35,14 @@ pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(3_600);
 pub struct PostgresTarget {
     pub(crate) spec: TargetSpec,
     name: TableName,
-    endpoint: Arc<Endpoint>,
+    pool: Arc<Pool>,
     pub(crate) books: Books,
     books_schema: String,
-    lane: Lane,
-    /// Steps of a rebuild may take long, and nobody else is to wait for them.
-    pub(crate) steps: Lane,
-    /// What is asked about a rebuild meanwhile.
-    pub(crate) asks: Lane,
+    /// All that ends soon.
+    pub(crate) lane: Lane,
+    /// What may take long, and nobody else is to wait for.
+    pub(crate) building: Lane,
+    reading: Lane,
     /// What the books call the table, as it was found when it was opened last.
     pub(crate) label: Mutex<Option<String>>,
 }
@@ -87,19 +88,19 @@ impl PostgresTarget {
         check(&spec)?;
         let name = table_name(&spec)?;
         identifier::check(&config.schema).map_err(Error::config)?;
-        let endpoint = Arc::new(Endpoint::new(&config, &format!("foldline/{}", spec.connector))?);
-        let lane = || Lane::new(Arc::clone(&endpoint), false);
-        let (steps, asks, lane) = (lane(), lane(), lane());
+        let pool = Pool::shared(&config)?;
+        let lane = |wanted| Lane::new(&pool, wanted, &spec.connector);
+        let (building, reading, lane) = (lane(Use::Building), lane(Use::Reading), lane(Use::Brief));
         let books_schema = config.schema.clone();
         Ok(PostgresTarget {
             books: Books::new(&config.schema),
             books_schema,
             spec,
             name,
-            endpoint,
+            pool,
             lane,
-            steps,
-            asks,
+            building,
+            reading,
             label: Mutex::default(),
         })
     }
@@ -210,7 +211,7 @@ impl Target for PostgresTarget {
 
     async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
         within(OPEN_LIMIT, "emptying the table", async {
-            let session = self.lane.begin().await?;
+            let session = self.building.begin().await?;
             let result = self.rebuild_in(&session.client, generation, beginnings).await;
             session.finish(result).await
         })
@@ -282,8 +283,7 @@ impl Target for PostgresTarget {
             }
             .await;
             let place = session.finish(result).await?;
-            let writer =
-                PostgresWriter::new(Arc::clone(&self.endpoint), &self.books, &self.spec, place);
+            let writer = PostgresWriter::new(&self.pool, &self.books, &self.spec, place);
             Ok(Arc::new(writer) as Arc<dyn Writer>)
         })
         .await
@@ -295,7 +295,7 @@ impl Target for PostgresTarget {
 
     async fn differences(&self) -> Result<Vec<String>> {
         within(CALL_LIMIT, "looking at the table", async {
-            let session = self.asks.snapshot().await?;
+            let session = self.lane.snapshot().await?;
             let result =
                 Site::find(self, &session.client).await.map(|site| site.differences(&self.spec));
             session.finish(result).await
@@ -309,10 +309,9 @@ impl Target for PostgresTarget {
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         within(CALL_LIMIT, "reading the books", async {
-            let client = connect(&self.endpoint).await?;
-            self.run(&client, snapshot::BEGIN).await?;
-            let table = self.resolve(&client).await?;
-            let snapshot = PostgresSnapshot::new(client, &self.books, &self.spec, table).await?;
+            let session = self.reading.begin_with(snapshot::BEGIN).await?;
+            let table = self.resolve(&session.client).await?;
+            let snapshot = PostgresSnapshot::new(session, &self.books, &self.spec, table).await?;
             Ok(Box::new(snapshot) as Box<dyn Snapshot>)
         })
         .await

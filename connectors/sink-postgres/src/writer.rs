@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,9 +26,9 @@ use tokio_postgres::Client;
 
 use crate::books::{Books, Partitions};
 use crate::codec::{Encoded, Raw};
-use crate::config::Endpoint;
 use crate::error::{classify, is_deadlock, is_missing};
 use crate::flush::{Bound, Expect, Part, Scope, cut};
+use crate::pool::{Pool, Use};
 use crate::session::{BEGIN, BEGIN_READ, Lane, Session, within};
 use crate::snapshot;
 use crate::statement::Statements;
@@ -67,6 +67,8 @@ pub(crate) struct PostgresWriter {
     /// Parks, frees and keeps events.
     parking: [String; 3],
     seal: String,
+    /// How a flush begins.
+    begin: String,
     writing: Lane,
     loading: Lane,
     /// When the server that the cached states come from was started; 0 before the first answer.
@@ -81,12 +83,9 @@ enum End {
 }
 
 impl PostgresWriter {
-    pub(crate) fn new(
-        endpoint: Arc<Endpoint>,
-        books: &Books,
-        spec: &TargetSpec,
-        place: Place,
-    ) -> Self {
+    pub(crate) fn new(pool: &Arc<Pool>, books: &Books, spec: &TargetSpec, place: Place) -> Self {
+        let known = Arc::new(AtomicU64::new(pool.servers()));
+        let lane = || Lane::new(pool, Use::Brief, &spec.connector).of_server(&known);
         PostgresWriter {
             statements: Statements::new(&place.table, &spec.model),
             fence: books.fence_sql(),
@@ -94,8 +93,9 @@ impl PostgresWriter {
             verdicts: books.verdict_sql(),
             parking: [books.park_sql(), books.free_sql(), books.keep_sql()],
             seal: Books::seal_sql(&place.table),
-            writing: Lane::new(Arc::clone(&endpoint), true),
-            loading: Lane::new(endpoint, true),
+            begin: lane().begin_sql(BEGIN),
+            writing: lane(),
+            loading: lane(),
             model: Arc::clone(&spec.model),
             spec: spec.clone(),
             books: books.clone(),
@@ -258,7 +258,7 @@ impl PostgresWriter {
                 Err(error) => return Ok(Err(Written::Rejected(Error::record(error.to_string())))),
             }
         }
-        let begin = async { if first { client.batch_execute(BEGIN).await } else { Ok(()) } };
+        let begin = async { if first { client.batch_execute(&self.begin).await } else { Ok(()) } };
         let statements = join_all(
             window.iter().zip(&bound).map(|(part, bound)| bound.execute(client, self.sql(part))),
         );
@@ -335,7 +335,7 @@ impl Seal {
     }
 }
 
-async fn end(session: Session<'_>, result: Result<End>) -> Result<Written> {
+async fn end(session: Session, result: Result<End>) -> Result<Written> {
     match result {
         Ok(End::Committed(versions)) => {
             session.keep();

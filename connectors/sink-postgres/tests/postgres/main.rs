@@ -11,6 +11,7 @@
 mod access;
 mod books;
 mod contract;
+mod pool;
 mod support;
 mod tls;
 mod values;

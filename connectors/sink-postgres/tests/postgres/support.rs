@@ -111,7 +111,15 @@ impl Fixture {
 
     pub(crate) fn config(&self) -> PostgresConfig {
         let schema = format!("{}_books", self.schema);
-        PostgresConfig { url: url(), password: None, ca: None, cert: None, key: None, schema }
+        PostgresConfig {
+            url: url(),
+            password: None,
+            ca: None,
+            cert: None,
+            key: None,
+            connections: 8,
+            schema,
+        }
     }
 
     pub(crate) fn target(&self, spec: TargetSpec) -> PostgresTarget {

@@ -77,13 +77,7 @@ impl Secured {
         let (cert, key) = (file(format!("{name}.pem")), file(format!("{name}-key.pem")));
         let config = PostgresConfig { url, cert, key, ..self.fixture.config() };
         let target = PostgresTarget::new(config, self.fixture.spec(orders()))?;
-        target.open().await?;
-        let schema = &self.fixture.schema;
-        let sessions = format!(
-            "SELECT string_agg(DISTINCT client_dn, ' ') FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-             WHERE application_name LIKE 'foldline/{schema}%'"
-        );
-        Ok(self.fixture.text(&sessions).await)
+        self.seen(&target, "string_agg(DISTINCT client_dn, ' ')").await
     }
 
     /// Opens the target at `host`; whether its sessions are encrypted.
@@ -91,13 +85,20 @@ impl Secured {
         let url = format!("{}?sslmode={mode}", url().replace("127.0.0.1", host));
         let config = PostgresConfig { url, ca, ..self.fixture.config() };
         let target = PostgresTarget::new(config, self.fixture.spec(orders()))?;
-        target.open().await?;
-        let name = &self.fixture.schema;
+        self.seen(&target, "bool_and(ssl)").await
+    }
+
+    /// What the server says of the target's sessions, which it knows by what they asked last.
+    async fn seen(&self, target: &PostgresTarget, what: &str) -> Result<String, Error> {
         let sessions = format!(
-            "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-             WHERE application_name LIKE 'foldline/{name}%'"
+            "FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'foldline' AND query LIKE \
+             '%{}%'",
+            self.fixture.schema
         );
-        Ok(self.fixture.text(&sessions).await)
+        wait_for(&self.fixture.sql, &format!("SELECT NOT EXISTS (SELECT 1 {sessions})")).await;
+        target.open().await?;
+        target.live().await?;
+        Ok(self.fixture.text(&format!("SELECT {what} {sessions}")).await)
     }
 }
 
