@@ -130,7 +130,7 @@ impl ElasticsearchSnapshot {
         let mut hits = page.hits.hits;
         match &mut point.walk {
             Walk::Shards { after } => {
-                *after = hits.last_mut().map(|hit| std::mem::take(&mut hit.sort))
+                *after = hits.last_mut().map(|hit| std::mem::take(&mut hit.sort));
             }
             Walk::Sequence { last, seen } => {
                 hits.retain(|hit| !seen.contains(&hit.id));
