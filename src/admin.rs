@@ -386,12 +386,28 @@ async fn rebuild(
     Ok(Json(json!({ "name": name, "generation": generation })))
 }
 
-async fn cancel_rebuild(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    let cancelled = app.connector(&name)?.cancel_rebuild().await?;
+/// Which generation whoever asks has seen.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    /// The one that is being built, or the one that is live.
+    generation: Option<u64>,
+}
+
+async fn cancel_rebuild(
+    Extract(app): Shared,
+    Path(name): Path<String>,
+    Query(expected): Query<Expected>,
+) -> Answer {
+    let cancelled = app.connector(&name)?.cancel_rebuild(expected.generation).await?;
     Ok(Json(json!({ "name": name, "cancelled": cancelled })))
 }
 
-async fn roll_back(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    let generation = app.connector(&name)?.roll_back().await?;
+async fn roll_back(
+    Extract(app): Shared,
+    Path(name): Path<String>,
+    Query(expected): Query<Expected>,
+) -> Answer {
+    let generation = app.connector(&name)?.roll_back(expected.generation).await?;
     Ok(Json(json!({ "name": name, "generation": generation })))
 }

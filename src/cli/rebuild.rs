@@ -42,6 +42,7 @@ pub(super) async fn run(named: &Named, config: &Path, how: &Args) -> Result<(), 
     let (worker, name) = (named.remote.resolve(config)?, &named.name);
     let path = format!("/connectors/{name}/rebuild");
     if how.cancel {
+        let path = expecting(&worker, name, path, &["rebuild", "generation"]).await?;
         let answer = worker.ask(Method::DELETE, &path).await?;
         match &answer["cancelled"] {
             Json::Null => println!("{name}: no rebuild is under way"),
@@ -50,7 +51,9 @@ pub(super) async fn run(named: &Named, config: &Path, how: &Args) -> Result<(), 
         return Ok(());
     }
     if how.rollback {
-        let answer = worker.ask(Method::POST, &format!("/connectors/{name}/rollback")).await?;
+        let path = format!("/connectors/{name}/rollback");
+        let path = expecting(&worker, name, path, &["generation"]).await?;
+        let answer = worker.ask(Method::POST, &path).await?;
         println!("{name}: generation {} is live again and catches up", answer["generation"]);
         return Ok(());
     }
@@ -63,6 +66,19 @@ pub(super) async fn run(named: &Named, config: &Path, how: &Args) -> Result<(), 
     }
     println!("{name}: generation {generation} is being built beside the live one");
     if how.wait { wait(&worker, name, &generation).await } else { Ok(()) }
+}
+
+/// A path with the generation that the status names now: if another one stands there when the worker is asked,
+/// somebody else was faster.
+async fn expecting(
+    worker: &Worker,
+    name: &str,
+    path: String,
+    keys: &[&str],
+) -> Result<String, Failure> {
+    let status = worker.ask(Method::GET, &format!("/connectors/{name}/status")).await?;
+    let seen = keys.iter().fold(&status, |at, key| &at[*key]).as_u64().filter(|seen| *seen > 0);
+    Ok(seen.map_or(path.clone(), |seen| format!("{path}?generation={seen}")))
 }
 
 async fn wait(worker: &Worker, name: &str, generation: &Json) -> Result<(), Failure> {

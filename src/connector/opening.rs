@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use foldline_api::error::Result;
+use foldline_api::rebuild::By;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Beginning, Configured, Opened, Target};
+use foldline_api::sink::{Beginning, Configured, Opened, Target, Waits};
 use foldline_api::source::{Commit, PartitionInfo};
 use tokio::time::Instant;
 
@@ -28,21 +29,31 @@ impl Connector {
             // The store kept it waiting: the log may be another by now.
             infos = self.retry("open", || log.partitions()).await?;
         }
-        if opened.waits.is_some() {
-            check_topics(&opened, &infos)?;
-            self.begin_rebuild(target.as_ref(), &opened, &infos, false).await?;
-        } else if opened.positions.is_empty() {
-            self.begin(target.as_ref(), &opened, &infos).await?;
-        } else {
-            check_topics(&opened, &infos)?;
-            self.look_at_group(target.as_ref(), &opened, &infos).await?;
+        self.show_generation(opened.generation);
+        match &opened.waits {
+            Some(Waits::Rebuild(_)) => {
+                check_topics(&opened, &infos)?;
+                let asked = (By::Deploy, false);
+                self.begin_rebuild(target.as_ref(), &opened, &infos, asked).await?;
+            }
+            Some(Waits::Replaced(_)) => {}
+            None if opened.positions.is_empty() => {
+                self.begin(target.as_ref(), &opened, &infos).await?;
+            }
+            None => {
+                check_topics(&opened, &infos)?;
+                self.look_at_group(target.as_ref(), &opened, &infos).await?;
+            }
         }
         if opened.waits.is_none() && self.configured.get().is_none() {
             self.configure(target.as_ref(), &opened, &infos).await?;
         }
-        self.spec.metrics.generation.set(i64::try_from(opened.generation).unwrap_or(i64::MAX));
-        self.shown().generation = opened.generation;
         Ok((target, opened, infos))
+    }
+
+    fn show_generation(&self, generation: u64) {
+        self.spec.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.shown().generation = generation;
     }
 
     /// Makes the target of the log that is there, and opens it.
@@ -52,7 +63,16 @@ impl Connector {
         self.identity.get_or_init(|| identity.clone());
         let target = (self.spec.target)(identity)?;
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&target));
-        let opened = self.retry("open", || target.open()).await?;
+        let opened = match self.retry("open", || target.open()).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Another generation may be live than the one that this worker folded last.
+                if let Ok((generation, _)) = target.live().await {
+                    self.show_generation(generation);
+                }
+                return Err(error);
+            }
+        };
         for notice in &opened.notices {
             tracing::info!("{notice}");
         }
@@ -72,7 +92,7 @@ impl Connector {
             Configured::Outdated(_) if opened.positions.is_empty() => {}
             Configured::Outdated(reason) => {
                 tracing::warn!("{reason}: it is rebuilt beside, as on_change says");
-                self.begin_rebuild(target, opened, infos, false).await?;
+                self.begin_rebuild(target, opened, infos, (By::Deploy, false)).await?;
             }
         }
         self.configured.get_or_init(|| ());
@@ -127,7 +147,7 @@ impl Connector {
                     group = %self.spec.group,
                     "the group was reset to the beginning: folding everything again"
                 );
-                self.begin_rebuild(target, opened, infos, false).await?;
+                self.begin_rebuild(target, opened, infos, (By::Operator, false)).await?;
                 self.mark_group(opened, infos).await;
             }
         }

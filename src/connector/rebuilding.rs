@@ -1,13 +1,19 @@
 //! Rebuilds of a connector: how they begin and end, and what is shown while only readers are served.
 
-use foldline_api::error::Result;
-use foldline_api::sink::{DesiredState, Opened, Target};
+use std::time::Duration;
+
+use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::rebuild::By;
+use foldline_api::sink::{DesiredState, Opened, Target, Waits};
 use foldline_api::source::PartitionInfo;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{FOLLOW_EVERY, SessionEnd};
 use super::{Connector, State};
 use crate::rebuild;
+
+/// How often a worker that waits to be replaced looks whether it still has to.
+const REPLACED_EVERY: Duration = Duration::from_secs(10);
 
 impl Connector {
     /// Begins a rebuild beside the live generation, or finds the one under way; its generation.
@@ -16,12 +22,12 @@ impl Connector {
         target: &dyn Target,
         books: &Opened,
         infos: &[PartitionInfo],
-        from_earliest: bool,
+        (by, from_earliest): (By, bool),
     ) -> Result<u64> {
         let beginnings = rebuild::beginnings(&self.spec.name, books, infos, from_earliest)?;
         let goals = rebuild::goals(infos);
         let generation =
-            self.retry("rebuild", || target.rebuilds().begin(&beginnings, &goals)).await?;
+            self.retry("rebuild", || target.rebuilds().begin(by, &beginnings, &goals)).await?;
         tracing::info!(connector = %self.spec.name, generation, "rebuilding beside the live generation");
         self.watch.wake();
         Ok(generation)
@@ -57,6 +63,38 @@ impl Connector {
         }
     }
 
+    /// Another config's projection folds the target, or is about to: this worker is to be replaced.
+    pub(super) async fn wait_to_be_replaced(
+        &self,
+        target: &dyn Target,
+        reason: &str,
+        cancel: &CancellationToken,
+    ) -> Result<SessionEnd> {
+        tracing::warn!("{reason}");
+        let mut reason = reason.to_owned();
+        loop {
+            self.set_state(State::Unassigned, Some(reason.clone()));
+            // It is meant to be idle: nothing is to be alerted of.
+            self.ready.send_replace(true);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
+                () = self.restart.notified() => return Ok(SessionEnd::Again),
+                () = tokio::time::sleep(REPLACED_EVERY) => {}
+            }
+            match target.open().await {
+                Ok(Opened { waits: Some(Waits::Replaced(now)), desired, generation, .. })
+                    if desired != DesiredState::Stopped =>
+                {
+                    self.shown().generation = generation;
+                    reason = now;
+                }
+                Err(error) if error.class() == ErrorClass::Retriable => {}
+                Ok(_) | Err(_) => return Ok(SessionEnd::Again),
+            }
+        }
+    }
+
     /// Empties the target and folds everything again; with `from_earliest`, from what the log still
     /// has. Returns the new generation.
     ///
@@ -83,32 +121,46 @@ impl Connector {
         let infos = self.spec.log.partitions().await?;
         // The books are readable even where the projection changed and the session refused to run.
         let books = target.status().await?;
-        let generation = self.begin_rebuild(target.as_ref(), &books, &infos, from_earliest).await?;
-        // One that failed over its changed projection now waits for the rebuild.
-        if self.view().state == State::Failed {
+        let generation = self
+            .begin_rebuild(target.as_ref(), &books, &infos, (By::Operator, from_earliest))
+            .await?;
+        // One that failed over its changed projection, or waits to be replaced, now waits for the rebuild.
+        if matches!(self.view().state, State::Failed | State::Unassigned) {
             self.restart();
         }
         Ok(generation)
     }
 
-    /// Ends the rebuild under way and drops what it made; its generation, if there was one.
+    /// Ends the rebuild under way and drops what it made; its generation, if there was one. `expected` is the one that
+    /// whoever asks has seen: another one is left alone.
     ///
     /// # Errors
-    /// When the books cannot be reached.
-    pub async fn cancel_rebuild(&self) -> Result<Option<u64>> {
+    /// When another one is under way, or the books cannot be reached.
+    pub async fn cancel_rebuild(&self, expected: Option<u64>) -> Result<Option<u64>> {
         let target = self.opened_target()?;
-        let cancelled = target.rebuilds().cancel().await?;
+        let cancelled = target.rebuilds().cancel(expected).await?;
         self.watch.wake();
         Ok(cancelled)
     }
 
-    /// Makes the generation that was live before live again, at its own positions. Returns its number.
+    /// Makes the generation that was live before live again, at its own positions. Returns the number of the live
+    /// one. `from` is the live one that whoever asks has seen, else what this worker shows: where another one is live
+    /// by now, someone was faster, and once more would go forth again.
     ///
     /// # Errors
-    /// When none is kept, a rebuild is under way, or the books cannot be reached.
-    pub async fn roll_back(&self) -> Result<u64> {
+    /// When none is kept, a rebuild is under way, another generation is live, or the books cannot be reached.
+    pub async fn roll_back(&self, from: Option<u64>) -> Result<u64> {
         let target = self.opened_target()?;
-        let live = self.retry("rebuild", || target.rebuilds().roll_back()).await?;
+        let books = target.status().await?.generation;
+        let shown = Some(self.view().generation).filter(|shown| *shown > 0);
+        let from = from.or(shown).unwrap_or(books);
+        if from != books {
+            return Err(Error::fenced(format!(
+                "generation {from} of {} is no longer live, {books} is: look at its status, and ask again",
+                self.spec.name
+            )));
+        }
+        let live = self.retry("rebuild", || target.rebuilds().roll_back(Some(from))).await?;
         tracing::warn!(connector = %self.spec.name, generation = live, "rolled back");
         self.restart();
         self.watch.wake();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
-use foldline_api::sink::{DesiredState, Opened, Target};
+use foldline_api::sink::{DesiredState, Opened, Target, Waits};
 use foldline_api::source::PartitionInfo;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -53,8 +53,14 @@ impl Connector {
             self.set_state(State::Stopped, None);
             return self.wait_while_stopped(target.as_ref(), cancel).await;
         }
-        if let Some(reason) = &opened.waits {
-            return self.wait_for_rebuild(target.as_ref(), (&opened, reason), cancel).await;
+        match &opened.waits {
+            Some(Waits::Rebuild(reason)) => {
+                return self.wait_for_rebuild(target.as_ref(), (&opened, reason), cancel).await;
+            }
+            Some(Waits::Replaced(reason)) => {
+                return self.wait_to_be_replaced(target.as_ref(), reason, cancel).await;
+            }
+            None => {}
         }
         self.run_tasks(&target, &opened, &infos, cancel).await
     }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::lifecycle::others_build;
 use foldline_api::parked::Which;
 use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
@@ -37,16 +38,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// The same while the live generation waits for the swap.
 const HOLD_EVERY: Duration = Duration::from_millis(50);
-/// So long the live generation's tasks are held at most; then they go on, and it is tried again.
-const HOLD_MAX: Duration = Duration::from_secs(15);
 /// After a hold that did not lead to a swap, the live tasks go on for so long at least.
 const HOLD_PAUSE: Duration = Duration::from_secs(5);
 /// A reader that began before a swap may still be in the old generation: it is dropped so much later.
 const DROP_AFTER: Duration = Duration::from_secs(30);
 /// Readers that queued behind a swap that did not get its locks come first.
 const SWAP_PAUSE: Duration = Duration::from_millis(500);
-/// A build no further behind the live generation than so many offsets reaches it while that one is held.
+/// A build no further behind the live generation than so many offsets reaches it while that one is held. Half as many
+/// after each hold that was too short for that, down to the least; then so many again.
 const NEAR: i64 = 20_000;
+const NEAR_LEAST: i64 = 500;
 /// Tasks of a build that ended are started again after so long.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -117,6 +118,8 @@ pub(crate) struct Driver<'a> {
     /// Since when the build would be held but for old snapshots.
     near: Option<Instant>,
     hold_again: Instant,
+    /// So many offsets behind, the live generation is held.
+    within: i64,
     swap_again: Instant,
     /// Since when there are more old generations than are kept, as seen from here.
     surplus: Option<Instant>,
@@ -141,6 +144,7 @@ impl<'a> Driver<'a> {
             held,
             near,
             hold_again: now,
+            within: NEAR,
             swap_again: now,
             surplus: None,
         }
@@ -206,6 +210,11 @@ impl<'a> Driver<'a> {
             self.keep_running(target, build, &generations).await?;
         }
         self.show(build, &generations);
+        if !ours && let Some(progress) = &mut self.watch.lock().progress {
+            let mine = self.spec.projection.projection_json();
+            let waiting = others_build(build.generation, &build.projection, mine, &self.spec.name);
+            progress.waiting = Some(waiting);
+        }
         self.coordinate(rebuilds, build, &generations, ours).await
     }
 
@@ -348,14 +357,16 @@ impl<'a> Driver<'a> {
         let behind = build.behind(&generations.positions);
         let step = match build.phase {
             Phase::Loading if ours && build.is_loaded() => Step::Follow,
-            Phase::Following if ours && behind <= NEAR && Instant::now() >= self.hold_again => {
+            Phase::Following
+                if ours && behind <= self.within && Instant::now() >= self.hold_again =>
+            {
                 let since = *self.near.get_or_insert_with(Instant::now);
                 Step::Hold { patient: since.elapsed() < self.spec.snapshot_wait }
             }
             Phase::Holding => {
                 // Whoever held it may be gone: then any worker lets the live tasks go on.
                 let since = *self.held.get_or_insert_with(Instant::now);
-                if since.elapsed() > HOLD_MAX {
+                if since.elapsed() > rebuilds.hold_max() {
                     Step::Release
                 } else if ours && behind == 0 && Instant::now() >= self.swap_again {
                     Step::Swap
@@ -397,6 +408,7 @@ impl<'a> Driver<'a> {
             }
             (Step::Release, _) => {
                 self.hold_again = Instant::now() + HOLD_PAUSE;
+                self.within = if self.within > NEAR_LEAST { self.within / 2 } else { NEAR };
                 tracing::info!(generation, "not reached in time, going on");
             }
             (Step::Swap, Stepped::Done(notices)) => {

@@ -129,6 +129,7 @@ mod tests {
         let build = Build {
             generation: 2,
             fingerprint: String::new(),
+            projection: serde_json::Value::Null,
             phase: Phase::Loading,
             positions: vec![stored(100, 100)],
             goals: vec![(TopicPartition::new("t", 0), Position(300))],

@@ -137,8 +137,8 @@ impl World {
             4 if self.workers.len() < 3 => self.start_worker(),
             // Refused where the worker has not reached its target yet.
             5..=8 => drop(connector.rebuild(false).await),
-            9 => drop(connector.cancel_rebuild().await),
-            10 if self.rolls_back => drop(connector.roll_back().await),
+            9 => drop(connector.cancel_rebuild(None).await),
+            10 if self.rolls_back => drop(connector.roll_back(None).await),
             _ => {}
         }
     }

@@ -196,7 +196,7 @@ async fn a_changed_projection_is_refused_until_the_config_says_what_to_do() {
     // The older projection was superseded: a rolling deploy does not flip back.
     case.config(case.projection(), "orders", "on_change = \"rebuild\"");
     let daemon = case.setup.start().await;
-    let why = daemon.failure("orders").await;
+    let why = daemon.waits("orders").await;
     assert!(why.contains("superseded"), "{why}");
     daemon.stop().await;
     case.setup.clean().await;

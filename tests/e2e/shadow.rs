@@ -454,7 +454,8 @@ async fn a_changed_projection_is_rebuilt_while_the_old_one_serves() {
     case.configure("", "", "on_change = \"rebuild\"");
     let daemon = case.setup.start().await;
     for name in BOTH {
-        assert!(daemon.failure(name).await.contains("superseded"));
+        let why = daemon.waits(name).await;
+        assert!(why.contains("superseded") && why.contains("--rollback"), "{why}");
     }
     daemon.stop().await;
     case.setup.clean().await;

@@ -187,6 +187,18 @@ impl Daemon {
         found.unwrap_or_else(|| panic!("the status does not say why: {status}"))
     }
 
+    /// What a connector waits for that folds nothing although nothing failed, from its status.
+    pub(crate) async fn waits(&self, connector: &str) -> String {
+        wait::until(&format!("{connector} waits"), wait::SOON, async || {
+            let answer = self.request("GET", &format!("/connectors/{connector}/status")).await;
+            let (_, body) = answer.map_err(|error| error.to_string())?;
+            let why = body["connector"]["trace"].as_str().map(str::to_owned);
+            let waits = body["connector"]["state"] == "UNASSIGNED";
+            why.filter(|_| waits).ok_or_else(|| body.to_string())
+        })
+        .await
+    }
+
     /// Waits until a gauge or counter of the connector fits.
     pub(crate) async fn metric(
         &self,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
-use crate::sink::{OnChange, TargetSpec};
+use crate::sink::TargetSpec;
 
 /// What the books say about a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,81 +43,6 @@ pub struct Found {
     pub has_rows: bool,
 }
 
-/// What to do on open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Create the target, generation 1.
-    Create,
-    /// Take the empty target that stands there, after checking its columns; generation 1.
-    Adopt,
-    /// Go on.
-    Resume,
-    /// The target was dropped: its positions are void. Create it if it is missing, and start the next
-    /// generation at the fold's beginnings.
-    Renew {
-        /// Whether the target must be created.
-        create: bool,
-    },
-    /// The model changed and `continue` is allowed: add columns, keep the positions.
-    Extend,
-    /// The model changed and `rebuild` is asked for: the next generation, beside the live one where the
-    /// sink can.
-    Rebuild,
-}
-
-/// Decides what to do with a target, from the books and from what stands there.
-///
-/// # Errors
-/// A config error with the way out.
-pub fn decide(
-    stored: Option<&Binding>,
-    found: Option<&Found>,
-    spec: &TargetSpec,
-) -> Result<Decision> {
-    let target = &spec.target;
-    let Some(stored) = stored else {
-        return match found {
-            None if spec.auto_create => Ok(Decision::Create),
-            None => Err(missing(spec)),
-            Some(found) if found.has_rows => Err(Error::config(format!(
-                "{target:?} already has rows that no connector of Foldline wrote: give connector {:?} \
-                 another target, or empty this one",
-                spec.connector
-            ))),
-            Some(_) => Ok(Decision::Adopt),
-        };
-    };
-    check_owner(stored, spec)?;
-    check_log(stored, spec)?;
-    match found {
-        None if spec.auto_create => return Ok(Decision::Renew { create: true }),
-        None => return Err(missing(spec)),
-        Some(found) if found.physical != stored.physical && found.has_rows => {
-            return Err(Error::config(format!(
-                "{target:?} was replaced by another of the same name that already has rows: empty it, \
-                 and connector {:?} fills it anew",
-                spec.connector
-            )));
-        }
-        Some(found) if found.physical != stored.physical => {
-            return Ok(Decision::Renew { create: false });
-        }
-        Some(_) => {}
-    }
-    if stored.fingerprint == spec.fingerprint {
-        return Ok(Decision::Resume);
-    }
-    decide_change(stored, spec)
-}
-
-fn missing(spec: &TargetSpec) -> Error {
-    Error::config(format!(
-        "{:?} does not exist and connectors.{}.auto_create is false: create it (`foldline plan {}` \
-         shows how), or set auto_create = true",
-        spec.target, spec.connector, spec.connector
-    ))
-}
-
 /// Whether a target is this connector's. Every sink asks it before each command: a connector that is not the
 /// owner neither changes nor learns anything.
 ///
@@ -139,50 +64,6 @@ pub fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-fn check_log(stored: &Binding, spec: &TargetSpec) -> Result<()> {
-    if stored.log != spec.log {
-        return Err(Error::config(format!(
-            "{:?} was folded from the log {:?}, and the source now leads to {:?}: point the source back, \
-             or rebuild with `foldline rebuild {} --in-place`",
-            spec.target, stored.log, spec.log, spec.connector
-        )));
-    }
-    Ok(())
-}
-
-fn decide_change(stored: &Binding, spec: &TargetSpec) -> Result<Decision> {
-    let changes = changes(&stored.projection, &spec.projection);
-    let list = if changes.is_empty() { "its expressions".to_owned() } else { changes.join("; ") };
-    if stored.superseded.contains(&spec.fingerprint) {
-        return Err(Error::config(format!(
-            "this projection once built {:?} and was superseded by a newer one (changed since: {list}): \
-             deploy the newer config, or rebuild with `foldline rebuild {} --in-place`",
-            spec.target, spec.connector
-        )));
-    }
-    match spec.on_change {
-        OnChange::Rebuild => Ok(Decision::Rebuild),
-        OnChange::Continue => {
-            let breaking = breaking_changes(&stored.projection, &spec.projection);
-            if breaking.is_empty() {
-                return Ok(Decision::Extend);
-            }
-            Err(Error::config(format!(
-                "on_change = \"continue\" cannot carry {:?} over, because {}: rebuild with `foldline \
-                 rebuild {}`",
-                spec.target,
-                breaking.join("; "),
-                spec.connector
-            )))
-        }
-        OnChange::Refuse => Err(Error::config(format!(
-            "the projection is not the one that built {:?} (changed: {list}): rebuild with `foldline \
-             rebuild {}`, or set connectors.{}.on_change to \"rebuild\" or \"continue\"",
-            spec.target, spec.connector, spec.connector
-        ))),
-    }
 }
 
 /// What differs between two projections in their stable JSON form, one sentence each.

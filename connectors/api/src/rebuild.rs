@@ -15,6 +15,8 @@
 //! Every step is whole or not done at all, may be asked for by any worker and any number of times, and
 //! holds across a crash: whoever comes next finds the phase in the books and goes on from there.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::error::Result;
@@ -92,6 +94,8 @@ pub struct Build {
     pub generation: u64,
     /// The fingerprint of the projection that builds it; tasks of another leave it alone.
     pub fingerprint: String,
+    /// That projection in its stable JSON form.
+    pub projection: serde_json::Value,
     /// How far it is.
     pub phase: Phase,
     /// Its partitions' positions, each no less than its beginning.
@@ -156,6 +160,16 @@ pub struct Generations {
     pub old: Vec<u64>,
 }
 
+/// Who asks for a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// An operator, by name: any projection may be built.
+    Operator,
+    /// A worker whose config has `on_change = "rebuild"`: no projection comes back that was superseded, and none takes
+    /// the place of the build that took its own.
+    Deploy,
+}
+
 /// A step of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -182,18 +196,21 @@ pub enum Stepped {
     NotYet(String),
 }
 
+/// Where a store says nothing else: its refreshes and health checks may take a while.
+const HOLD_MAX: Duration = Duration::from_secs(15);
+
 /// Rebuilds beside the live generation. The writer of a build is [`crate::sink::Target::writer`]'s, which
 /// refuses to acquire once its build is over.
 #[async_trait]
 pub trait Rebuilds: Send + Sync {
     /// Makes the next generation, empty, to be filled from `beginnings`. Returns its number, or that of
-    /// the build under way if it is of the same projection; one of another projection is cancelled, and
-    /// its projection superseded.
+    /// the build under way if it is of the same projection; one of another projection is dropped.
     ///
     /// # Errors
     /// Config errors name what users put on the target that a swap would lose, and the way out.
     async fn begin(
         &self,
+        by: By,
         beginnings: &[Beginning],
         goals: &[(TopicPartition, Position)],
     ) -> Result<u64>;
@@ -201,18 +218,24 @@ pub trait Rebuilds: Send + Sync {
     /// The generations, read at one moment.
     async fn generations(&self) -> Result<Generations>;
 
+    /// So long the live generation's tasks are held for a swap at most; then they go on, and it is tried again.
+    fn hold_max(&self) -> Duration {
+        HOLD_MAX
+    }
+
     /// Carries out a step of build `generation`.
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped>;
 
-    /// Drops the build and all that belongs to it; its number, if there was one.
-    async fn cancel(&self) -> Result<Option<u64>>;
+    /// Drops the build and all that belongs to it; its number, if there was one. Where `expected` is another one,
+    /// it is left alone.
+    async fn cancel(&self, expected: Option<u64>) -> Result<Option<u64>>;
 
     /// Makes the newest kept generation live again, at its own positions; what was live is kept in its
-    /// place. Returns the live generation.
+    /// place. Where `from` is no longer live, someone was faster, and nothing is done. Returns the live generation.
     ///
     /// # Errors
     /// Config errors: none is kept, or a build is under way. Retriable where a lock is taken.
-    async fn roll_back(&self) -> Result<u64>;
+    async fn roll_back(&self, from: Option<u64>) -> Result<u64>;
 
     /// Drops the oldest kept generations until `keep` are left; which were dropped.
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>>;
@@ -238,6 +261,7 @@ mod tests {
         let mut build = Build {
             generation: 2,
             fingerprint: String::new(),
+            projection: serde_json::Value::Null,
             phase: Phase::Loading,
             positions: vec![stored(0, 5), stored(1, 9)],
             goals: vec![goal(0, 5), goal(1, 9), goal(2, 0)],

@@ -72,9 +72,8 @@ pub struct Opened {
     pub positions: Vec<StoredPosition>,
     /// What the operator wants.
     pub desired: DesiredState,
-    /// Why this projection does not fold into the live generation, where another one built it: it serves
-    /// its readers until a rebuild with this projection takes its place.
-    pub waits: Option<String>,
+    /// Why this projection does not fold into the live generation, where another one built it.
+    pub waits: Option<Waits>,
     /// Sentences for the log: what was created, adopted, added or voided.
     pub notices: Vec<String>,
 }
@@ -88,6 +87,17 @@ pub enum Configured {
     Changed(String),
     /// Only a rebuild makes it so, and `on_change` asks for one: why.
     Outdated(String),
+}
+
+/// What a projection waits for that does not fold into the live generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// A rebuild with this projection takes the place of the live generation, which serves its readers until
+    /// then: why.
+    Rebuild(String),
+    /// Another config's projection has taken, or is taking, the place of this one: the worker waits to be replaced. What
+    /// became of it, and the way out.
+    Replaced(String),
 }
 
 /// A partition's place in the target's books.

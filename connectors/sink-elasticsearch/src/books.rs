@@ -217,16 +217,6 @@ impl TargetDoc {
         (self.build, self.beginnings, self.ready) = (other.tag, other.beginnings, false);
     }
 
-    /// A deploy never takes this fingerprint back, unless it is the live one.
-    pub(crate) fn supersede(&mut self, fingerprint: String) {
-        let binding = &mut self.binding;
-        binding.superseded.push(fingerprint);
-        binding.superseded.sort_unstable();
-        binding.superseded.dedup();
-        let live = &binding.fingerprint;
-        binding.superseded.retain(|other| other != live);
-    }
-
     /// The record as it reads for a generation that is being built: with its beginnings.
     pub(crate) fn of_next(mut self) -> Self {
         if let Some(next) = &self.next {

@@ -11,6 +11,7 @@
 
 mod books;
 mod bulk;
+mod change;
 mod client;
 mod compare;
 pub mod config;

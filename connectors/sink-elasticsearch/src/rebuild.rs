@@ -4,7 +4,8 @@
 //! whatever must be true for it, or before idempotent work that anyone finishes who reads it.
 
 use async_trait::async_trait;
-use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped, is_reached};
+use foldline_api::lifecycle::{Change, Command, Facts, Outcome};
+use foldline_api::rebuild::{Build, By, Generations, Phase, Rebuilds, Step, Stepped, is_reached};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::Beginning;
 use foldline_api::{Error, Result};
@@ -33,32 +34,16 @@ impl NextDoc {
 }
 
 impl ElasticsearchTarget {
-    fn check_allowed(&self, doc: &TargetDoc) -> Result<()> {
-        let spec = &self.spec;
-        let binding = &doc.binding;
-        if binding.fingerprint != spec.fingerprint && binding.superseded.contains(&spec.fingerprint)
-        {
-            return Err(Error::config(format!(
-                "this projection once built {:?} and was superseded by a newer one: deploy the newer config, \
-                 or rebuild with `foldline rebuild {} --in-place`",
-                spec.target, spec.connector
-            )));
-        }
-        Ok(())
-    }
-
     /// The record with a new build in it, whose index is still to be made.
-    async fn with_next(
+    fn with_next(
         &self,
-        doc: &TargetDoc,
+        (doc, change): (&TargetDoc, &Change),
         beginnings: &[Beginning],
         goals: &[(TopicPartition, Position)],
-    ) -> Result<TargetDoc> {
-        let survey = self.cluster.survey().await?;
-        self.cluster.check_name(&survey)?;
-        let mut next = doc.clone();
+    ) -> TargetDoc {
+        let mut next = doc.after(change);
         next.next = Some(NextDoc {
-            generation: self.next_number(doc, &survey),
+            generation: change.answer,
             tag: new_build(),
             physical: String::new(),
             fingerprint: self.spec.fingerprint.clone(),
@@ -68,7 +53,7 @@ impl ElasticsearchTarget {
             beginnings: beginnings.iter().map(BeginningDoc::from).collect(),
             goals: goals.iter().map(|(p, at)| (p.topic.to_string(), p.partition, at.0)).collect(),
         });
-        Ok(next)
+        next
     }
 
     /// Makes the build's index; false where the record changed meanwhile.
@@ -117,12 +102,12 @@ impl ElasticsearchTarget {
         Ok(true)
     }
 
-    /// Drops a build in two steps, whatever stands of it; with `supersede`, its projection never comes
-    /// back. True when it is gone.
+    /// Drops a build in two steps, whatever stands of it, and writes what the lifecycle says of its end with the
+    /// first. True when it is gone.
     pub(crate) async fn drop_next(
         &self,
         stored: &Versioned<TargetDoc>,
-        supersede: bool,
+        change: Option<&Change>,
     ) -> Result<bool> {
         let mut doc = stored.value.clone();
         let Some(next) = &mut doc.next else { return Ok(true) };
@@ -131,9 +116,8 @@ impl ElasticsearchTarget {
                 self.cluster.unblock(&self.index(doc.binding.generation)).await?;
             }
             next.phase = CANCELLED.to_owned();
-            if supersede {
-                let fingerprint = next.fingerprint.clone();
-                doc.binding.superseded.push(fingerprint);
+            if let Some(change) = change {
+                doc.binding.superseded.clone_from(&change.record.binding.superseded);
             }
             // Read again: whoever does goes on here.
             self.books.put_target(&doc, stored.version).await?;
@@ -155,7 +139,7 @@ impl ElasticsearchTarget {
             if !stored.value.ready {
                 self.settle(&stored).await?;
             } else if stored.value.next.as_ref().is_some_and(|next| next.phase().is_none()) {
-                self.drop_next(&stored, false).await?;
+                self.drop_next(&stored, None).await?;
             } else {
                 return Ok(stored);
             }
@@ -168,33 +152,44 @@ impl ElasticsearchTarget {
         Ok(index.is_none_or(|index| Made::of(&index).is_with(&self.spec)))
     }
 
-    async fn set_phase(&self, stored: &Versioned<TargetDoc>, phase: Phase) -> Result<Stepped> {
-        let mut doc = stored.value.clone();
-        if let Some(next) = &mut doc.next {
-            next.phase = phase.name().to_owned();
-        }
+    /// Writes the record after a change.
+    async fn put(&self, stored: &Versioned<TargetDoc>, change: &Change) -> Result<Stepped> {
+        let doc = stored.value.after(change);
         Ok(if self.books.put_target(&doc, stored.version).await? {
-            Stepped::Done(Vec::new())
+            Stepped::Done(change.notices.clone())
         } else {
             Stepped::NotYet("another worker was faster".to_owned())
         })
     }
 
-    async fn follow(&self, stored: &Versioned<TargetDoc>, next: &NextDoc) -> Result<Stepped> {
+    async fn follow(
+        &self,
+        stored: &Versioned<TargetDoc>,
+        next: &NextDoc,
+        change: &Change,
+    ) -> Result<Stepped> {
         let index = self.index(next.generation);
         self.cluster.set(&index, &next.restore).await?;
         self.cluster.refresh(&index).await?;
-        self.set_phase(stored, Phase::Following).await
+        self.put(stored, change).await
     }
 
-    async fn hold(&self, stored: &Versioned<TargetDoc>, next: &NextDoc) -> Result<Stepped> {
+    async fn hold(
+        &self,
+        stored: &Versioned<TargetDoc>,
+        next: &NextDoc,
+        change: &Change,
+    ) -> Result<Stepped> {
         let live = stored.value.binding.generation;
         // A cluster of one node never has the replicas: no worse than the live one is good enough.
         let (new, old) = (self.index(next.generation), self.index(live));
         if self.cluster.health(&new).await? < self.cluster.health(&old).await? {
             return Ok(Stepped::NotYet("its replicas are still being made".to_owned()));
         }
-        let held = self.set_phase(stored, Phase::Holding).await?;
+        // What was loaded since is made visible now, while the live generation goes on: the swap's own refresh has
+        // little left to do then.
+        self.cluster.refresh(&new).await?;
+        let held = self.put(stored, change).await?;
         if let Stepped::Done(_) = held {
             self.fence_live(&stored.value).await?;
         }
@@ -212,40 +207,40 @@ impl ElasticsearchTarget {
     }
 
     async fn swap(&self, stored: &Versioned<TargetDoc>, next: &NextDoc) -> Result<Stepped> {
-        let not_yet = |reason: &str| Ok(Stepped::NotYet(reason.to_owned()));
-        if next.fingerprint != self.spec.fingerprint {
-            return not_yet("the build is another config's");
-        }
         // Whoever held it may have gone before it fenced.
         self.fence_live(&stored.value).await?;
         let live =
             self.positions_of(stored.value.binding.generation, &stored.value.beginnings).await?;
         let new = self.positions_of(next.generation, &next.beginnings).await?;
-        if !is_reached(&new, &live) {
-            return not_yet("the live generation's positions are not reached");
-        }
+        let facts = Facts { reached: is_reached(&new, &live), ..Facts::default() };
+        let change = match self.due(stored, &facts, (next.generation, Step::Swap))? {
+            Ok(change) => change,
+            Err(not_yet) => return Ok(not_yet),
+        };
         self.cluster.refresh(&self.index(next.generation)).await?;
-        let mut doc = stored.value.clone();
-        let old = OldDoc::of(&doc);
-        let superseded = doc.binding.fingerprint.clone();
-        doc.next = None;
-        doc.revive(OldDoc {
-            generation: next.generation,
-            tag: next.tag.clone(),
-            physical: next.physical.clone(),
-            fingerprint: next.fingerprint.clone(),
-            projection: next.projection.clone(),
-            beginnings: next.beginnings.clone(),
-        });
-        doc.supersede(superseded);
-        doc.old.push(old);
-        doc.swapped = true;
-        if !self.books.put_target(&doc, stored.version).await? {
+        let put = self.put(stored, &change).await?;
+        if let Stepped::NotYet(_) = put {
             self.unblock_unless_held().await?;
-            return not_yet("another worker was faster");
+            return Ok(put);
         }
         self.settled().await?;
-        Ok(Stepped::Done(Vec::new()))
+        Ok(put)
+    }
+
+    /// The change of a step, or why it is not due.
+    fn due(
+        &self,
+        stored: &Versioned<TargetDoc>,
+        facts: &Facts,
+        (generation, step): (u64, Step),
+    ) -> Result<Result<Box<Change>, Stepped>> {
+        Ok(match self.decide(&stored.value, facts, Command::Step(generation, step))? {
+            Outcome::Changes(change) => Ok(change),
+            Outcome::NotYet(reason) => Err(Stepped::NotYet(reason)),
+            Outcome::Stands(_) | Outcome::Waits(_) => {
+                Err(Stepped::NotYet("there is nothing to do".to_owned()))
+            }
+        })
     }
 
     /// A swap that lost against a cancellation must not leave its block behind.
@@ -263,28 +258,42 @@ impl ElasticsearchTarget {
 impl Rebuilds for ElasticsearchTarget {
     async fn begin(
         &self,
+        by: By,
         beginnings: &[Beginning],
         goals: &[(TopicPartition, Position)],
     ) -> Result<u64> {
         mapping::check(&self.spec)?;
+        let mut dropped = 0;
         for _ in 0..ATTEMPTS {
             let stored = self.settled().await?;
-            self.check_allowed(&stored.value)?;
-            match &stored.value.next {
-                None => {
-                    let doc = self.with_next(&stored.value, beginnings, goals).await?;
+            let doc = &stored.value;
+            let survey = self.cluster.survey().await?;
+            self.cluster.check_name(&survey)?;
+            let mut facts = Self::facts(doc, &survey);
+            facts.newest = facts.newest.max(dropped);
+            match self.decide(doc, &facts, Command::Build(by))? {
+                Outcome::Changes(change) if doc.next.is_some() => {
+                    dropped = doc.next.as_ref().map_or(0, |next| next.generation);
+                    // Another config's is dropped first; then it is decided again.
+                    self.drop_next(&stored, Some(&change)).await?;
+                }
+                Outcome::Changes(change) => {
+                    let doc = self.with_next((doc, &change), beginnings, goals);
                     self.books.put_target(&doc, stored.version).await?;
                 }
-                Some(next) if next.fingerprint != self.spec.fingerprint => {
-                    // A newer config's rebuild: the older one's projection never comes back.
-                    self.drop_next(&stored, true).await?;
-                }
-                Some(next) if next.physical.is_empty() => {
-                    self.make(&stored, next).await?;
-                }
-                Some(next) if self.is_with_these_options(next).await? => return Ok(next.generation),
-                // It was begun before the connector's mapping or settings changed.
-                Some(_) => drop(self.drop_next(&stored, false).await?),
+                Outcome::Stands(number) => match &doc.next {
+                    Some(next) if next.fingerprint != self.spec.fingerprint => return Ok(number),
+                    Some(next) if next.physical.is_empty() => {
+                        self.make(&stored, next).await?;
+                    }
+                    Some(next) if !self.is_with_these_options(next).await? => {
+                        // It was begun before the connector's mapping or settings changed.
+                        self.drop_next(&stored, None).await?;
+                    }
+                    _ => return Ok(number),
+                },
+                Outcome::NotYet(reason) => return Err(Error::retriable(reason)),
+                Outcome::Waits(_) => return Err(Error::retriable("the projection waits")),
             }
         }
         Err(contended())
@@ -310,6 +319,7 @@ impl Rebuilds for ElasticsearchTarget {
                 generation: next.generation,
                 positions: self.positions_of(next.generation, &next.beginnings).await?,
                 fingerprint: next.fingerprint,
+                projection: next.projection,
                 phase,
                 goals: next
                     .goals
@@ -326,24 +336,27 @@ impl Rebuilds for ElasticsearchTarget {
 
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         let stored = self.settled().await?;
-        let next = stored.value.next.as_ref().filter(|next| next.generation == generation);
-        let Some(next) = next else { return Ok(Stepped::NotYet("the build is over".to_owned())) };
-        match (step, next.phase()) {
-            (Step::Follow, Some(Phase::Loading)) => self.follow(&stored, next).await,
-            (Step::Hold { .. }, Some(Phase::Following)) => self.hold(&stored, next).await,
-            (Step::Release, Some(Phase::Holding)) => {
+        // Whether a swap has reached the positions is asked once nobody moves them.
+        let facts = Facts { reached: true, ..Facts::default() };
+        let change = match self.due(&stored, &facts, (generation, step))? {
+            Ok(change) => change,
+            Err(not_yet) => return Ok(not_yet),
+        };
+        let Some(next) = &stored.value.next else {
+            return Ok(Stepped::NotYet("the build is over".to_owned()));
+        };
+        match step {
+            Step::Follow => self.follow(&stored, next, &change).await,
+            Step::Hold { .. } => self.hold(&stored, next, &change).await,
+            Step::Release => {
                 self.cluster.unblock(&self.index(stored.value.binding.generation)).await?;
-                self.set_phase(&stored, Phase::Following).await
+                self.put(&stored, &change).await
             }
-            (Step::Swap, Some(Phase::Holding)) => self.swap(&stored, next).await,
-            (_, phase) => Ok(Stepped::NotYet(format!(
-                "the build is {}",
-                phase.map_or(CANCELLED, Phase::name)
-            ))),
+            Step::Swap => self.swap(&stored, next).await,
         }
     }
 
-    async fn cancel(&self) -> Result<Option<u64>> {
+    async fn cancel(&self, expected: Option<u64>) -> Result<Option<u64>> {
         let mut cancelled = None;
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
@@ -351,59 +364,55 @@ impl Rebuilds for ElasticsearchTarget {
                 self.settle(&stored).await?;
                 continue;
             }
-            let Some(next) = &stored.value.next else { return Ok(cancelled) };
-            cancelled = Some(next.generation);
-            self.drop_next(&stored, false).await?;
+            // What this call has begun to drop is dropped, whatever begins meanwhile.
+            let expected =
+                expected.or(cancelled).filter(|_| stored.value.record().build().is_some());
+            match self.decide(&stored.value, &Facts::default(), Command::Cancel(expected)) {
+                Ok(Outcome::Changes(change)) => {
+                    cancelled = Some(change.answer);
+                    self.drop_next(&stored, Some(&change)).await?;
+                }
+                Ok(_) if stored.value.next.is_some() => {
+                    self.drop_next(&stored, None).await?;
+                }
+                Err(error) if cancelled.is_none() => return Err(error),
+                Ok(_) | Err(_) => return Ok(cancelled),
+            }
         }
         Err(contended())
     }
 
-    async fn roll_back(&self) -> Result<u64> {
+    async fn roll_back(&self, from: Option<u64>) -> Result<u64> {
         for _ in 0..ATTEMPTS {
             let stored = self.settled().await?;
-            let mut doc = stored.value;
-            if let Some(next) = &doc.next {
-                return Err(Error::config(format!(
-                    "generation {} is being built: cancel that first, with `foldline rebuild {} --cancel`",
-                    next.generation, self.spec.connector
-                )));
-            }
+            let doc = &stored.value;
             let survey = self.cluster.survey().await?;
-            let stands = |old: &OldDoc| {
-                survey.generations.get(&old.generation).is_some_and(|i| i.uuid() == old.physical)
+            let facts = Self::facts(doc, &survey);
+            let Outcome::Changes(change) = self.decide(doc, &facts, Command::RollBack(from))?
+            else {
+                return Ok(doc.binding.generation);
             };
-            let Some(at) = doc.old.iter().rposition(stands) else {
-                return Err(Error::config(format!(
-                    "no older generation of {:?} is kept (connectors.{}.keep_generations)",
-                    self.spec.target, self.spec.connector
-                )));
-            };
-            let back = doc.old.remove(at);
-            let generation = back.generation;
-            let (old, superseded) = (OldDoc::of(&doc), doc.binding.fingerprint.clone());
-            doc.revive(back);
-            doc.supersede(superseded);
-            doc.old.push(old);
-            doc.swapped = true;
-            if self.books.put_target(&doc, stored.version).await? {
+            if self.books.put_target(&doc.after(&change), stored.version).await? {
                 self.settled().await?;
-                return Ok(generation);
+                return Ok(change.answer);
             }
         }
         Err(contended())
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
-        let mut dropped = Vec::new();
         for _ in 0..ATTEMPTS {
             let stored = self.settled().await?;
-            let mut doc = stored.value;
-            let surplus = doc.old.len().saturating_sub(keep);
-            if surplus == 0 {
-                return Ok(dropped);
-            }
-            dropped.clear();
-            for old in doc.old.drain(..surplus) {
+            let doc = &stored.value;
+            let Outcome::Changes(change) =
+                self.decide(doc, &Facts::default(), Command::DropOld(keep))?
+            else {
+                return Ok(Vec::new());
+            };
+            let next = doc.after(&change);
+            let gone = |old: &&OldDoc| next.old.iter().all(|it| it.generation != old.generation);
+            let mut dropped = Vec::new();
+            for old in doc.old.iter().filter(gone) {
                 // Nobody can roll back to it between: it would no longer be at this version.
                 self.cluster.drop_index(&self.index(old.generation)).await?;
                 let partitions: Vec<TopicPartition> =
@@ -411,7 +420,7 @@ impl Rebuilds for ElasticsearchTarget {
                 self.books.drop_positions(old.generation, &partitions).await?;
                 dropped.push(old.generation);
             }
-            if self.books.put_target(&doc, stored.version).await? {
+            if self.books.put_target(&next, stored.version).await? {
                 return Ok(dropped);
             }
         }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Decision, Found, check_owner, decide};
+use foldline_api::binding::{Binding, Found, check_owner};
+use foldline_api::lifecycle::{Act, Change, Command, Facts, Outcome, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    self, Beginning, Configured, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target,
+    self, Beginning, Configured, DesiredState, Opened, Snapshot, StoredPosition, Target,
     TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
@@ -103,63 +104,51 @@ impl ElasticsearchTarget {
         Ok(Some(Found { physical: index.uuid().to_owned(), has_rows }))
     }
 
-    /// The record that a decision asks for; none where it stays as it is.
-    fn decided(
+    /// The record that a change asks for; none where it stays as it is.
+    fn changed(
         &self,
-        decision: &Decision,
         stored: Option<&TargetDoc>,
+        change: &Change,
         survey: &Survey,
-    ) -> Option<(TargetDoc, String)> {
-        let target = &self.spec.target;
-        match (decision, stored) {
-            (Decision::Adopt, _) => {
-                let (&generation, index) = survey.generations.last_key_value()?;
-                let physical = index.uuid().to_owned();
-                let notice = format!("took the empty index {:?}", self.index(generation));
-                Some((self.first(generation, physical), notice))
-            }
-            // A changed model is built beside the live index, which stays as it is.
-            (Decision::Resume, _) | (Decision::Rebuild, Some(_)) => None,
-            (Decision::Create, _) | (_, None) => {
-                let generation = survey.first();
-                let notice = format!("created {target:?}, generation {generation}");
-                Some((self.first(generation, String::new()), notice))
-            }
-            (Decision::Renew { .. }, Some(stored)) => {
-                let next = self.next(stored, survey);
-                let notice = format!(
-                    "the index behind {target:?} was dropped: its positions are void, generation {} is \
-                     filled from the fold's beginnings",
-                    next.binding.generation
-                );
-                Some((next, notice))
-            }
-            (Decision::Extend, Some(stored)) => {
-                let mut next = stored.clone();
-                self.take_model(&mut next.binding);
-                next.binding.continued.push(stored.binding.generation);
-                next.ready = false;
-                Some((next, format!("added the new columns to {target:?}")))
-            }
+    ) -> Option<(TargetDoc, Vec<String>)> {
+        let (target, binding) = (&self.spec.target, change.record.binding.clone());
+        let Some(stored) = stored else {
+            let taken = survey.generations.last_key_value();
+            let taken = taken.filter(|_| change.steps.contains(&Act::Adopt));
+            return Some(match taken {
+                Some((&generation, index)) => {
+                    let physical = index.uuid().to_owned();
+                    let notice = format!("took the empty index {:?}", self.index(generation));
+                    (self.first(Binding { generation, physical, ..binding }), vec![notice])
+                }
+                None => {
+                    let generation = survey.first();
+                    let notice = format!("created {target:?}, generation {generation}");
+                    (self.first(Binding { generation, ..binding }), vec![notice])
+                }
+            });
+        };
+        if change.answer != stored.binding.generation {
+            let notice = format!(
+                "the index behind {target:?} was dropped: its positions are void, generation {} is filled from \
+                 the fold's beginnings",
+                change.answer
+            );
+            return Some((stored.renewed(change), vec![notice]));
         }
+        change.steps.contains(&Act::Extend).then(|| {
+            let mut next = stored.after(change);
+            next.ready = false;
+            let mut notices = vec![format!("added the new columns to {target:?}")];
+            notices.extend(change.notices.iter().cloned());
+            (next, notices)
+        })
     }
 
-    fn first(&self, generation: u64, physical: String) -> TargetDoc {
-        let spec = &self.spec;
+    fn first(&self, binding: Binding) -> TargetDoc {
         TargetDoc {
-            target: spec.target.clone(),
-            binding: Binding {
-                worker: spec.worker.clone(),
-                connector: spec.connector.clone(),
-                group: spec.group.clone(),
-                log: spec.log.clone(),
-                generation,
-                fingerprint: spec.fingerprint.clone(),
-                superseded: Vec::new(),
-                projection: spec.projection.clone(),
-                continued: Vec::new(),
-                physical,
-            },
+            target: self.spec.target.clone(),
+            binding,
             build: new_build(),
             ready: false,
             beginnings: Vec::new(),
@@ -169,37 +158,6 @@ impl ElasticsearchTarget {
             old: Vec::new(),
             swapped: false,
         }
-    }
-
-    /// The next generation: a new index, from the fold's beginnings.
-    fn next(&self, stored: &TargetDoc, survey: &Survey) -> TargetDoc {
-        let mut next = stored.clone();
-        self.take_model(&mut next.binding);
-        next.binding.log.clone_from(&self.spec.log);
-        next.binding.generation = self.next_number(stored, survey);
-        // What was being built is of another beginning now.
-        next.dropping.extend(next.next.take().map(|build| build.generation));
-        next.binding.physical = String::new();
-        next.build = new_build();
-        next.ready = false;
-        next.dropping.push(stored.binding.generation);
-        next
-    }
-
-    /// The number of a generation that is made now.
-    pub(crate) fn next_number(&self, stored: &TargetDoc, survey: &Survey) -> u64 {
-        let known = stored.old.iter().map(|old| old.generation);
-        let built = stored.next.iter().map(|next| next.generation);
-        survey.used().chain(known).chain(built).fold(stored.binding.generation, u64::max) + 1
-    }
-
-    fn take_model(&self, binding: &mut Binding) {
-        if binding.fingerprint != self.spec.fingerprint {
-            let old = std::mem::replace(&mut binding.fingerprint, self.spec.fingerprint.clone());
-            binding.superseded.push(old);
-            binding.superseded.retain(|print| *print != self.spec.fingerprint);
-        }
-        binding.projection = self.spec.projection.clone();
     }
 
     /// Makes index and aliases what the record says, and marks it ready. False where another worker
@@ -385,20 +343,22 @@ impl Target for ElasticsearchTarget {
             self.cluster.check_name(&survey)?;
             let doc = stored.as_ref().map(|stored| &stored.value);
             let found = self.find(doc, &survey).await?;
-            let mut spec = self.spec.clone();
-            let asked = doc
-                .and_then(|doc| doc.next.as_ref())
-                .is_some_and(|next| next.phase().is_some() && next.fingerprint == spec.fingerprint);
-            if asked {
-                // Whatever the config says of it, the rebuild with this projection is under way.
-                spec.on_change = OnChange::Rebuild;
-            }
-            let decision = decide(doc.map(|doc| &doc.binding), found.as_ref(), &spec)?;
-            if let Some((next, notice)) = self.decided(&decision, doc, &survey) {
+            let facts =
+                Facts { found, ..doc.map_or_else(Facts::default, |doc| Self::facts(doc, &survey)) };
+            let record = doc.map(TargetDoc::record);
+            let outcome = transition(record.as_ref(), &self.spec, &facts, Command::Open)?;
+            let (change, waits) = match outcome {
+                Outcome::Changes(change) => (Some(change), None),
+                Outcome::Waits(waits) => (None, Some(waits)),
+                Outcome::Stands(_) | Outcome::NotYet(_) => (None, None),
+            };
+            if let Some((next, told)) =
+                change.and_then(|change| self.changed(doc, &change, &survey))
+            {
                 let version = stored.as_ref().map_or(Version::Absent, |stored| stored.version);
                 // Won or lost, the record is read again: then it says what there is to do.
                 if self.books.put_target(&next, version).await? {
-                    notices.push(notice);
+                    notices.extend(told);
                 }
                 continue;
             }
@@ -422,19 +382,11 @@ impl Target for ElasticsearchTarget {
                     let name = self.index(stored.value.binding.generation);
                     mapping::refuse(&name, &live.settings, &live.mappings)?;
                     let made = Made::of(live);
-                    if decision == Decision::Resume && made.is_with(&self.spec) {
+                    if waits.is_none() && made.is_with(&self.spec) {
                         shape::check(&self.spec, (&name, live), &made.fields, false)?;
                     }
                 }
-                let mut opened = self.opened(&stored.value, notices).await?;
-                if decision == Decision::Rebuild {
-                    opened.waits = Some(format!(
-                        "generation {} was built by another projection: it serves its readers and folds \
-                         nothing until a rebuild with this one takes its place",
-                        opened.generation
-                    ));
-                }
-                return Ok(opened);
+                return Ok(Opened { waits, ..self.opened(&stored.value, notices).await? });
             }
             self.settle(&stored).await?;
         }
@@ -444,9 +396,7 @@ impl Target for ElasticsearchTarget {
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
-            if stored.value.binding.generation != generation {
-                return Err(Error::fenced(format!("generation {generation} is no longer live")));
-            }
+            self.decide(&stored.value, &Facts::default(), Command::Begin(generation))?;
             let mut doc = stored.value;
             if !add_beginnings(&mut doc.beginnings, beginnings)
                 || self.books.put_target(&doc, stored.version).await?
@@ -473,7 +423,12 @@ impl Target for ElasticsearchTarget {
             }
             let survey = self.cluster.survey().await?;
             self.cluster.check_name(&survey)?;
-            let mut next = self.next(doc, &survey);
+            let facts = Self::facts(doc, &survey);
+            let Outcome::Changes(change) = self.decide(doc, &facts, Command::Empty(generation))?
+            else {
+                continue;
+            };
+            let mut next = doc.renewed(&change);
             if let Some(beginnings) = beginnings {
                 next.beginnings = beginnings.iter().map(BeginningDoc::from).collect();
             }
@@ -500,8 +455,10 @@ impl Target for ElasticsearchTarget {
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
-            let mut doc = stored.value;
-            doc.desired = desired.into();
+            let outcome =
+                self.decide(&stored.value, &Facts::default(), Command::Desire(desired))?;
+            let Outcome::Changes(change) = outcome else { return Ok(()) };
+            let doc = stored.value.after(&change);
             if self.books.put_target(&doc, stored.version).await? {
                 return Ok(());
             }

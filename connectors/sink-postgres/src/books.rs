@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Beginning, DesiredState, StoredPosition, StoredVerdict, TargetSpec};
+use foldline_api::sink::{Beginning, DesiredState, StoredPosition, StoredVerdict};
 use foldline_api::{Error, Result};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -493,22 +493,6 @@ impl Books {
              pg_postmaster_start_time()) * 1000000)::int8 FROM (SELECT to_regclass({})::oid) AS t(oid)",
             literal(table)
         )
-    }
-}
-
-/// A binding for `spec` on the table `oid`.
-pub(crate) fn binding(spec: &TargetSpec, oid: u32, generation: u64) -> Binding {
-    Binding {
-        worker: spec.worker.clone(),
-        connector: spec.connector.clone(),
-        group: spec.group.clone(),
-        log: spec.log.clone(),
-        physical: oid.to_string(),
-        generation,
-        fingerprint: spec.fingerprint.clone(),
-        superseded: Vec::new(),
-        projection: spec.projection.clone(),
-        continued: Vec::new(),
     }
 }
 

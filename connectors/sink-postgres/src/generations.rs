@@ -1,6 +1,7 @@
 //! The books of generations that are not the live one: the one being built, and those kept.
 
 use foldline_api::column::IDENTIFIER_BYTES_MAX;
+use foldline_api::lifecycle::Beside;
 use foldline_api::rebuild::{Phase, Role};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::{Error, Result};
@@ -30,6 +31,33 @@ pub(crate) struct Generation {
     pub(crate) goals: Vec<(TopicPartition, Position)>,
     /// The transaction that ended the load.
     pub(crate) loaded_xid: Option<i64>,
+}
+
+impl Generation {
+    /// As the lifecycle knows it.
+    pub(crate) fn beside(&self) -> Beside {
+        Beside {
+            number: self.number,
+            role: self.role,
+            physical: self.physical.clone(),
+            fingerprint: self.fingerprint.clone(),
+            projection: self.projection.clone(),
+        }
+    }
+
+    /// As the books keep it, of a table that is called `table` while it is live.
+    pub(crate) fn of(beside: &Beside, table: &str, goals: &[(TopicPartition, Position)]) -> Self {
+        Generation {
+            number: beside.number,
+            role: beside.role,
+            physical: beside.physical.clone(),
+            relation: name_in(table, beside.number),
+            fingerprint: beside.fingerprint.clone(),
+            projection: beside.projection.clone(),
+            goals: if beside.role == Role::Old { Vec::new() } else { goals.to_vec() },
+            loaded_xid: None,
+        }
+    }
 }
 
 /// The name that a table or an index has in generation `number`, while it is not live.

@@ -11,6 +11,7 @@
 
 mod books;
 mod carry;
+mod change;
 mod codec;
 mod config;
 mod error;

@@ -2,16 +2,16 @@
 
 use std::sync::PoisonError;
 
-use foldline_api::binding::{Binding, Decision, Found, decide};
-use foldline_api::rebuild::Role;
-use foldline_api::sink::{Beginning, OnChange, Opened};
+use foldline_api::binding::{Binding, Found};
+use foldline_api::lifecycle::{Act, Change, Command, Facts, Outcome, transition};
+use foldline_api::sink::{Beginning, Opened};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::books::binding;
 use crate::error::classify;
 use crate::identifier::{self, quote};
+use crate::rebuild::Standing;
 use crate::schema;
 use crate::site::Site;
 use crate::target::{LOCK_BRIEFLY, PostgresTarget, create_schema};
@@ -35,70 +35,55 @@ impl PostgresTarget {
             }
             None => None,
         };
-        let stored = stored.map(|entry| entry.binding);
-        // Someone has asked for a rebuild with this projection already, whatever the config says of it.
-        let build =
-            self.books.generations(client, &place.label, "").await?.into_iter().find(|g| {
-                matches!(g.role, Role::Build(_)) && g.fingerprint == self.spec.fingerprint
-            });
-        let mut spec = self.spec.clone();
-        if build.is_some() {
-            spec.on_change = OnChange::Rebuild;
-        }
-        let decision = decide(stored.as_ref(), found.as_ref(), &spec)?;
-        let mut notices = Vec::new();
-        let waits = match (&decision, &stored) {
-            (Decision::Rebuild, Some(stored)) => Some(format!(
-                "generation {} was built by another projection: it serves its readers and folds nothing until \
-                 a rebuild with this one takes its place",
-                stored.generation
-            )),
-            _ => None,
+        let facts = Facts { found, ..Facts::default() };
+        let Some(entry) = stored else {
+            return self.open_first(client, &place, &facts).await;
         };
-        if waits.is_none() {
-            self.carry_out(client, &place, stored.as_ref(), decision, &mut notices).await?;
-        }
-        Ok(Opened { waits, ..self.opened(client, &place.label, notices).await? })
+        let at = self.standing_at(client, place, entry, "").await?;
+        let (waits, notices) = match self.decide(&at, &facts, Command::Open)? {
+            Outcome::Waits(waits) => (Some(waits), Vec::new()),
+            Outcome::Changes(change) => (None, self.open_again(client, &at, &change).await?),
+            Outcome::Stands(_) | Outcome::NotYet(_) => (None, Vec::new()),
+        };
+        Ok(Opened { waits, ..self.opened(client, &at.site.label, notices).await? })
     }
 
-    async fn carry_out(
+    async fn open_first(&self, client: &Client, site: &Site, facts: &Facts) -> Result<Opened> {
+        let outcome = transition(None, &self.spec, facts, Command::Open)?;
+        let Outcome::Changes(change) = outcome else {
+            return Err(Error::retriable("there is nothing to open"));
+        };
+        let label = &site.label;
+        let oid = self.prepare(client, site).await?;
+        // Left over where someone removed the target's entry by hand.
+        self.books.forget(client, label, None).await?;
+        let physical = oid.to_string();
+        self.books.bind(client, label, &Binding { physical, ..change.record.binding }).await?;
+        let verb = if site.relation.is_some() { "adopted" } else { "created" };
+        self.opened(client, label, vec![format!("{verb} table {label:?}")]).await
+    }
+
+    /// Sentences for the log.
+    async fn open_again(
         &self,
         client: &Client,
-        site: &Site,
-        stored: Option<&Binding>,
-        decision: Decision,
-        notices: &mut Vec<String>,
-    ) -> Result<()> {
-        let label = &site.label;
-        match (decision, stored) {
-            (Decision::Resume, _) => {
-                self.check_fit(site)?;
-                notices.extend(site.index_notices(&self.spec));
-            }
-            (Decision::Create | Decision::Adopt, _) | (_, None) => {
-                let oid = self.prepare(client, site).await?;
-                // Left over where someone removed the target's entry by hand.
-                self.books.forget(client, label, None).await?;
-                self.books.bind(client, label, &binding(&self.spec, oid, 1)).await?;
-                let verb = if site.relation.is_some() { "adopted" } else { "created" };
-                notices.push(format!("{verb} table {label:?}"));
-            }
-            (Decision::Renew { .. }, Some(stored)) => {
-                self.refuse_superseded(stored)?;
-                let oid = self.prepare(client, site).await?;
-                let next = self.next_generation(client, site, (stored, oid), None).await?;
-                notices.push(format!(
-                    "table {label:?} was dropped, so its positions are void: generation {next} starts at the \
-                     fold's beginnings"
-                ));
-            }
-            (Decision::Extend, Some(stored)) => {
-                notices.extend(self.extend(client, site, stored).await?);
-            }
-            // Built beside the live table, which stays as it is.
-            (Decision::Rebuild, Some(_)) => {}
+        at: &Standing,
+        change: &Change,
+    ) -> Result<Vec<String>> {
+        let label = &at.site.label;
+        if change.answer != at.stored.generation {
+            let oid = self.prepare(client, &at.site).await?;
+            let next = self.next_generation(client, at, (change, oid), None).await?;
+            return Ok(vec![format!(
+                "table {label:?} was dropped, so its positions are void: generation {next} starts at the fold's \
+                 beginnings"
+            )]);
         }
-        Ok(())
+        if change.steps.contains(&Act::Extend) {
+            return self.extend(client, &at.site, change).await;
+        }
+        self.check_fit(&at.site)?;
+        Ok(at.site.index_notices(&self.spec))
     }
 
     /// Creates the table, or checks the empty one that stands there; returns its OID.
@@ -140,20 +125,11 @@ impl PostgresTarget {
         )))
     }
 
-    pub(crate) fn refuse_superseded(&self, stored: &Binding) -> Result<()> {
-        if !stored.superseded.contains(&self.spec.fingerprint) {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "this projection once built {:?} and was superseded by a newer one: deploy the newer config, or \
-             rebuild with `foldline rebuild {} --in-place`",
-            self.spec.target, self.spec.connector
-        )))
-    }
-
-    async fn extend(&self, client: &Client, site: &Site, stored: &Binding) -> Result<Vec<String>> {
+    async fn extend(&self, client: &Client, site: &Site, change: &Change) -> Result<Vec<String>> {
         // Positions before tables, as flushes lock them. Tasks of the old projection are fenced.
-        self.books.raise_epochs(client, &site.label, stored.generation, None).await?;
+        for fenced in &change.fences {
+            self.books.raise_epochs(client, &site.label, *fenced, None).await?;
+        }
         self.run(client, LOCK_BRIEFLY).await?;
         let missing = site.relation.as_ref().map_or_else(Vec::new, |r| r.missing(&self.spec.model));
         for column in &missing {
@@ -162,7 +138,7 @@ impl PostgresTarget {
         let site = Site::find(self, client).await?;
         self.check_fit(&site)?;
         let oid = site.relation.as_ref().map_or(0, |relation| relation.oid);
-        let next = self.succeed(stored, oid, stored.generation);
+        let next = Binding { physical: oid.to_string(), ..change.record.binding.clone() };
         self.books.bind(client, &site.label, &next).await?;
         self.books.record_extension(client, &site.label, &next).await?;
         let names: Vec<&str> = missing.iter().map(|column| &*column.name).collect();
@@ -172,30 +148,20 @@ impl PostgresTarget {
             if names.is_empty() { "" } else { " and the new columns " },
             names.join(", ")
         )];
+        notices.extend(change.notices.iter().cloned());
         notices.extend(site.index_notices(&self.spec));
         Ok(notices)
-    }
-
-    /// The next binding: the fingerprint that it replaces is never taken back by a deploy.
-    fn succeed(&self, stored: &Binding, oid: u32, generation: u64) -> Binding {
-        let mut next = binding(&self.spec, oid, generation);
-        next.superseded.clone_from(&stored.superseded);
-        next.superseded.push(stored.fingerprint.clone());
-        next.superseded.sort_unstable();
-        next.superseded.dedup();
-        next.superseded.retain(|fingerprint| *fingerprint != self.spec.fingerprint);
-        next
     }
 
     /// Voids the generation and records the next one, at the fold's beginnings or `beginnings`.
     async fn next_generation(
         &self,
         client: &Client,
-        site: &Site,
-        (stored, oid): (&Binding, u32),
+        at: &Standing,
+        (change, oid): (&Change, u32),
         beginnings: Option<&[Beginning]>,
     ) -> Result<u64> {
-        let (label, old) = (&site.label, stored.generation);
+        let (label, stored, old) = (&at.site.label, &at.stored, at.stored.generation);
         let mut list = beginnings.unwrap_or_default().to_vec();
         if stored.log == self.spec.log {
             for position in self.books.positions(client, label, old, "FOR UPDATE").await? {
@@ -209,8 +175,12 @@ impl PostgresTarget {
             }
         }
         // What was being built is of another beginning now.
-        let number = self.drop_build(client, site, stored).await?;
-        let next = self.succeed(stored, oid, number);
+        for act in &change.steps {
+            if let Act::Drop(build) = act {
+                self.drop_generation(client, at, *build).await?;
+            }
+        }
+        let next = Binding { physical: oid.to_string(), ..change.record.binding.clone() };
         // The same table refuses the same rows of the same projection, and so a rebuild does too.
         if (&next.log, &next.fingerprint, &next.physical)
             == (&stored.log, &stored.fingerprint, &stored.physical)
@@ -229,17 +199,18 @@ impl PostgresTarget {
     async fn empty_and_renew(
         &self,
         client: &Client,
-        site: &Site,
-        stored: &Binding,
+        at: &Standing,
+        change: &Change,
         beginnings: Option<&[Beginning]>,
     ) -> Result<u64> {
+        let site = &at.site;
         let Some(relation) = &site.relation else {
             let oid = self.prepare(client, site).await?;
-            return self.next_generation(client, site, (stored, oid), beginnings).await;
+            return self.next_generation(client, at, (change, oid), beginnings).await;
         };
         // Positions before tables: this waits for the flushes on their way, and fences those to come.
         let oid = relation.oid;
-        let next = self.next_generation(client, site, (stored, oid), beginnings).await?;
+        let next = self.next_generation(client, at, (change, oid), beginnings).await?;
         self.run(client, LOCK_BRIEFLY).await?;
         let slowly = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = $1 AND contype = 'f' AND \
                       conrelid <> confrelid) OR NOT has_table_privilege($1, 'TRUNCATE')";
@@ -258,13 +229,11 @@ impl PostgresTarget {
         beginnings: Option<&[Beginning]>,
     ) -> Result<u64> {
         self.books.ensure(client).await?;
-        let site = Site::find(self, client).await?;
-        let stored = self.entry(client, &site.label, "FOR UPDATE").await?.binding;
-        if stored.generation != generation {
-            return Ok(stored.generation);
-        }
+        let at = self.standing(client, "FOR UPDATE").await?;
+        let outcome = self.decide(&at, &Facts::default(), Command::Empty(generation))?;
+        let Outcome::Changes(change) = outcome else { return Ok(at.stored.generation) };
         self.run(client, "SET LOCAL statement_timeout = 0").await?;
-        self.empty_and_renew(client, &site, &stored, beginnings).await
+        self.empty_and_renew(client, &at, &change, beginnings).await
     }
 
     async fn opened(&self, client: &Client, label: &str, notices: Vec<String>) -> Result<Opened> {

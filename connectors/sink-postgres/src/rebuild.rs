@@ -3,11 +3,14 @@
 //! A build is a table `<table>__g<N>` in the live table's schema, a row in `foldline.generations` and
 //! positions of its own. Locks are taken in one order: the target's row, position rows, tables.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use foldline_api::binding::Binding;
-use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Role, Step, Stepped};
+use foldline_api::lifecycle::{Act, Command, Facts, Outcome};
+use foldline_api::rebuild::{Build, By, Generations, Rebuilds, Role, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::Beginning;
+use foldline_api::sink::{Beginning, DesiredState};
 use foldline_api::{Error, ErrorClass, Result};
 use tokio_postgres::Client;
 
@@ -20,9 +23,12 @@ use crate::session::within;
 use crate::site::Site;
 use crate::target::{CALL_LIMIT, LOCK_BRIEFLY, OPEN_LIMIT, PostgresTarget};
 
-/// Below PostgreSQL's deadlock timeout, and short enough that readers behind a waiting rename notice
-/// nothing; a swap that does not get its locks is tried again.
-pub(crate) const LOCK_FOR_SWAP: &str = "SET LOCAL lock_timeout = '300ms'";
+/// Short enough that readers behind a waiting rename notice nothing; a swap that does not get its locks is tried
+/// again.
+pub(crate) const LOCK_FOR_SWAP: &str = "SET LOCAL lock_timeout = '100ms'";
+/// Tasks that were held ask again after 100 ms, 200 ms and so on: with the pause that they are in when the hold ends,
+/// live events wait less than two seconds.
+const HOLD_MAX: Duration = Duration::from_millis(700);
 /// How often a cancellation asks the build's own flushes and indexes to make room.
 const CANCEL_ATTEMPTS: u32 = 20;
 
@@ -31,20 +37,13 @@ pub(crate) struct Standing {
     pub(crate) site: Site,
     pub(crate) live: Table,
     pub(crate) stored: Binding,
+    pub(crate) desired: DesiredState,
     pub(crate) beside: Vec<Generation>,
 }
 
 impl Standing {
     pub(crate) fn build(&self) -> Option<&Generation> {
         self.beside.iter().find(|g| matches!(g.role, Role::Build(_)))
-    }
-
-    pub(crate) fn old(&self) -> impl Iterator<Item = &Generation> {
-        self.beside.iter().filter(|g| g.role == Role::Old)
-    }
-
-    fn next_number(&self) -> u64 {
-        self.beside.iter().map(|g| g.number).fold(self.stored.generation, u64::max) + 1
     }
 
     pub(crate) fn table(&self, generation: &Generation) -> Table {
@@ -59,16 +58,29 @@ impl Standing {
 impl PostgresTarget {
     pub(crate) async fn standing(&self, client: &Client, lock: &str) -> Result<Standing> {
         let site = Site::find(self, client).await?;
-        let stored = self.entry(client, &site.label, lock).await?.binding;
+        let entry = self.entry(client, &site.label, lock).await?;
+        self.standing_at(client, site, entry, lock).await
+    }
+
+    /// The same of an entry that was read.
+    pub(crate) async fn standing_at(
+        &self,
+        client: &Client,
+        site: Site,
+        entry: Entry,
+        lock: &str,
+    ) -> Result<Standing> {
+        let Entry { binding: stored, desired, .. } = entry;
         let beside = self.books.generations(client, &site.label, lock).await?;
         let oid = site.relation.as_ref().map_or(0, |relation| relation.oid);
         let live = Table { name: site.table.clone(), oid };
-        Ok(Standing { site, live, stored, beside })
+        Ok(Standing { site, live, stored, desired, beside })
     }
 
     async fn begin_in(
         &self,
         client: &Client,
+        by: By,
         beginnings: &[Beginning],
         goals: &[(TopicPartition, Position)],
     ) -> Result<u64> {
@@ -81,34 +93,14 @@ impl PostgresTarget {
                 at.site.label, self.spec.connector
             )));
         }
-        if at.stored.fingerprint != self.spec.fingerprint {
-            self.refuse_superseded(&at.stored)?;
-        }
-        let mut stored = at.stored.clone();
-        if let Some(build) = at.build() {
-            if build.fingerprint == self.spec.fingerprint {
-                return Ok(build.number);
-            }
-            // A newer config's rebuild: the older one's projection never comes back.
-            stored.superseded.push(build.fingerprint.clone());
-            self.books.bind(client, &at.site.label, &stored).await?;
-            self.drop_table(client, &at.table(build)).await?;
-            self.books.forget_generation(client, &at.site.label, build.number).await?;
-        }
-        let number = at.next_number();
-        let next = self.make_table(client, &at, number).await?;
-        let label = &at.site.label;
-        let generation = Generation {
-            number,
-            role: Role::Build(Phase::Loading),
-            physical: next.oid.to_string(),
-            relation: next.name.table.clone(),
-            fingerprint: self.spec.fingerprint.clone(),
-            projection: self.spec.projection.clone(),
-            goals: goals.to_vec(),
-            loaded_xid: None,
+        let change = match self.decide(&at, &Facts::default(), Command::Build(by))? {
+            Outcome::Changes(change) => change,
+            Outcome::Stands(number) => return Ok(number),
+            Outcome::NotYet(reason) => return Err(Error::retriable(reason)),
+            Outcome::Waits(_) => return Err(Error::retriable("the projection waits")),
         };
-        self.books.put_generation(client, label, &generation).await?;
+        self.carry_out(client, &at, &change, goals).await?;
+        let (number, label) = (change.answer, &at.site.label);
         self.books.begin(client, label, number, beginnings).await?;
         if at.stored.fingerprint == self.spec.fingerprint {
             self.books.copy_verdicts(client, label, (at.stored.generation, number), None).await?;
@@ -137,7 +129,12 @@ impl PostgresTarget {
         (gone.collect(), other.map(|(name, _)| name.clone()).collect())
     }
 
-    async fn make_table(&self, client: &Client, at: &Standing, number: u64) -> Result<Table> {
+    pub(crate) async fn make_table(
+        &self,
+        client: &Client,
+        at: &Standing,
+        number: u64,
+    ) -> Result<Table> {
         let Some(relation) = &at.site.relation else {
             return Err(Error::config("there is no table to rebuild"));
         };
@@ -186,7 +183,7 @@ impl PostgresTarget {
     }
 
     /// Drops a generation's table, if what stands there is the one that is meant.
-    async fn drop_table(&self, client: &Client, table: &Table) -> Result<()> {
+    pub(crate) async fn drop_table(&self, client: &Client, table: &Table) -> Result<()> {
         let name = table.name.sql();
         let stands = texts(
             client,
@@ -199,44 +196,20 @@ impl PostgresTarget {
         self.run(client, &format!("DROP TABLE {name}")).await
     }
 
-    /// Ends the build of a target that is emptied, and says the next generation's number.
-    pub(crate) async fn drop_build(
-        &self,
-        client: &Client,
-        site: &Site,
-        stored: &Binding,
-    ) -> Result<u64> {
-        let beside = self.books.generations(client, &site.label, "FOR UPDATE").await?;
-        let live = Table { name: site.table.clone(), oid: 0 };
-        let at = Standing {
-            site: Site { table: site.table.clone(), label: site.label.clone(), relation: None },
-            live,
-            stored: stored.clone(),
-            beside,
-        };
-        let number = at.next_number();
-        if let Some(build) = at.build() {
-            self.drop_table(client, &at.table(build)).await?;
-            self.books.forget_generation(client, &site.label, build.number).await?;
-        }
-        Ok(number)
-    }
-
     async fn drop_old_in(&self, client: &Client, keep: usize) -> Result<Vec<u64>> {
         let at = self.standing(client, "FOR UPDATE").await?;
         self.run(client, LOCK_BRIEFLY).await?;
-        let mut dropped = Vec::new();
-        let surplus = at.old().count().saturating_sub(keep);
-        for old in at.old().take(surplus) {
-            self.drop_table(client, &at.table(old)).await?;
-            self.books.forget_generation(client, &at.site.label, old.number).await?;
-            dropped.push(old.number);
-        }
-        Ok(dropped)
+        let outcome = self.decide(&at, &Facts::default(), Command::DropOld(keep))?;
+        let Outcome::Changes(change) = outcome else { return Ok(Vec::new()) };
+        self.carry_out(client, &at, &change, &[]).await?;
+        let number = |act: &Act| if let Act::Drop(number) = act { Some(*number) } else { None };
+        Ok(change.steps.iter().filter_map(number).collect())
     }
 
-    async fn cancel_in(&self, client: &Client) -> Result<Option<u64>> {
+    async fn cancel_in(&self, client: &Client, expected: Option<u64>) -> Result<Option<u64>> {
         let at = self.standing(client, "FOR UPDATE").await?;
+        let outcome = self.decide(&at, &Facts::default(), Command::Cancel(expected))?;
+        let Outcome::Changes(change) = outcome else { return Ok(None) };
         let Some(build) = at.build() else { return Ok(None) };
         let table = at.table(build);
         // Whoever loads it or builds its indexes is Foldline: there is nothing left to wait for.
@@ -246,9 +219,8 @@ impl PostgresTarget {
             table.oid
         )).await?;
         self.run(client, LOCK_FOR_SWAP).await?;
-        self.drop_table(client, &table).await?;
-        self.books.forget_generation(client, &at.site.label, build.number).await?;
-        Ok(Some(build.number))
+        self.carry_out(client, &at, &change, &[]).await?;
+        Ok(Some(change.answer))
     }
 }
 
@@ -264,12 +236,13 @@ fn later(error: Error) -> Result<Stepped> {
 impl Rebuilds for PostgresTarget {
     async fn begin(
         &self,
+        by: By,
         beginnings: &[Beginning],
         goals: &[(TopicPartition, Position)],
     ) -> Result<u64> {
         within(OPEN_LIMIT, "beginning a rebuild", async {
             let session = self.lane.begin().await?;
-            let result = self.begin_in(&session.client, beginnings, goals).await;
+            let result = self.begin_in(&session.client, by, beginnings, goals).await;
             session.finish(result).await
         })
         .await
@@ -284,6 +257,7 @@ impl Rebuilds for PostgresTarget {
                 Some(Build {
                     generation: beside.number,
                     fingerprint: beside.fingerprint.clone(),
+                    projection: beside.projection.clone(),
                     phase: beside.role.phase()?,
                     positions: look.positions(beside.number),
                     goals: beside.goals.clone(),
@@ -295,6 +269,10 @@ impl Rebuilds for PostgresTarget {
             Ok(Generations { live, projection, desired, positions, build, old })
         })
         .await
+    }
+
+    fn hold_max(&self) -> Duration {
+        HOLD_MAX
     }
 
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
@@ -320,12 +298,12 @@ impl Rebuilds for PostgresTarget {
         .await
     }
 
-    async fn cancel(&self) -> Result<Option<u64>> {
+    async fn cancel(&self, expected: Option<u64>) -> Result<Option<u64>> {
         let mut attempt = 0;
         loop {
             let cancelled = within(CALL_LIMIT, "cancelling the rebuild", async {
                 let session = self.lane.begin().await?;
-                let result = self.cancel_in(&session.client).await;
+                let result = self.cancel_in(&session.client, expected).await;
                 session.finish(result).await
             });
             match cancelled.await {
@@ -339,10 +317,10 @@ impl Rebuilds for PostgresTarget {
         }
     }
 
-    async fn roll_back(&self) -> Result<u64> {
+    async fn roll_back(&self, from: Option<u64>) -> Result<u64> {
         within(OPEN_LIMIT, "rolling back", async {
             let session = self.lane.begin().await?;
-            let result = self.roll_back_in(&session.client).await;
+            let result = self.roll_back_in(&session.client, from).await;
             let (live, later) = session.finish(result).await?;
             for notice in self.check_later(&later).await {
                 tracing::warn!(connector = %self.spec.connector, "{notice}");

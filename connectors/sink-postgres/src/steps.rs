@@ -1,12 +1,12 @@
 //! The steps of a build: following, holding, the swap, and the way back.
 
-use foldline_api::rebuild::{Phase, Role, Stepped, is_reached};
+use foldline_api::lifecycle::{Change, Command, Facts, Outcome};
+use foldline_api::rebuild::{Phase, Role, Step, Stepped, is_reached};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 
-use crate::books::binding;
 use crate::carry::{self, WHOLE_NAMES, texts};
-use crate::generations::{Generation, name_in};
+use crate::generations::Generation;
 use crate::identifier::fnv1a;
 use crate::rebuild::{LOCK_FOR_SWAP, Standing};
 use crate::schema;
@@ -22,22 +22,36 @@ impl PostgresTarget {
             return Ok(Stepped::NotYet("another worker builds the indexes".to_owned()));
         }
         let at = self.standing(client, "").await?;
-        let build = at.build().filter(|g| g.number == generation);
-        let Some(build) = build.filter(|g| g.role == Role::Build(Phase::Loading)) else {
-            return Ok(Stepped::NotYet("the build is not loading".to_owned()));
+        let change = match self.step_to(&at, false, (generation, Step::Follow))? {
+            Ok(change) => change,
+            Err(not_yet) => return Ok(not_yet),
         };
         self.run(client, "SET LOCAL statement_timeout = 0").await?;
-        self.add_indexes(client, &at, build).await?;
-        self.run(client, &format!("ANALYZE {}", at.table(build).name.sql())).await?;
-        let label = &at.site.label;
-        let moved = self
-            .books
-            .move_build(client, (label, generation), Phase::Loading, Phase::Following)
-            .await?;
-        if moved {
-            return Ok(Stepped::Done(Vec::new()));
-        }
-        Err(Error::fenced("the build ended meanwhile"))
+        self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done)
+    }
+
+    /// The change of a step, or why it is not due.
+    fn step_to(
+        &self,
+        at: &Standing,
+        reached: bool,
+        (generation, step): (u64, Step),
+    ) -> Result<Result<Box<Change>, Stepped>> {
+        let facts = Facts { reached, ..Facts::default() };
+        Ok(match self.decide(at, &facts, Command::Step(generation, step))? {
+            Outcome::Changes(change) => Ok(change),
+            Outcome::NotYet(reason) => Err(Stepped::NotYet(reason)),
+            Outcome::Stands(_) | Outcome::Waits(_) => {
+                Err(Stepped::NotYet("there is nothing to do".to_owned()))
+            }
+        })
+    }
+
+    /// Gives a loaded build its indexes and statistics.
+    pub(crate) async fn finish(&self, client: &Client, at: &Standing, number: u64) -> Result<()> {
+        let Some(build) = at.generation(number) else { return Ok(()) };
+        self.add_indexes(client, at, build).await?;
+        self.run(client, &format!("ANALYZE {}", at.table(build).name.sql())).await
     }
 
     async fn add_indexes(&self, client: &Client, at: &Standing, build: &Generation) -> Result<()> {
@@ -62,9 +76,12 @@ impl PostgresTarget {
         patient: bool,
     ) -> Result<Stepped> {
         let at = self.standing(client, "").await?;
-        let build = at.build().filter(|g| g.number == generation);
-        let Some(build) = build.filter(|g| g.role == Role::Build(Phase::Following)) else {
-            return Ok(Stepped::NotYet("the build is not following".to_owned()));
+        let change = match self.step_to(&at, false, (generation, Step::Hold { patient }))? {
+            Ok(change) => change,
+            Err(not_yet) => return Ok(not_yet),
+        };
+        let Some(build) = at.build() else {
+            return Ok(Stepped::NotYet("the build is over".to_owned()));
         };
         let (gone, _) = self.changed_columns(&at.stored);
         self.run(client, WHOLE_NAMES).await?;
@@ -93,38 +110,69 @@ impl PostgresTarget {
             }
         }
         // In the order of all others: target, positions.
-        let label = &at.site.label;
-        self.entry(client, label, "FOR UPDATE").await?;
-        self.books.raise_epochs(client, label, at.stored.generation, None).await?;
-        let moved = self
-            .books
-            .move_build(client, (label, generation), Phase::Following, Phase::Holding)
-            .await?;
-        if moved {
-            return Ok(Stepped::Done(Vec::new()));
+        if let Some(blocked) = self.probe(client, &at, build).await? {
+            return Ok(Stepped::NotYet(blocked));
         }
-        Err(Error::fenced("the build ended meanwhile"))
+        self.entry(client, &at.site.label, "FOR UPDATE").await?;
+        self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done)
     }
 
-    pub(crate) async fn release_in(&self, client: &Client, generation: u64) -> Result<Stepped> {
-        let label = self.resolve(client).await?.label();
-        self.entry(client, &label, "FOR UPDATE").await?;
-        let at = (label.as_str(), generation);
-        Ok(if self.books.move_build(client, at, Phase::Holding, Phase::Following).await? {
-            Stepped::Done(Vec::new())
-        } else {
-            Stepped::NotYet("the build is not holding".to_owned())
-        })
-    }
-
-    /// Makes `next` the live table and keeps the live one, in the caller's transaction.
-    async fn swap_in(
+    /// Whether the swap would get its locks now; if not, who has them. Nobody waits behind the question, and nothing is
+    /// held when it is answered. Foldline's own flushes end with the hold.
+    async fn probe(
         &self,
         client: &Client,
         at: &Standing,
-        next: &Generation,
+        build: &Generation,
+    ) -> Result<Option<String>> {
+        let (live, next) = (&at.live, at.table(build));
+        self.run(client, "SAVEPOINT probe").await?;
+        let lock = format!(
+            "LOCK TABLE {}, {} IN ACCESS EXCLUSIVE MODE NOWAIT",
+            live.name.sql(),
+            next.name.sql()
+        );
+        let free = client.batch_execute(&lock).await.is_ok();
+        self.run(client, "ROLLBACK TO SAVEPOINT probe").await?;
+        if free {
+            return Ok(None);
+        }
+        let blocking = texts(client, &format!(
+            "SELECT DISTINCT format('process %s (%s)', a.pid, coalesce(a.application_name, '')) FROM pg_locks AS l \
+             JOIN pg_stat_activity AS a USING (pid) WHERE l.relation IN ({}, {}) AND l.granted AND a.pid <> \
+             pg_backend_pid() AND coalesce(a.application_name, '') <> 'foldline' AND coalesce(a.application_name, '') \
+             NOT LIKE 'foldline/%'",
+            live.oid, next.oid
+        ))
+        .await?;
+        Ok((!blocking.is_empty()).then(|| {
+            format!(
+                "{} of table {:?}, whose lock the swap needs for a moment: it is tried again, and the live \
+                 generation goes on",
+                blocking.join(", "),
+                at.site.label
+            )
+        }))
+    }
+
+    pub(crate) async fn release_in(&self, client: &Client, generation: u64) -> Result<Stepped> {
+        let at = self.standing(client, "FOR UPDATE").await?;
+        match self.step_to(&at, false, (generation, Step::Release))? {
+            Ok(change) => self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done),
+            Err(not_yet) => Ok(not_yet),
+        }
+    }
+
+    /// Exchanges the names of the live table and of generation `to`; what is checked later.
+    pub(crate) async fn exchange(
+        &self,
+        client: &Client,
+        at: &Standing,
+        to: u64,
     ) -> Result<Vec<String>> {
-        let (label, stored) = (&at.site.label, &at.stored);
+        let Some(next) = at.generation(to) else {
+            return Err(Error::fenced("the generation is gone"));
+        };
         let table = at.table(next);
         self.run(client, LOCK_FOR_SWAP).await?;
         self.run(client, WHOLE_NAMES).await?;
@@ -134,34 +182,11 @@ impl PostgresTarget {
             table.name.sql()
         );
         self.run(client, &lock).await?;
-        let pair = (stored.generation, next.number);
+        let pair = (at.stored.generation, next.number);
         let swap = carry::swap(client, &at.live, &table, pair).await?;
         for sql in swap.before.iter().chain(&swap.renames).chain(&swap.after) {
             self.run(client, sql).await?;
         }
-        self.books.raise_epochs(client, label, stored.generation, None).await?;
-        self.books.raise_epochs(client, label, next.number, None).await?;
-        let mut live = binding(&self.spec, table.oid, next.number);
-        live.fingerprint.clone_from(&next.fingerprint);
-        live.projection.clone_from(&next.projection);
-        live.superseded.clone_from(&stored.superseded);
-        live.superseded.push(stored.fingerprint.clone());
-        live.superseded.sort_unstable();
-        live.superseded.dedup();
-        live.superseded.retain(|fingerprint| *fingerprint != next.fingerprint);
-        self.books.bind(client, label, &live).await?;
-        self.books.forget_row(client, label, next.number).await?;
-        let old = Generation {
-            number: stored.generation,
-            role: Role::Old,
-            physical: stored.physical.clone(),
-            relation: name_in(&at.live.name.table, stored.generation),
-            fingerprint: stored.fingerprint.clone(),
-            projection: stored.projection.clone(),
-            goals: Vec::new(),
-            loaded_xid: None,
-        };
-        self.books.put_generation(client, label, &old).await?;
         Ok(swap.later)
     }
 
@@ -176,34 +201,30 @@ impl PostgresTarget {
 
     /// Done with the statements that are still to be run, each alone.
     pub(crate) async fn try_swap(&self, client: &Client, generation: u64) -> Result<Stepped> {
-        let not_yet = |reason: &str| Ok(Stepped::NotYet(reason.to_owned()));
         let at = self.standing(client, "FOR UPDATE").await?;
-        let build = at.build().filter(|g| g.number == generation);
-        let Some(build) = build.filter(|g| g.role == Role::Build(Phase::Holding)) else {
-            return not_yet("the build is not holding");
+        let held = at.generation(generation).filter(|g| g.role == Role::Build(Phase::Holding));
+        let reached = match held {
+            Some(build) => self.reached(client, &at, build).await?,
+            None => false,
         };
-        if build.fingerprint != self.spec.fingerprint {
-            return not_yet("the build is another config's");
+        match self.step_to(&at, reached, (generation, Step::Swap))? {
+            Ok(change) => self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done),
+            Err(not_yet) => Ok(not_yet),
         }
-        if !self.reached(client, &at, build).await? {
-            return not_yet("the live generation's positions are not reached");
-        }
-        self.swap_in(client, &at, build).await.map(Stepped::Done)
     }
 
-    pub(crate) async fn roll_back_in(&self, client: &Client) -> Result<(u64, Vec<String>)> {
+    pub(crate) async fn roll_back_in(
+        &self,
+        client: &Client,
+        from: Option<u64>,
+    ) -> Result<(u64, Vec<String>)> {
         let at = self.standing(client, "FOR UPDATE").await?;
-        if let Some(build) = at.build() {
-            return Err(Error::config(format!(
-                "generation {} is being built: cancel that first, with `foldline rebuild {} --cancel`",
-                build.number, self.spec.connector
-            )));
-        }
-        let Some(old) = at.old().last() else {
-            return Err(Error::config(format!(
-                "no older generation of {:?} is kept (connectors.{}.keep_generations)",
-                at.site.label, self.spec.connector
-            )));
+        let outcome = self.decide(&at, &Facts::default(), Command::RollBack(from))?;
+        let Outcome::Changes(change) = outcome else {
+            return Ok((at.stored.generation, Vec::new()));
+        };
+        let Some(old) = at.generation(change.answer) else {
+            return Err(Error::fenced("the generation is gone"));
         };
         self.run(client, WHOLE_NAMES).await?;
         let (live, table) = (&at.live, at.table(old));
@@ -216,8 +237,8 @@ impl PostgresTarget {
                 missing.join(", ")
             )));
         }
-        let later = self.swap_in(client, &at, old).await?;
-        Ok((old.number, later))
+        let later = self.carry_out(client, &at, &change, &[]).await?;
+        Ok((change.answer, later))
     }
 
     /// What is checked after a swap: whatever becomes of it, the swap is done.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
+use foldline_api::lifecycle::{Command, Facts, Outcome, Record, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::{Rebuilds, Role};
 use foldline_api::sink::{Beginning, DesiredState, Opened, Snapshot, Target, TargetSpec, Writer};
@@ -27,7 +28,7 @@ use crate::writer::{Place, PostgresWriter};
 
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// A table lock that waits for one slow reader keeps all readers behind it waiting.
-pub(crate) const LOCK_BRIEFLY: &str = "SET LOCAL lock_timeout = '3s'";
+pub(crate) const LOCK_BRIEFLY: &str = "SET LOCAL lock_timeout = '1s'";
 /// Emptying a large table that a foreign key refers to is a long DELETE.
 pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(3_600);
 
@@ -167,6 +168,13 @@ impl PostgresTarget {
         self.owned(self.books.entry(client, label, lock).await?, label)
     }
 
+    /// What a command leads to that concerns the live generation only.
+    fn decide_alone(&self, entry: Entry, command: Command) -> Result<Outcome> {
+        let Entry { binding, desired, .. } = entry;
+        let record = Record { binding, desired, beside: Vec::new() };
+        transition(Some(&record), &self.spec, &Facts::default(), command)
+    }
+
     pub(crate) fn owned(&self, entry: Option<Entry>, label: &str) -> Result<Entry> {
         let entry = entry.ok_or_else(|| unknown(label))?;
         check_owner(&entry.binding, &self.spec)?;
@@ -195,12 +203,8 @@ impl Target for PostgresTarget {
             let result = async {
                 let client = &session.client;
                 let label = self.resolve(client).await?.label();
-                let live = self.entry(client, &label, "FOR SHARE").await?.binding.generation;
-                if live != generation {
-                    return Err(Error::fenced(format!(
-                        "generation {generation} of {label:?} is over: {live} is live"
-                    )));
-                }
+                let entry = self.entry(client, &label, "FOR SHARE").await?;
+                self.decide_alone(entry, Command::Begin(generation))?;
                 self.books.begin(client, &label, generation, beginnings).await
             }
             .await;
@@ -241,11 +245,9 @@ impl Target for PostgresTarget {
             let session = self.lane.begin().await?;
             let result = async {
                 let label = self.resolve(&session.client).await?.label();
-                self.entry(&session.client, &label, "FOR UPDATE").await?;
-                if self.books.set_desired(&session.client, &label, desired).await? {
-                    return Ok(());
-                }
-                Err(unknown(&label))
+                let entry = self.entry(&session.client, &label, "FOR UPDATE").await?;
+                self.decide_alone(entry, Command::Desire(desired))?;
+                self.books.set_desired(&session.client, &label, desired).await.map(drop)
             }
             .await;
             session.finish(result).await

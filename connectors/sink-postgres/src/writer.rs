@@ -176,7 +176,7 @@ impl PostgresWriter {
             )));
         };
         if *fingerprint != self.spec.fingerprint {
-            return Err(Error::config(format!(
+            return Err(Error::fenced(format!(
                 "{label:?} is now built by another version of projection and connector: this worker's config \
                  is not the one that the table was opened with last"
             )));

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{
-    Advance, Beginning, DesiredState, Lease, StoredPosition, StoredVerdict, TargetSpec,
-};
+use foldline_api::sink::{Advance, Beginning, DesiredState, Lease, StoredPosition, StoredVerdict};
 use foldline_api::{Error, Result};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
@@ -99,45 +97,6 @@ pub(crate) fn binding(tx: &Transaction<'_>, target: &str) -> Result<Option<Bindi
         Error::config(format!("_foldline_targets holds no binding for {target:?}"))
             .with_source(error)
     })
-}
-
-/// Binds the target to this connector and model.
-pub(crate) fn bind(
-    tx: &Transaction<'_>,
-    spec: &TargetSpec,
-    old: Option<Binding>,
-    physical: &str,
-    generation: u64,
-) -> Result<()> {
-    let (mut superseded, mut continued) = (Vec::new(), Vec::new());
-    if let Some(old) = old {
-        continued = old.continued;
-        if old.generation == generation && old.fingerprint != spec.fingerprint {
-            continued.push(generation);
-        }
-        superseded = old.superseded;
-        superseded.push(old.fingerprint);
-        // Asked for by name, an old model is a new one.
-        superseded.retain(|fingerprint| *fingerprint != spec.fingerprint);
-        superseded.dedup();
-    }
-    let binding = Binding {
-        worker: spec.worker.clone(),
-        connector: spec.connector.clone(),
-        group: spec.group.clone(),
-        log: spec.log.clone(),
-        physical: physical.to_owned(),
-        generation,
-        fingerprint: spec.fingerprint.clone(),
-        superseded,
-        projection: spec.projection.clone(),
-        continued,
-    };
-    put_binding(tx, &spec.target, &binding)?;
-    // Another generation decides anew what is bad.
-    crate::parking::forget_before(tx, &spec.target, generation)?;
-    // Who still holds a partition of another generation or model finds itself fenced.
-    raise_epochs(tx, &spec.target, None)
 }
 
 /// Writes a target's entry; what the operator wants stays.

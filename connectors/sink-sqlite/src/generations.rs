@@ -1,5 +1,6 @@
 //! The books of generations that are not the live one: the one being built, and those kept.
 
+use foldline_api::lifecycle::Beside;
 use foldline_api::rebuild::Role;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::{Error, Result};
@@ -38,6 +39,36 @@ pub(crate) struct Generation {
     pub(crate) projection: Json,
     /// Where each partition ended when the build began.
     pub(crate) goals: Vec<(TopicPartition, Position)>,
+}
+
+impl Generation {
+    /// As the lifecycle knows it.
+    pub(crate) fn beside(&self) -> Beside {
+        Beside {
+            number: self.number,
+            role: self.role,
+            physical: self.physical.clone(),
+            fingerprint: self.fingerprint.clone(),
+            projection: self.projection.clone(),
+        }
+    }
+
+    /// As the books keep it.
+    pub(crate) fn of(
+        beside: &Beside,
+        target: &str,
+        goals: Vec<(TopicPartition, Position)>,
+    ) -> Self {
+        Generation {
+            number: beside.number,
+            role: beside.role,
+            physical: beside.physical.clone(),
+            relation: name_in(target, beside.number),
+            fingerprint: beside.fingerprint.clone(),
+            projection: beside.projection.clone(),
+            goals: if beside.role == Role::Old { Vec::new() } else { goals },
+        }
+    }
 }
 
 /// The name of a generation's table while it is not live.

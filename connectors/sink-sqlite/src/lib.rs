@@ -36,6 +36,7 @@
 
 mod books;
 mod carry;
+mod change;
 mod codec;
 mod database;
 mod generations;

@@ -4,21 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Decision, check_owner, decide};
+use foldline_api::binding::{Binding, check_owner};
+use foldline_api::lifecycle::{Change, Command, Facts, Outcome, Record as Lifecycle, transition};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
 use foldline_api::sink::{
-    Beginning, DesiredState, OnChange, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
+    Beginning, DesiredState, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
 };
 use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::Transaction;
 
 use crate::books;
+use crate::change;
 use crate::database::{Access, Database, End};
 use crate::generations;
 use crate::parking;
-use crate::rebuild;
 use crate::schema;
 use crate::snapshot::SqliteSnapshot;
 use crate::writer::{Hold, SqliteWriter, Statements};
@@ -92,88 +93,61 @@ pub(crate) fn bound(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Binding> 
 
 fn open(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Opened> {
     books::create(tx)?;
-    let stored = books::binding(tx, &spec.target)?;
-    let found = schema::find(tx, &spec.target)?;
-    // Someone has asked for a rebuild with this projection already, whatever the config says of it.
-    let asked = generations::build(tx, &spec.target)?
-        .is_some_and(|build| build.fingerprint == spec.fingerprint);
-    let on_change = if asked { OnChange::Rebuild } else { spec.on_change };
-    let wanted = TargetSpec { on_change, ..spec.clone() };
-    let decision = decide(stored.as_ref(), found.as_ref(), &wanted)?;
-    let target = &spec.target;
-    let (mut notices, mut waits) = (Vec::new(), None);
-    match decision {
-        Decision::Create => {
-            let physical = schema::create_now(tx, spec)?;
-            books::bind(tx, spec, None, &physical, 1)?;
-            notices.push(format!("created table {target:?}"));
+    let before = change::record(tx, spec)?;
+    let facts = Facts { found: schema::find(tx, &spec.target)?, ..Facts::default() };
+    let changes = match transition(before.as_ref(), spec, &facts, Command::Open)? {
+        Outcome::Changes(changes) => changes,
+        Outcome::Waits(waits) => {
+            return Ok(Opened { waits: Some(waits), ..status(tx, spec, Vec::new())? });
         }
-        Decision::Adopt => {
-            let physical = adopt(tx, spec)?;
-            books::bind(tx, spec, None, &physical, 1)?;
-            notices.push(format!("took the empty table {target:?}"));
+        Outcome::Stands(_) | Outcome::NotYet(_) => return status(tx, spec, Vec::new()),
+    };
+    let notices = match &before {
+        Some(before) if before.binding.generation != changes.answer => {
+            renew(tx, spec, (before, &changes), None)?;
+            vec![format!(
+                "table {:?} was dropped, which voids its positions: it is built anew from the fold's beginning",
+                spec.target
+            )]
         }
-        Decision::Resume => schema::check_table(tx, spec)?,
-        Decision::Renew { create } => {
-            let physical = if create { schema::create_now(tx, spec)? } else { adopt(tx, spec)? };
-            renew(tx, spec, stored, &physical, None)?;
-            notices.push(format!(
-                "table {target:?} was dropped, which voids its positions: it is built anew from the \
-                 fold's beginning"
-            ));
-        }
-        Decision::Extend => {
-            notices.extend(schema::extend(tx, spec)?);
-            let live = stored.as_ref().map_or(1, |binding| binding.generation);
-            let physical = stored.as_ref().map(|binding| binding.physical.clone());
-            books::bind(tx, spec, stored, &physical.unwrap_or_default(), live)?;
-        }
-        Decision::Rebuild => {
-            waits = Some(format!(
-                "the live generation of {target:?} was built by another projection: it serves its readers and \
-                 folds nothing until a rebuild with this one takes its place"
-            ));
-        }
-    }
-    Ok(Opened { waits, ..status(tx, spec, notices)? })
+        _ => change::carry_out(tx, spec, (before.as_ref(), &changes), &[])?,
+    };
+    status(tx, spec, notices)
 }
 
 /// Takes a table that someone else made, which must be as empty as it is found.
-fn adopt(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<String> {
+pub(crate) fn adopt(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<String> {
     schema::check_table(tx, spec)?;
     schema::extend(tx, spec)?;
     // A mark of another life is of no use: the books know it no more.
     schema::empty(tx, spec)
 }
 
-/// Makes the next generation, at the fold's beginnings or at those given.
+/// Makes the next generation in the place of the live one, at the fold's beginnings or at those given.
 fn renew(
     tx: &Transaction<'_>,
     spec: &TargetSpec,
-    old: Option<Binding>,
-    physical: &str,
+    (before, changes): (&Lifecycle, &Change),
     beginnings: Option<&[Beginning]>,
-) -> Result<u64> {
-    let (live, same_log) = old.as_ref().map_or((0, false), |b| (b.generation, b.log == spec.log));
+) -> Result<()> {
+    let (target, old) = (&spec.target, &before.binding);
     let beginnings = match beginnings {
         Some(given) => given.to_vec(),
-        None if same_log => {
+        None if old.log == spec.log => {
             let of = |stored: StoredPosition| Beginning {
                 partition: stored.partition,
                 topic_id: stored.topic_id,
                 position: stored.beginning,
             };
-            books::positions(tx, &spec.target, live)?.into_iter().map(of).collect()
+            books::positions(tx, target, old.generation)?.into_iter().map(of).collect()
         }
         // Another log's offsets mean nothing here: the worker begins anew.
         None => Vec::new(),
     };
-    // What was being built was to follow another life of the table.
-    let next = rebuild::next_number(tx, &spec.target, live)?;
-    rebuild::drop_build(tx, &spec.target)?;
-    books::bind(tx, spec, old, physical, next)?;
-    books::begin(tx, &spec.target, next, &beginnings)?;
-    Ok(next)
+    change::carry_out(tx, spec, (Some(before), changes), &[])?;
+    // Another generation decides anew what is bad.
+    parking::forget_before(tx, target, changes.answer)?;
+    books::begin(tx, target, changes.answer, &beginnings)
 }
 
 fn status(tx: &Transaction<'_>, spec: &TargetSpec, notices: Vec<String>) -> Result<Opened> {
@@ -196,9 +170,7 @@ impl Target for SqliteTarget {
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
         let beginnings = beginnings.to_vec();
         self.run(Access::Write, move |tx, spec| {
-            if bound(tx, spec)?.generation != generation {
-                return Err(Error::fenced("another generation is live"));
-            }
+            change::command(tx, spec, (&Facts::default(), Command::Begin(generation)), &[])?;
             books::begin(tx, &spec.target, generation, &beginnings)
         })
         .await
@@ -207,12 +179,16 @@ impl Target for SqliteTarget {
     async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
         let beginnings = beginnings.map(<[Beginning]>::to_vec);
         self.run(Access::Write, move |tx, spec| {
-            let stored = bound(tx, spec)?;
-            if stored.generation != generation {
-                return Ok(stored.generation);
+            bound(tx, spec)?;
+            let before = change::record(tx, spec)?.ok_or_else(|| unopened(spec))?;
+            let command = Command::Empty(generation);
+            match transition(Some(&before), spec, &Facts::default(), command)? {
+                Outcome::Changes(changes) => {
+                    renew(tx, spec, (&before, &changes), beginnings.as_deref())?;
+                    Ok(changes.answer)
+                }
+                _ => Ok(before.binding.generation),
             }
-            let physical = schema::empty(tx, spec)?;
-            renew(tx, spec, Some(stored), &physical, beginnings.as_deref())
         })
         .await
     }
@@ -223,9 +199,8 @@ impl Target for SqliteTarget {
 
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
         self.run(Access::Write, move |tx, spec| {
-            bound(tx, spec)?;
-            let there = books::set_desired(tx, &spec.target, desired)?;
-            if there { Ok(()) } else { Err(unopened(spec)) }
+            let command = Command::Desire(desired);
+            change::command(tx, spec, (&Facts::default(), command), &[]).map(drop)
         })
         .await
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldline_api::ErrorClass;
 use foldline_api::model::{Key, Row};
-use foldline_api::rebuild::{Step, Stepped};
+use foldline_api::rebuild::{By, Step, Stepped};
 use foldline_api::record::Position;
 use foldline_api::sink::{
     Advance, Flush, Lease, Marks, OnChange, RowWrite, Target, TargetSpec, Version, Versions,
@@ -230,7 +230,7 @@ async fn vacuum_and_new_columns_leave_the_table_the_same() {
 /// Builds the next generation of the bench's table with these rows, and swaps.
 async fn rebuild(bench: &Bench, ids: &[i64]) {
     let rebuilds = bench.target.rebuilds();
-    let generation = rebuilds.begin(&[claim(0, 0)], &[]).await.unwrap();
+    let generation = rebuilds.begin(By::Operator, &[claim(0, 0)], &[]).await.unwrap();
     let writer = bench.target.writer(generation).await.unwrap();
     let lease = writer.acquire(&[claim(0, 0)]).await.unwrap().leases[0].clone();
     let live = bench.position().await;
@@ -287,10 +287,10 @@ async fn what_users_put_on_a_table_survives_its_rebuild_and_a_rollback() {
     assert!(shell.execute_batch("UPDATE t SET note = '' WHERE id = 9").is_err(), "so is the CHECK");
 
     shell.execute_batch("UPDATE t SET note = 'by hand' WHERE id = 9").unwrap();
-    let error = bench.target.rebuilds().begin(&[claim(0, 0)], &[]).await.unwrap_err();
+    let error = bench.target.rebuilds().begin(By::Operator, &[claim(0, 0)], &[]).await.unwrap_err();
     assert!(error.message().contains("column note"), "values that no fold brings back: {error}");
 
-    assert_eq!(bench.target.rebuilds().roll_back().await.unwrap(), 1);
+    assert_eq!(bench.target.rebuilds().roll_back(None).await.unwrap(), 1);
     assert_eq!(objects(), before);
     assert_eq!(text(view), "1oldmine");
     assert_eq!(bench.target.rebuilds().drop_old(0).await.unwrap(), [2]);
@@ -312,7 +312,7 @@ async fn what_a_rebuild_would_break_is_refused_by_name_and_nothing_is_begun() {
     spec.on_change = OnChange::Rebuild;
     let target = Sqlite(bench.path.clone()).target(spec).await;
     assert!(target.open().await.unwrap().waits.is_some(), "the live one serves meanwhile");
-    let begun = async || target.rebuilds().begin(&[claim(0, 0)], &[]).await;
+    let begun = async || target.rebuilds().begin(By::Operator, &[claim(0, 0)], &[]).await;
     let error = begun().await.unwrap_err();
     assert!(error.message().contains("changes_view"), "{error}");
     assert!(target.rebuilds().generations().await.unwrap().build.is_none());
@@ -325,7 +325,7 @@ async fn what_a_rebuild_would_break_is_refused_by_name_and_nothing_is_begun() {
         .query_row("SELECT count(*) FROM pragma_table_info('t__g2')", [], |row| row.get(0))
         .unwrap();
     assert_eq!(usize::try_from(columns).unwrap(), model().columns.len() - 1);
-    assert_eq!(target.rebuilds().cancel().await.unwrap(), Some(2));
+    assert_eq!(target.rebuilds().cancel(None).await.unwrap(), Some(2));
 }
 
 #[tokio::test]
@@ -338,10 +338,10 @@ async fn a_changed_key_is_built_anew_but_over_nothing_of_the_users() {
     let target = Sqlite(bench.path.clone()).target(spec).await;
     let shell = outside(&bench.path);
     shell.execute_batch("ALTER TABLE t ADD COLUMN note TEXT").unwrap();
-    let error = target.rebuilds().begin(&[claim(0, 0)], &[]).await.unwrap_err();
+    let error = target.rebuilds().begin(By::Operator, &[claim(0, 0)], &[]).await.unwrap_err();
     assert!(error.message().contains("primary key"), "{error}");
     shell.execute_batch("ALTER TABLE t DROP COLUMN note").unwrap();
-    assert_eq!(target.rebuilds().begin(&[claim(0, 0)], &[]).await.unwrap(), 2);
+    assert_eq!(target.rebuilds().begin(By::Operator, &[claim(0, 0)], &[]).await.unwrap(), 2);
     let key: i64 = shell
         .query_row("SELECT sum(pk > 0) FROM pragma_table_info('t__g2')", [], |row| row.get(0))
         .unwrap();

@@ -60,6 +60,10 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::rebuild::a_build_that_is_not_reached_lets_the_live_generation_go_on(store).await;
     cases::rebuild::a_cancelled_build_is_gone(store).await;
     cases::rebuild::a_rollback_swaps_back_and_old_generations_are_dropped(store).await;
+    cases::deploys::a_build_that_was_never_live_is_not_superseded(store).await;
+    cases::deploys::what_a_newer_config_passed_over_comes_back_by_name_only(store).await;
+    cases::deploys::a_command_for_another_generation_does_nothing(store).await;
+    cases::deploys::what_continue_leaves_behind_is_told(store).await;
     cases::flush::rows_round_trip(store).await;
     cases::flush::every_type_round_trips(store).await;
     cases::flush::a_stale_version_conflicts(store).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::model::Key;
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
-use foldline_api::rebuild::{Generations, Rebuilds, Step, Stepped};
+use foldline_api::rebuild::{By, Generations, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
     Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot, StoredPosition,
@@ -224,11 +224,12 @@ impl Target for FaultyTarget {
 impl Rebuilds for FaultyTarget {
     async fn begin(
         &self,
+        by: By,
         beginnings: &[Beginning],
         goals: &[(TopicPartition, Position)],
     ) -> Result<u64> {
         self.script.before().await?;
-        self.script.after(self.inner.rebuilds().begin(beginnings, goals).await?)
+        self.script.after(self.inner.rebuilds().begin(by, beginnings, goals).await?)
     }
 
     async fn generations(&self) -> Result<Generations> {
@@ -236,19 +237,23 @@ impl Rebuilds for FaultyTarget {
         self.inner.rebuilds().generations().await
     }
 
+    fn hold_max(&self) -> Duration {
+        self.inner.rebuilds().hold_max()
+    }
+
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         self.script.before().await?;
         self.script.after(self.inner.rebuilds().step(generation, step).await?)
     }
 
-    async fn cancel(&self) -> Result<Option<u64>> {
+    async fn cancel(&self, expected: Option<u64>) -> Result<Option<u64>> {
         self.script.before().await?;
-        self.script.after(self.inner.rebuilds().cancel().await?)
+        self.script.after(self.inner.rebuilds().cancel(expected).await?)
     }
 
-    async fn roll_back(&self) -> Result<u64> {
+    async fn roll_back(&self, from: Option<u64>) -> Result<u64> {
         self.script.before().await?;
-        self.script.after(self.inner.rebuilds().roll_back().await?)
+        self.script.after(self.inner.rebuilds().roll_back(from).await?)
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {

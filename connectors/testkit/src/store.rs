@@ -6,18 +6,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Decision, Found, check_owner, decide};
+use foldline_api::binding::{Found, check_owner};
+use foldline_api::lifecycle::{
+    Act, Change, Command, Facts, Outcome, Record as Lifecycle, transition,
+};
 use foldline_api::model::{Key, Row};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
-    Beginning, DesiredState, Marks, OnChange, Opened, StoredDecision, StoredPosition,
-    StoredVerdict, Target, TargetSpec, Version, Writer,
+    Beginning, DesiredState, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict, Target,
+    TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 
-use crate::rebuild::Beside;
 use crate::snapshot::MemorySnapshot;
 use crate::writer::MemoryWriter;
 
@@ -42,22 +44,23 @@ pub(crate) struct Table {
 #[derive(Clone, Default)]
 pub(crate) struct Entry {
     pub(crate) table: Option<Table>,
-    pub(crate) binding: Option<Binding>,
-    /// The generations that are not live, by number.
-    pub(crate) beside: BTreeMap<u64, Beside>,
+    pub(crate) record: Option<Lifecycle>,
+    /// The tables of generations that are not live, by number.
+    pub(crate) tables: BTreeMap<u64, Table>,
+    /// Where each partition ended when a build began, by its number.
+    pub(crate) goals: BTreeMap<u64, Vec<(TopicPartition, Position)>>,
     pub(crate) positions: BTreeMap<(u64, TopicPartition), StoredPosition>,
     pub(crate) verdicts: BTreeMap<(TopicPartition, i64), (Option<String>, String)>,
     /// By generation, partition and offset.
     pub(crate) decisions: BTreeMap<(u64, TopicPartition, i64), StoredDecision>,
     /// By generation, partition and offset.
     pub(crate) parked: BTreeMap<(u64, TopicPartition, i64), (Parked, Record)>,
-    pub(crate) desired: DesiredState,
     pub(crate) constraint: Option<Constraint>,
 }
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("binding", &self.binding).finish_non_exhaustive()
+        f.debug_struct("Entry").field("record", &self.record).finish_non_exhaustive()
     }
 }
 
@@ -187,11 +190,12 @@ pub struct Snapshot(BTreeMap<String, Entry>);
 
 impl Entry {
     pub(crate) fn generation(&self) -> u64 {
-        self.binding.as_ref().map_or(0, |binding| binding.generation)
+        self.record.as_ref().map_or(0, |record| record.binding.generation)
     }
 
     pub(crate) fn is_continued(&self) -> bool {
-        self.binding.as_ref().is_some_and(|b| b.continued.contains(&b.generation))
+        let binding = self.record.as_ref().map(|record| &record.binding);
+        binding.is_some_and(|binding| binding.continued.contains(&binding.generation))
     }
 
     pub(crate) fn live_positions(&self) -> Vec<StoredPosition> {
@@ -226,51 +230,69 @@ impl Entry {
         told.filter(|parked| which.has(parked)).collect()
     }
 
-    /// The next generation's number, with the positions of its fold's beginnings.
-    fn renew(&mut self, spec: &TargetSpec, physical: u64, beginnings: Option<&[Beginning]>) -> u64 {
-        let same_log = self.binding.as_ref().is_some_and(|binding| binding.log == spec.log);
-        let beginnings = match beginnings {
-            Some(given) => given.to_vec(),
-            None if same_log => self.live_positions().into_iter().map(beginning_of).collect(),
-            None => Vec::new(),
-        };
-        // What is built beside it was to follow another life of the target.
-        let next = self.next_number();
-        self.drop_build();
-        self.bind(spec, physical, next);
-        // What is bad is decided anew.
-        self.parked.retain(|(generation, _, _), _| *generation >= next);
-        // Who still writes to the old generation finds itself fenced.
-        self.positions.values_mut().for_each(|stored| stored.epoch += 1);
-        for beginning in &beginnings {
-            self.insert_position(next, beginning);
+    /// Carries a change out, as one step: nobody sees a part of it.
+    pub(crate) fn carry_out(&mut self, change: &Change, fresh: u64) {
+        for fenced in &change.fences {
+            self.raise_epochs(*fenced);
         }
-        next
+        let mut record = change.record.clone();
+        for act in &change.steps {
+            match *act {
+                Act::Create | Act::Adopt => {
+                    self.table.get_or_insert_with(|| Table { physical: fresh, ..Table::default() });
+                }
+                Act::Empty => {
+                    let physical = self.table.as_ref().map_or(fresh, |table| table.physical);
+                    self.table = Some(Table { physical, ..Table::default() });
+                }
+                Act::Make(number) => {
+                    self.tables.insert(number, Table { physical: fresh, ..Table::default() });
+                }
+                Act::Exchange { from, to } => {
+                    if let Some(next) = self.tables.remove(&to)
+                        && let Some(live) = self.table.replace(next)
+                    {
+                        self.tables.insert(from, live);
+                    }
+                }
+                Act::Drop(number) => self.forget(number),
+                Act::Check | Act::Extend | Act::Finish(_) => {}
+            }
+        }
+        let made =
+            |act: &Act| matches!(act, Act::Create | Act::Adopt | Act::Empty | Act::Exchange { .. });
+        if let Some(table) = self.table.as_ref().filter(|_| change.steps.iter().any(made)) {
+            record.binding.physical = table.physical.to_string();
+        }
+        self.record = Some(record);
     }
 
-    fn bind(&mut self, spec: &TargetSpec, physical: u64, generation: u64) {
-        let (mut superseded, mut continued) = (Vec::new(), Vec::new());
-        if let Some(old) = self.binding.take() {
-            continued = old.continued;
-            if old.generation == generation && old.fingerprint != spec.fingerprint {
-                continued.push(generation);
-            }
-            superseded = old.superseded;
-            superseded.push(old.fingerprint);
-            superseded.retain(|fingerprint| *fingerprint != spec.fingerprint);
+    /// The beginnings of the generation that takes the place of the live one.
+    fn fold_beginnings(&self, spec: &TargetSpec, given: Option<&[Beginning]>) -> Vec<Beginning> {
+        let same_log = self.record.as_ref().is_some_and(|record| record.binding.log == spec.log);
+        match given {
+            Some(given) => given.to_vec(),
+            None if same_log => self.live_positions().into_iter().map(beginning_of).collect(),
+            // Another log's offsets mean nothing here.
+            None => Vec::new(),
         }
-        self.binding = Some(Binding {
-            worker: spec.worker.clone(),
-            connector: spec.connector.clone(),
-            group: spec.group.clone(),
-            log: spec.log.clone(),
-            physical: physical.to_string(),
-            generation,
-            fingerprint: spec.fingerprint.clone(),
-            superseded,
-            projection: spec.projection.clone(),
-            continued,
-        });
+    }
+
+    /// The next generation in the place of the live one.
+    fn renew(
+        &mut self,
+        spec: &TargetSpec,
+        change: &Change,
+        fresh: u64,
+        beginnings: Option<&[Beginning]>,
+    ) {
+        let beginnings = self.fold_beginnings(spec, beginnings);
+        self.carry_out(change, fresh);
+        // What is bad is decided anew.
+        self.parked.retain(|(generation, _, _), _| *generation >= change.answer);
+        for beginning in &beginnings {
+            self.insert_position(change.answer, beginning);
+        }
     }
 
     pub(crate) fn insert_position(&mut self, generation: u64, beginning: &Beginning) {
@@ -288,7 +310,7 @@ impl Entry {
         Opened {
             generation: self.generation(),
             positions: self.live_positions(),
-            desired: self.desired,
+            desired: self.record.as_ref().map(|record| record.desired).unwrap_or_default(),
             waits: None,
             notices,
         }
@@ -316,16 +338,16 @@ pub struct MemoryTarget {
 }
 
 impl MemoryTarget {
-    fn unknown(&self) -> Error {
+    pub(crate) fn unknown(&self) -> Error {
         Error::fenced(format!("{:?} has not been opened", self.spec.target))
     }
 
     /// The target's entry: this connector's, or nothing is done.
     pub(crate) fn owned<'s>(&self, state: &'s State) -> Result<&'s Entry> {
         let entry = state.entries.get(&self.spec.target);
-        let bound = entry.and_then(|entry| Some((entry, entry.binding.as_ref()?)));
-        let (entry, binding) = bound.ok_or_else(|| self.unknown())?;
-        check_owner(binding, &self.spec)?;
+        let bound = entry.and_then(|entry| Some((entry, entry.record.as_ref()?)));
+        let (entry, record) = bound.ok_or_else(|| self.unknown())?;
+        check_owner(&record.binding, &self.spec)?;
         Ok(entry)
     }
 
@@ -333,6 +355,18 @@ impl MemoryTarget {
     pub(crate) fn owned_mut<'s>(&self, state: &'s mut State) -> Result<&'s mut Entry> {
         self.owned(state)?;
         state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())
+    }
+
+    /// What a command leads to, with the entry that it changes.
+    pub(crate) fn decide<'s>(
+        &self,
+        state: &'s mut State,
+        facts: &Facts,
+        command: Command,
+    ) -> Result<(&'s mut Entry, Outcome)> {
+        let entry = self.owned_mut(state)?;
+        let outcome = transition(entry.record.as_ref(), &self.spec, facts, command)?;
+        Ok((entry, outcome))
     }
 }
 
@@ -346,44 +380,27 @@ impl Target for MemoryTarget {
             physical: table.physical.to_string(),
             has_rows: table.rows.values().any(|kept| kept.row.is_some()),
         });
-        let mut spec = TargetSpec::clone(&self.spec);
-        let build = entry.build().and_then(|(number, _)| entry.folds(number, true));
-        if build == Some(&spec.fingerprint) {
-            // Someone has asked for a rebuild with this projection already, whatever the config says.
-            spec.on_change = OnChange::Rebuild;
-        }
-        let decision = decide(entry.binding.as_ref(), found.as_ref(), &spec)?;
-        let physical = entry.table.as_ref().map_or(fresh, |table| table.physical);
-        if entry.table.is_none() {
-            entry.table = Some(Table { physical, ..Table::default() });
-        }
-        let (mut notices, mut waits) = (Vec::new(), None);
-        match decision {
-            Decision::Create | Decision::Adopt => entry.bind(&self.spec, physical, 1),
-            Decision::Resume => {}
-            Decision::Renew { .. } => {
-                entry.renew(&self.spec, physical, None);
-                notices.push("the table was dropped: it is built anew".to_owned());
+        let facts = Facts { found, ..Facts::default() };
+        let change = match transition(entry.record.as_ref(), &self.spec, &facts, Command::Open)? {
+            Outcome::Changes(change) => change,
+            Outcome::Waits(waits) => {
+                return Ok(Opened { waits: Some(waits), ..entry.opened(Vec::new()) });
             }
-            Decision::Extend => {
-                let live = entry.generation();
-                entry.bind(&self.spec, physical, live);
-                // Tasks that fold by the old model must come back, and are refused then.
-                entry.positions.values_mut().for_each(|stored| stored.epoch += 1);
-            }
-            Decision::Rebuild => {
-                waits = Some("another projection built the live generation".to_owned());
-            }
+            Outcome::Stands(_) | Outcome::NotYet(_) => return Ok(entry.opened(Vec::new())),
+        };
+        let mut notices = change.notices.clone();
+        if entry.record.is_some() && change.answer != entry.generation() {
+            notices.push("the table was dropped: it is built anew".to_owned());
+            entry.renew(&self.spec, &change, fresh, None);
+        } else {
+            entry.carry_out(&change, fresh);
         }
-        Ok(Opened { waits, ..entry.opened(notices) })
+        Ok(entry.opened(notices))
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
         let mut state = self.store.lock();
-        let entry = self.owned_mut(&mut state)?;
-        if entry.generation() != generation {
-            return Err(Error::fenced("the generation is no longer live"));
-        }
+        let (entry, _) = self.decide(&mut state, &Facts::default(), Command::Begin(generation))?;
         for beginning in beginnings {
             entry.insert_position(generation, beginning);
         }
@@ -393,13 +410,12 @@ impl Target for MemoryTarget {
     async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
         let mut state = self.store.lock();
         let fresh = state.tick();
-        let entry = self.owned_mut(&mut state)?;
-        if entry.generation() != generation {
-            return Ok(entry.generation());
+        let (entry, outcome) =
+            self.decide(&mut state, &Facts::default(), Command::Empty(generation))?;
+        if let Outcome::Changes(change) = outcome {
+            entry.renew(&self.spec, &change, fresh, beginnings);
         }
-        let physical = entry.table.as_ref().map_or(fresh, |table| table.physical);
-        entry.table = Some(Table { physical, ..Table::default() });
-        Ok(entry.renew(&self.spec, physical, beginnings))
+        Ok(entry.generation())
     }
 
     async fn status(&self) -> Result<Opened> {
@@ -409,8 +425,11 @@ impl Target for MemoryTarget {
 
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
         let mut state = self.store.lock();
-        let entry = self.owned_mut(&mut state)?;
-        entry.desired = desired;
+        let (entry, outcome) =
+            self.decide(&mut state, &Facts::default(), Command::Desire(desired))?;
+        if let Outcome::Changes(change) = outcome {
+            entry.carry_out(&change, 0);
+        }
         Ok(())
     }
 

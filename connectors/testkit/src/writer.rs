@@ -210,8 +210,8 @@ impl Writer for MemoryWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
         let mut state = self.store.lock();
         let entry = self.entry(&mut state)?;
-        if let Some(binding) = &entry.binding {
-            check_owner(binding, &self.spec)?;
+        if let Some(record) = &entry.record {
+            check_owner(&record.binding, &self.spec)?;
         }
         if entry.folds(self.generation, self.building) != Some(&self.spec.fingerprint) {
             return Err(Error::fenced("another generation or model is live"));

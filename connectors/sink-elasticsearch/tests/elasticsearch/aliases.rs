@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use foldline_api::rebuild::By;
 use foldline_api::record::Position;
 use foldline_api::sink::{Target, Version};
 use serde_json::{Value as Json, json};
@@ -56,8 +57,8 @@ async fn an_alias_from_a_template_neither_loses_its_filter_nor_leads_to_two_inde
     let build = async {
         for _ in 0..3 {
             let rebuilds = target.rebuilds();
-            rebuilds.begin(&[beginning(0)], &[]).await.unwrap();
-            rebuilds.cancel().await.unwrap();
+            rebuilds.begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
+            rebuilds.cancel(None).await.unwrap();
         }
         rebuilt_in_place(&target).await;
         over.store(true, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use foldline_api::ErrorClass;
+use foldline_api::rebuild::By;
 use foldline_api::sink::{Configured, OnChange, Target, TargetSpec, Version, Written};
 use serde_json::{Value as Json, json};
 
@@ -76,16 +77,19 @@ async fn what_cannot_be_applied_is_refused_or_rebuilt_as_on_change_says() {
 
     let keyword = with(&spec, Some(json!({ "n": { "type": "keyword" } })), None);
     let target = bench.target(&keyword);
-    let generation = target.rebuilds().begin(&[beginning(0)], &[]).await.unwrap();
-    assert_eq!(target.rebuilds().begin(&[beginning(0)], &[]).await.unwrap(), generation);
+    let generation = target.rebuilds().begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
+    assert_eq!(
+        target.rebuilds().begin(By::Operator, &[beginning(0)], &[]).await.unwrap(),
+        generation
+    );
     let built = index(&bench, generation).await;
     assert_eq!(built["mappings"]["properties"]["n"]["type"], "keyword");
     // A build that another config began has other fields: it is begun anew.
     let short = with(&spec, Some(json!({ "n": { "type": "short" } })), None);
     let other = bench.target(&short);
-    let anew = other.rebuilds().begin(&[beginning(0)], &[]).await.unwrap();
+    let anew = other.rebuilds().begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
     assert_eq!(index(&bench, anew).await["mappings"]["properties"]["n"]["type"], "short");
-    other.rebuilds().cancel().await.unwrap();
+    other.rebuilds().cancel(None).await.unwrap();
     bench.clean().await;
 }
 

@@ -2,7 +2,7 @@
 
 use foldline_api::ErrorClass;
 use foldline_api::model::Model;
-use foldline_api::rebuild::{Step, Stepped};
+use foldline_api::rebuild::{By, Step, Stepped};
 use foldline_api::record::Position;
 use foldline_api::sink::{Target, Version};
 use foldline_sink_postgres::PostgresTarget;
@@ -52,7 +52,7 @@ async fn whole_life(target: &dyn Target, model: Model) {
     let mut live = Held::new(target, generation, model.clone()).await;
     live.durable(vec![put(row(1, 2, "a"), Version::Absent)]).await;
     let goals = [(part(0), live.lease.position)];
-    let next = target.rebuilds().begin(&[claim(0)], &goals).await.unwrap();
+    let next = target.rebuilds().begin(By::Operator, &[claim(0)], &goals).await.unwrap();
     let mut build = Held::new(target, next, model).await;
     build.durable(vec![put(row(1, 2, "a"), Version::Absent)]).await;
     assert_eq!(build.lease.position, Position(1));

@@ -4,7 +4,7 @@ use foldline_api::ErrorClass;
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Model};
 use foldline_api::record::Position;
-use foldline_api::sink::{Beginning, DesiredState, OnChange, Target, Version, Written};
+use foldline_api::sink::{Beginning, DesiredState, OnChange, Target, Version, Waits, Written};
 use foldline_api::value::Value;
 use foldline_sink_postgres::PostgresTarget;
 
@@ -268,7 +268,7 @@ async fn a_changed_projection_is_refused_extended_or_rebuilt() {
     assert_eq!((opened.generation, opened.positions[0].position), (1, Position(1)));
     // The old projection's task is fenced, cannot come back, and its deploy is refused.
     assert!(matches!(held.write(vec![]).await, Written::Fenced));
-    assert_eq!(held.writer.acquire(&[claim(0)]).await.unwrap_err().class(), ErrorClass::Config);
+    assert_eq!(held.writer.acquire(&[claim(0)]).await.unwrap_err().class(), ErrorClass::Fenced);
     assert!(refused(&old).await.contains("superseded"));
     // Rows that were there have what a new row holds.
     let held = Held::new(&new, 1, wider()).await;
@@ -295,7 +295,8 @@ async fn a_changed_projection_is_refused_extended_or_rebuilt() {
     let held = Held::new(&newest, 2, other).await;
     assert!(held.writer.acquire(&[claim(0)]).await.unwrap().empty);
     assert_eq!(newest.open().await.unwrap().generation, 2);
-    assert!(refused(&new).await.contains("superseded"));
+    let waits = new.open().await.unwrap().waits;
+    assert!(matches!(waits, Some(Waits::Replaced(why)) if why.contains("superseded")));
     // An explicit rebuild takes the table back.
     assert_eq!(new.rebuild(2, None).await.unwrap(), 3);
     assert_eq!(new.open().await.unwrap().generation, 3);

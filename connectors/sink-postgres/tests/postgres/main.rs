@@ -13,6 +13,7 @@ mod books;
 mod contract;
 mod pool;
 mod support;
+mod swap;
 mod tls;
 mod values;
 mod writes;

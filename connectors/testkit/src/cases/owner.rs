@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use foldline_api::parked::{Changes, ParkedEvent, Request, Which};
-use foldline_api::rebuild::{Phase, Step};
+use foldline_api::rebuild::{By, Phase, Step};
 use foldline_api::record::Record;
 use foldline_api::sink::{DesiredState, Opened, Target, TargetSpec, Version};
 use foldline_api::{ErrorClass, Result};
@@ -51,13 +51,13 @@ async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &Parked
         refused("retry and drop", parking.ask(live, &place, request).await);
     }
     let rebuilds = stranger.rebuilds();
-    refused("rebuild", rebuilds.begin(&[claim(0, 0)], &[]).await);
+    refused("rebuild", rebuilds.begin(By::Operator, &[claim(0, 0)], &[]).await);
     refused("generations", rebuilds.generations().await.map(drop));
     for step in [Step::Follow, Step::Hold { patient: false }, Step::Release, Step::Swap] {
         refused("a step", rebuilds.step(build, step).await);
     }
-    refused("cancel", rebuilds.cancel().await);
-    refused("roll back", rebuilds.roll_back().await);
+    refused("cancel", rebuilds.cancel(None).await);
+    refused("roll back", rebuilds.roll_back(None).await);
     refused("drop old", rebuilds.drop_old(0).await);
 }
 
@@ -97,7 +97,7 @@ pub(crate) async fn no_command_of_another_connector_does_anything(store: &dyn St
     let mut live = 1;
     // While a build is loading, following and holding, and with a generation that is kept.
     for phase in [Some(Phase::Loading), Some(Phase::Following), Some(Phase::Holding), None] {
-        let build = rebuilds.begin(&[claim(0, 0)], &[]).await;
+        let build = rebuilds.begin(By::Operator, &[claim(0, 0)], &[]).await;
         let build = build.unwrap();
         match phase {
             Some(Phase::Loading) => {}

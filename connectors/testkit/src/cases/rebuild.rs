@@ -1,7 +1,7 @@
 //! Rebuilds beside the live generation.
 
 use foldline_api::ErrorClass;
-use foldline_api::rebuild::{Phase, Rebuilds, Step, Stepped};
+use foldline_api::rebuild::{By, Phase, Rebuilds, Step, Stepped};
 use foldline_api::record::Position;
 use foldline_api::sink::{Version, Written};
 
@@ -21,8 +21,10 @@ fn rebuilds(bench: &Bench) -> &dyn Rebuilds {
 
 /// The same bench with the lease and the writer of a build that begins now.
 async fn begun(bench: &Bench) -> Bench {
-    let generation =
-        rebuilds(bench).begin(&[claim(0, 0)], &[(partition(0), Position(1))]).await.unwrap();
+    let generation = rebuilds(bench)
+        .begin(By::Operator, &[claim(0, 0)], &[(partition(0), Position(1))])
+        .await
+        .unwrap();
     let writer = bench.target.writer(generation).await.unwrap();
     let acquired = writer.acquire(&[claim(0, 0)]).await.unwrap();
     assert!(acquired.empty, "a build begins empty");
@@ -49,8 +51,10 @@ const HOLD: Step = Step::Hold { patient: false };
 pub(crate) async fn a_build_takes_the_place_of_the_live_generation(store: &dyn Store) {
     let mut live = bench(store, "build_swap").await;
     let mut build = begun(&live).await;
-    let again =
-        rebuilds(&live).begin(&[claim(0, 0)], &[(partition(0), Position(9))]).await.unwrap();
+    let again = rebuilds(&live)
+        .begin(By::Operator, &[claim(0, 0)], &[(partition(0), Position(9))])
+        .await
+        .unwrap();
     assert_eq!(again, 2, "asked twice, begun once");
     assert_eq!(phase(&live).await, Some(Phase::Loading));
     not_yet(&live, 2, Step::Swap).await;
@@ -108,7 +112,7 @@ pub(crate) async fn a_build_that_is_not_reached_lets_the_live_generation_go_on(s
 
 pub(crate) async fn a_cancelled_build_is_gone(store: &dyn Store) {
     let mut live = bench(store, "build_cancel").await;
-    assert_eq!(rebuilds(&live).cancel().await.unwrap(), None);
+    assert_eq!(rebuilds(&live).cancel(None).await.unwrap(), None);
     for hold in [false, true] {
         let mut build = begun(&live).await;
         let generation = rebuilds(&live).generations().await.unwrap().build.unwrap().generation;
@@ -117,7 +121,7 @@ pub(crate) async fn a_cancelled_build_is_gone(store: &dyn Store) {
             done(&live, generation, Step::Follow).await;
             done(&live, generation, HOLD).await;
         }
-        assert_eq!(rebuilds(&live).cancel().await.unwrap(), Some(generation));
+        assert_eq!(rebuilds(&live).cancel(None).await.unwrap(), Some(generation));
         assert!(rebuilds(&live).generations().await.unwrap().build.is_none());
         let late = build.flush(vec![build.write(2, Some(build.row(2, "b", 1)), Version::Absent)]);
         let written = build.writer.write(&late).await;
@@ -132,15 +136,15 @@ pub(crate) async fn a_cancelled_build_is_gone(store: &dyn Store) {
 
 pub(crate) async fn a_rollback_swaps_back_and_old_generations_are_dropped(store: &dyn Store) {
     let live = bench(store, "build_rollback").await;
-    assert_eq!(rebuilds(&live).roll_back().await.unwrap_err().class(), ErrorClass::Config);
+    assert_eq!(rebuilds(&live).roll_back(None).await.unwrap_err().class(), ErrorClass::Config);
     let mut build = begun(&live).await;
     build.durable(vec![build.write(1, Some(build.row(1, "b", 1)), Version::Absent)]).await;
-    assert!(rebuilds(&live).roll_back().await.is_err(), "not while one is built");
+    assert!(rebuilds(&live).roll_back(None).await.is_err(), "not while one is built");
     for step in [Step::Follow, HOLD, Step::Swap] {
         done(&live, 2, step).await;
     }
     for (generation, name, kept) in [(1, "a", 2), (2, "b", 1), (1, "a", 2)] {
-        assert_eq!(rebuilds(&live).roll_back().await.unwrap(), generation);
+        assert_eq!(rebuilds(&live).roll_back(None).await.unwrap(), generation);
         assert_eq!(live.target.open().await.unwrap().generation, generation);
         let writer = live.target.writer(generation).await.unwrap();
         let acquired = writer.acquire(&[claim(0, 0)]).await.unwrap();
@@ -153,8 +157,8 @@ pub(crate) async fn a_rollback_swaps_back_and_old_generations_are_dropped(store:
         assert_eq!(rebuilds(&live).generations().await.unwrap().old, [kept]);
     }
     assert_eq!(rebuilds(&live).drop_old(0).await.unwrap(), [2]);
-    assert_eq!(rebuilds(&live).roll_back().await.unwrap_err().class(), ErrorClass::Config);
-    let next = rebuilds(&live).begin(&[claim(0, 0)], &[]).await.unwrap();
+    assert_eq!(rebuilds(&live).roll_back(None).await.unwrap_err().class(), ErrorClass::Config);
+    let next = rebuilds(&live).begin(By::Operator, &[claim(0, 0)], &[]).await.unwrap();
     assert!(next > 1, "numbers rise: {next}");
 }
 
