@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use crate::offload::Pace;
 use crate::policy::{OnBadRecord, backoff};
 use crate::replay::{Fold, Folded, Merge, Outcome, Parts, Placement, place, whole};
 use crate::verify::{Field, differences, is_ahead, meets};
@@ -286,18 +287,15 @@ impl Explain {
     }
 
     async fn drain(&self, pass: &mut Pass) -> Result<()> {
-        let mut read = 0_u64;
+        let mut pace = Pace::new();
         while !pass.met
             && let Some(record) = pass.merge.next().await?
         {
-            let folded = pass.fold.fold(&record)?;
+            let folded = pace.run(record.bytes(), || pass.fold.fold(&record))?;
             if folded.keys.contains(&self.key) {
                 self.event(pass, &record, folded).await?;
             }
-            read += 1;
-            if read.is_multiple_of(1_000) {
-                tokio::task::yield_now().await;
-            }
+            pace.rest().await;
         }
         Ok(())
     }

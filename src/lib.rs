@@ -18,6 +18,7 @@ pub mod expr;
 pub mod log;
 mod maps;
 pub mod metrics;
+mod offload;
 pub mod policy;
 mod printable;
 pub mod projection;

@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::maps::HashMap;
+use crate::offload::Pace;
 use crate::policy::backoff;
 use crate::replay::{Fold, Merge, Outcome, Parts, State, whole};
 
@@ -222,8 +223,9 @@ impl Verify {
 
     async fn drain(&mut self) -> Result<()> {
         let (total, mut folded) = (self.merge.remaining(), 0_u64);
+        let mut pace = Pace::new();
         while let Some(record) = self.merge.next().await? {
-            let outcome = self.fold.fold(&record)?.outcome;
+            let outcome = pace.run(record.bytes(), || self.fold.fold(&record))?.outcome;
             if let Outcome::Applied(keys) = outcome
                 && !self.ahead.is_empty()
             {
@@ -234,10 +236,7 @@ impl Verify {
                 let done = total.saturating_sub(self.merge.remaining());
                 self.tell(Line::Progress { done, total }).await?;
             }
-            if folded.is_multiple_of(1_000) {
-                // The fold is work, not waiting: others want the thread too.
-                tokio::task::yield_now().await;
-            }
+            pace.rest().await;
         }
         Ok(())
     }

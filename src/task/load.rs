@@ -31,6 +31,7 @@ use super::ops::Ops;
 use super::status::PartitionStatus;
 use super::{Ended, Task, TaskSpec};
 use crate::maps::HashMap;
+use crate::offload::busy;
 use crate::policy::backoff;
 use crate::replay::Merge;
 
@@ -255,13 +256,14 @@ impl Loader {
         let number = batch.number;
         let held = &self.held;
         let folded = |p: &TopicPartition| held.get(p).map_or(Position(0), |held| held.folded);
-        let decoded = self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &folded);
+        let decoded =
+            busy(|| self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &folded));
         if !decoded.missing.is_empty() {
             for (key, state) in self.ops.clone().load(decoded.missing.clone()).await? {
                 self.cache.insert(key, state, number);
             }
         }
-        let (mut batch, _) = self.folder.fold(decoded, &mut self.cache, &folded);
+        let (mut batch, _) = busy(|| self.folder.fold(decoded, &mut self.cache, &folded));
         if let Some(stop) = &batch.stop {
             return Err(Error::record(stop.clone()));
         }

@@ -45,6 +45,7 @@ use tracing::Instrument;
 
 use crate::dead_letter::Origin;
 use crate::metrics::ConnectorMetrics;
+use crate::offload::busy;
 use crate::policy::{OnBadRecord, Reaction, reaction};
 use crate::projection::Projection;
 use assignment::Assignment;
@@ -99,6 +100,8 @@ pub(crate) enum Ended {
     Superseded,
 }
 
+/// After so long a batch takes no more records, be they slow ones: a revocation waits for it.
+const FOLD_SLICE: Duration = Duration::from_millis(500);
 /// How long a revocation or a stop waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often durable positions are committed to the group.
@@ -178,7 +181,7 @@ impl Task {
     pub(crate) fn new(spec: TaskSpec) -> Self {
         Task {
             ops: Ops::new(&spec),
-            folder: Folder::new(&spec),
+            folder: Folder { slice: Some(FOLD_SLICE), ..Folder::new(&spec) },
             source: spec.source,
             cache: Cache::new(spec.cache_bytes),
             inbox: Inbox::new(spec.limits),
@@ -336,8 +339,8 @@ impl Task {
             });
             let held = &self.held;
             let before = |partition: &TopicPartition| held.folded(partition);
-            let decoded =
-                self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &before);
+            let (folder, watch, cache) = (&mut self.folder, &mut self.watch, &mut self.cache);
+            let decoded = busy(|| folder.decode(watch, batch, items, cache, &before));
             let handle = if decoded.missing.is_empty() {
                 None
             } else {
@@ -354,7 +357,8 @@ impl Task {
 
     fn fold(&mut self, decoded: Decoded) {
         let held = &self.held;
-        let (mut batch, items) = self.folder.fold(decoded, &mut self.cache, &|p| held.folded(p));
+        let (folder, cache) = (&mut self.folder, &mut self.cache);
+        let (mut batch, items) = busy(|| folder.fold(decoded, cache, &|p| held.folded(p)));
         batch.keep(items, self.kept_bytes_max);
         self.set_aside(&mut batch);
         for (partition, (_, to)) in &batch.steps {

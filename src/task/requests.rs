@@ -22,6 +22,7 @@ use super::ops::Ops;
 use super::{States, Task, spawn};
 use crate::event::Event;
 use crate::maps::HashSet;
+use crate::offload::busy;
 use crate::projection::{BadRecord, Prepared, Projection};
 use crate::retry::{Attempts, retry};
 
@@ -135,7 +136,8 @@ impl Task {
         // What is cached is as the store has it; what a retry that fails leaves behind is not.
         self.cache.clear();
         let at = self.held.folded(&partition);
-        let batch = self.folder.carry_out(self.batches, group, at, &mut self.cache);
+        let (folder, cache, number) = (&mut self.folder, &mut self.cache, self.batches);
+        let batch = busy(|| folder.carry_out(number, group, at, cache));
         self.folded = Some(with_fence(batch, partition, at));
         Ok(())
     }
@@ -284,7 +286,7 @@ impl Ops {
             return Err(Error::retriable("what is parked changed while it was read"));
         }
         let events: Vec<_> =
-            records.iter().map(|record| decode(&projection, &*decoders, record)).collect();
+            busy(|| records.iter().map(|record| decode(&projection, &*decoders, record)).collect());
         let keys: HashSet<&Key> =
             events.iter().flatten().flat_map(|(_, prepared)| prepared.keys()).collect();
         let mut keys: Vec<Key> = keys.into_iter().cloned().collect();

@@ -32,6 +32,7 @@ fn folder(keeps_marks: bool) -> Folder {
         verdicts: HashMap::default(),
         decisions: Decisions::default(),
         parking: Parking::new(Allowance::new(0)),
+        slice: None,
         origin: Arc::new(Origin::default()),
         projection,
     }
@@ -55,6 +56,20 @@ fn what_lies_below_the_position_is_not_folded_again() {
     assert_eq!((batch.duplicates, batch.counts.applied), (4, 2));
     let steps: Vec<_> = batch.steps.values().copied().collect();
     assert_eq!(steps, [(Position(5), Position(7))]);
+}
+
+/// Slow records must not hold up a revocation: the batch ends, the rest is folded in the next.
+#[test]
+fn a_batch_that_takes_long_ends_where_it_is() {
+    let mut cache = Cache::new(1 << 20);
+    cache.set_complete(true);
+    let mut folder = Folder { slice: Some(Duration::ZERO), ..folder(false) };
+    let batch = fold(&mut folder, &mut cache, 0, &[0, 1, 2, 3, 4, 5]);
+    let rest: Vec<i64> =
+        batch.aside.rest.iter().filter_map(|item| Some(item.record()?.offset)).collect();
+    assert_eq!((batch.counts.applied, rest), (4, vec![4, 5]));
+    let steps: Vec<_> = batch.steps.values().copied().collect();
+    assert_eq!(steps, [(Position(0), Position(4))]);
 }
 
 /// An isolated primary answers a read with a write that will be lost.
