@@ -66,7 +66,15 @@ fn nanos(source: &str) -> f64 {
         })
         .unwrap();
     let state = [Value::Decimal("12.50".parse().unwrap()), Value::Null];
-    let env = Env { event: &event, state: &state, exists: true, item: None, child: None };
+    let budget = foldline_api::budget::Budget::unlimited();
+    let env = Env {
+        event: &event,
+        state: &state,
+        exists: true,
+        item: None,
+        child: None,
+        budget: &budget,
+    };
     let mut best = Duration::MAX;
     for _ in 0..ROUNDS {
         let start = Instant::now();

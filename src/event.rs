@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use foldline_api::budget::Left;
 use foldline_api::record::Headers;
 use foldline_api::value::Value;
 use smallvec::SmallVec;
@@ -118,6 +119,8 @@ pub struct Event {
     pub offset: i64,
     /// The record's timestamp, in milliseconds since the epoch.
     pub timestamp: Option<i64>,
+    /// What decoding has left of the record's budget.
+    pub left: Left,
 }
 
 #[cfg(test)]

@@ -3,21 +3,22 @@
 
 use std::sync::Arc;
 
+use foldline_api::budget::Budget;
 use foldline_api::decimal::Decimal;
-use foldline_api::json::{parse, parse_base64};
+use foldline_api::json::{parse_base64, parse_within};
 use foldline_api::time::{Date, Time, Timestamp};
 use foldline_api::value::{Map, Value};
 
 use super::ConvertError;
 
 /// Decodes one enveloped document; a null payload is null.
-pub(super) fn decode(bytes: &[u8]) -> Result<Value, ConvertError> {
-    let Value::Map(envelope) = parse(bytes)? else {
+pub(super) fn decode(bytes: &[u8], budget: &Budget) -> Result<Value, ConvertError> {
+    let Value::Map(envelope) = parse_within(bytes, budget)? else {
         return Err(wrong("the value is not an object"));
     };
     let payload = envelope.get("payload").ok_or_else(|| wrong("payload is missing"))?;
     match envelope.get("schema") {
-        Some(Value::Map(schema)) => typed(payload, schema),
+        Some(Value::Map(schema)) => typed(payload, schema, budget),
         Some(Value::Null) => Ok(payload.clone()),
         _ => Err(wrong("schema is missing")),
     }
@@ -34,30 +35,33 @@ fn text<'a>(map: &'a Map, key: &str) -> Option<&'a str> {
     }
 }
 
-fn typed(value: &Value, schema: &Map) -> Result<Value, ConvertError> {
+fn typed(value: &Value, schema: &Map, budget: &Budget) -> Result<Value, ConvertError> {
     if value.is_null() {
         return Ok(schema.get("default").cloned().unwrap_or_default());
     }
     if let Some(name) = text(schema, "name")
-        && let Some(logical) = logical(name, value, schema)?
+        && let Some(logical) = logical(name, value, schema, budget)?
     {
         return Ok(logical);
     }
     match (text(schema, "type"), value) {
-        (Some("struct"), Value::Map(map)) => typed_struct(map, schema),
+        (Some("struct"), Value::Map(map)) => typed_struct(map, schema, budget),
         (Some("array"), Value::List(items)) => {
             let Some(Value::Map(inner)) = schema.get("items") else {
                 return Err(wrong("an array without items"));
             };
-            let items: Result<Vec<_>, _> = items.iter().map(|item| typed(item, inner)).collect();
+            let items: Result<Vec<_>, _> =
+                items.iter().map(|item| typed(item, inner, budget)).collect();
             Ok(Value::list(items?))
         }
         (Some("map"), Value::Map(map)) => {
             let Some(Value::Map(inner)) = schema.get("values") else {
                 return Err(wrong("a map without values"));
             };
-            let entries: Result<Vec<_>, ConvertError> =
-                map.iter().map(|(key, item)| Ok((Arc::clone(key), typed(item, inner)?))).collect();
+            let entry = |(key, item): (&Arc<str>, &Value)| {
+                Ok::<_, ConvertError>((Arc::clone(key), typed(item, inner, budget)?))
+            };
+            let entries: Result<Vec<_>, ConvertError> = map.iter().map(entry).collect();
             Ok(Value::map(entries?))
         }
         (Some("bytes"), Value::Text(text)) => {
@@ -74,7 +78,7 @@ fn typed(value: &Value, schema: &Map) -> Result<Value, ConvertError> {
     }
 }
 
-fn typed_struct(map: &Map, schema: &Map) -> Result<Value, ConvertError> {
+fn typed_struct(map: &Map, schema: &Map, budget: &Budget) -> Result<Value, ConvertError> {
     let Some(Value::List(fields)) = schema.get("fields") else {
         return Err(wrong("a struct without fields"));
     };
@@ -83,19 +87,24 @@ fn typed_struct(map: &Map, schema: &Map) -> Result<Value, ConvertError> {
         let Value::Map(field) = field else { return Err(wrong("a field that is no object")) };
         let name = text(field, "field").ok_or_else(|| wrong("a field without a name"))?;
         if let Some(value) = map.get(name) {
-            entries.push((Arc::from(name), typed(value, field)?));
+            entries.push((Arc::from(name), typed(value, field, budget)?));
         }
     }
     Ok(Value::map(entries))
 }
 
-fn logical(name: &str, value: &Value, schema: &Map) -> Result<Option<Value>, ConvertError> {
+fn logical(
+    name: &str,
+    value: &Value,
+    schema: &Map,
+    budget: &Budget,
+) -> Result<Option<Value>, ConvertError> {
     let int = match value {
         Value::Int(int) => Some(*int),
         _ => None,
     };
     let logical = match name {
-        "org.apache.kafka.connect.data.Decimal" => decimal(value, schema),
+        "org.apache.kafka.connect.data.Decimal" => decimal(value, schema, budget)?,
         "org.apache.kafka.connect.data.Timestamp" | "io.debezium.time.Timestamp" => {
             int.and_then(Timestamp::from_millis).map(Value::Timestamp)
         }
@@ -114,7 +123,7 @@ fn logical(name: &str, value: &Value, schema: &Map) -> Result<Option<Value>, Con
         }
         "io.debezium.time.MicroTime" => int.and_then(Time::from_micros).map(Value::Time),
         "io.debezium.data.Json" => match value {
-            Value::Text(text) => Some(parse(text.as_bytes())?),
+            Value::Text(text) => Some(parse_within(text.as_bytes(), budget)?),
             _ => None,
         },
         _ => return Ok(None),
@@ -122,22 +131,27 @@ fn logical(name: &str, value: &Value, schema: &Map) -> Result<Option<Value>, Con
     logical.map(Some).ok_or_else(|| wrong(&format!("a payload that is no {name}")))
 }
 
-/// Connect's decimal: the unscaled value as big-endian two's complement, the scale in the schema.
-fn decimal(value: &Value, schema: &Map) -> Option<Value> {
+/// Connect's decimal: the unscaled value as big-endian two's complement of any length, the scale in the schema. Below
+/// zero, as Oracle's NUMBER(10,-2) has it, the scale stands for zeros before the point.
+fn decimal(value: &Value, schema: &Map, budget: &Budget) -> Result<Option<Value>, ConvertError> {
     let Value::Text(text) = value else {
         // `decimal.format=NUMERIC` writes a plain number.
-        return matches!(value, Value::Int(_) | Value::Decimal(_)).then(|| value.clone());
+        let plain = matches!(value, Value::Int(_) | Value::Decimal(_));
+        return Ok(plain.then(|| value.clone()));
     };
-    let Some(Value::Map(parameters)) = schema.get("parameters") else { return None };
-    let scale: u8 = self::text(parameters, "scale")?.parse().ok()?;
-    let bytes = parse_base64(text)?;
-    if bytes.is_empty() || bytes.len() > 16 {
-        return None;
+    let parameters = match schema.get("parameters") {
+        Some(Value::Map(parameters)) => parameters,
+        _ => return Ok(None),
+    };
+    let scale = self::text(parameters, "scale").and_then(|scale| scale.parse().ok());
+    let number = scale
+        .zip(parse_base64(text))
+        .and_then(|(scale, bytes)| Decimal::from_unscaled(&bytes, scale));
+    if let Some(decimal) = &number {
+        budget.bytes(decimal.heap_bytes())?;
+        budget.number(decimal)?;
     }
-    let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
-    let start: i128 = if negative { -1 } else { 0 };
-    let unscaled = bytes.iter().fold(start, |number, byte| number << 8 | i128::from(*byte));
-    Some(Value::Decimal(Decimal::new(unscaled, scale)))
+    Ok(number.map(Value::Decimal))
 }
 
 #[cfg(test)]
@@ -156,7 +170,7 @@ mod tests {
             {"field":"tags","type":"array","items":{"type":"string"}},
             {"field":"none","type":"string","optional":true}]},
             "payload":{"id":9007199254740993,"price":"/zg=","at":1700000000123,"day":20512,"tags":["a"],"none":null}}"#;
-        let value = decode(json.as_bytes()).unwrap();
+        let value = decode(json.as_bytes(), &Budget::default()).unwrap();
         assert_eq!(
             to_string(&value),
             r#"{"at":"2023-11-14T22:13:20.123Z","day":"2026-02-28","id":9007199254740993,"none":null,"price":-2.00,"tags":["a"]}"#
@@ -171,7 +185,41 @@ mod tests {
             r#"{"schema":{"type":"bytes"},"payload":"*"}"#,
             "1",
         ] {
-            assert!(decode(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(decode(wrong.as_bytes(), &Budget::default()).is_err(), "{wrong}");
+        }
+    }
+
+    /// The decimal of `scale` whose unscaled value has these bytes.
+    fn price(scale: &str, bytes: &[u8]) -> Result<String, ConvertError> {
+        let mut text = String::new();
+        foldline_api::json::write_base64(bytes, &mut text);
+        let json = format!(
+            r#"{{"schema":{{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{{"scale":"{scale}"}}}},"payload":"{text}"}}"#
+        );
+        decode(json.as_bytes(), &Budget::default()).map(|value| to_string(&value))
+    }
+
+    #[test]
+    fn decimals_have_any_length_and_scale() {
+        // 10^41, of 18 bytes, as numeric(50,0) and MySQL's decimal(65,30) have them.
+        let wide = [
+            1, 0x25, 0xdf, 0xa3, 0x71, 0xa1, 0x9e, 0x6f, 0x7c, 0xb5, 0x43, 0x95, 0xca, 0, 0, 0, 0,
+            0,
+        ];
+        let number = price("0", &wide).unwrap();
+        assert_eq!(number.len(), 42, "{number}");
+        let small = price("30", &wide).unwrap();
+        assert_eq!(
+            small.split_once('.').map(|(whole, part)| (whole.len(), part.len())),
+            Some((12, 30))
+        );
+        assert_eq!(price("-2", b"\x03\xe8").as_deref(), Ok("100000"));
+        assert_eq!(price("2", b"\xff").as_deref(), Ok("-0.01"));
+        assert_eq!(price("200", b"\x01").unwrap().len(), 202);
+        for (scale, bytes) in
+            [("0", &b""[..]), ("x", b"\x01"), ("-99999999", b"\x01"), ("99999999", b"\x01")]
+        {
+            assert!(price(scale, bytes).is_err(), "{scale}");
         }
     }
 }

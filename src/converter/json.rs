@@ -1,5 +1,6 @@
 //! JSON, streamed: what the mask does not name is skipped, not built.
 
+use foldline_api::budget::Budget;
 use foldline_api::json::{DEPTH_MAX, JsonError, read_known};
 use foldline_api::value::Value;
 use jiter::{Jiter, Peek};
@@ -15,6 +16,7 @@ pub(super) fn fill(
     bytes: &[u8],
     mask: &Mask,
     slots: &mut [Option<Value>],
+    budget: &Budget,
 ) -> Result<Shape, JsonError> {
     // Skipping does not look at the encoding of texts, so all of it is checked here.
     std::str::from_utf8(bytes).map_err(|_| JsonError::Utf8)?;
@@ -30,48 +32,51 @@ pub(super) fn fill(
     };
     match shape {
         Shape::Null => reader.known_null()?,
-        _ => step(&mut reader, peek, mask, slots, 0)?,
+        _ => Step { reader: &mut reader, slots, budget }.take(peek, mask, 0)?,
     }
     reader.finish()?;
     Ok(shape)
 }
 
-fn step(
-    reader: &mut Jiter<'_>,
-    peek: Peek,
-    mask: &Mask,
-    slots: &mut [Option<Value>],
-    depth: usize,
-) -> Result<(), JsonError> {
-    if depth > DEPTH_MAX {
-        return Err(JsonError::Depth);
-    }
-    match mask {
-        Mask::Whole(slot) => {
-            let value = read_known(reader, peek, depth)?;
-            if let Some(place) = slots.get_mut(*slot) {
-                *place = Some(value);
-            }
+/// The document under way.
+struct Step<'a, 'j> {
+    reader: &'a mut Jiter<'j>,
+    slots: &'a mut [Option<Value>],
+    budget: &'a Budget,
+}
+
+impl Step<'_, '_> {
+    fn take(&mut self, peek: Peek, mask: &Mask, depth: usize) -> Result<(), JsonError> {
+        if depth > DEPTH_MAX {
+            return Err(JsonError::Depth);
         }
-        Mask::Fields(fields) if peek == Peek::Object => {
-            let mut key = reader.known_object()?;
-            while let Some(name) = key {
-                let found = fields.iter().find(|(field, _)| **field == *name);
-                let peek = reader.peek()?;
-                match found {
-                    Some((_, inner)) => {
-                        // Of a name given twice the last wins, as in `jsonb`, whole.
-                        clear(inner, slots);
-                        step(reader, peek, inner, slots, depth + 1)?;
-                    }
-                    None => reader.known_skip(peek)?,
+        match mask {
+            Mask::Whole(slot) => {
+                let value = read_known(self.reader, peek, depth, self.budget)?;
+                if let Some(place) = self.slots.get_mut(*slot) {
+                    *place = Some(value);
                 }
-                key = reader.next_key()?;
             }
+            Mask::Fields(fields) if peek == Peek::Object => {
+                let mut key = self.reader.known_object()?;
+                while let Some(name) = key {
+                    let found = fields.iter().find(|(field, _)| **field == *name);
+                    let peek = self.reader.peek()?;
+                    match found {
+                        Some((_, inner)) => {
+                            // Of a name given twice the last wins, as in `jsonb`, whole.
+                            clear(inner, self.slots);
+                            self.take(peek, inner, depth + 1)?;
+                        }
+                        None => self.reader.known_skip(peek)?,
+                    }
+                    key = self.reader.next_key()?;
+                }
+            }
+            Mask::Fields(_) => self.reader.known_skip(peek)?,
         }
-        Mask::Fields(_) => reader.known_skip(peek)?,
+        Ok(())
     }
-    Ok(())
 }
 
 fn clear(mask: &Mask, slots: &mut [Option<Value>]) {
@@ -103,7 +108,7 @@ mod tests {
         }
         let (mask, count) = set.mask();
         let mut slots = vec![None; count];
-        let shape = fill(json.as_bytes(), &mask, &mut slots)?;
+        let shape = fill(json.as_bytes(), &mask, &mut slots, &Budget::default())?;
         let mut whole = vec![None; count];
         let built = parse(json.as_bytes())?;
         super::super::take(&built, &mask, &mut whole);
@@ -133,6 +138,9 @@ mod tests {
         }
         let mut slots = vec![None];
         let bytes = b"{\"x\":\"\xff\"}";
-        assert_eq!(fill(bytes, &Mask::Whole(0), &mut slots), Err(JsonError::Utf8));
+        assert_eq!(
+            fill(bytes, &Mask::Whole(0), &mut slots, &Budget::default()),
+            Err(JsonError::Utf8)
+        );
     }
 }

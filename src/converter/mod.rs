@@ -6,6 +6,7 @@ mod json;
 
 use std::sync::Arc;
 
+use foldline_api::budget::{Budget, Exceeded, Left};
 use foldline_api::json::JsonError;
 use foldline_api::record::Record;
 use foldline_api::value::Value;
@@ -37,6 +38,9 @@ pub enum ConvertError {
     /// Connect's envelope is not there or contradicts itself.
     #[error("not Connect's JSON with a schema: {0}")]
     ConnectSchema(String),
+    /// Larger than a record may become.
+    #[error(transparent)]
+    Budget(#[from] Exceeded),
 }
 
 /// What a record's value is as a whole.
@@ -101,13 +105,14 @@ impl Decoder {
     /// When the key or the value is not in its format.
     pub fn decode(&self, record: &Record) -> Result<Event, DecodeError> {
         let mut slots = self.empty();
+        let budget = Budget::default();
         let shape = match &record.value {
-            Some(bytes) => fill(self.value, bytes, &self.mask, &mut slots)
+            Some(bytes) => fill(self.value, bytes, &self.mask, &mut slots, &budget)
                 .map_err(|error| DecodeError { part: "value", error })?,
             None => Shape::Null,
         };
-        let key = self.decode_key(record)?;
-        Ok(event(record, shape, slots, key))
+        let key = self.key(record, &budget)?;
+        Ok(event(record, shape, slots, key, budget.left()))
     }
 
     /// Decodes all but the value, which is not in its format.
@@ -116,7 +121,7 @@ impl Decoder {
     /// When the key is not in its format either.
     pub fn decode_without_value(&self, record: &Record) -> Result<Event, DecodeError> {
         let shape = if record.value.is_none() { Shape::Null } else { Shape::Object };
-        Ok(event(record, shape, self.empty(), self.decode_key(record)?))
+        Ok(event(record, shape, self.empty(), self.decode_key(record)?, Left::default()))
     }
 
     fn empty(&self) -> Slots {
@@ -128,16 +133,20 @@ impl Decoder {
     /// # Errors
     /// When the key is not in its format.
     pub fn decode_key(&self, record: &Record) -> Result<Value, DecodeError> {
+        self.key(record, &Budget::default())
+    }
+
+    fn key(&self, record: &Record, budget: &Budget) -> Result<Value, DecodeError> {
         match (self.key, &record.key) {
             (Some(format), Some(bytes)) => {
-                whole(format, bytes).map_err(|error| DecodeError { part: "key", error })
+                whole(format, bytes, budget).map_err(|error| DecodeError { part: "key", error })
             }
             _ => Ok(Value::Null),
         }
     }
 }
 
-fn event(record: &Record, shape: Shape, slots: Slots, key: Value) -> Event {
+fn event(record: &Record, shape: Shape, slots: Slots, key: Value, left: Left) -> Event {
     Event {
         slots,
         name: None,
@@ -149,6 +158,7 @@ fn event(record: &Record, shape: Shape, slots: Slots, key: Value) -> Event {
         partition: record.partition,
         offset: record.offset,
         timestamp: record.timestamp,
+        left,
     }
 }
 
@@ -175,11 +185,12 @@ fn fill(
     bytes: &[u8],
     mask: &Mask,
     slots: &mut [Option<Value>],
+    budget: &Budget,
 ) -> Result<Shape, ConvertError> {
     match format {
-        Format::Json => Ok(json::fill(bytes, mask, slots)?),
+        Format::Json => Ok(json::fill(bytes, mask, slots, budget)?),
         Format::ConnectJson | Format::Text | Format::Bytes => {
-            let value = whole(format, bytes)?;
+            let value = whole(format, bytes, budget)?;
             let shape = Shape::of(&value);
             if shape != Shape::Null {
                 take(&value, mask, slots);
@@ -189,12 +200,18 @@ fn fill(
     }
 }
 
-fn whole(format: Format, bytes: &[u8]) -> Result<Value, ConvertError> {
+fn whole(format: Format, bytes: &[u8], budget: &Budget) -> Result<Value, ConvertError> {
     match format {
-        Format::Json => Ok(foldline_api::json::parse(bytes)?),
-        Format::ConnectJson => connect_json::decode(bytes),
-        Format::Text => std::str::from_utf8(bytes).map(Value::text).map_err(|_| ConvertError::Utf8),
-        Format::Bytes => Ok(Value::Bytes(Arc::from(bytes))),
+        Format::Json => Ok(foldline_api::json::parse_within(bytes, budget)?),
+        Format::ConnectJson => connect_json::decode(bytes, budget),
+        Format::Text => {
+            budget.bytes(bytes.len())?;
+            std::str::from_utf8(bytes).map(Value::text).map_err(|_| ConvertError::Utf8)
+        }
+        Format::Bytes => {
+            budget.bytes(bytes.len())?;
+            Ok(Value::Bytes(Arc::from(bytes)))
+        }
     }
 }
 
@@ -273,5 +290,37 @@ mod tests {
         let list = br#"{"schema":null,"payload":[1]}"#;
         assert_eq!(decoded(Format::ConnectJson, list), (false, Some("a list"), None));
         assert_eq!(decoded(Format::Bytes, b"{}"), (false, Some("bytes"), None));
+    }
+
+    /// A few bytes must not become gigabytes, in no converter, nor in a key.
+    #[test]
+    fn what_would_expand_without_end_is_refused() {
+        let mut paths = PathSet::default();
+        paths.insert(&[]);
+        let (mask, slots) = paths.mask();
+        let decode = |value: Format, text: &str| {
+            let record = Record {
+                topic: Arc::from("t"),
+                partition: 0,
+                offset: 0,
+                timestamp: None,
+                key: Some(Bytes::copy_from_slice(text.as_bytes())),
+                value: Some(Bytes::copy_from_slice(text.as_bytes())),
+                headers: Vec::new(),
+            };
+            let key = (value == Format::Json).then_some(value);
+            let decoder = Decoder { key, value, mask: mask.clone(), slots };
+            decoder.decode(&record).map(|event| event.slots.len())
+        };
+        let list = |item: &str, times: usize| format!("[{}]", vec![item; times].join(","));
+        assert_eq!(decode(Format::Json, &list("1e16383", 100)), Ok(1));
+        assert_eq!(decode(Format::Json, &list("1", 100_000)), Ok(1));
+        for (item, times) in [("1e16383", 125_000), ("1", 1_500_000), ("{}", 1_500_000)] {
+            let list = list(item, times);
+            let error = decode(Format::Json, &list).unwrap_err();
+            assert!(matches!(error.error, ConvertError::Json(JsonError::Budget(_))), "{error}");
+            let connect = format!("{{\"schema\":null,\"payload\":{list}}}");
+            assert!(decode(Format::ConnectJson, &connect).is_err());
+        }
     }
 }

@@ -8,13 +8,14 @@ use cel::common::ast::{
     SourceInfo, operators,
 };
 use cel::parser::Parser;
+use foldline_api::budget::Budget;
 use foldline_api::decimal::Decimal;
 use foldline_api::value::Value;
 
 use super::error::ExprError;
 use super::explain::syntax;
 use super::names::text_literal;
-use super::node::{Function, Loop, LoopKind, Node, Op, PathRef, Work};
+use super::node::{Function, Loop, LoopKind, Node, Op, PathRef};
 use super::scan::{self, DEPTH_MAX, Token};
 use super::{Reads, Scope, functions, ops};
 
@@ -245,7 +246,7 @@ impl<'a> Lower<'a, '_> {
         }
         let pair = self.pair(id, args)?;
         if let (Node::Const(left), Node::Const(right)) = (&pair.0, &pair.1)
-            && let Ok(value) = ops::binary(op, left, right, &Work::default())
+            && let Ok(value) = ops::binary(op, left, right, &Budget::default())
         {
             return Ok(Node::Const(value));
         }
@@ -315,17 +316,17 @@ impl<'a> Lower<'a, '_> {
         let values: Option<Vec<Cow<'_, Value>>> =
             known.iter().map(|value| value.map(Cow::Borrowed)).collect();
         if let Some(values) = values {
-            return (function.run)(&values, &Work::default())
+            return (function.run)(&values, &Budget::default())
                 .map(Node::Const)
                 .map_err(|fault| self.impossible(id, function.name, &values, fault));
         }
         if function.name == "matches"
             && let Some(Some(Value::Text(pattern))) = known.get(1)
         {
-            let regex = functions::regex(pattern)
+            let pattern = functions::pattern(pattern, None)
                 .map_err(|fault| self.impossible(id, function.name, &[], fault))?;
             if let Some(text) = args.into_iter().next() {
-                return Ok(Node::Matches(Box::new(text), regex));
+                return Ok(Node::Matches(Box::new(text), Box::new(pattern)));
             }
             return Err(self.call_error(id, "matches takes a text"));
         }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use foldline_api::budget::Exceeded;
 use foldline_api::value::Value;
-use regex::Regex;
 use smallvec::SmallVec;
 
 use super::Env;
 use super::error::EvalError;
-use super::node::{Args, Fault, Loop, LoopKind, Node, Op, PathRef, Work, select};
+use super::node::{Args, Fault, Loop, LoopKind, Node, Op, PathRef, Pattern, select};
 use super::ops;
 
 static NULL: Value = Value::Null;
@@ -21,7 +21,6 @@ type Got<'c> = Result<Cow<'c, Value>, EvalError>;
 struct Context<'c> {
     env: &'c Env<'c>,
     paths: &'c [PathRef],
-    work: &'c Work,
     frame: Option<&'c Frame<'c>>,
 }
 
@@ -32,13 +31,8 @@ struct Frame<'c> {
 }
 
 /// The value of `node`.
-pub(super) fn eval(
-    node: &Node,
-    env: &Env<'_>,
-    paths: &[PathRef],
-    work: &Work,
-) -> Result<Value, EvalError> {
-    node.eval(&Context { env, paths, work, frame: None }).map(Cow::into_owned)
+pub(super) fn eval(node: &Node, env: &Env<'_>, paths: &[PathRef]) -> Result<Value, EvalError> {
+    node.eval(&Context { env, paths, frame: None }).map(Cow::into_owned)
 }
 
 /// The value of `node`, none where it is a path that leads nowhere.
@@ -46,9 +40,8 @@ pub(super) fn presence(
     node: &Node,
     env: &Env<'_>,
     paths: &[PathRef],
-    work: &Work,
 ) -> Result<Option<Value>, EvalError> {
-    let found = node.find(&Context { env, paths, work, frame: None })?;
+    let found = node.find(&Context { env, paths, frame: None })?;
     Ok(found.map(Cow::into_owned))
 }
 
@@ -88,6 +81,11 @@ pub(super) fn failed(name: &str, fault: Fault) -> EvalError {
         Fault::Types => EvalError::new(format!("`{name}` does not take a value of this type")),
         Fault::Says(message) => EvalError::new(format!("`{name}`: {message}")),
     }
+}
+
+/// What an operation takes of the record's budget, with its name where that is too much.
+fn spend(name: &str, taken: Result<(), Exceeded>) -> Result<(), EvalError> {
+    taken.map_err(|limit| failed(name, limit.into()))
 }
 
 /// Reads `x[index]`: a text names a field, a whole number an item; where there is none, nothing.
@@ -130,7 +128,7 @@ impl Node {
             },
             Node::Item => Ok(cx.env.item.map(Cow::Borrowed)),
             Node::Child => Ok(cx.env.child.map(Cow::Borrowed)),
-            Node::Header(name) => Ok(header(cx.env, name).map(owned)),
+            Node::Header(name) => Ok(header(cx.env, name)?.map(owned)),
             Node::Select(outer, name) => match outer.find(cx)? {
                 Some(outer) => within(outer, |value| Ok(select(value, name))),
                 None => Ok(None),
@@ -157,7 +155,7 @@ impl Node {
             Node::State(column) => Ok(Cow::Borrowed(cx.env.state.get(*column).unwrap_or(&NULL))),
             Node::Exists => Ok(owned(Value::Bool(cx.env.exists))),
             Node::Key => Ok(Cow::Borrowed(&cx.env.event.key)),
-            Node::Headers => Ok(owned(headers(cx.env))),
+            Node::Headers => headers(cx.env).map(owned),
             Node::Topic => Ok(owned(Value::Text(Arc::clone(&cx.env.event.topic)))),
             Node::Partition => Ok(owned(Value::Int(cx.env.event.partition.into()))),
             Node::Offset => Ok(owned(Value::Int(cx.env.event.offset))),
@@ -178,13 +176,13 @@ impl Node {
             Node::Map(entries) => map(cx, entries),
             Node::Loop(each) => each.eval(cx).map(owned),
             Node::Coalesce(choices) => coalesce(cx, choices),
-            Node::Matches(text, regex) => matches(cx, text, regex),
+            Node::Matches(text, pattern) => matches(cx, text, pattern),
             Node::Call(function, nodes) => {
                 let mut args: SmallVec<[Cow<'c, Value>; 3]> = SmallVec::new();
                 for node in nodes {
                     args.push(node.eval(cx)?);
                 }
-                let result = (function.run)(&args, cx.work);
+                let result = (function.run)(&args, cx.env.budget);
                 result.map(owned).map_err(|error| fault(function.name, &args, error))
             }
         }
@@ -250,21 +248,21 @@ fn both<'c>(cx: &Context<'c>, name: &str, pair: &'c (Node, Node), decisive: bool
 fn binary<'c>(cx: &Context<'c>, op: Op, pair: &'c (Node, Node)) -> Got<'c> {
     let left = pair.0.eval(cx)?;
     let right = pair.1.eval(cx)?;
-    match ops::binary(op, &left, &right, cx.work) {
+    match ops::binary(op, &left, &right, cx.env.budget) {
         Ok(value) => Ok(owned(value)),
         Err(error) => Err(fault(op.symbol(), &[left, right], error)),
     }
 }
 
 fn list<'c>(cx: &Context<'c>, nodes: &'c [Node]) -> Got<'c> {
-    cx.work.list(nodes.len()).map_err(|error| failed("[]", error))?;
+    spend("[]", cx.env.budget.list(nodes.len()))?;
     let items: Result<Vec<Value>, EvalError> =
         nodes.iter().map(|node| node.eval(cx).map(Cow::into_owned)).collect();
     items.map(|items| owned(Value::list(items)))
 }
 
 fn map<'c>(cx: &Context<'c>, nodes: &'c [(Node, Node)]) -> Got<'c> {
-    cx.work.list(nodes.len().saturating_mul(2)).map_err(|error| failed("{}", error))?;
+    spend("{}", cx.env.budget.list(nodes.len().saturating_mul(2)))?;
     let mut entries = Vec::with_capacity(nodes.len());
     for (key, value) in nodes {
         let key = match key.eval(cx)?.into_owned() {
@@ -292,32 +290,37 @@ fn coalesce<'c>(cx: &Context<'c>, choices: &'c [Node]) -> Got<'c> {
     Ok(Cow::Borrowed(&NULL))
 }
 
-fn matches<'c>(cx: &Context<'c>, text: &'c Node, regex: &Regex) -> Got<'c> {
+fn matches<'c>(cx: &Context<'c>, text: &'c Node, pattern: &Pattern) -> Got<'c> {
     match text.eval(cx)?.as_ref() {
         Value::Text(text) => {
-            cx.work.pass(text.len()).map_err(|error| failed("matches", error))?;
-            Ok(owned(Value::Bool(regex.is_match(text))))
+            spend("matches", cx.env.budget.search(pattern.states, text.len()))?;
+            Ok(owned(Value::Bool(pattern.regex.is_match(text))))
         }
         other => Err(EvalError::new(format!("`matches` is for texts, not {}", other.type_name()))),
     }
 }
 
 /// The last header of that name, as text; null where it is not UTF-8.
-fn header(env: &Env<'_>, name: &str) -> Option<Value> {
-    let (_, bytes) = env.event.headers.iter().rev().find(|header| &*header.0 == name)?;
-    Some(header_text(bytes.as_deref()))
+fn header(env: &Env<'_>, name: &str) -> Result<Option<Value>, EvalError> {
+    spend("headers", env.budget.items(env.event.headers.len()))?;
+    let found = env.event.headers.iter().rev().find(|header| &*header.0 == name);
+    found.map(|(_, bytes)| header_text(env, bytes.as_deref())).transpose()
 }
 
-fn header_text(bytes: Option<&[u8]>) -> Value {
-    bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).map_or(Value::Null, Value::text)
+fn header_text(env: &Env<'_>, bytes: Option<&[u8]>) -> Result<Value, EvalError> {
+    spend("headers", env.budget.bytes(bytes.map_or(0, <[u8]>::len)))?;
+    let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    Ok(text.map_or(Value::Null, Value::text))
 }
 
-fn headers(env: &Env<'_>) -> Value {
+fn headers(env: &Env<'_>) -> Result<Value, EvalError> {
+    spend("headers", env.budget.list(env.event.headers.len().saturating_mul(2)))?;
     let entry = |(name, bytes): &(Arc<str>, Option<bytes::Bytes>)| {
-        (Arc::clone(name), header_text(bytes.as_deref()))
+        Ok::<_, EvalError>((Arc::clone(name), header_text(env, bytes.as_deref())?))
     };
     // Of a name given twice the map keeps the last.
-    Value::map(env.event.headers.iter().map(entry).collect())
+    let entries: Result<Vec<_>, EvalError> = env.event.headers.iter().map(entry).collect();
+    entries.map(Value::map)
 }
 
 impl Loop {
@@ -327,6 +330,7 @@ impl Loop {
         let items: &[Value] = match range.as_ref() {
             Value::List(items) => items,
             Value::Map(map) => {
+                spend(self.kind.name(), cx.env.budget.list(map.len()))?;
                 keys = map.iter().map(|(key, _)| Value::Text(Arc::clone(key))).collect();
                 &keys
             }
@@ -352,9 +356,9 @@ impl Loop {
 
     /// The value of `node` with `item` as the loop's variable.
     fn with(&self, cx: &Context<'_>, node: &Node, item: &Value) -> Result<Value, EvalError> {
-        cx.work.steps(1).map_err(|fault| self.failed(fault))?;
+        spend(self.kind.name(), cx.env.budget.steps(1))?;
         let frame = Frame { value: item, outer: cx.frame };
-        let inner = Context { env: cx.env, paths: cx.paths, work: cx.work, frame: Some(&frame) };
+        let inner = Context { env: cx.env, paths: cx.paths, frame: Some(&frame) };
         node.eval(&inner).map(Cow::into_owned)
     }
 
@@ -380,7 +384,7 @@ impl Loop {
                 Err(error) => {
                     first_error.get_or_insert(error);
                     // Out of steps stays out of steps: the rest would fail the same way.
-                    cx.work.steps(0).map_err(|fault| self.failed(fault))?;
+                    spend(self.kind.name(), cx.env.budget.kept())?;
                 }
             }
         }
@@ -408,18 +412,20 @@ impl Loop {
                 LoopKind::Filter => item.clone(),
                 _ => self.with(cx, &self.body, item)?,
             };
-            cx.work.list(1).map_err(|fault| self.failed(fault))?;
+            spend(self.kind.name(), cx.env.budget.list(1))?;
             out.push(value);
         }
         Ok(Value::list(out))
     }
 
     fn sort(&self, cx: &Context<'_>, items: &[Value]) -> Result<Value, EvalError> {
+        spend(self.kind.name(), cx.env.budget.list(items.len()))?;
         let mut keyed = Vec::with_capacity(items.len());
         for item in items {
-            keyed.push((self.with(cx, &self.body, item)?, item.clone()));
+            let key = self.with(cx, &self.body, item)?;
+            spend(self.kind.name(), ops::sorting(&key, items.len(), cx.env.budget))?;
+            keyed.push((key, item.clone()));
         }
-        cx.work.list(items.len()).map_err(|fault| self.failed(fault))?;
         let sorted = ops::sorted(keyed).map_err(|fault| self.failed(fault))?;
         Ok(Value::list(sorted))
     }

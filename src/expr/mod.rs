@@ -23,6 +23,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use foldline_api::budget::Budget;
 use foldline_api::column::ColumnType;
 use foldline_api::json;
 use foldline_api::time::Timestamp;
@@ -31,7 +32,7 @@ use foldline_api::value::Value;
 use crate::event::{Event, Mask, PathSet};
 
 pub use error::{EvalError, ExprError};
-use node::{Node, PathRef, Work};
+use node::{Node, PathRef};
 
 /// Which variables an expression may read where it stands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +62,8 @@ pub struct Env<'a> {
     pub item: Option<&'a Value>,
     /// The child that is put, an object; none where there is none yet.
     pub child: Option<&'a Value>,
+    /// What the record may still cost.
+    pub budget: &'a Budget,
 }
 
 /// A compiled expression. Cheap to clone.
@@ -164,7 +167,7 @@ impl Expr {
             Form::State(column) => Ok(env.state.get(*column).cloned().unwrap_or_default()),
             Form::Key => Ok(env.event.key.clone()),
             Form::Timestamp => Ok(timestamp(env.event)),
-            Form::Tree(node) => eval::eval(node, env, &self.paths, &Work::default()),
+            Form::Tree(node) => eval::eval(node, env, &self.paths),
         }
     }
 
@@ -176,7 +179,7 @@ impl Expr {
     pub fn eval_presence(&self, env: &Env<'_>) -> Result<Option<Value>, EvalError> {
         match &self.form {
             Form::Path => self.path(env),
-            Form::Tree(node) => eval::presence(node, env, &self.paths, &Work::default()),
+            Form::Tree(node) => eval::presence(node, env, &self.paths),
             _ => self.eval(env).map(Some),
         }
     }

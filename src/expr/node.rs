@@ -1,9 +1,9 @@
 //! What an expression compiles to.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::Arc;
 
+use foldline_api::budget::{Budget, Exceeded};
 use foldline_api::value::Value;
 use regex::Regex;
 
@@ -40,8 +40,14 @@ pub(super) enum Node {
     Map(Vec<(Node, Node)>),
     Loop(Box<Loop>),
     Coalesce(Vec<Node>),
-    Matches(Box<Node>, Regex),
+    Matches(Box<Node>, Box<Pattern>),
     Call(&'static Function, Vec<Node>),
+}
+
+/// A regular expression, and how many states it may be in at once: what a search may cost for each byte.
+pub(super) struct Pattern {
+    pub(super) regex: Regex,
+    pub(super) states: usize,
 }
 
 /// A macro that goes through a list, or through the keys of an object.
@@ -130,6 +136,12 @@ impl From<&'static str> for Fault {
     }
 }
 
+impl From<Exceeded> for Fault {
+    fn from(limit: Exceeded) -> Self {
+        Fault::Says(Cow::Owned(limit.to_string()))
+    }
+}
+
 /// How a function is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -150,7 +162,7 @@ pub(super) struct Function {
     pub(super) form: Form,
     /// How many arguments, the receiver counted: at least and at most.
     pub(super) takes: (usize, usize),
-    pub(super) run: fn(Args<'_, '_>, &Work) -> Out,
+    pub(super) run: fn(Args<'_, '_>, &Budget) -> Out,
     pub(super) check: Option<Check>,
 }
 
@@ -159,7 +171,7 @@ impl Function {
         name: &'static str,
         form: Form,
         takes: (usize, usize),
-        run: fn(Args<'_, '_>, &Work) -> Out,
+        run: fn(Args<'_, '_>, &Budget) -> Out,
     ) -> Self {
         Function { name, form, takes, run, check: None }
     }
@@ -167,46 +179,6 @@ impl Function {
     pub(super) const fn checked(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
-    }
-}
-
-/// Steps that one evaluation may take through lists.
-pub(super) const STEPS_MAX: usize = 100_000;
-/// Bytes of texts and lists that one evaluation may build.
-pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// What one evaluation has spent: no event may hold up the others or fill the memory.
-#[derive(Default)]
-pub(super) struct Work {
-    steps: Cell<usize>,
-    bytes: Cell<usize>,
-}
-
-impl Work {
-    pub(super) fn steps(&self, steps: usize) -> Result<(), Fault> {
-        self.steps.set(self.steps.get().saturating_add(steps));
-        if self.steps.get() > STEPS_MAX {
-            return Err("more than 100,000 steps through lists".into());
-        }
-        Ok(())
-    }
-
-    /// A pass over `bytes` of a text, which in a loop may be a long one.
-    pub(super) fn pass(&self, bytes: usize) -> Result<(), Fault> {
-        self.steps(bytes / 4_096)
-    }
-
-    pub(super) fn bytes(&self, bytes: usize) -> Result<(), Fault> {
-        self.bytes.set(self.bytes.get().saturating_add(bytes));
-        if self.bytes.get() > BYTES_MAX {
-            return Err("the result is larger than 16 MiB".into());
-        }
-        Ok(())
-    }
-
-    /// Room for a list of `items`.
-    pub(super) fn list(&self, items: usize) -> Result<(), Fault> {
-        self.bytes(items.saturating_mul(size_of::<Value>()))
     }
 }
 

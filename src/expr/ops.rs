@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use foldline_api::budget::{Budget, Exceeded};
 use foldline_api::column::ColumnType;
 use foldline_api::decimal::Decimal;
 use foldline_api::time::{Duration, Timestamp};
 use foldline_api::value::Value;
 
-use super::node::{Fault, Op, Out, Work};
+use super::node::{Fault, Op, Out};
 
 /// Heap bytes of a decimal that an operator may yield, some 250,000 digits: products must not grow
 /// without end.
@@ -21,43 +22,54 @@ const OVERFLOW: &str = "the integer result does not fit 64 bits";
 const TIME_RANGE: &str = "the result is outside the years 1 to 9999";
 
 /// The value of `left op right`.
-pub(super) fn binary(op: Op, left: &Value, right: &Value, work: &Work) -> Out {
+pub(super) fn binary(op: Op, left: &Value, right: &Value, budget: &Budget) -> Out {
     match op {
-        Op::Add => add(left, right, work),
-        Op::Subtract => subtract(left, right),
-        Op::Multiply | Op::Divide | Op::Remainder => arithmetic(op, left, right),
-        Op::Equal => same(left, right, work).map(Value::Bool),
-        Op::NotEqual => same(left, right, work).map(|same| Value::Bool(!same)),
-        Op::Less => ordered(left, right, Ordering::is_lt),
-        Op::LessOrEqual => ordered(left, right, Ordering::is_le),
-        Op::Greater => ordered(left, right, Ordering::is_gt),
-        Op::GreaterOrEqual => ordered(left, right, Ordering::is_ge),
-        Op::In => contains(left, right, work).map(Value::Bool),
+        Op::Add => add(left, right, budget),
+        Op::Subtract => subtract(left, right, budget),
+        Op::Multiply | Op::Divide | Op::Remainder => arithmetic(op, left, right, budget),
+        Op::Equal => same(left, right, budget).map(Value::Bool),
+        Op::NotEqual => same(left, right, budget).map(|same| Value::Bool(!same)),
+        Op::Less => ordered(left, right, budget, Ordering::is_lt),
+        Op::LessOrEqual => ordered(left, right, budget, Ordering::is_le),
+        Op::Greater => ordered(left, right, budget, Ordering::is_gt),
+        Op::GreaterOrEqual => ordered(left, right, budget, Ordering::is_ge),
+        Op::In => contains(left, right, budget).map(Value::Bool),
     }
 }
 
-fn ordered(left: &Value, right: &Value, wanted: fn(Ordering) -> bool) -> Out {
+fn ordered(left: &Value, right: &Value, budget: &Budget, wanted: fn(Ordering) -> bool) -> Out {
+    budget.work(left)?;
+    budget.work(right)?;
     compare(left, right).map(|order| Value::Bool(order.is_some_and(wanted)))
 }
 
-fn same(left: &Value, right: &Value, work: &Work) -> Result<bool, Fault> {
-    match left {
-        Value::List(items) => work.steps(items.len() / 100)?,
-        Value::Text(text) => work.pass(text.len())?,
-        _ => {}
-    }
+fn same(left: &Value, right: &Value, budget: &Budget) -> Result<bool, Fault> {
+    budget.work(left)?;
+    budget.work(right)?;
     Ok(equal(left, right))
 }
 
-fn contains(item: &Value, container: &Value, work: &Work) -> Result<bool, Fault> {
+fn contains(item: &Value, container: &Value, budget: &Budget) -> Result<bool, Fault> {
     match container {
         Value::List(items) => {
-            work.steps(items.len() / 100)?;
-            Ok(items.iter().any(|known| equal(item, known)))
+            budget.items(items.len())?;
+            for known in &**items {
+                if same(item, known, budget)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         }
         Value::Map(map) => Ok(matches!(item, Value::Text(key) if map.get(key).is_some())),
         _ => Err(Fault::Types),
     }
+}
+
+/// What it costs to sort by `key` among so many: it is compared with some of them, the more the more there are.
+pub(super) fn sorting(key: &Value, among: usize, budget: &Budget) -> Result<(), Exceeded> {
+    let compared = among.checked_ilog2().unwrap_or(0);
+    budget.steps(usize::try_from(compared / 8).unwrap_or(0))?;
+    (0..compared).try_for_each(|_| budget.work(key))
 }
 
 /// An integer or a decimal as a decimal.
@@ -90,9 +102,12 @@ pub(super) fn whole(value: &Value) -> Option<i64> {
 }
 
 /// A decimal that has not grown out of bounds.
-fn bounded(decimal: Decimal) -> Out {
-    if decimal.heap_bytes() > DECIMAL_BYTES_MAX {
-        return Err("the result has too many digits".into());
+fn bounded(decimal: Decimal, budget: &Budget) -> Out {
+    if let Some(bytes) = decimal.long_bytes() {
+        if bytes > DECIMAL_BYTES_MAX {
+            return Err("the result has too many digits".into());
+        }
+        budget.bytes(bytes)?;
     }
     Ok(Value::Decimal(decimal))
 }
@@ -101,7 +116,7 @@ fn int(result: Option<i64>) -> Out {
     result.map(Value::Int).ok_or_else(|| OVERFLOW.into())
 }
 
-fn arithmetic(op: Op, left: &Value, right: &Value) -> Out {
+fn arithmetic(op: Op, left: &Value, right: &Value, budget: &Budget) -> Out {
     if let (Value::Int(a), Value::Int(b)) = (left, right) {
         return match op {
             Op::Add => int(a.checked_add(*b)),
@@ -114,6 +129,8 @@ fn arithmetic(op: Op, left: &Value, right: &Value) -> Out {
         };
     }
     if let (Some(a), Some(b)) = (exact(left), exact(right)) {
+        budget.numbers(&a, &b)?;
+        let bounded = |decimal: Decimal| bounded(decimal, budget);
         return match op {
             Op::Add => bounded(a.plus(&b)),
             Op::Subtract => bounded(a.minus(&b)),
@@ -137,35 +154,35 @@ fn arithmetic(op: Op, left: &Value, right: &Value) -> Out {
 }
 
 /// The sum; texts, bytes and lists are joined.
-pub(super) fn add(left: &Value, right: &Value, work: &Work) -> Out {
+pub(super) fn add(left: &Value, right: &Value, budget: &Budget) -> Out {
     match (left, right) {
         (Value::Text(a), Value::Text(b)) => {
-            work.bytes(a.len() + b.len())?;
+            budget.bytes(a.len() + b.len())?;
             Ok(Value::Text(Arc::from([&**a, &**b].concat())))
         }
         (Value::Bytes(a), Value::Bytes(b)) => {
-            work.bytes(a.len() + b.len())?;
+            budget.bytes(a.len() + b.len())?;
             Ok(Value::Bytes(Arc::from([&**a, &**b].concat())))
         }
         (Value::List(a), Value::List(b)) => {
-            work.list(a.len() + b.len())?;
+            budget.list(a.len() + b.len())?;
             Ok(Value::List(Arc::from([&**a, &**b].concat())))
         }
         (Value::Timestamp(moment), Value::Duration(span))
         | (Value::Duration(span), Value::Timestamp(moment)) => later(*moment, Some(*span)),
         (Value::Duration(a), Value::Duration(b)) => span(a.0.checked_add(b.0)),
-        _ => arithmetic(Op::Add, left, right),
+        _ => arithmetic(Op::Add, left, right, budget),
     }
 }
 
-fn subtract(left: &Value, right: &Value) -> Out {
+fn subtract(left: &Value, right: &Value, budget: &Budget) -> Out {
     match (left, right) {
         (Value::Timestamp(a), Value::Timestamp(b)) => span(a.micros().checked_sub(b.micros())),
         (Value::Timestamp(moment), Value::Duration(span)) => {
             later(*moment, span.0.checked_neg().map(Duration))
         }
         (Value::Duration(a), Value::Duration(b)) => span(a.0.checked_sub(b.0)),
-        _ => arithmetic(Op::Subtract, left, right),
+        _ => arithmetic(Op::Subtract, left, right, budget),
     }
 }
 

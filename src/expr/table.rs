@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use foldline_api::budget::{Budget, Left};
 use foldline_api::column::ColumnType;
 use foldline_api::json;
 use foldline_api::value::Value;
@@ -107,6 +108,7 @@ fn event(text: &str, paths: &PathSet) -> Event {
         partition: 3,
         offset: 41,
         timestamp: Some(1_772_360_100_123),
+        left: Left::default(),
     }
 }
 
@@ -126,7 +128,14 @@ pub(crate) fn with_env<T>(text: &str, paths: &PathSet, run: impl FnOnce(&Env<'_>
     let item = json::parse(br#"{"a":1,"n":null}"#).unwrap();
     let child = json::parse(br#"{"line":1,"sku":null}"#).unwrap();
     let state = state();
-    run(&Env { event: &event, state: &state, exists: true, item: Some(&item), child: Some(&child) })
+    run(&Env {
+        event: &event,
+        state: &state,
+        exists: true,
+        item: Some(&item),
+        child: Some(&child),
+        budget: &Budget::default(),
+    })
 }
 
 /// What `source` yields over the event: JSON, `error: …` when it has no result there, or `compile: …`.

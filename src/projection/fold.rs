@@ -7,13 +7,17 @@
 
 use std::sync::Arc;
 
+use foldline_api::budget::{
+    Budget, COMPUTED_STEPS_MAX, Exceeded, ROW_BYTES_CHECKED, ROW_BYTES_MAX,
+};
 use foldline_api::model::{Key, Row};
 use foldline_api::value::Value;
 use smallvec::SmallVec;
 
 use super::Projection;
 use super::handler::Effect;
-use super::prepare::{Prepared, Step, bad, says};
+use super::ops::coerce;
+use super::prepare::{Prepared, Step, bad, over, says};
 use crate::event::Event;
 use crate::expr::Env;
 
@@ -84,10 +88,12 @@ impl Projection {
         row: &mut Option<Row>,
     ) -> Result<Touched, BadRecord> {
         let mut slots = [Slot::new(row.take())];
+        let budget = Budget::resume(prepared.left);
+        let run = Run { event, prepared, budget: &budget };
         let ran = prepared
             .steps
             .iter()
-            .try_for_each(|step| self.run(event, prepared, (0, step), &mut slots).map(|_| ()));
+            .try_for_each(|step| self.run(&run, (0, step), &mut slots).map(|_| ()));
         let [mut slot] = slots;
         if let Err(mut fault) = ran {
             // A step changes the row when nothing of it can fail any more: what is here was here.
@@ -133,12 +139,14 @@ impl Projection {
         refused: &mut Vec<u32>,
     ) -> Result<Effects, BadRecord> {
         let mut slots = load(prepared, states)?;
+        let budget = Budget::resume(prepared.left);
+        let run = Run { event, prepared, budget: &budget };
         let mut steps = (0u32..).zip(&prepared.steps).peekable();
         while let Some(first) = steps.peek().map(|(_, step)| step.handler) {
             let handler = self.handler(first);
             let mut applied = handler.is_none_or(|handler| handler.when.is_none());
             while let Some((at, step)) = steps.next_if(|(_, step)| step.handler == first) {
-                match self.run(event, prepared, (at, step), &mut slots) {
+                match self.run(&run, (at, step), &mut slots) {
                     Ok(true) => applied = true,
                     Ok(false) => refused.push(at),
                     Err(mut fault) => {
@@ -157,8 +165,7 @@ impl Projection {
     /// Runs one step; whether it applied.
     fn run(
         &self,
-        event: &Event,
-        prepared: &Prepared,
+        &Run { event, prepared, budget }: &Run<'_>,
         (at, step): (u32, &Step),
         slots: &mut [Slot],
     ) -> Result<bool, BadRecord> {
@@ -181,7 +188,9 @@ impl Projection {
             && let Some(when) = &handler.when
         {
             slot.consulted = true;
-            if !says(handler, when, &slot.env(self, key, event, step))? {
+            let applies = says(handler, when, &slot.env(self, key, event, step, budget))?;
+            budget.kept().map_err(over)?;
+            if !applies {
                 return Ok(false);
             }
         }
@@ -190,7 +199,7 @@ impl Projection {
             Effect::Delete => slot.delete(),
             Effect::Write(actions) => {
                 slot.consulted |= handler.reads_state;
-                let env = slot.env(self, key, event, step);
+                let env = slot.env(self, key, event, step, budget);
                 let mut changes: SmallVec<[(usize, Value); 8]> = SmallVec::new();
                 for action in actions {
                     let old = env.state.get(action.column).unwrap_or(&Value::Null);
@@ -202,13 +211,15 @@ impl Projection {
                         }
                     }
                 }
-                self.write(slot, changes);
+                budget.kept().map_err(over)?;
+                check_size(env.state, &changes).map_err(over)?;
+                self.write(slot, changes, budget);
             }
         }
         Ok(true)
     }
 
-    fn write(&self, slot: &mut Slot, changes: SmallVec<[(usize, Value); 8]>) {
+    fn write(&self, slot: &mut Slot, changes: SmallVec<[(usize, Value); 8]>, budget: &Budget) {
         slot.exists = true;
         slot.touched = true;
         let Some(row) = &mut slot.state else { return };
@@ -222,25 +233,33 @@ impl Projection {
         }
         slot.stale = !self.computed.is_empty();
         if self.computed_is_read {
-            self.compute(slot);
+            let spent = self.compute(slot);
+            // The next step sees it where that was too much.
+            let _ = budget.steps(spent);
         }
     }
 
-    /// Computed columns follow the folded ones; what fails or does not fit is null.
-    fn compute(&self, slot: &mut Slot) {
+    /// Computed columns follow the folded ones; what fails, does not fit or costs too much is null. They have a budget of
+    /// each row's own: what they are must not depend on what else an event does, some of which a row may hold already.
+    /// How many steps that took.
+    fn compute(&self, slot: &mut Slot) -> usize {
         slot.stale = false;
-        let Some(row) = &mut slot.state else { return };
+        let budget = &Budget::computed();
+        let Some(row) = &mut slot.state else { return 0 };
         for (column, expr) in &self.computed {
             let ty = self.model.columns.get(*column).map(|column| &column.ty);
-            let value = expr.eval(&computing(row.values())).ok();
-            let value = value.zip(ty).and_then(|(value, ty)| ty.coerce(value).ok());
-            let value = value.unwrap_or_default();
+            let value = expr.eval(&computing(row.values(), budget)).ok();
+            let value = value.zip(ty).and_then(|(value, ty)| coerce(ty, value, budget).ok());
+            let fits =
+                |value: &Value| check_size(row.values(), &[(*column, value.clone())]).is_ok();
+            let value = value.filter(fits).unwrap_or_default();
             if row.get(*column) != &value
                 && let Some(place) = row.values_mut().get_mut(*column)
             {
                 *place = value;
             }
         }
+        budget.spent(COMPUTED_STEPS_MAX)
     }
 
     /// A row that is not there: defaults, and its key.
@@ -312,6 +331,7 @@ impl Slot {
         key: &Key,
         event: &'a Event,
         step: &'a Step,
+        budget: &'a Budget,
     ) -> Env<'a> {
         if self.state.is_none() {
             self.state = Some(projection.blank(key));
@@ -320,8 +340,27 @@ impl Slot {
             }
         }
         let state = self.state.as_ref().map_or(&[][..], Row::values);
-        Env { event, state, exists: self.existed, item: step.item.as_ref(), child: None }
+        Env { event, state, exists: self.existed, item: step.item.as_ref(), child: None, budget }
     }
+}
+
+/// An event being applied.
+struct Run<'a> {
+    event: &'a Event,
+    prepared: &'a Prepared,
+    budget: &'a Budget,
+}
+
+/// Whether the row stays within its limit with `changes`. Asked where one of them is large only: to measure a row for
+/// each small event on it would cost more than the event.
+fn check_size(state: &[Value], changes: &[(usize, Value)]) -> Result<(), Exceeded> {
+    if changes.iter().all(|(_, value)| value.heap_bytes() <= ROW_BYTES_CHECKED) {
+        return Ok(());
+    }
+    let stays = state.iter().enumerate().filter(|(at, _)| changes.iter().all(|c| c.0 != *at));
+    let values = stays.map(|(_, value)| value).chain(changes.iter().map(|(_, value)| value));
+    let bytes: usize = values.map(|value| size_of::<Value>() + value.heap_bytes()).sum();
+    if bytes > ROW_BYTES_MAX { Err(Exceeded::Row) } else { Ok(()) }
 }
 
 fn load(prepared: &Prepared, states: &dyn States) -> Result<Slots, BadRecord> {
@@ -341,7 +380,7 @@ fn consulted(prepared: &Prepared, slots: &Slots) -> Vec<Key> {
 
 /// What a computed column sees: the state alone. Its expressions were compiled so that they cannot
 /// name the event.
-fn computing(state: &[Value]) -> Env<'_> {
+fn computing<'a>(state: &'a [Value], budget: &'a Budget) -> Env<'a> {
     static NOTHING: std::sync::LazyLock<Event> = std::sync::LazyLock::new(|| Event {
         slots: crate::event::Slots::new(),
         name: None,
@@ -353,6 +392,7 @@ fn computing(state: &[Value]) -> Env<'_> {
         partition: 0,
         offset: 0,
         timestamp: None,
+        left: foldline_api::budget::Left::default(),
     });
-    Env { event: &NOTHING, state, exists: true, item: None, child: None }
+    Env { event: &NOTHING, state, exists: true, item: None, child: None, budget }
 }

@@ -1,5 +1,6 @@
 //! A projection's stable JSON form and its fingerprint.
 
+use foldline_api::budget::FOLD_VERSION;
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::model::Column;
 use indexmap::IndexMap;
@@ -30,6 +31,11 @@ pub(super) fn projection(config: &ProjectionConfig, columns: &[Column]) -> Json 
             Envelope::CloudEvents => "cloudevents",
         };
         out.insert("envelope".to_owned(), name.into());
+    }
+    // Another version folds the same events to other rows. The first has no place here: what was built before there
+    // were limits goes on with it.
+    if FOLD_VERSION > 1 {
+        out.insert("fold".to_owned(), FOLD_VERSION.into());
     }
     if let Some(expire) = &config.expire {
         let after = expire.after.as_secs();

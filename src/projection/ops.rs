@@ -4,11 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use foldline_api::budget::{Budget, Exceeded};
 use foldline_api::column::{Children, CoerceError, ColumnType};
 use foldline_api::decimal::Decimal;
 use foldline_api::value::{Map, Value};
 
 use super::handler::{Action, Op, Operand, Put};
+use super::prepare::BUDGET;
 use crate::expr::{Env, EvalError};
 
 /// Why an action has no result. Names types, never payload.
@@ -20,6 +22,8 @@ pub(super) enum Fault {
     Field(CoerceError),
     /// What is put or taken has no key.
     NoChildKey,
+    /// The record's budget is used up.
+    Budget(Exceeded),
 }
 
 impl Fault {
@@ -28,6 +32,7 @@ impl Fault {
         match self {
             Fault::Expression(_) => "expression",
             Fault::Field(_) | Fault::NoChildKey => "field",
+            Fault::Budget(_) => BUDGET,
         }
     }
 }
@@ -38,6 +43,7 @@ impl fmt::Display for Fault {
             Fault::Expression(error) => write!(f, "{error}"),
             Fault::Field(error) => write!(f, "{error}"),
             Fault::NoChildKey => f.write_str("the child's key is null"),
+            Fault::Budget(limit) => write!(f, "{limit}"),
         }
     }
 }
@@ -54,12 +60,50 @@ impl From<CoerceError> for Fault {
     }
 }
 
+impl From<Exceeded> for Fault {
+    fn from(limit: Exceeded) -> Self {
+        Fault::Budget(limit)
+    }
+}
+
+/// Brings `value` to the type, at the record's expense: objects and lists are built anew, long numbers are read and
+/// written digit by digit.
+pub(super) fn coerce(ty: &ColumnType, value: Value, budget: &Budget) -> Result<Value, Fault> {
+    match &value {
+        Value::List(_) | Value::Map(_) => {
+            let bytes = value.heap_bytes();
+            budget.bytes(bytes)?;
+            budget.pass(bytes)?;
+        }
+        Value::Text(text) => {
+            budget.pass(text.len())?;
+            if matches!(ty, ColumnType::Bytea) {
+                budget.bytes(text.len())?;
+            } else if !matches!(ty, ColumnType::Text | ColumnType::Varchar(_) | ColumnType::Jsonb) {
+                // It may be a number, of some 2.4 digits a byte.
+                budget.digits(text.len() / 2)?;
+                budget.bytes(text.len())?;
+            }
+        }
+        // As a text it takes some 2.4 times its bytes.
+        Value::Decimal(decimal) => {
+            if let Some(bytes) = decimal.long_bytes() {
+                budget.digits(bytes)?;
+                budget.bytes(bytes.saturating_mul(3))?;
+            }
+        }
+        Value::Bytes(bytes) => budget.bytes(bytes.len())?,
+        _ => {}
+    }
+    Ok(ty.coerce(value)?)
+}
+
 impl Operand {
     /// The value, of type `ty`.
     fn typed(&self, ty: &ColumnType, env: &Env<'_>) -> Result<Value, Fault> {
         match &self.constant {
             Some(value) => Ok(value.clone()),
-            None => Ok(ty.coerce(self.expr.eval(env)?)?),
+            None => coerce(ty, self.expr.eval(env)?, env.budget),
         }
     }
 
@@ -75,7 +119,7 @@ impl Operand {
             item => Value::List(Arc::from([item])),
         };
         // Coercing what a constant already is costs less than a second way.
-        match ty.coerce(list)? {
+        match coerce(ty, list, env.budget)? {
             Value::List(items) => Ok(Some(items)),
             _ => Ok(None),
         }
@@ -96,22 +140,25 @@ impl Action {
                 Some(value) => Ok(Some(value.clone())),
                 None => match operand.expr.eval_presence(env)? {
                     None => Ok(None),
-                    Some(value) => Ok(Some(ty.coerce(value)?)),
+                    Some(value) => coerce(ty, value, env.budget).map(Some),
                 },
             },
-            Op::Add(operand) => add(ty, old, operand.expr.eval(env)?),
+            Op::Add(operand) => add(ty, old, operand.expr.eval(env)?, env.budget),
             Op::Min(operand) => Ok(best(old, operand.typed(ty, env)?, |new, old| new < old)),
             Op::Max(operand) => Ok(best(old, operand.typed(ty, env)?, |new, old| new > old)),
-            Op::Append(operand) => Ok(operand.items(ty, env)?.map(|items| match old {
-                Value::List(old) => Value::List(old.iter().chain(&*items).cloned().collect()),
-                _ => Value::List(items),
-            })),
+            Op::Append(operand) => {
+                let Some(items) = operand.items(ty, env)? else { return Ok(None) };
+                let old = children_of(old);
+                env.budget.items(old.len() + items.len())?;
+                Ok(Some(Value::List(old.iter().chain(&*items).cloned().collect())))
+            }
             Op::Remove(operand) => {
                 let (Some(gone), Value::List(old)) = (operand.items(ty, env)?, old) else {
                     return Ok(None);
                 };
-                let stays = old.iter().filter(|item| !gone.contains(item));
-                Ok(Some(Value::List(stays.cloned().collect())))
+                let (all, each) = (old.len() + gone.len(), gone.len().max(2).ilog2());
+                env.budget.items(all.saturating_mul(usize::try_from(each).unwrap_or(1)))?;
+                Ok(Some(Value::List(without(old, &gone))))
             }
             Op::Put(put) => put.next(env, old).map(Some),
             Op::Take(operand, children) => take(operand, children, env, old),
@@ -126,7 +173,21 @@ fn best(old: &Value, new: Value, wins: fn(&Value, &Value) -> bool) -> Option<Val
     Some(new)
 }
 
-fn add(ty: &ColumnType, old: &Value, operand: Value) -> Result<Option<Value>, Fault> {
+/// The items of `old` that are none of `gone`; either list may be long.
+fn without(old: &[Value], gone: &[Value]) -> Arc<[Value]> {
+    let mut gone: Vec<&Value> = gone.iter().collect();
+    gone.sort_unstable();
+    old.iter().filter(|item| gone.binary_search(item).is_err()).cloned().collect()
+}
+
+fn add(
+    ty: &ColumnType,
+    old: &Value,
+    operand: Value,
+    budget: &Budget,
+) -> Result<Option<Value>, Fault> {
+    budget.work(old)?;
+    budget.work(&operand)?;
     let sum = match (old, operand) {
         (_, Value::Null) => return Ok(None),
         (Value::Int(old), Value::Int(new)) if old.checked_add(new).is_some() => {
@@ -180,6 +241,8 @@ impl Put {
             return Err(Fault::NoChildKey);
         }
         let list = children_of(old);
+        env.budget.steps(1)?;
+        env.budget.items(list.len())?;
         let place = find(list, &self.children.by, &key);
         let before = match place {
             Ok(at) => list.get(at).unwrap_or(&self.blank),
@@ -213,6 +276,8 @@ fn take(
     let Some(by_type) = children.by_type() else { return Ok(None) };
     let key = operand.typed(by_type, env)?;
     let list = children_of(old);
+    env.budget.steps(1)?;
+    env.budget.items(list.len())?;
     let Ok(at) = find(list, &children.by, &key) else { return Ok(None) };
     let stays = list.iter().enumerate().filter(|(other, _)| *other != at);
     Ok(Some(Value::List(stays.map(|(_, child)| child.clone()).collect())))

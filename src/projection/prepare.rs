@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use foldline_api::budget::{Budget, Exceeded, Left, ROWS_MAX};
 use foldline_api::column::scalar_text;
 use foldline_api::model::Key;
 use foldline_api::value::Value;
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 use super::Projection;
 use super::fold::BadRecord;
 use super::handler::{Handler, TOMBSTONE};
+use super::ops::coerce;
 use crate::event::Event;
 use crate::expr::{Env, Expr};
 use crate::maps::HashMap;
@@ -29,6 +31,8 @@ pub struct Prepared {
     held: SmallVec<[u32; 1]>,
     /// Steps that were refused when the event was first applied.
     refused: Vec<u32>,
+    /// What deciding this has left of the record's budget.
+    pub(super) left: Left,
 }
 
 /// One run of a handler: for the event, or for one item.
@@ -72,9 +76,12 @@ impl Prepared {
     /// as they are; `refused` are the steps that it was refused then. The steps of a held key that were not
     /// refused have applied: their `when` must not be asked again, of a row that has moved on.
     pub fn bind(&mut self, held: &[Key], refused: &[u32]) {
-        let place = |key: &Key| self.keys.iter().position(|other| other == key);
-        let places = held.iter().filter_map(place).filter_map(|at| u32::try_from(at).ok());
-        self.held = places.collect();
+        let scanned = |key: &Key| self.keys.iter().position(|other| other == key);
+        let place = |key: &Key| match &self.index {
+            Some(index) => index.get(key).copied(),
+            None => scanned(key).and_then(|at| u32::try_from(at).ok()),
+        };
+        self.held = held.iter().filter_map(place).collect();
         self.refused = refused.to_vec();
     }
 
@@ -111,10 +118,20 @@ impl Prepared {
         next
     }
 
-    fn push(&mut self, handler: u32, item: Option<Value>, ask: bool, key: Key) {
+    fn push(
+        &mut self,
+        handler: u32,
+        item: Option<Value>,
+        ask: bool,
+        key: Key,
+    ) -> Result<(), BadRecord> {
         let key = Ok(self.place(key));
+        if self.keys.len() > ROWS_MAX {
+            return Err(over(Exceeded::Rows));
+        }
         self.asks |= ask;
         self.steps.push(Step { handler, ask, item, key });
+        Ok(())
     }
 
     /// Nothing before it can keep the event from reaching this fault, or it is kept for later.
@@ -132,8 +149,29 @@ pub(super) fn bad(stage: &'static str, reason: String) -> BadRecord {
     BadRecord { reason, stage, read: Vec::new() }
 }
 
-pub(super) fn stateless<'a>(event: &'a Event, item: Option<&'a Value>) -> Env<'a> {
-    Env { event, state: &[], exists: false, item, child: None }
+/// The stage of a record that costs too much.
+pub(super) const BUDGET: &str = "budget";
+/// What an item of `for_each` costs, beside what its expressions do.
+const ITEM_STEPS: usize = 4;
+
+pub(super) fn over(limit: Exceeded) -> BadRecord {
+    bad(BUDGET, limit.to_string())
+}
+
+pub(super) fn stateless<'a>(
+    event: &'a Event,
+    item: Option<&'a Value>,
+    budget: &'a Budget,
+) -> Env<'a> {
+    Env { event, state: &[], exists: false, item, child: None, budget }
+}
+
+/// A handler being run for an event.
+struct Run<'a> {
+    at: u32,
+    handler: &'a Handler,
+    event: &'a Event,
+    budget: &'a Budget,
 }
 
 impl Projection {
@@ -144,11 +182,24 @@ impl Projection {
     /// When the record is bad whatever the states are.
     pub fn prepare(&self, event: &Event) -> Result<Prepared, BadRecord> {
         let mut prepared = Prepared::default();
+        let budget = Budget::resume(event.left);
+        self.prepare_within(event, &budget, &mut prepared)?;
+        // Met where an expression made something else of it: `a || b` does not care why `a` failed.
+        budget.kept().map_err(over)?;
+        prepared.left = budget.left();
+        Ok(prepared)
+    }
+
+    fn prepare_within(
+        &self,
+        event: &Event,
+        budget: &Budget,
+        prepared: &mut Prepared,
+    ) -> Result<(), BadRecord> {
         if event.tombstone {
-            self.prepare_tombstone(event, &mut prepared)?;
-            return Ok(prepared);
+            return self.prepare_tombstone(event, budget, prepared);
         }
-        let name = self.event_name(event)?;
+        let name = self.event_name(event, budget)?;
         let (candidates, ask) = self.dispatch.candidates(name.as_deref());
         for &at in candidates {
             let Some(handler) = self.handler(at) else { continue };
@@ -156,12 +207,12 @@ impl Projection {
             if !named || !handler.hears_topic(&event.topic) {
                 continue;
             }
-            self.prepare_handler(at, handler, event, &mut prepared)?;
+            self.prepare_handler((at, handler), event, budget, prepared)?;
             if prepared.closed {
                 break;
             }
         }
-        Ok(prepared)
+        Ok(())
     }
 
     pub(super) fn handler(&self, at: u32) -> Option<&Handler> {
@@ -171,7 +222,7 @@ impl Projection {
     /// The event's name, where it has one.
     #[must_use]
     pub fn name_of(&self, event: &Event) -> Option<Arc<str>> {
-        self.event_name(event).ok().flatten()
+        self.event_name(event, &Budget::resume(event.left)).ok().flatten()
     }
 
     /// The row that a record's key names; none where rows do not go by it.
@@ -184,11 +235,18 @@ impl Projection {
         }
     }
 
-    pub(super) fn event_name(&self, event: &Event) -> Result<Option<Arc<str>>, BadRecord> {
+    pub(super) fn event_name(
+        &self,
+        event: &Event,
+        budget: &Budget,
+    ) -> Result<Option<Arc<str>>, BadRecord> {
         let Some(expr) = &self.event_type else { return Ok(event.name.clone()) };
         let named =
             |fault: String| bad("expression", format!("event_type ({}): {fault}", expr.source()));
-        match expr.eval(&stateless(event, None)).map_err(|error| named(error.to_string()))? {
+        match expr
+            .eval(&stateless(event, None, budget))
+            .map_err(|error| named(error.to_string()))?
+        {
             Value::Null => Ok(event.name.clone()),
             Value::Text(text) => Ok(Some(text)),
             found @ (Value::List(_) | Value::Map(_) | Value::Bytes(_)) => {
@@ -200,14 +258,19 @@ impl Projection {
 
     /// Handlers hear a tombstone by its name; else it deletes the row that the key names, where it
     /// can be known which.
-    fn prepare_tombstone(&self, event: &Event, prepared: &mut Prepared) -> Result<(), BadRecord> {
+    fn prepare_tombstone(
+        &self,
+        event: &Event,
+        budget: &Budget,
+        prepared: &mut Prepared,
+    ) -> Result<(), BadRecord> {
         let mut heard = false;
         for &at in &self.dispatch.tombstone {
             let Some(handler) = self.handler(at).filter(|h| h.hears_topic(&event.topic)) else {
                 continue;
             };
             heard = true;
-            self.prepare_handler(at, handler, event, prepared)?;
+            self.prepare_handler((at, handler), event, budget, prepared)?;
             if prepared.closed {
                 break;
             }
@@ -215,35 +278,36 @@ impl Projection {
         if heard || self.dispatch.names_topics || self.key.iter().any(Expr::reads_event) {
             return Ok(());
         }
-        match self.key_of(&self.key, &stateless(event, None), TOMBSTONE) {
+        match self.key_of(&self.key, &stateless(event, None, budget), TOMBSTONE) {
             Ok(key) => prepared.push(DELETE_BY_TOMBSTONE, None, false, key),
-            Err(fault) => prepared.fail(DELETE_BY_TOMBSTONE, fault)?,
+            Err(fault) => prepared.fail(DELETE_BY_TOMBSTONE, fault),
         }
-        Ok(())
     }
 
     fn prepare_handler(
         &self,
-        at: u32,
-        handler: &Handler,
+        (at, handler): (u32, &Handler),
         event: &Event,
+        budget: &Budget,
         prepared: &mut Prepared,
     ) -> Result<(), BadRecord> {
+        let run = Run { at, handler, event, budget };
         // Without `when` it applies, be it to no item at all.
         let mut applies = handler.when.is_none();
         match &handler.for_each {
-            None => applies |= self.prepare_item(at, handler, event, None, prepared)?,
+            None => applies |= self.prepare_item(&run, None, prepared)?,
             Some(expr) => {
                 let fault = |fault: &str| {
                     let source = expr.source();
                     bad("expression", format!("{} for_each ({source}): {fault}", handler.label))
                 };
-                match expr.eval(&stateless(event, None)) {
+                match expr.eval(&stateless(event, None, budget)) {
                     Ok(Value::Null) => {}
                     Ok(Value::List(items)) => {
                         for item in items.iter() {
+                            budget.steps(ITEM_STEPS).map_err(over)?;
                             let item = Some(item.clone());
-                            applies |= self.prepare_item(at, handler, event, item, prepared)?;
+                            applies |= self.prepare_item(&run, item, prepared)?;
                             if prepared.closed {
                                 break;
                             }
@@ -263,13 +327,11 @@ impl Projection {
     /// Whether the handler surely applies.
     fn prepare_item(
         &self,
-        at: u32,
-        handler: &Handler,
-        event: &Event,
+        &Run { at, handler, event, budget }: &Run<'_>,
         item: Option<Value>,
         prepared: &mut Prepared,
     ) -> Result<bool, BadRecord> {
-        let env = stateless(event, item.as_ref());
+        let env = stateless(event, item.as_ref(), budget);
         let mut ask = false;
         if let Some(when) = &handler.when {
             if when.reads_state() {
@@ -284,7 +346,7 @@ impl Projection {
         }
         let key = handler.key.as_deref().unwrap_or(&self.key);
         match self.key_of(key, &env, &handler.label) {
-            Ok(key) => prepared.push(at, item, ask, key),
+            Ok(key) => prepared.push(at, item, ask, key)?,
             Err(fault) => prepared.fail(at, fault)?,
         }
         Ok(!ask)
@@ -304,7 +366,7 @@ impl Projection {
                 bad("key", format!("{label} key {} ({source}): {fault}", column.name))
             };
             let value = expr.eval(env).map_err(|error| fault(error.to_string()))?;
-            match column.ty.coerce(value).map_err(|error| fault(error.to_string()))? {
+            match coerce(&column.ty, value, env.budget).map_err(|error| fault(error.to_string()))? {
                 Value::Null => Err(fault("it is null".to_owned())),
                 value => Ok(value),
             }

@@ -17,6 +17,8 @@ fn bad() -> Vec<(Raw, &'static str, &'static [&'static str])> {
     let raw = |key: &str, value: &str| Raw::value(1, key, value);
     let large = format!("{{\"id\":108,\"amount\":\"many\",\"blob\":\"{}\"}}", "x".repeat(FIVE_MB));
     let converter = "VALUE_CONVERTER";
+    let numbers = vec!["1e16383"; 125_000].join(",");
+    let expanding = format!("{{\"id\":112,\"amount\":[{numbers}]}}");
     vec![
         (raw("101", "{\"id\":101,"), converter, &["JSON"]),
         (raw("102", "no json at all"), converter, &["JSON"]),
@@ -28,6 +30,8 @@ fn bad() -> Vec<(Raw, &'static str, &'static [&'static str])> {
         (raw("108", &large), "", &["amount", "bigint"]),
         (raw("109", "{\"id\":109,\"amount\":{\"a\":1}}"), "", &["amount", "bigint"]),
         (raw("110", "{\"id\":\"seven\",\"amount\":1}"), "", &["id", "bigint"]),
+        (raw("111", "[{\"id\":111,\"amount\":1}]"), "", &["list", "object"]),
+        (raw("112", &expanding), converter, &["1,000,000 steps"]),
     ]
 }
 

@@ -79,6 +79,7 @@ pub fn changes(old: &Json, new: &Json) -> Vec<String> {
         ("event_type", "event_type"),
         ("envelope", "the envelope"),
         ("expire", "expire"),
+        ("fold", "the limits of a record"),
     ] {
         if old.get(part) != new.get(part) {
             out.push(name.to_owned());

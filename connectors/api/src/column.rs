@@ -308,7 +308,11 @@ impl ColumnType {
         let Some((precision, scale)) = bounds else {
             // Without bounds PostgreSQL keeps the digits as written; a key must still be one value, so
             // trailing zeros go.
-            return Ok(Value::Decimal(decimal.normalized()));
+            let normal = decimal.normalized();
+            if !normal.is_kept() {
+                return Err(self.refuse(&value, Some("out of range")));
+            }
+            return Ok(Value::Decimal(normal));
         };
         let rounded = decimal.round(scale);
         if rounded.integer_digits() > u64::from(precision - scale) {
@@ -365,6 +369,9 @@ impl ColumnType {
         match &value {
             Value::Null | Value::Bool(_) | Value::Int(_) => Ok(value),
             // One spelling per number: a double, 1.50 and 1.5 read back as the same value.
+            Value::Decimal(decimal) if !decimal.is_kept() => {
+                Err(self.refuse(&value, Some("out of range")))
+            }
             Value::Decimal(decimal) => Ok(json_number(decimal)),
             Value::Double(double) => match Decimal::from_f64(*double) {
                 Some(decimal) => Ok(json_number(&decimal)),

@@ -11,6 +11,8 @@ use bigdecimal::{BigDecimal, RoundingMode, ToPrimitive, Zero};
 /// The largest exponent, either way, that a number may be written with. PostgreSQL's `numeric` keeps
 /// at most 16,383 digits after the point; a bound also keeps `1e999999999` from filling memory.
 pub const EXPONENT_MAX: i64 = 16_383;
+/// The most digits before the point, as PostgreSQL's `numeric` keeps them.
+const INTEGER_DIGITS_MAX: u64 = 131_072;
 
 /// An exact decimal number with its scale: `1.20` prints as `1.20` and equals `1.2`.
 #[derive(Clone)]
@@ -62,6 +64,18 @@ impl Decimal {
                 i64::from(scale),
             )))),
         }
+    }
+
+    /// A big-endian two's complement number of any length over `10^scale`; none where it has more digits than are
+    /// kept.
+    #[must_use]
+    pub fn from_unscaled(bytes: &[u8], scale: i64) -> Option<Self> {
+        // A byte has at most 2.41 digits.
+        if bytes.is_empty() || bytes.len() > 55_000 || scale.abs() > EXPONENT_MAX {
+            return None;
+        }
+        let number = Decimal::from_big(BigDecimal::new(BigInt::from_signed_bytes_be(bytes), scale));
+        number.is_kept().then_some(number)
     }
 
     fn from_big(big: BigDecimal) -> Self {
@@ -315,7 +329,31 @@ impl Decimal {
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Repr::Small { .. } => 0,
-            Repr::Big(big) => 48 + usize::try_from(big.digits() / 2).unwrap_or(0),
+            Repr::Big(_) => self.long_bytes().unwrap_or(0),
+        }
+    }
+
+    /// Bytes on the heap of a number too long to be kept in place; none of the others. Zeros that its scale stands for
+    /// count, since sums and texts spell them out.
+    #[must_use]
+    pub fn long_bytes(&self) -> Option<usize> {
+        let Repr::Big(big) = &self.0 else { return None };
+        let (digits, scale) = big.as_bigint_and_scale();
+        let bits = usize::try_from(digits.bits()).unwrap_or(usize::MAX);
+        // Some 2.4 decimal digits fit a byte.
+        let zeros = usize::try_from(scale.unsigned_abs()).unwrap_or(usize::MAX) / 2;
+        Some(48 + (bits / 8).max(zeros))
+    }
+
+    /// Whether stores keep it: PostgreSQL's `numeric` has at most 131,072 digits before the point and 16,383 after.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        match &self.0 {
+            Repr::Small { .. } => true,
+            Repr::Big(big) => {
+                big.fractional_digit_count() <= EXPONENT_MAX
+                    && self.integer_digits() <= INTEGER_DIGITS_MAX
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiter::{Jiter, JiterError, Peek};
 
+use crate::budget::{Budget, Exceeded};
 use crate::decimal::Decimal;
 use crate::value::{Map, Value};
 
@@ -26,6 +27,9 @@ pub enum JsonError {
     /// Not UTF-8.
     #[error("malformed JSON: not UTF-8")]
     Utf8,
+    /// Larger than a record may become.
+    #[error(transparent)]
+    Budget(#[from] Exceeded),
 }
 
 impl From<JiterError> for JsonError {
@@ -39,9 +43,17 @@ impl From<JiterError> for JsonError {
 /// # Errors
 /// When it is not JSON, not UTF-8, too deep, or holds a number out of range.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_within(bytes, &Budget::unlimited())
+}
+
+/// As [`parse`], at the expense of a record.
+///
+/// # Errors
+/// As [`parse`], and when it takes more than the record has left.
+pub fn parse_within(bytes: &[u8], budget: &Budget) -> Result<Value, JsonError> {
     std::str::from_utf8(bytes).map_err(|_| JsonError::Utf8)?;
     let mut reader = Jiter::new(bytes);
-    let value = read_value(&mut reader, 0)?;
+    let value = read_value(&mut reader, 0, budget)?;
     reader.finish()?;
     Ok(value)
 }
@@ -49,17 +61,26 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 /// Reads the next value from `reader`, whose bytes the caller knows to be UTF-8.
 ///
 /// # Errors
-/// As [`parse`].
-pub fn read_value(reader: &mut Jiter<'_>, depth: usize) -> Result<Value, JsonError> {
+/// As [`parse_within`].
+pub fn read_value(
+    reader: &mut Jiter<'_>,
+    depth: usize,
+    budget: &Budget,
+) -> Result<Value, JsonError> {
     let peek = reader.peek()?;
-    read_known(reader, peek, depth)
+    read_known(reader, peek, depth, budget)
 }
 
 /// Like [`read_value`], the first byte already looked at.
 ///
 /// # Errors
-/// As [`parse`].
-pub fn read_known(reader: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<Value, JsonError> {
+/// As [`parse_within`].
+pub fn read_known(
+    reader: &mut Jiter<'_>,
+    peek: Peek,
+    depth: usize,
+    budget: &Budget,
+) -> Result<Value, JsonError> {
     if depth > DEPTH_MAX {
         return Err(JsonError::Depth);
     }
@@ -69,12 +90,17 @@ pub fn read_known(reader: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<Va
             Ok(Value::Null)
         }
         Peek::True | Peek::False => Ok(Value::Bool(reader.known_bool(peek)?)),
-        Peek::String => Ok(Value::text(reader.known_str()?)),
+        Peek::String => {
+            let text = reader.known_str()?;
+            budget.bytes(text.len())?;
+            Ok(Value::text(text))
+        }
         Peek::Array => {
             let mut items = Vec::new();
             let mut next = reader.known_array()?;
             while let Some(peek) = next {
-                items.push(read_known(reader, peek, depth + 1)?);
+                budget.bytes(size_of::<Value>())?;
+                items.push(read_known(reader, peek, depth + 1, budget)?);
                 next = reader.array_step()?;
             }
             Ok(Value::list(items))
@@ -83,19 +109,25 @@ pub fn read_known(reader: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<Va
             let mut entries: Vec<(Arc<str>, Value)> = Vec::new();
             let mut next = reader.known_object()?.map(Arc::<str>::from);
             while let Some(key) = next {
-                let value = read_value(reader, depth + 1)?;
+                budget.bytes(size_of::<(Arc<str>, Value)>() + key.len())?;
+                let value = read_value(reader, depth + 1, budget)?;
                 entries.push((key, value));
                 next = reader.next_key()?.map(Arc::<str>::from);
             }
             Ok(Value::Map(Arc::new(Map::from_entries(entries))))
         }
-        _ => read_number(reader, peek),
+        _ => {
+            let number = number(reader.known_number_bytes(peek)?)?;
+            // `1e16383` has seven bytes, and thousands once it is read.
+            if let Value::Decimal(decimal) = &number
+                && let Some(bytes) = decimal.long_bytes()
+            {
+                budget.bytes(bytes)?;
+                budget.digits(bytes)?;
+            }
+            Ok(number)
+        }
     }
-}
-
-fn read_number(reader: &mut Jiter<'_>, peek: Peek) -> Result<Value, JsonError> {
-    let bytes = reader.known_number_bytes(peek)?;
-    number(bytes)
 }
 
 /// A JSON number's bytes as an integer where it is written as one and fits, else as a decimal.

@@ -1,13 +1,14 @@
 //! The contract between the worker and its connectors. No I/O here: values and their types, records
 //! and positions, and the traits that sources and sinks implement.
 //!
-//! In reading order: [`value`] and [`column`] (what is folded), [`model`] (rows and keys), [`record`]
+//! In reading order: [`value`], [`column`] and [`budget`] (what is folded, and what it may cost), [`model`] (rows and keys), [`record`]
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`rebuild`] (the next generation
 //! beside the live one), [`parked`] (events set aside), [`binding`] (whose target it is), [`lifecycle`] (what may
 //! happen to it), [`error`] (what may go wrong, and whose problem it is), [`failpoint`] (where a test can kill the
 //! process), [`mask`] (what may be shown of a text that may hold a login).
 
 pub mod binding;
+pub mod budget;
 pub mod column;
 pub mod decimal;
 pub mod error;

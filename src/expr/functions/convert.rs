@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use foldline_api::budget::Budget;
 use foldline_api::column::scalar_text;
 use foldline_api::decimal::Decimal;
 use foldline_api::time::Timestamp;
 use foldline_api::value::Value;
 
-use crate::expr::node::{Args, Fault, Form, Function, Out, Work};
+use crate::expr::node::{Args, Fault, Form, Function, Out};
 use crate::expr::ops;
 
 pub(super) const TABLE: &[Function] = &[
@@ -48,7 +49,7 @@ pub(in crate::expr) fn type_named(name: &str) -> Option<&'static str> {
     })
 }
 
-fn type_of(args: Args<'_, '_>, _: &Work) -> Out {
+fn type_of(args: Args<'_, '_>, _: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     Ok(Value::text(match value.as_ref() {
         Value::Null => "null_type",
@@ -68,7 +69,7 @@ fn type_of(args: Args<'_, '_>, _: &Work) -> Out {
     }))
 }
 
-fn same(args: Args<'_, '_>, _: &Work) -> Out {
+fn same(args: Args<'_, '_>, _: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     Ok(value.clone().into_owned())
 }
@@ -78,11 +79,11 @@ pub(super) fn count(length: usize) -> Value {
     Value::Int(i64::try_from(length).unwrap_or(i64::MAX))
 }
 
-fn size(args: Args<'_, '_>, work: &Work) -> Out {
+fn size(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
         Value::Text(text) => {
-            work.pass(text.len())?;
+            budget.pass(text.len())?;
             Ok(count(text.chars().count()))
         }
         Value::Bytes(bytes) => Ok(count(bytes.len())),
@@ -101,8 +102,9 @@ fn whole(double: f64) -> Option<i64> {
     (-LIMIT..LIMIT).contains(&whole).then_some(whole as i64)
 }
 
-fn int(args: Args<'_, '_>, _: &Work) -> Out {
+fn int(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
+    budget.work(value)?;
     let int = match value.as_ref() {
         Value::Int(int) => Some(*int),
         Value::Decimal(decimal) => decimal.trunc_i64(),
@@ -117,18 +119,19 @@ fn int(args: Args<'_, '_>, _: &Work) -> Out {
     int.map(Value::Int).ok_or_else(|| INT_RANGE.into())
 }
 
-fn uint(args: Args<'_, '_>, work: &Work) -> Out {
+fn uint(args: Args<'_, '_>, budget: &Budget) -> Out {
     match args {
         [value] if matches!(value.as_ref(), Value::Timestamp(_)) => Err(Fault::Types),
-        _ => match int(args, work)? {
+        _ => match int(args, budget)? {
             Value::Int(int) if int < 0 => Err("the number is negative".into()),
             value => Ok(value),
         },
     }
 }
 
-fn double(args: Args<'_, '_>, _: &Work) -> Out {
+fn double(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
+    budget.work(value)?;
     match value.as_ref() {
         Value::Text(text) => {
             text.parse().map(Value::Double).map_err(|_| "the text is no number".into())
@@ -137,11 +140,15 @@ fn double(args: Args<'_, '_>, _: &Work) -> Out {
     }
 }
 
-fn decimal(args: Args<'_, '_>, _: &Work) -> Out {
+fn decimal(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
         Value::Text(text) => {
-            text.trim().parse().map(Value::Decimal).map_err(|_| "the text is no number".into())
+            let decimal: Decimal =
+                text.trim().parse().map_err(|_| Fault::from("the text is no number"))?;
+            budget.bytes(decimal.heap_bytes())?;
+            budget.number(&decimal)?;
+            Ok(Value::Decimal(decimal))
         }
         Value::Double(double) => Decimal::from_f64(*double)
             .map(Value::Decimal)
@@ -152,7 +159,7 @@ fn decimal(args: Args<'_, '_>, _: &Work) -> Out {
     }
 }
 
-fn string(args: Args<'_, '_>, work: &Work) -> Out {
+fn string(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     let text = match value.as_ref() {
         Value::Text(text) => return Ok(Value::Text(Arc::clone(text))),
@@ -161,25 +168,28 @@ fn string(args: Args<'_, '_>, work: &Work) -> Out {
             Err(_) => return Err("the bytes are not UTF-8".into()),
         },
         Value::Null | Value::List(_) | Value::Map(_) => return Err(Fault::Types),
-        scalar => scalar_text(scalar),
+        scalar => {
+            budget.work(scalar)?;
+            scalar_text(scalar)
+        }
     };
-    work.bytes(text.len())?;
+    budget.bytes(text.len())?;
     Ok(Value::text(&text))
 }
 
-fn bytes(args: Args<'_, '_>, work: &Work) -> Out {
+fn bytes(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
         Value::Bytes(bytes) => Ok(Value::Bytes(Arc::clone(bytes))),
         Value::Text(text) => {
-            work.bytes(text.len())?;
+            budget.bytes(text.len())?;
             Ok(Value::Bytes(Arc::from(text.as_bytes())))
         }
         _ => Err(Fault::Types),
     }
 }
 
-fn boolean(args: Args<'_, '_>, _: &Work) -> Out {
+fn boolean(args: Args<'_, '_>, _: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
         Value::Bool(bool) => Ok(Value::Bool(*bool)),
@@ -192,7 +202,7 @@ fn boolean(args: Args<'_, '_>, _: &Work) -> Out {
     }
 }
 
-fn timestamp(args: Args<'_, '_>, _: &Work) -> Out {
+fn timestamp(args: Args<'_, '_>, _: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
         Value::Timestamp(moment) => Ok(Value::Timestamp(*moment)),
@@ -211,7 +221,7 @@ fn timestamp(args: Args<'_, '_>, _: &Work) -> Out {
     }
 }
 
-fn duration(args: Args<'_, '_>, _: &Work) -> Out {
+fn duration(args: Args<'_, '_>, _: &Budget) -> Out {
     let [value] = args else { return Err(Fault::Types) };
     match value.as_ref() {
         Value::Duration(span) => Ok(Value::Duration(*span)),

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use foldline_api::budget::Budget;
 use foldline_api::column::scalar_text;
 use foldline_api::value::Value;
 
-use crate::expr::node::{Args, Fault, Out, Work};
+use crate::expr::node::{Args, Fault, Out};
 use crate::expr::ops;
 
 const PRECISION_DEFAULT: u16 = 6;
@@ -16,7 +17,7 @@ const PRECISION_MAX: u16 = 100;
 /// Lists within lists that `%s` writes out.
 const DEPTH_MAX: usize = 130;
 
-pub(super) fn format(args: Args<'_, '_>, work: &Work) -> Out {
+pub(super) fn format(args: Args<'_, '_>, budget: &Budget) -> Out {
     let [template, list] = args else { return Err(Fault::Types) };
     let (Value::Text(template), Value::List(values)) = (template.as_ref(), list.as_ref()) else {
         return Err(Fault::Types);
@@ -36,12 +37,13 @@ pub(super) fn format(args: Args<'_, '_>, work: &Work) -> Out {
         let verb = chars.next().ok_or("the format ends within a clause")?;
         rest = chars.as_str();
         let value = values.next().ok_or("the format has more clauses than there are values")?;
+        budget.work(value)?;
         let from = out.len();
         write(verb, precision, value, &mut out)?;
-        work.bytes(out.len() - from)?;
+        budget.bytes(out.len() - from)?;
     }
     out.push_str(rest);
-    work.bytes(template.len())?;
+    budget.bytes(template.len())?;
     Ok(Value::Text(Arc::from(out)))
 }
 

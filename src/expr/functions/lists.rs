@@ -5,9 +5,10 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldline_api::budget::Budget;
 use foldline_api::value::Value;
 
-use crate::expr::node::{Args, Fault, Form, Function, Out, Work};
+use crate::expr::node::{Args, Fault, Form, Function, Out};
 use crate::expr::ops;
 
 pub(super) const TABLE: &[Function] = &[
@@ -31,21 +32,21 @@ fn list<'a>(args: Args<'a, '_>) -> Result<&'a [Value], Fault> {
     }
 }
 
-fn slice(args: Args<'_, '_>, work: &Work) -> Out {
+fn slice(args: Args<'_, '_>, budget: &Budget) -> Out {
     let items = list(args)?;
     let at = |at: usize| args.get(at).and_then(|arg| ops::whole(arg)).ok_or(Fault::Types);
     let (start, end) = (at(1)?, at(2)?);
     let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
     match range.and_then(|(start, end)| items.get(start..end)) {
         Some(part) => {
-            work.list(part.len())?;
+            budget.list(part.len())?;
             Ok(Value::List(Arc::from(part)))
         }
         None => Err("the positions are outside the list, or the end is before the start".into()),
     }
 }
 
-fn flatten(args: Args<'_, '_>, work: &Work) -> Out {
+fn flatten(args: Args<'_, '_>, budget: &Budget) -> Out {
     let items = list(args)?;
     let depth = match args.get(1) {
         Some(depth) => ops::whole(depth).ok_or(Fault::Types)?,
@@ -55,16 +56,16 @@ fn flatten(args: Args<'_, '_>, work: &Work) -> Out {
         return Err("the depth is negative".into());
     }
     let mut out = Vec::new();
-    spread(items, depth, &mut out, work)?;
+    spread(items, depth, &mut out, budget)?;
     Ok(Value::list(out))
 }
 
-fn spread(items: &[Value], depth: i64, out: &mut Vec<Value>, work: &Work) -> Result<(), Fault> {
+fn spread(items: &[Value], depth: i64, out: &mut Vec<Value>, budget: &Budget) -> Result<(), Fault> {
     for item in items {
         match item {
-            Value::List(inner) if depth > 0 => spread(inner, depth - 1, out, work)?,
+            Value::List(inner) if depth > 0 => spread(inner, depth - 1, out, budget)?,
             other => {
-                work.list(1)?;
+                budget.list(1)?;
                 out.push(other.clone());
             }
         }
@@ -72,42 +73,48 @@ fn spread(items: &[Value], depth: i64, out: &mut Vec<Value>, work: &Work) -> Res
     Ok(())
 }
 
-fn distinct(args: Args<'_, '_>, work: &Work) -> Out {
+fn distinct(args: Args<'_, '_>, budget: &Budget) -> Out {
     let items = list(args)?;
-    work.list(items.len())?;
+    budget.list(items.len())?;
+    for item in items {
+        budget.work(item)?;
+    }
     let mut seen = HashSet::new();
     let kept = items.iter().filter(|item| seen.insert(ops::canonical(item)));
     Ok(Value::list(kept.cloned().collect()))
 }
 
 /// Of a list, and of a text by its characters.
-fn reverse(args: Args<'_, '_>, work: &Work) -> Out {
+fn reverse(args: Args<'_, '_>, budget: &Budget) -> Out {
     if let Some(Value::Text(text)) = args.first().map(Cow::as_ref) {
-        work.bytes(text.len())?;
+        budget.bytes(text.len())?;
         let reversed: String = text.chars().rev().collect();
         return Ok(Value::Text(Arc::from(reversed)));
     }
     let items = list(args)?;
-    work.list(items.len())?;
+    budget.list(items.len())?;
     Ok(Value::list(items.iter().rev().cloned().collect()))
 }
 
-fn sort(args: Args<'_, '_>, work: &Work) -> Out {
+fn sort(args: Args<'_, '_>, budget: &Budget) -> Out {
     let items = list(args)?;
-    work.list(items.len())?;
+    budget.list(items.len())?;
+    for item in items {
+        ops::sorting(item, items.len(), budget)?;
+    }
     ops::sorted(items.iter().map(|item| (item.clone(), item.clone())).collect()).map(Value::list)
 }
 
-fn first(args: Args<'_, '_>, _: &Work) -> Out {
+fn first(args: Args<'_, '_>, _: &Budget) -> Out {
     Ok(list(args)?.first().cloned().unwrap_or_default())
 }
 
-fn last(args: Args<'_, '_>, _: &Work) -> Out {
+fn last(args: Args<'_, '_>, _: &Budget) -> Out {
     Ok(list(args)?.last().cloned().unwrap_or_default())
 }
 
 /// Of numbers or durations; nothing sums up to 0.
-fn sum(args: Args<'_, '_>, work: &Work) -> Out {
+fn sum(args: Args<'_, '_>, budget: &Budget) -> Out {
     let summand = |value: &Value| {
         let fits = matches!(
             value,
@@ -122,10 +129,11 @@ fn sum(args: Args<'_, '_>, work: &Work) -> Out {
     let items = list(args)?;
     let Some((head, tail)) = items.split_first() else { return Ok(Value::Int(0)) };
     summand(head)?;
+    budget.items(items.len())?;
     let mut total = head.clone();
     for item in tail {
         summand(item)?;
-        total = ops::add(&total, item, work).map_err(|fault| match fault {
+        total = ops::add(&total, item, budget).map_err(|fault| match fault {
             Fault::Types => "numbers and durations do not mix".into(),
             other => other,
         })?;
@@ -133,16 +141,17 @@ fn sum(args: Args<'_, '_>, work: &Work) -> Out {
     Ok(total)
 }
 
-fn min(args: Args<'_, '_>, _: &Work) -> Out {
-    extreme(list(args)?, Ordering::Less)
+fn min(args: Args<'_, '_>, budget: &Budget) -> Out {
+    extreme(list(args)?, Ordering::Less, budget)
 }
 
-fn max(args: Args<'_, '_>, _: &Work) -> Out {
-    extreme(list(args)?, Ordering::Greater)
+fn max(args: Args<'_, '_>, budget: &Budget) -> Out {
+    extreme(list(args)?, Ordering::Greater, budget)
 }
 
 /// The item that stands `wanted` to all others; the first of equals.
-pub(super) fn extreme(items: &[Value], wanted: Ordering) -> Out {
+pub(super) fn extreme(items: &[Value], wanted: Ordering, budget: &Budget) -> Out {
+    budget.items(items.len())?;
     let Some((head, tail)) = items.split_first() else { return Err("the list is empty".into()) };
     let comparable = |fault| match fault {
         Fault::Types => "its items have no order among each other".into(),
@@ -151,6 +160,7 @@ pub(super) fn extreme(items: &[Value], wanted: Ordering) -> Out {
     ops::compare(head, head).map_err(comparable)?;
     let mut best = head;
     for item in tail {
+        budget.work(item)?;
         if ops::compare(item, best).map_err(comparable)? == Some(wanted) {
             best = item;
         }
@@ -158,9 +168,9 @@ pub(super) fn extreme(items: &[Value], wanted: Ordering) -> Out {
     Ok(best.clone())
 }
 
-fn range(args: Args<'_, '_>, work: &Work) -> Out {
+fn range(args: Args<'_, '_>, budget: &Budget) -> Out {
     let length = args.first().and_then(|length| ops::whole(length)).ok_or(Fault::Types)?;
     let length = usize::try_from(length.max(0)).unwrap_or(usize::MAX);
-    work.list(length)?;
+    budget.list(length)?;
     Ok(Value::list((0..length).filter_map(|at| i64::try_from(at).ok()).map(Value::Int).collect()))
 }

@@ -3,28 +3,29 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use foldline_api::budget::Budget;
 use foldline_api::decimal::Decimal;
 use foldline_api::value::Value;
 
 use super::lists::extreme;
-use crate::expr::node::{Args, Fault, Form, Function, Out, Work};
+use crate::expr::node::{Args, Fault, Form, Function, Out};
 use crate::expr::ops;
 
-const fn one(name: &'static str, run: fn(Args<'_, '_>, &Work) -> Out) -> Function {
+const fn one(name: &'static str, run: fn(Args<'_, '_>, &Budget) -> Out) -> Function {
     Function::new(name, Form::Global, (1, 1), run)
 }
 
-const fn two(name: &'static str, run: fn(Args<'_, '_>, &Work) -> Out) -> Function {
+const fn two(name: &'static str, run: fn(Args<'_, '_>, &Budget) -> Out) -> Function {
     Function::new(name, Form::Global, (2, 2), run)
 }
 
 pub(super) const TABLE: &[Function] = &[
     Function::new("math.greatest", Form::Global, (1, usize::MAX), greatest),
     Function::new("math.least", Form::Global, (1, usize::MAX), least),
-    one("math.ceil", |args, _| rounded(args, f64::ceil, Way::Up)),
-    one("math.floor", |args, _| rounded(args, f64::floor, Way::Down)),
-    one("math.round", |args, _| rounded(args, f64::round, Way::Nearest)),
-    one("math.trunc", |args, _| rounded(args, f64::trunc, Way::Zero)),
+    one("math.ceil", |args, budget| rounded(args, budget, f64::ceil, Way::Up)),
+    one("math.floor", |args, budget| rounded(args, budget, f64::floor, Way::Down)),
+    one("math.round", |args, budget| rounded(args, budget, f64::round, Way::Nearest)),
+    one("math.trunc", |args, budget| rounded(args, budget, f64::trunc, Way::Zero)),
     one("math.abs", abs),
     one("math.sign", sign),
     one("math.sqrt", sqrt),
@@ -46,15 +47,15 @@ fn number<'a>(args: Args<'a, '_>) -> Result<&'a Value, Fault> {
     }
 }
 
-fn greatest(args: Args<'_, '_>, _: &Work) -> Out {
-    pick(args, Ordering::Greater)
+fn greatest(args: Args<'_, '_>, budget: &Budget) -> Out {
+    pick(args, Ordering::Greater, budget)
 }
 
-fn least(args: Args<'_, '_>, _: &Work) -> Out {
-    pick(args, Ordering::Less)
+fn least(args: Args<'_, '_>, budget: &Budget) -> Out {
+    pick(args, Ordering::Less, budget)
 }
 
-fn pick(args: Args<'_, '_>, wanted: Ordering) -> Out {
+fn pick(args: Args<'_, '_>, wanted: Ordering, budget: &Budget) -> Out {
     let values: Vec<Value>;
     let items: &[Value] = match args {
         [list] => match list.as_ref() {
@@ -73,7 +74,7 @@ fn pick(args: Args<'_, '_>, wanted: Ordering) -> Out {
             Fault::Types
         });
     }
-    extreme(items, wanted)
+    extreme(items, wanted, budget)
 }
 
 #[derive(Clone, Copy)]
@@ -84,8 +85,10 @@ enum Way {
     Zero,
 }
 
-fn rounded(args: Args<'_, '_>, double: fn(f64) -> f64, way: Way) -> Out {
-    match number(args)? {
+fn rounded(args: Args<'_, '_>, budget: &Budget, double: fn(f64) -> f64, way: Way) -> Out {
+    let number = number(args)?;
+    budget.work(number)?;
+    match number {
         Value::Double(value) => Ok(Value::Double(double(*value))),
         Value::Decimal(decimal) => Ok(Value::Decimal(round(decimal, way)?)),
         int => Ok(int.clone()),
@@ -104,7 +107,7 @@ fn round(decimal: &Decimal, way: Way) -> Result<Decimal, Fault> {
     })
 }
 
-fn abs(args: Args<'_, '_>, _: &Work) -> Out {
+fn abs(args: Args<'_, '_>, _: &Budget) -> Out {
     match number(args)? {
         Value::Int(int) => int
             .checked_abs()
@@ -116,7 +119,7 @@ fn abs(args: Args<'_, '_>, _: &Work) -> Out {
     }
 }
 
-fn sign(args: Args<'_, '_>, _: &Work) -> Out {
+fn sign(args: Args<'_, '_>, _: &Budget) -> Out {
     Ok(match number(args)? {
         Value::Double(double) if *double == 0.0 || double.is_nan() => Value::Double(*double),
         Value::Double(double) => Value::Double(double.signum()),
@@ -129,7 +132,7 @@ fn sign(args: Args<'_, '_>, _: &Work) -> Out {
     })
 }
 
-fn sqrt(args: Args<'_, '_>, _: &Work) -> Out {
+fn sqrt(args: Args<'_, '_>, _: &Budget) -> Out {
     ops::double(number(args)?).map(|double| Value::Double(double.sqrt())).ok_or(Fault::Types)
 }
 
@@ -155,7 +158,7 @@ fn bits(args: Args<'_, '_>, op: fn(i64, i64) -> i64) -> Out {
     ints(args).map(|(a, b)| Value::Int(op(a, b)))
 }
 
-fn bit_not(args: Args<'_, '_>, _: &Work) -> Out {
+fn bit_not(args: Args<'_, '_>, _: &Budget) -> Out {
     match number(args)? {
         Value::Int(int) => Ok(Value::Int(!int)),
         _ => Err(Fault::Types),

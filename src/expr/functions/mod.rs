@@ -40,4 +40,4 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 pub(super) use convert::type_named;
-pub(super) use strings::regex;
+pub(super) use strings::pattern;

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use foldline_api::budget::Budget;
 use foldline_api::value::Value;
-use regex::{Regex, RegexBuilder};
+use regex::RegexBuilder;
+use regex_automata::nfa::thompson::NFA;
 
 use super::convert::count;
 use super::format::format;
-use crate::expr::node::{Args, Fault, Form, Function, Out, Work};
+use crate::expr::node::{Args, Fault, Form, Function, Out, Pattern};
 use crate::expr::ops;
 
 pub(super) const TABLE: &[Function] = &[
@@ -32,21 +34,41 @@ pub(super) const TABLE: &[Function] = &[
 
 /// What a compiled regular expression may take.
 const REGEX_BYTES_MAX: usize = 1024 * 1024;
-/// Compiling one costs about as much as so many steps.
+/// What compiling any regular expression costs, in steps, beside its length and its states.
 const REGEX_STEPS: usize = 500;
+/// Groups within groups.
+const REGEX_DEPTH_MAX: u32 = 50;
 
-/// Compiles a regular expression within bounds.
-pub(in crate::expr) fn regex(pattern: &str) -> Result<Regex, Fault> {
-    RegexBuilder::new(pattern)
+/// Compiles a regular expression within bounds, at the expense of a record where it is one's.
+pub(in crate::expr) fn pattern(source: &str, budget: Option<&Budget>) -> Result<Pattern, Fault> {
+    if let Some(budget) = budget {
+        budget.steps(REGEX_STEPS + source.len())?;
+    }
+    let faulty = || Fault::from("the text is no regular expression");
+    // How many states a search may be in is what it may cost for each byte, whatever the engine makes of it.
+    let syntax = regex_automata::util::syntax::Config::new().nest_limit(REGEX_DEPTH_MAX);
+    let limit = NFA::config().nfa_size_limit(Some(REGEX_BYTES_MAX));
+    let states = match NFA::compiler().syntax(syntax).configure(limit).build(source) {
+        Ok(nfa) => nfa.states().len(),
+        Err(error) if error.size_limit().is_some() => return Err(LARGE.into()),
+        Err(_) => return Err(faulty()),
+    };
+    if let Some(budget) = budget {
+        budget.steps(states)?;
+    }
+    let regex = RegexBuilder::new(source)
         .size_limit(REGEX_BYTES_MAX)
         .dfa_size_limit(REGEX_BYTES_MAX)
-        .nest_limit(50)
+        .nest_limit(REGEX_DEPTH_MAX)
         .build()
         .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "the regular expression is too large".into(),
-            _ => "the text is no regular expression".into(),
-        })
+            regex::Error::CompiledTooBig(_) => LARGE.into(),
+            _ => faulty(),
+        })?;
+    Ok(Pattern { regex, states })
 }
+
+const LARGE: &str = "the regular expression is too large";
 
 fn text<'a>(args: Args<'a, '_>, at: usize) -> Result<&'a Arc<str>, Fault> {
     match args.get(at).map(Cow::as_ref) {
@@ -67,36 +89,36 @@ fn position(at: i64, length: usize) -> Result<usize, Fault> {
         .ok_or_else(|| "the position is outside the text".into())
 }
 
-fn made(text: String, work: &Work) -> Out {
-    work.bytes(text.len())?;
+fn made(text: String, budget: &Budget) -> Out {
+    budget.bytes(text.len())?;
     Ok(Value::Text(Arc::from(text)))
 }
 
-fn contains(args: Args<'_, '_>, work: &Work) -> Out {
-    work.pass(text(args, 0)?.len())?;
+fn contains(args: Args<'_, '_>, budget: &Budget) -> Out {
+    budget.pass(text(args, 0)?.len())?;
     Ok(Value::Bool(text(args, 0)?.contains(&**text(args, 1)?)))
 }
 
-fn starts_with(args: Args<'_, '_>, _: &Work) -> Out {
+fn starts_with(args: Args<'_, '_>, _: &Budget) -> Out {
     Ok(Value::Bool(text(args, 0)?.starts_with(&**text(args, 1)?)))
 }
 
-fn ends_with(args: Args<'_, '_>, _: &Work) -> Out {
+fn ends_with(args: Args<'_, '_>, _: &Budget) -> Out {
     Ok(Value::Bool(text(args, 0)?.ends_with(&**text(args, 1)?)))
 }
 
-fn matches(args: Args<'_, '_>, work: &Work) -> Out {
-    let (subject, pattern) = (text(args, 0)?, text(args, 1)?);
-    work.steps(REGEX_STEPS)?;
-    work.pass(subject.len())?;
-    Ok(Value::Bool(regex(pattern)?.is_match(subject)))
+fn matches(args: Args<'_, '_>, budget: &Budget) -> Out {
+    let subject = text(args, 0)?;
+    let pattern = pattern(text(args, 1)?, Some(budget))?;
+    budget.search(pattern.states, subject.len())?;
+    Ok(Value::Bool(pattern.regex.is_match(subject)))
 }
 
-fn char_at(args: Args<'_, '_>, work: &Work) -> Out {
+fn char_at(args: Args<'_, '_>, budget: &Budget) -> Out {
     let (subject, at) = (text(args, 0)?, whole(args, 1)?.ok_or(Fault::Types)?);
-    work.pass(subject.len())?;
+    budget.pass(subject.len())?;
     let at = position(at, subject.chars().count())?;
-    made(subject.chars().nth(at).map(String::from).unwrap_or_default(), work)
+    made(subject.chars().nth(at).map(String::from).unwrap_or_default(), budget)
 }
 
 /// The byte at which character `at` starts.
@@ -111,18 +133,18 @@ fn found(subject: &str, byte: Option<usize>) -> Value {
     }
 }
 
-fn index_of(args: Args<'_, '_>, work: &Work) -> Out {
+fn index_of(args: Args<'_, '_>, budget: &Budget) -> Out {
     let (subject, wanted) = (text(args, 0)?, text(args, 1)?);
-    work.pass(subject.len())?;
+    budget.pass(subject.len())?;
     let from = position(whole(args, 2)?.unwrap_or(0), subject.chars().count())?;
     let from = byte_of(subject, from);
     let at = subject.get(from..).and_then(|rest| rest.find(&**wanted));
     Ok(found(subject, at.map(|at| from + at)))
 }
 
-fn last_index_of(args: Args<'_, '_>, work: &Work) -> Out {
+fn last_index_of(args: Args<'_, '_>, budget: &Budget) -> Out {
     let (subject, wanted) = (text(args, 0)?, text(args, 1)?);
-    work.pass(subject.len())?;
+    budget.pass(subject.len())?;
     let last = match whole(args, 2)? {
         Some(last) => byte_of(subject, position(last, subject.chars().count())?),
         None => subject.len(),
@@ -133,24 +155,25 @@ fn last_index_of(args: Args<'_, '_>, work: &Work) -> Out {
     Ok(found(subject, subject.get(..end).and_then(|text| text.rfind(&**wanted))))
 }
 
-fn lower(args: Args<'_, '_>, work: &Work) -> Out {
-    made(text(args, 0)?.to_ascii_lowercase(), work)
+fn lower(args: Args<'_, '_>, budget: &Budget) -> Out {
+    made(text(args, 0)?.to_ascii_lowercase(), budget)
 }
 
-fn upper(args: Args<'_, '_>, work: &Work) -> Out {
-    made(text(args, 0)?.to_ascii_uppercase(), work)
+fn upper(args: Args<'_, '_>, budget: &Budget) -> Out {
+    made(text(args, 0)?.to_ascii_uppercase(), budget)
 }
 
-fn replace(args: Args<'_, '_>, work: &Work) -> Out {
+fn replace(args: Args<'_, '_>, budget: &Budget) -> Out {
     let (subject, old, new) = (text(args, 0)?, text(args, 1)?, text(args, 2)?);
     let most = whole(args, 3)?.unwrap_or(-1);
     let most = usize::try_from(most).unwrap_or(usize::MAX);
+    budget.pass(subject.len())?;
     let times = subject.matches(&**old).take(most).count();
-    work.bytes(subject.len().saturating_add(times.saturating_mul(new.len())))?;
+    budget.bytes(subject.len().saturating_add(times.saturating_mul(new.len())))?;
     Ok(Value::Text(Arc::from(subject.replacen(&**old, new, most))))
 }
 
-fn split(args: Args<'_, '_>, work: &Work) -> Out {
+fn split(args: Args<'_, '_>, budget: &Budget) -> Out {
     let (subject, separator) = (text(args, 0)?, text(args, 1)?);
     let most = match whole(args, 2)? {
         Some(0) => return Ok(Value::list(Vec::new())),
@@ -168,18 +191,18 @@ fn split(args: Args<'_, '_>, work: &Work) -> Out {
         };
         let Some((at, skip)) = cut else { break };
         let (Some(part), Some(tail)) = (rest.get(..at), rest.get(at + skip..)) else { break };
-        work.bytes(part.len() + size_of::<Value>() + 16)?;
+        budget.bytes(part.len() + size_of::<Value>() + 16)?;
         parts.push(Value::text(part));
         rest = tail;
     }
     if !(separator.is_empty() && rest.is_empty()) {
-        work.bytes(rest.len() + size_of::<Value>())?;
+        budget.bytes(rest.len() + size_of::<Value>())?;
         parts.push(Value::text(rest));
     }
     Ok(Value::list(parts))
 }
 
-fn join(args: Args<'_, '_>, work: &Work) -> Out {
+fn join(args: Args<'_, '_>, budget: &Budget) -> Out {
     let Some(Value::List(items)) = args.first().map(Cow::as_ref) else { return Err(Fault::Types) };
     let separator = if args.len() > 1 { text(args, 1)? } else { "" };
     let mut out = String::new();
@@ -188,16 +211,16 @@ fn join(args: Args<'_, '_>, work: &Work) -> Out {
             return Err("only texts are joined: x.map(v, string(v)) makes them".into());
         };
         let between = if at > 0 { separator } else { "" };
-        work.bytes(between.len() + part.len())?;
+        budget.bytes(between.len() + part.len())?;
         out.push_str(between);
         out.push_str(part);
     }
     Ok(Value::Text(Arc::from(out)))
 }
 
-fn substring(args: Args<'_, '_>, work: &Work) -> Out {
+fn substring(args: Args<'_, '_>, budget: &Budget) -> Out {
     let subject = text(args, 0)?;
-    work.pass(subject.len())?;
+    budget.pass(subject.len())?;
     let length = subject.chars().count();
     let start = position(whole(args, 1)?.ok_or(Fault::Types)?, length)?;
     let end = match whole(args, 2)? {
@@ -207,14 +230,14 @@ fn substring(args: Args<'_, '_>, work: &Work) -> Out {
     if start > end {
         return Err("the end is before the start".into());
     }
-    made(subject.chars().skip(start).take(end - start).collect(), work)
+    made(subject.chars().skip(start).take(end - start).collect(), budget)
 }
 
-fn trim(args: Args<'_, '_>, work: &Work) -> Out {
-    made(text(args, 0)?.trim().to_owned(), work)
+fn trim(args: Args<'_, '_>, budget: &Budget) -> Out {
+    made(text(args, 0)?.trim().to_owned(), budget)
 }
 
-fn quote(args: Args<'_, '_>, work: &Work) -> Out {
+fn quote(args: Args<'_, '_>, budget: &Budget) -> Out {
     let mut out = String::from('"');
     for c in text(args, 0)?.chars() {
         match c {
@@ -231,5 +254,5 @@ fn quote(args: Args<'_, '_>, work: &Work) -> Out {
         }
     }
     out.push('"');
-    made(out, work)
+    made(out, budget)
 }

@@ -4,16 +4,17 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use foldline_api::budget::Budget;
 use foldline_api::decimal::Decimal;
 use foldline_api::time::{Date, Duration, MICROS, Timestamp};
 use foldline_api::value::Value;
 use jiff::Zoned;
 use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
 
-use crate::expr::node::{Args, Fault, Form, Function, Out, Work};
+use crate::expr::node::{Args, Fault, Form, Function, Out};
 use crate::expr::ops;
 
-const fn part(name: &'static str, run: fn(Args<'_, '_>, &Work) -> Out) -> Function {
+const fn part(name: &'static str, run: fn(Args<'_, '_>, &Budget) -> Out) -> Function {
     Function::new(name, Form::Member, (1, 2), run).checked(check_zone)
 }
 
@@ -118,7 +119,7 @@ fn calendar(args: Args<'_, '_>, part: fn(&Zoned) -> i64) -> Out {
     zoned(args).map(|(moment, _)| Value::Int(part(&moment)))
 }
 
-fn year(args: Args<'_, '_>, _: &Work) -> Out {
+fn year(args: Args<'_, '_>, _: &Budget) -> Out {
     let (moment, early) = zoned(args)?;
     Ok(Value::Int(i64::from(moment.year()) + if early { CYCLE.0 } else { 0 }))
 }
@@ -160,7 +161,7 @@ fn epoch(args: Args<'_, '_>, micros: i64) -> Out {
         .ok_or_else(|| "the moment is outside the years 1 to 9999".into())
 }
 
-fn window(args: Args<'_, '_>, _: &Work) -> Out {
+fn window(args: Args<'_, '_>, _: &Budget) -> Out {
     let moment = moment(args)?;
     match args.get(1).map(Cow::as_ref) {
         Some(Value::Duration(span)) => match moment.window(*span) {
@@ -172,7 +173,7 @@ fn window(args: Args<'_, '_>, _: &Work) -> Out {
     }
 }
 
-fn date(args: Args<'_, '_>, _: &Work) -> Out {
+fn date(args: Args<'_, '_>, _: &Budget) -> Out {
     let (moment, early) = zoned(args)?;
     let days = Date::from_civil(moment.date()).map(Date::days);
     days.and_then(|days| Date::from_days(days + if early { CYCLE.1 } else { 0 }))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldline_api::budget::Left;
 use foldline_api::json;
 use foldline_api::time::Timestamp;
 use foldline_api::value::Value;
@@ -46,6 +47,7 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Even
         partition: 0,
         offset: 0,
         timestamp: Some(millis(record)?),
+        left: Left::default(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The fold against tables of cases, the scenarios' own tests, and against itself.
 
+mod budget;
 mod cases;
 mod effects;
 mod messages;

@@ -287,7 +287,15 @@ fn answer(
         json_value(rng, 3, &mut text);
         let Ok(event) = decoder.decode(&record("orders", &text)) else { continue };
         let item = json::parse(br#"{"a":1,"n":null}"#).unwrap();
-        let env = Env { event: &event, state, exists: true, item: Some(&item), child: None };
+        let budget = foldline_api::budget::Budget::default();
+        let env = Env {
+            event: &event,
+            state,
+            exists: true,
+            item: Some(&item),
+            child: None,
+            budget: &budget,
+        };
         match expr.eval(&env) {
             Ok(value) => {
                 shape.push_str(value.type_name());
