@@ -159,7 +159,7 @@ impl Node {
             Node::Topic => Ok(owned(Value::Text(Arc::clone(&cx.env.event.topic)))),
             Node::Partition => Ok(owned(Value::Int(cx.env.event.partition.into()))),
             Node::Offset => Ok(owned(Value::Int(cx.env.event.offset))),
-            Node::Timestamp => Ok(owned(super::timestamp(cx.env.event))),
+            Node::Timestamp => super::timestamp(cx.env.event).map(owned),
             Node::Local(depth) => Ok(Cow::Borrowed(local(cx, *depth))),
             Node::Has(path) => path.has(cx).map(|has| owned(Value::Bool(has))),
             Node::Not(operand) => operand.not(cx),

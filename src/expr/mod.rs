@@ -166,7 +166,7 @@ impl Expr {
             Form::Path => self.path(env).map(Option::unwrap_or_default),
             Form::State(column) => Ok(env.state.get(*column).cloned().unwrap_or_default()),
             Form::Key => Ok(env.event.key.clone()),
-            Form::Timestamp => Ok(timestamp(env.event)),
+            Form::Timestamp => timestamp(env.event),
             Form::Tree(node) => eval::eval(node, env, &self.paths),
         }
     }
@@ -300,7 +300,14 @@ fn spelled(names: &[Arc<str>]) -> String {
     names.iter().fold("event".to_owned(), |path, name| path + &error::member(name))
 }
 
-/// The record's timestamp; null where the log has none.
-fn timestamp(event: &Event) -> Value {
-    event.timestamp.and_then(Timestamp::from_millis).map_or(Value::Null, Value::Timestamp)
+/// The record's timestamp; null where the log has none. One that no moment has is no null: its producer wrote
+/// it in another unit, microseconds mostly.
+fn timestamp(event: &Event) -> Result<Value, EvalError> {
+    let Some(millis) = event.timestamp else { return Ok(Value::Null) };
+    Timestamp::from_millis(millis).map(Value::Timestamp).ok_or_else(|| {
+        EvalError::new(
+            "the record's timestamp is outside the years 1 to 9999: Kafka's are milliseconds, so its producer \
+             may have written microseconds",
+        )
+    })
 }

@@ -283,6 +283,24 @@ fn errors_show_the_place_and_the_corrected_line() {
 }
 
 #[test]
+fn a_record_without_a_timestamp_has_null_and_one_in_microseconds_has_none() {
+    for source in ["timestamp", "[timestamp][0]"] {
+        let (expr, paths) = compile(source).unwrap();
+        let value = |timestamp: Option<i64>| {
+            with_env("{}", &paths, |env| {
+                let event = Event { timestamp, ..env.event.clone() };
+                expr.eval(&Env { event: &event, ..*env }).map_err(|error| error.message)
+            })
+        };
+        assert_eq!(value(None), Ok(Value::Null));
+        let moment = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(value(Some(1_767_225_600_000)), Ok(Value::Timestamp(moment)));
+        let error = value(Some(1_767_225_600_000_000)).unwrap_err();
+        assert!(error.contains("years 1 to 9999") && error.contains("microseconds"), "{error}");
+    }
+}
+
+#[test]
 fn evaluation_errors_name_types_and_no_values() {
     for (source, event, wanted) in [
         ("event.a + 1", r#"{"a":"secret"}"#, "`+` does not take (a text, an integer)"),
