@@ -3,6 +3,7 @@
 mod client;
 mod offline;
 mod parked;
+mod produce;
 mod rebuild;
 mod replays;
 mod test;
@@ -69,6 +70,7 @@ enum Command {
     /// Print the JSON Schema of the config, for editors.
     Schema,
     /// Append NDJSON from standard input to a topic: {"key", "value", "headers", "timestamp"} a line.
+    /// Nothing is sent where a line is no such record.
     Produce {
         /// The topic.
         topic: String,
@@ -174,7 +176,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Plan { name } => offline::plan(path(None), &name),
         Command::Schema => offline::schema(),
         Command::Produce { topic, source } => {
-            offline::produce(&load(path(None), &Env::of_process())?, &topic, source.as_deref())
+            produce::produce(&load(path(None), &Env::of_process())?, &topic, source.as_deref())
         }
         Command::Demo(args) => runtime()?.block_on(crate::demo::run(args)).map_err(Failure::failed),
         Command::Status { name, watch, remote, json } => {

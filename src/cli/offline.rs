@@ -1,19 +1,14 @@
 //! Commands that need no running worker.
 
-use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use foldline_source_file::{FileProducer, NewRecord};
-use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing, Topics};
 use serde_json::json;
 
 use super::{Failure, load, runtime};
 use crate::config::{
-    Config, ConnectorConfig, Diagnostic, Env, Severity, SinkKind, SourceConfig, SourceKind,
-    json_schema, unsupported,
+    Config, ConnectorConfig, Diagnostic, Env, Severity, SinkKind, json_schema, unsupported,
 };
 use crate::maps::HashMap;
 use crate::projection::Projection;
@@ -152,70 +147,4 @@ fn compared_text(name: &str, compared: &Compared) -> String {
 pub(super) fn schema() -> Result<(), Failure> {
     println!("{}", serde_json::to_string_pretty(&json_schema()).map_err(Failure::failed)?);
     Ok(())
-}
-
-fn the_source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a SourceConfig, Failure> {
-    let names: Vec<&str> = config.sources.keys().map(String::as_str).collect();
-    let found = match (name, config.sources.len()) {
-        (Some(name), _) => config.sources.get(name),
-        (None, 1) => config.sources.values().next(),
-        (None, _) => None,
-    };
-    found.ok_or_else(|| Failure::Failed(format!("--source must be one of: {}", names.join(", "))))
-}
-
-pub(super) fn produce(config: &Config, topic: &str, source: Option<&str>) -> Result<(), Failure> {
-    let source = the_source(config, source)?;
-    let records = std::io::stdin().lock().lines().filter_map(|line| match line {
-        Ok(line) => NewRecord::from_line(&Bytes::from(line)).map(Ok),
-        Err(error) => Some(Err(error)),
-    });
-    let count = match &source.kind {
-        SourceKind::File { path } => append(&FileProducer::new(path), topic, records)?,
-        SourceKind::Kafka { .. } => {
-            let topics = Topics::List(vec![topic.to_owned()]);
-            let kafka =
-                registry::kafka_config(source, "produce", topics).map_err(Failure::failed)?;
-            runtime()?.block_on(send(&kafka, topic, records))?
-        }
-    };
-    println!("{count} records to {topic}");
-    Ok(())
-}
-
-fn append(
-    producer: &FileProducer,
-    topic: &str,
-    records: impl Iterator<Item = std::io::Result<NewRecord>>,
-) -> Result<u64, Failure> {
-    let mut count = 0;
-    for record in records {
-        producer.append(topic, record.map_err(Failure::failed)?).map_err(Failure::failed)?;
-        count += 1;
-    }
-    producer.sync().map_err(Failure::failed)?;
-    Ok(count)
-}
-
-/// Sends in chunks, each acknowledged before the next.
-async fn send(
-    kafka: &KafkaConfig,
-    topic: &str,
-    records: impl Iterator<Item = std::io::Result<NewRecord>>,
-) -> Result<u64, Failure> {
-    const CHUNK: usize = 10_000;
-    let producer = KafkaProducer::new(kafka).map_err(Failure::failed)?;
-    let (mut chunk, mut count) = (Vec::new(), 0);
-    let mut records = records.peekable();
-    while let Some(record) = records.next() {
-        let NewRecord { partition, key, value, headers, timestamp } =
-            record.map_err(Failure::failed)?;
-        chunk.push(Outgoing { key, value, headers, timestamp, partition });
-        if chunk.len() == CHUNK || records.peek().is_none() {
-            producer.send(topic, &chunk).await.map_err(Failure::failed)?;
-            count += chunk.len() as u64;
-            chunk.clear();
-        }
-    }
-    Ok(count)
 }

@@ -1,6 +1,6 @@
 //! `foldline test`, `validate`, `plan` and `schema` as commands: what they print, and their exit codes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -249,4 +249,45 @@ fn watch_prints_a_line_of_json_for_each_run() {
     watching.says("\"passed\":2");
     write(directory.path(), &CONFIG.replace("event.n\"", "evnt.n\""));
     watching.says("\"problems\":[{");
+}
+
+/// What `foldline produce` prints and leaves in the topic, for this standard input.
+fn produce(directory: &Path, config: &str, input: &[u8]) -> (Option<i32>, String, Vec<u8>) {
+    let mut command = foldline(&["produce", "orders", "-c", config]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let log = std::fs::read(directory.join("log/orders/0.ndjson")).unwrap_or_default();
+    (output.status.code(), String::from_utf8(said).unwrap(), log)
+}
+
+#[test]
+fn produce_sends_nothing_where_a_line_is_no_record_and_names_the_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = write(directory.path(), "[sources.events]\ntype = \"file\"\npath = \"log\"\n");
+    let wrong = [
+        &b"{\"key\":1,\"value\":{}}\n\n{\"value\":1,}\n"[..],
+        b"{\"vlaue\":1}\n\xff\n{\"value\":2}\n",
+        b"{\"timestamp\":1767225600000000}",
+    ];
+    let (code, said, log) = produce(directory.path(), &config, &wrong.concat());
+    assert_eq!((code, log.len()), (Some(1), 0), "{said}");
+    for line in [
+        "nothing was sent",
+        "line 3: not JSON",
+        "line 4: an unknown name",
+        "line 5: not JSON",
+        "line 7: a timestamp outside the years 1 to 9999",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in {said}");
+    }
+    let many = "[1]\n".repeat(12);
+    let (_, said, _) = produce(directory.path(), &config, many.as_bytes());
+    assert!(said.contains("line 10: not an object") && said.contains("and 2 more"), "{said}");
+    let right = b"{\"key\":\"a\",\"value\":{\"n\":1}}\r\n\n{\"value\":null}";
+    let (code, said, log) = produce(directory.path(), &config, right);
+    assert_eq!((code, &*said), (Some(0), "2 records to orders\n"));
+    assert_eq!(log, b"{\"key\":\"a\",\"value\":{\"n\":1}}\n{}\n");
 }

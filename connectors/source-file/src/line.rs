@@ -18,7 +18,8 @@ pub(crate) struct Line {
 }
 
 /// Why a line is no record of this format.
-enum Fault {
+#[derive(Debug)]
+pub(crate) enum Fault {
     /// Not JSON at all.
     Syntax,
     /// JSON, but not of this shape.
@@ -31,20 +32,20 @@ impl From<JiterError> for Fault {
     }
 }
 
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Syntax => f.write_str("not JSON"),
+            Fault::Shape(why) => f.write_str(why),
+        }
+    }
+}
+
 /// Reads a line; none where it is blank. What is no record becomes one whose value no converter takes.
 pub(crate) fn read(line: &Bytes) -> Option<Line> {
-    if line.trim_ascii().is_empty() {
-        return None;
-    }
-    let parsed = match std::str::from_utf8(line) {
-        Ok(_) => parse(line),
-        Err(_) => Err(Fault::Syntax),
-    };
-    let value = match parsed {
-        Ok(parsed) => return Some(parsed),
+    let value = match read_strictly(line) {
+        Ok(parsed) => return parsed,
         Err(Fault::Syntax) => line.clone(),
-        // A fault of shape may be met before the line turns out not to be JSON either.
-        Err(Fault::Shape(_)) if !is_json(line) => line.clone(),
         Err(Fault::Shape(why)) => {
             let mut marked = format!("not a log line ({why}): ").into_bytes();
             marked.extend_from_slice(line);
@@ -52,6 +53,25 @@ pub(crate) fn read(line: &Bytes) -> Option<Line> {
         }
     };
     Some(Line { value: Some(value), ..Line::default() })
+}
+
+/// Reads a line; none where it is blank.
+///
+/// # Errors
+/// Why it is no record.
+pub(crate) fn read_strictly(line: &Bytes) -> Result<Option<Line>, Fault> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    if std::str::from_utf8(line).is_err() {
+        return Err(Fault::Syntax);
+    }
+    match parse(line) {
+        Ok(parsed) => Ok(Some(parsed)),
+        // A fault of shape may be met before the line turns out not to be JSON either.
+        Err(_) if !is_json(line) => Err(Fault::Syntax),
+        Err(fault) => Err(fault),
+    }
 }
 
 fn parse(line: &Bytes) -> Result<Line, Fault> {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foldline_api::record::{Headers, TopicPartition};
 use foldline_api::source::{DeadLetter, DeadLetters};
+use foldline_api::time::Timestamp;
 use foldline_api::{Error, Result};
 
 use crate::groups::{ensure_id, io, make_folder};
@@ -35,11 +36,19 @@ pub struct NewRecord {
 
 impl NewRecord {
     /// Reads a line of the log's own format: what `foldline produce` takes from standard input. None
-    /// where the line is blank; what is no record becomes one whose value no converter takes.
-    #[must_use]
-    pub fn from_line(line: &Bytes) -> Option<Self> {
-        let Line { key, value, headers, timestamp } = line::read(line)?;
-        Some(NewRecord { partition: None, key, value, headers, timestamp })
+    /// where the line is blank.
+    ///
+    /// # Errors
+    /// Class Record: why the line is no record, or none that an expression could read whole.
+    pub fn from_line(line: &Bytes) -> Result<Option<Self>> {
+        let read = line::read_strictly(line).map_err(|fault| Error::record(fault.to_string()))?;
+        let Some(Line { key, value, headers, timestamp }) = read else { return Ok(None) };
+        if timestamp.is_some_and(|millis| Timestamp::from_millis(millis).is_none()) {
+            return Err(Error::record(
+                "a timestamp outside the years 1 to 9999 (it is in milliseconds)",
+            ));
+        }
+        Ok(Some(NewRecord { partition: None, key, value, headers, timestamp }))
     }
 }
 
