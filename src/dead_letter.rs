@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldline_api::record::{Headers, Record};
-use foldline_api::source::DeadLetter;
+use foldline_api::source::{DeadLetter, LETTER_PREFIX};
 
 /// Who sets records aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,21 +24,23 @@ pub struct Reason {
     pub message: String,
 }
 
-const PREFIX: &str = "__connect.errors.";
-
 /// The dead letter for `record`: its own bytes and headers, then `__connect.errors.*` as Connect's
-/// `errors.deadletterqueue.context.headers.enable` writes them.
+/// `errors.deadletterqueue.context.headers.enable` writes them, and the record's timestamp in milliseconds beside
+/// them, where it has one.
 #[must_use]
 pub fn letter(record: &Record, reason: &Reason, origin: &Origin) -> DeadLetter {
     let mut headers: Headers = record.headers.clone();
     // A letter that is folded again and fails again carries the newest reason only.
-    headers.retain(|(name, _)| !name.starts_with(PREFIX));
+    headers.retain(|(name, _)| !name.starts_with(LETTER_PREFIX));
     let mut add = |name: &str, text: String| {
-        headers.push((Arc::from(format!("{PREFIX}{name}")), Some(Bytes::from(text))));
+        headers.push((Arc::from(format!("{LETTER_PREFIX}{name}")), Some(Bytes::from(text))));
     };
     add("topic", record.topic.to_string());
     add("partition", record.partition.to_string());
     add("offset", record.offset.to_string());
+    if let Some(timestamp) = record.timestamp {
+        add("timestamp", timestamp.to_string());
+    }
     add("connector.name", origin.connector.clone());
     add("task.id", origin.task.to_string());
     add("stage", reason.stage.to_ascii_uppercase());
@@ -46,10 +48,11 @@ pub fn letter(record: &Record, reason: &Reason, origin: &Origin) -> DeadLetter {
     add("exception.class.name", "foldline.BadRecord".to_owned());
     add("exception.message", reason.message.clone());
     DeadLetter {
+        partition: record.topic_partition(),
+        offset: record.offset,
         key: record.key.clone(),
         value: record.value.clone(),
         headers,
-        timestamp: record.timestamp,
     }
 }
 
@@ -79,6 +82,7 @@ mod tests {
         assert_eq!(header("__connect.errors.topic").as_deref(), Some("orders"));
         assert_eq!(header("__connect.errors.partition").as_deref(), Some("3"));
         assert_eq!(header("__connect.errors.offset").as_deref(), Some("41"));
+        assert_eq!(header("__connect.errors.timestamp").as_deref(), Some("5"));
         assert_eq!(header("__connect.errors.stage").as_deref(), Some("VALUE_CONVERTER"));
         assert_eq!(header("__connect.errors.exception.message").as_deref(), Some("malformed JSON"));
         assert_eq!(letter.value, record.value);

@@ -447,7 +447,7 @@ impl Committer for Silent {
 
 #[async_trait]
 impl DeadLetters for Silent {
-    async fn send(&self, _: Vec<DeadLetter>) -> Result<()> {
-        Ok(())
+    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
+        letters.iter().map(|_| Ok(())).collect()
     }
 }

@@ -103,6 +103,7 @@ impl Task {
         for partition in partitions {
             self.held.remove(partition);
             self.folder.parking.release(partition);
+            self.ops.sent.forget(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
         self.show_assigned(self.held.len());

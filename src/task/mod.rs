@@ -8,7 +8,7 @@
 //! In reading order: this file (the loop and the fold's turn in it), `inbox`, `folder`, `batch`, `cache`, `let_go` (its keys of before),
 //! `writing` (what each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
 //! `requests` (what the operator wants of them), `assignment` (positions), `accounting`, `status` and `ops` (the
-//! calls); `load` comes before the loop where a generation is built.
+//! calls), `letters` (which of them are sent); `load` comes before the loop where a generation is built.
 
 mod accounting;
 mod assignment;
@@ -19,6 +19,7 @@ mod decisions;
 mod folder;
 mod inbox;
 mod let_go;
+mod letters;
 mod load;
 mod membership;
 mod ops;

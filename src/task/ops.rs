@@ -15,6 +15,7 @@ use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
 use super::TaskSpec;
 use super::assignment::Outcome;
+use super::letters::Sent;
 use super::status::TaskStatus;
 use crate::metrics::ConnectorMetrics;
 use crate::retry::{Attempts, retry};
@@ -28,6 +29,8 @@ pub(crate) struct Ops {
     pub(crate) generation: u64,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    /// The letters that were acknowledged; the calls note them.
+    pub(crate) sent: Sent,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) status: TaskStatus,
 }
@@ -71,6 +74,7 @@ impl Ops {
             generation: spec.generation,
             log: Arc::clone(&spec.log),
             dead_letters: Arc::clone(&spec.dead_letters),
+            sent: Sent::default(),
             metrics: spec.metrics.clone(),
             status: spec.status.clone(),
         }
@@ -117,7 +121,8 @@ impl Ops {
         Ok(keys.into_iter().zip(loaded).collect())
     }
 
-    /// Dead letters first, then rows and positions: a letter may come twice, but never not at all. After a
+    /// Dead letters first, then rows and positions: a letter may come twice where the worker dies, but never not at
+    /// all. After a
     /// failure it waits for `pause` before it asks the sink what became of the write.
     pub(crate) async fn write(
         self,
@@ -134,7 +139,8 @@ impl Ops {
             if Outcome::of(&flush.advances, &stored) != Outcome::NotApplied {
                 return Ok(WriteEnd::Unknown(stored, None));
             }
-            retry(&self, "dead_letter", || self.dead_letters.send(letters.clone())).await?;
+            let send = || self.sent.send(self.dead_letters.as_ref(), &letters);
+            retry(&self, "dead_letter", send).await?;
         }
         let mut trouble = None;
         Failpoint::BeforeWrite.reach();

@@ -108,6 +108,7 @@ impl Task {
         for (partition, (_, to)) in &batch.steps {
             self.held.set_durable(partition, *to);
             self.folder.decisions.settle(partition, *to);
+            self.ops.sent.settle(partition, *to);
         }
         self.folder.parking.durable(batch.number);
         self.show_parked();

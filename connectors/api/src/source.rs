@@ -172,22 +172,33 @@ pub trait Committer: Send + Sync {
     async fn commit(&self, commits: &[Commit]) -> Result<()>;
 }
 
-/// A record to set aside, with the reason in its headers.
+/// A record to set aside, with the reason in its headers. It has no timestamp: it lives from when it is
+/// written, or the retention of its topic would take the letter of an old record at once, and a broker
+/// refuse that of one from the future.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
+    /// The record's partition.
+    pub partition: TopicPartition,
+    /// The record's offset.
+    pub offset: i64,
     /// The record's key, as it was.
     pub key: Option<Bytes>,
     /// The record's value, as it was.
     pub value: Option<Bytes>,
     /// The record's headers, then Kafka Connect's `__connect.errors.*`.
     pub headers: Headers,
-    /// The record's timestamp, in milliseconds since the epoch.
-    pub timestamp: Option<i64>,
 }
+
+/// The name of the header that says what of a record its letter leaves out, as all of it does not fit into
+/// the dead-letter topic.
+pub const LETTER_OMITS: &str = "__connect.errors.omitted";
+/// What every header of a dead letter that is not its record's begins with, as Kafka Connect has it.
+pub const LETTER_PREFIX: &str = "__connect.errors.";
 
 /// Where dead letters go.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// Sends the letters and waits until the log has them (acks=all). At-least-once.
-    async fn send(&self, letters: Vec<DeadLetter>) -> Result<()>;
+    /// Sends the letters and waits until the log has them (acks=all). At-least-once. What became of each, in
+    /// their order: after an error only those that failed are to be sent again.
+    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>>;
 }

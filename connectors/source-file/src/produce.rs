@@ -201,16 +201,30 @@ impl FileDeadLetters {
 
 #[async_trait]
 impl DeadLetters for FileDeadLetters {
-    async fn send(&self, letters: Vec<DeadLetter>) -> Result<()> {
+    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
         let (producer, topic) = (Arc::clone(&self.producer), Arc::clone(&self.topic));
-        blocking(move || {
-            for letter in letters {
-                let DeadLetter { key, value, headers, timestamp } = letter;
+        let (count, letters) = (letters.len(), letters.to_vec());
+        let sent = blocking(move || {
+            for DeadLetter { key, value, headers, .. } in letters {
+                let timestamp = Some(now());
                 let record = NewRecord { partition: Some(0), key, value, headers, timestamp };
                 producer.append(&topic, record)?;
             }
             producer.sync()
-        })
-        .await
+        });
+        // The disk has all of them or, for all that is known, none.
+        match sent.await {
+            Ok(()) => (0..count).map(|_| Ok(())).collect(),
+            Err(error) => {
+                let failed = || Err(Error::new(error.class(), error.message()));
+                (0..count).map(|_| failed()).collect()
+            }
+        }
     }
+}
+
+/// Milliseconds since the epoch.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

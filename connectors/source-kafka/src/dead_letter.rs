@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use foldline_api::error::{Error, Result};
-use foldline_api::source::{DeadLetter, DeadLetters};
+use foldline_api::source::{DeadLetter, DeadLetters, LETTER_OMITS, LETTER_PREFIX};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer;
@@ -14,17 +15,19 @@ use tokio::sync::OnceCell;
 use crate::admin::asking;
 use crate::config::KafkaConfig;
 use crate::error::{from_code, from_kafka};
-use crate::producer::{KafkaProducer, Outgoing};
+use crate::producer::{KafkaProducer, Outgoing, failed, is_too_large};
 
 const ASK: Duration = Duration::from_secs(10);
 /// A dead letter is its record and the reason, so the topic takes more than brokers do by default.
 const MAX_BYTES: &str = "67108864";
 
 /// Sends dead letters to one topic, which is created when it is first needed: one partition, the
-/// broker's replication, records up to 64 MiB.
+/// broker's replication, records up to 64 MiB, and the broker's clock: retention counts from when a letter was
+/// written, whatever its record's time is.
 ///
-/// Nothing is dropped: a letter that the topic refuses for its size is an error of class Record that
-/// says what to raise; all else is tried again.
+/// A letter that does not fit is sent without the record's value, and if that is not enough without its key
+/// and headers too; a header names what is left out. Where it says in which place of the log the record
+/// is, and why it is bad. All else is tried again.
 #[derive(Debug)]
 pub struct KafkaDeadLetters {
     config: KafkaConfig,
@@ -55,7 +58,8 @@ impl KafkaDeadLetters {
         let admin: AdminClient<DefaultClientContext> =
             self.config.producer().create().map_err(|e| from_kafka(what(), &e))?;
         let new = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(-1))
-            .set("max.message.bytes", MAX_BYTES);
+            .set("max.message.bytes", MAX_BYTES)
+            .set("message.timestamp.type", "LogAppendTime");
         let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
         let created = admin.create_topics([&new], &options).await;
         let created = created.map_err(|e| from_kafka(what(), &e))?;
@@ -84,20 +88,80 @@ fn exists(config: &KafkaConfig, topic: &str) -> Result<bool> {
     }
 }
 
+/// How much of its record a letter holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Whole,
+    /// All but the value.
+    NoValue,
+    /// Where the record is and why it is bad.
+    Place,
+}
+
+impl Form {
+    /// The letter in this form. Without a timestamp: it lives from now.
+    fn of(self, letter: &DeadLetter) -> Outgoing {
+        let DeadLetter { key, value, headers, .. } = letter.clone();
+        let mut out = Outgoing { key, value, headers, ..Outgoing::default() };
+        let omits = match self {
+            Form::Whole => return out,
+            Form::NoValue => "value",
+            Form::Place => {
+                out.key = None;
+                out.headers.retain(|(name, _)| name.starts_with(LETTER_PREFIX));
+                "key,value,headers"
+            }
+        };
+        out.value = None;
+        out.headers.push((LETTER_OMITS.into(), Some(Bytes::from_static(omits.as_bytes()))));
+        out
+    }
+}
+
+impl KafkaDeadLetters {
+    /// A letter that was refused for its size: alone first, since a batch is refused as a whole, then with as
+    /// much as fits.
+    async fn fit(&self, letter: &DeadLetter) -> Result<()> {
+        let forms = [Form::Whole, Form::NoValue, Form::Place];
+        let mut end = Ok(());
+        for form in
+            forms.into_iter().filter(|form| *form != Form::NoValue || letter.value.is_some())
+        {
+            end = self.producer.send(&self.topic, &[form.of(letter)]).await;
+            if !end.as_ref().is_err_and(is_too_large) {
+                break;
+            }
+        }
+        end
+    }
+}
+
 #[async_trait]
 impl DeadLetters for KafkaDeadLetters {
-    async fn send(&self, letters: Vec<DeadLetter>) -> Result<()> {
-        self.exists.get_or_try_init(|| self.ensure_topic()).await?;
-        let records: Vec<Outgoing> = letters
-            .into_iter()
-            .map(|letter| Outgoing {
-                key: letter.key,
-                value: letter.value,
-                headers: letter.headers,
-                timestamp: letter.timestamp,
-                partition: None,
-            })
-            .collect();
-        self.producer.send(&self.topic, &records).await
+    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
+        if let Err(error) = self.exists.get_or_try_init(|| self.ensure_topic()).await {
+            return failed(&error, letters.len());
+        }
+        let records: Vec<Outgoing> = letters.iter().map(|letter| Form::Whole.of(letter)).collect();
+        let mut ends = self.producer.send_each(&self.topic, &records).await;
+        for (letter, end) in letters.iter().zip(&mut ends) {
+            if end.as_ref().is_err_and(is_too_large) {
+                *end = self.fit(letter).await;
+            }
+        }
+        ends.into_iter().map(|end| end.map_err(by_the_clock)).collect()
     }
+}
+
+/// A letter's time is this machine's: where the broker refuses it, a clock is wrong, and no record.
+fn by_the_clock(error: Error) -> Error {
+    let code = format!("{:?}", Code::InvalidTimestamp);
+    if error.code() != Some(&code) {
+        return error;
+    }
+    Error::retriable(format!(
+        "{}: the clocks of this machine and of the broker differ",
+        error.message()
+    ))
+    .with_code(code)
 }

@@ -87,30 +87,38 @@ impl KafkaProducer {
     /// Of the first record that failed: class Record where the topic refuses it, for its size for
     /// instance; Retriable otherwise. Records beside it may have been sent.
     pub async fn send(&self, topic: &str, records: &[Outgoing]) -> Result<()> {
-        let client = self.client()?;
+        self.send_each(topic, records).await.into_iter().collect()
+    }
+
+    /// The same, with what became of each, in their order.
+    pub async fn send_each(&self, topic: &str, records: &[Outgoing]) -> Vec<Result<()>> {
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(error) => return failed(&error, records.len()),
+        };
         let mut sent = Vec::with_capacity(records.len());
-        let mut first = None;
         for record in records {
-            match enqueue(&client, topic, record).await {
-                Ok(delivery) => sent.push((record, delivery)),
-                Err(error) => {
-                    first = Some(explain(topic, record, &error));
-                    break;
-                }
-            }
+            sent.push(enqueue(&client, topic, record).await);
         }
-        for (record, delivery) in sent {
-            let failed = match delivery.await {
-                Ok(Ok(_)) => continue,
-                Ok(Err((error, _))) => explain(topic, record, &error),
-                Err(_) => Error::retriable("the Kafka producer was dropped before its answer"),
+        let mut ends = Vec::with_capacity(records.len());
+        for (record, sent) in records.iter().zip(sent) {
+            let end = match sent {
+                Ok(delivery) => delivery.await,
+                Err(error) => {
+                    ends.push(Err(explain(topic, record, &error)));
+                    continue;
+                }
             };
-            first.get_or_insert(failed);
+            ends.push(match end {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(explain(topic, record, &error)),
+                Err(_) => Err(Error::retriable("the Kafka producer was dropped before its answer")),
+            });
         }
         if client.client().fatal_error().is_some() {
             self.lock().take();
         }
-        first.map_or(Ok(()), Err)
+        ends
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
@@ -159,15 +167,32 @@ async fn enqueue(
     }
 }
 
+/// The same end for so many records.
+pub(crate) fn failed(error: &Error, count: usize) -> Vec<Result<()>> {
+    let copy = || {
+        let copied = Error::new(error.class(), error.message());
+        Err(match error.code() {
+            Some(code) => copied.with_code(code),
+            None => copied,
+        })
+    };
+    (0..count).map(|_| copy()).collect()
+}
+
+/// Whether the broker, the topic or the producer has refused a record for its size.
+pub(crate) fn is_too_large(error: &Error) -> bool {
+    TOO_LARGE.iter().any(|code| error.code() == Some(&format!("{code:?}")))
+}
+
+const TOO_LARGE: [Code; 2] = [Code::MessageSizeTooLarge, Code::InvalidMessageSize];
+
 fn explain(topic: &str, record: &Outgoing, error: &KafkaError) -> Error {
     match error.rdkafka_error_code() {
-        Some(code @ (Code::MessageSizeTooLarge | Code::InvalidMessageSize)) => {
-            Error::record(format!(
-                "topic `{topic}` refuses a record of {} bytes; raise its `max.message.bytes`",
-                record.bytes()
-            ))
-            .with_code(format!("{code:?}"))
-        }
+        Some(code) if TOO_LARGE.contains(&code) => Error::record(format!(
+            "topic `{topic}` refuses a record of {} bytes; raise its `max.message.bytes`",
+            record.bytes()
+        ))
+        .with_code(format!("{code:?}")),
         _ => from_kafka(format!("sending to topic `{topic}`"), error),
     }
 }

@@ -426,8 +426,8 @@ impl MemoryDeadLetters {
 
 #[async_trait]
 impl DeadLetters for MemoryDeadLetters {
-    async fn send(&self, letters: Vec<DeadLetter>) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(letters);
-        Ok(())
+    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(letters);
+        letters.iter().map(|_| Ok(())).collect()
     }
 }
