@@ -3,6 +3,7 @@
 mod browser;
 mod json;
 mod listener;
+mod offsets;
 mod parked;
 pub(crate) mod replays;
 
@@ -86,7 +87,6 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/status", get(status))
         .route("/connectors/{name}/tasks", get(tasks))
         .route("/connectors/{name}/topics", get(topics))
-        .route("/connectors/{name}/offsets", get(offsets).delete(reset_offsets))
         .route("/connectors/{name}/pause", put(pause))
         .route("/connectors/{name}/resume", put(resume))
         .route("/connectors/{name}/stop", put(stop_connector))
@@ -97,6 +97,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/rows/{key}/explain", get(replays::explain))
         .route("/connectors/{name}/explain", get(replays::explain_any))
         .route("/connectors/{name}/verify", post(replays::verify))
+        .merge(offsets::routes())
         .merge(parked::routes())
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize))
@@ -260,6 +261,7 @@ fn status_json(app: &App, name: &str) -> Answer<Json_> {
         "last_error": view.last_error(),
         "rebuild": view.rebuild.as_ref().map(Progress::json),
         "kept_generations": view.kept,
+        "holes": offsets::holes_json(&view.holes),
     }))
 }
 
@@ -291,42 +293,6 @@ async fn topics(Extract(app): Shared, Path(name): Path<String>) -> Answer {
     topics.sort_unstable();
     topics.dedup();
     Ok(Json(json!({ name: { "topics": topics } })))
-}
-
-async fn offsets(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    let offsets: Vec<Json_> = app
-        .connector(&name)?
-        .offsets()
-        .await?
-        .into_iter()
-        .map(|(partition, position)| {
-            json!({
-                "partition": {
-                    "kafka_topic": &*partition.topic,
-                    "kafka_partition": partition.partition,
-                },
-                "offset": { "kafka_offset": position.0 },
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "offsets": offsets })))
-}
-
-/// Kafka Connect's way to begin anew: of a stopped connector only.
-async fn reset_offsets(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    let connector = app.connector(&name)?;
-    if connector.view().state != State::Stopped {
-        let message = format!(
-            "{name} is not STOPPED: stop it first (PUT /connectors/{name}/stop); its offsets are reset by a \
-             rebuild, which begins when it is resumed"
-        );
-        return Err(Failure(StatusCode::BAD_REQUEST, message));
-    }
-    let generation = connector.rebuild(false).await?;
-    let message = format!(
-        "generation {generation} is built from the fold's beginning when {name} is resumed"
-    );
-    Ok(Json(json!({ "message": message, "generation": generation })))
 }
 
 async fn set(app: &App, name: &str, desired: DesiredState) -> Answer<StatusCode> {

@@ -58,7 +58,14 @@ impl At {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
     /// Which partitions are read, of how many, and why these.
-    Reading { partitions: Vec<String>, of: usize, why: String },
+    Reading {
+        partitions: Vec<String>,
+        of: usize,
+        why: String,
+        /// What an operator left out of this generation, and so does the fold.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        left_out: Vec<String>,
+    },
     /// A record that names the key.
     Event(Event),
     /// The end.
@@ -175,7 +182,9 @@ impl Explain {
             None => whole(&books.positions),
             Some(at) => self.stretches_at(&books.positions, &infos, at).await?,
         };
-        let placement = place(&self.parts, &whole(&books.positions), &self.key).await?;
+        let holes = self.parts.target.holes().holes(books.generation).await?;
+        let all = whole(&books.positions);
+        let placement = place(&self.parts, (&all, &holes), &self.key).await?;
         let (only, why) = match placement {
             Placement::Known(only, why) => (Some(only), why),
             Placement::Any(why) => (None, why),
@@ -270,7 +279,7 @@ impl Explain {
         stretches: Vec<Stretch>,
         why: &str,
     ) -> Result<Pass> {
-        let (merge, mut fold) = self.parts.start()?;
+        let (mut merge, mut fold) = self.parts.start()?;
         fold.only(self.key.clone());
         fold.repeat(&books.verdicts);
         fold.repeat(&self.parts.parked(books.generation).await?);
@@ -278,8 +287,11 @@ impl Explain {
             Some(only) => only.iter().map(ToString::to_string).collect(),
             None => stretches.iter().map(|stretch| stretch.partition.to_string()).collect(),
         };
-        let of = stretches.len();
-        self.tell(Line::Reading { partitions, of, why: why.to_owned() }).await?;
+        let (of, why) = (stretches.len(), why.to_owned());
+        let holes = self.parts.target.holes().holes(books.generation).await?;
+        let left_out = holes.iter().map(ToString::to_string).collect();
+        self.tell(Line::Reading { partitions, of, why, left_out }).await?;
+        merge.leave_out(&holes);
         let mut pass = Pass { merge, fold, row: None, events: 0, only, ahead: None, met: false };
         pass.extend(stretches);
         self.drain(&mut pass).await?;
@@ -354,6 +366,8 @@ impl Explain {
             drop(snapshot);
             pass.fold.repeat(&books.verdicts);
             pass.fold.repeat(&self.parts.parked(books.generation).await?);
+            let holes = self.parts.target.holes().holes(books.generation).await?;
+            pass.merge.leave_out(&holes);
             pass.extend(whole(&books.positions));
             self.drain(pass).await?;
             if pass.met {
@@ -531,7 +545,7 @@ mod tests {
         }
         bench.write(&[], true).await;
         let (lines, summary) = run(&bench, "k7", None).await;
-        let Some(Line::Reading { partitions, of, why }) = lines.first() else { panic!() };
+        let Some(Line::Reading { partitions, of, why, .. }) = lines.first() else { panic!() };
         assert_eq!(partitions, &[format!("events-{}", place("k7"))]);
         assert!(*of == 4 && why.contains("murmur2"), "{why}");
         assert_eq!(summary.events, 4);

@@ -50,6 +50,23 @@ pub fn compile(config: &Config) -> Result<HashMap<String, Arc<Projection>>, Vec<
     if diagnostics.is_empty() { Ok(projections) } else { Err(diagnostics) }
 }
 
+/// What is wrong with the properties of Kafka sources together: librdkafka compares its limits only where a
+/// client is made.
+pub(crate) fn limits(config: &Config) -> Vec<Diagnostic> {
+    let check = |source: &SourceConfig| {
+        let SourceKind::Kafka { properties, .. } = &source.kind else { return None };
+        let kafka = kafka_config(source, "validate", Topics::List(vec![String::new()]));
+        let error = kafka.and_then(|kafka| kafka.check_limits()).err()?;
+        let named = properties.keys().find(|name| error.message().contains(&format!("`{name}`")));
+        let path = match named {
+            Some(name) => format!("sources.{}.properties.{name}", source.name),
+            None => format!("sources.{}.properties", source.name),
+        };
+        Some(config.places.problem(&path, error.message()))
+    };
+    config.sources.values().filter_map(check).collect()
+}
+
 /// What one connector refers to.
 struct Parts<'a> {
     connector: &'a ConnectorConfig,

@@ -99,6 +99,9 @@ pub(crate) struct Summary {
     pub(crate) repaired: u64,
     /// Rows that changed all the while and that the fold met at no moment; not judged.
     pub(crate) unsettled: u64,
+    /// What an operator left out of this generation, and so did the fold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left_out: Vec<String>,
 }
 
 /// A value as exact JSON.
@@ -217,6 +220,9 @@ impl Verify {
         }
         self.parked = places;
         self.fold.repeat(&parked);
+        let holes = self.parts.target.holes().holes(books.generation).await?;
+        self.summary.left_out = holes.iter().map(ToString::to_string).collect();
+        self.merge.leave_out(&holes);
         self.merge.extend(&whole(&books.positions));
         self.drain().await
     }

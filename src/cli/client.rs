@@ -84,6 +84,13 @@ impl Worker {
         Ok(serde_json::from_str(&text).unwrap_or(Json::Null))
     }
 
+    /// Sends JSON.
+    pub(super) async fn patch(&self, path: &str, body: &Json) -> Result<(), Failure> {
+        let request = self.request(Method::PATCH, path);
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        self.send(request).await.map(drop)
+    }
+
     /// Sends a request whose answer comes bit by bit and may take hours; each part of `path` is a
     /// segment.
     pub(super) async fn open(
@@ -153,22 +160,6 @@ pub(super) async fn restart(named: &Named, config: &Path) -> Result<(), Failure>
     Ok(())
 }
 
-pub(super) async fn offsets(named: &Named, config: &Path) -> Result<(), Failure> {
-    let worker = named.remote.resolve(config)?;
-    let answer = worker.ask(Method::GET, &format!("/connectors/{}/offsets", named.name)).await?;
-    let offsets = answer["offsets"].as_array().cloned().unwrap_or_default();
-    println!("{:<40} {:>9} {:>14}", "TOPIC", "PARTITION", "POSITION");
-    for offset in offsets {
-        println!(
-            "{:<40} {:>9} {:>14}",
-            printable::line(offset["partition"]["kafka_topic"].as_str().unwrap_or_default()),
-            offset["partition"]["kafka_partition"].to_string(),
-            offset["offset"]["kafka_offset"].to_string()
-        );
-    }
-    Ok(())
-}
-
 pub(super) async fn status(
     worker: &Worker,
     name: Option<&str>,
@@ -235,7 +226,23 @@ fn table(all: &[Json]) -> String {
         out.push_str(line.trim_end());
         out.push('\n');
     }
+    all.iter().for_each(|status| out.push_str(&left_out(status)));
     out
+}
+
+/// A line for each stretch that an operator left out.
+fn left_out(status: &Json) -> String {
+    let one = |hole: &Json| {
+        let last = hole["to"].as_i64().unwrap_or(0) - 1;
+        format!(
+            "{}: offsets {} to {last} of {}:{} are left out, as an operator asked; a rebuild folds them\n",
+            status["name"].as_str().unwrap_or_default(),
+            hole["from"],
+            hole["topic"].as_str().unwrap_or_default(),
+            hole["partition"]
+        )
+    };
+    status["holes"].as_array().into_iter().flatten().map(one).collect()
 }
 
 #[cfg(test)]
@@ -263,12 +270,14 @@ mod tests {
             json!({"name": "orders", "connector": {"state": "RUNNING"}, "tasks": [{}], "lag": 1200,
                    "rate": 40000.5, "generation": 1, "last_error": null}),
             json!({"name": "orders-search", "connector": {"state": "FAILED"}, "tasks": [], "lag": 0,
-                   "rate": 0.0, "generation": 12, "last_error": "no such index"}),
+                   "rate": 0.0, "generation": 12, "last_error": "no such index",
+                   "holes": [{"topic": "es", "partition": 2, "from": 5, "to": 9}]}),
         ];
         let expect = "\
 NAME           STATE    TASKS   LAG  EVENTS/S  GENERATION  LAST ERROR
 orders         RUNNING      1  1200   40000.5           1
 orders-search  FAILED       0     0       0.0          12  no such index
+orders-search: offsets 5 to 8 of es:2 are left out, as an operator asked; a rebuild folds them
 ";
         assert_eq!(table(&all), expect);
     }

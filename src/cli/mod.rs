@@ -2,6 +2,7 @@
 
 mod client;
 mod offline;
+mod offsets;
 mod parked;
 mod produce;
 mod rebuild;
@@ -108,8 +109,8 @@ enum Command {
         #[command(flatten)]
         how: rebuild::Args,
     },
-    /// Show a connector's positions.
-    Offsets(client::Named),
+    /// Show a connector's positions, or leave events out (--skip-to).
+    Offsets(offsets::Offsets),
     /// Fold the log again and compare with what the store holds, while the connector runs on.
     Verify(replays::Verify),
     /// Show the events that made a row, the state after each, and whether the store holds the last.
@@ -190,7 +191,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild { named, how } => {
             runtime()?.block_on(rebuild::run(&named, &path(None), &how))
         }
-        Command::Offsets(named) => runtime()?.block_on(client::offsets(&named, &path(None))),
+        Command::Offsets(args) => runtime()?.block_on(offsets::run(&args, &path(None))),
         Command::Verify(args) => runtime()?.block_on(replays::verify(&args, &path(None))),
         Command::Explain(args) => runtime()?.block_on(replays::explain(&args, &path(None))),
         Command::Parked(command) => runtime()?.block_on(parked::run(&command, &path(None))),

@@ -27,6 +27,7 @@ pub(super) fn validate(path: PathBuf, json: bool) -> Result<(), Failure> {
                 Err(problems) => problems,
             };
             found.extend(unsupported(&config));
+            found.extend(registry::limits(&config));
             if !json && found.iter().all(|d| d.severity == Severity::Warning) {
                 println!(
                     "ok: {} connectors, {} projections",

@@ -174,14 +174,23 @@ fn verified(line: &Json) -> String {
         }
     }
     text.push('\n');
-    text
+    text + &left_out(summary)
+}
+
+/// What an operator left out, in the store and in the fold.
+fn left_out(of: &Json) -> String {
+    let stretches = of["left_out"].as_array().into_iter().flatten().filter_map(Json::as_str);
+    let line =
+        |stretch| format!("left out, as an operator asked: {stretch}; a rebuild folds them\n");
+    stretches.map(line).collect()
 }
 
 fn explained(line: &Json) -> String {
     if let Some(reading) = line.get("reading") {
         let partitions = reading["partitions"].as_array().map_or(0, Vec::len);
         let why = reading["why"].as_str().unwrap_or_default();
-        return format!("reading {partitions} of {} partitions: {why}\n", reading["of"]);
+        let told = format!("reading {partitions} of {} partitions: {why}\n", reading["of"]);
+        return told + &left_out(reading);
     }
     if let Some(event) = line.get("event") {
         let text = |name: &str| text(event, name);
@@ -239,6 +248,12 @@ mod tests {
             "repaired": 1, "order_dependent": 0, "unsettled": 0}});
         let expect = "orders: 10 rows compared with 50 events of the log, 1 differ, 1 repaired\n";
         assert_eq!(verified(&line), expect);
+        let line =
+            json!({"summary": {"connector": "orders", "left_out": ["offsets 5 to 8 of `t-0`"]}});
+        let text = verified(&line);
+        assert!(text.ends_with(
+            "left out, as an operator asked: offsets 5 to 8 of `t-0`; a rebuild folds them\n"
+        ));
     }
 
     #[test]

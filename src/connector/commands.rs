@@ -3,8 +3,10 @@
 use std::sync::{Arc, PoisonError};
 
 use foldline_api::error::{Error, Result};
+use foldline_api::hole::Hole;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{DesiredState, Target};
+use foldline_api::source::Start;
 
 use super::Connector;
 use crate::replay::Parts;
@@ -43,6 +45,44 @@ impl Connector {
             on_bad_record: self.spec.on_bad_record,
             memory: self.spec.memory / 2,
         })
+    }
+
+    /// Where the partitions of the fold would stand.
+    ///
+    /// # Errors
+    /// When the books or the log cannot be reached.
+    pub async fn offsets_at(&self, start: Start) -> Result<Vec<(TopicPartition, Position)>> {
+        let books = self.opened_target()?.status().await?;
+        let partitions: Vec<TopicPartition> =
+            books.positions.into_iter().map(|stored| stored.partition).collect();
+        let found = self.spec.log.find(&partitions, start).await?;
+        Ok(partitions.into_iter().zip(found).collect())
+    }
+
+    /// Moves positions forward past events that the live generation leaves out; all of its holes then.
+    ///
+    /// # Errors
+    /// A config error where a partition stands further on, or its log ends before.
+    pub async fn skip(&self, to: &[(TopicPartition, Position)]) -> Result<Vec<Hole>> {
+        let target = self.opened_target()?;
+        let infos = self.spec.log.partitions().await?;
+        for (partition, to) in to {
+            let info = infos.iter().find(|info| info.partition == *partition);
+            let high = info.map(|info| info.high).ok_or_else(|| {
+                Error::config(format!("`{partition}` is no partition of this fold"))
+            })?;
+            if *to > high {
+                return Err(Error::config(format!("`{partition}` ends at {high}, before {to}")));
+            }
+        }
+        let generation = target.status().await?.generation;
+        target.holes().skip(generation, to).await?;
+        let holes = target.holes().holes(generation).await?;
+        for hole in &holes {
+            tracing::warn!("{hole} are left out, as an operator asked; a rebuild folds them");
+        }
+        self.shown().holes.clone_from(&holes);
+        Ok(holes)
     }
 
     /// The group's view and the sink's, partition by partition.

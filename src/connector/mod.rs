@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::hole::Hole;
 use foldline_api::sink::Target;
 use foldline_api::source::{DeadLetters, Log, Start};
 use tokio::sync::{Notify, watch};
@@ -145,6 +146,8 @@ pub struct View {
     pub rebuild: Option<Progress>,
     /// Generations kept for a rollback.
     pub kept: Vec<u64>,
+    /// Events that the live generation leaves out, since an operator moved its positions past them.
+    pub holes: Vec<Hole>,
 }
 
 impl View {
@@ -171,6 +174,7 @@ struct Shown {
     tasks: Vec<TaskStatus>,
     consumed: u64,
     rate: f64,
+    holes: Vec<Hole>,
 }
 
 /// The handle that REST and commands use.
@@ -226,6 +230,7 @@ impl Connector {
             parked_keys: self.spec.metrics.parked_keys.get(),
             rebuild: self.watch.progress(),
             kept: self.watch.kept(),
+            holes: shown.holes.clone(),
         }
     }
 

@@ -48,6 +48,8 @@ impl Connector {
         if opened.waits.is_none() && self.configured.get().is_none() {
             self.configure(target.as_ref(), &opened, &infos).await?;
         }
+        let holes = self.retry("open", || target.holes().holes(opened.generation)).await?;
+        self.shown().holes = holes;
         Ok((target, opened, infos))
     }
 

@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::hole::{Hole, without};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::source::{Chunk, Reader, Stretch};
 use tokio::task::JoinError;
@@ -30,6 +31,8 @@ pub(crate) struct Merge {
     reader: Option<Box<dyn Reader>>,
     reading: Option<Reading>,
     memory: usize,
+    /// What is not read.
+    holes: Vec<Hole>,
     lanes: Vec<Lane>,
     /// The first record's timestamp of each lane that has records; where two are equal, the partition
     /// decides.
@@ -57,6 +60,19 @@ impl Lane {
         self.next < self.to
     }
 
+    /// What is to be read next; none where only holes are left.
+    fn piece(&self, holes: &[Hole]) -> Option<Stretch> {
+        let (partition, from, to) = (self.partition.clone(), self.next, self.to);
+        without(&Stretch { partition, from, to }, holes).into_iter().next()
+    }
+
+    /// Stands behind the hole that it stands in.
+    fn pass_holes(&mut self, holes: &[Hole]) {
+        if self.may_have_more() {
+            self.next = self.piece(holes).map_or(self.to, |piece| piece.from);
+        }
+    }
+
     /// Whether it is thirsty now and was not before.
     fn begins_to_ask(&mut self) -> bool {
         let thirsty = self.may_have_more() && self.records.len() <= self.low && !self.asks;
@@ -77,11 +93,17 @@ impl Merge {
             reader: Some(reader),
             reading: None,
             memory,
+            holes: Vec::new(),
             lanes: Vec::new(),
             heads: BinaryHeap::new(),
             thirsty: Vec::new(),
             dry: 0,
         }
+    }
+
+    /// Reads nothing of these from now on, and of no others any more.
+    pub(crate) fn leave_out(&mut self, holes: &[Hole]) {
+        self.holes = holes.to_vec();
     }
 
     /// Reads on to the ends of `stretches`; their beginnings count for partitions that are new here.
@@ -106,6 +128,9 @@ impl Merge {
             let Some(lane) = self.lanes.get_mut(at) else { continue };
             let had_more = lane.may_have_more();
             lane.to = lane.to.max(stretch.to);
+            if self.reading.as_ref().is_none_or(|reading| !reading.lanes.contains(&at)) {
+                lane.pass_holes(&self.holes);
+            }
             self.dry += usize::from(!had_more && lane.may_have_more() && lane.records.is_empty());
             if lane.begins_to_ask() {
                 self.thirsty.push(at);
@@ -210,11 +235,9 @@ impl Merge {
         asked.sort_by_key(|at| self.lanes.get(*at).map_or(0, |lane| lane.records.len()));
         self.thirsty = asked.split_off(asked.len().min(ASKED_MAX));
         let stretch = |at: &usize| {
-            self.lanes.get(*at).map(|lane| Stretch {
-                partition: lane.partition.clone(),
-                from: lane.next,
-                to: lane.to,
-            })
+            let lane = self.lanes.get(*at)?;
+            let (partition, from, to) = (lane.partition.clone(), lane.next, lane.to);
+            Some(lane.piece(&self.holes).unwrap_or(Stretch { partition, from, to }))
         };
         let stretches: Vec<Stretch> = asked.iter().filter_map(stretch).collect();
         let bytes = (self.memory / CHUNKS / self.lanes.len().max(1)).clamp(CHUNK_MIN, CHUNK_MAX);
@@ -230,6 +253,7 @@ impl Merge {
         let Some(lane) = self.lanes.get_mut(at) else { return };
         let was_dry = lane.records.is_empty();
         lane.next = chunk.next;
+        lane.pass_holes(&self.holes);
         lane.low = lane.low.max(chunk.records.len());
         lane.records.extend(chunk.records);
         if let Some(first) = lane.records.front()
@@ -286,6 +310,38 @@ mod tests {
             out.push((record.partition, record.offset));
         }
         out
+    }
+
+    #[tokio::test]
+    async fn holes_are_not_read() {
+        let log = MemoryLog::new("log");
+        log.create_topic("t", 2);
+        for time in 0..40 {
+            let partition = i32::from(time % 2 == 1);
+            log.append_record("t", partition, (None, None), Vec::new(), Some(time));
+        }
+        let hole = |partition, from, to| {
+            let Stretch { partition, from, to } = stretch(partition, from, to);
+            Hole { partition, from, to }
+        };
+        let holes = [hole(0, 0, 3), hole(0, 5, 6), hole(1, 4, 9), hole(1, 18, 20)];
+        let mut merge = Merge::new(log.group("g", &["t"]).reader().unwrap(), 1);
+        merge.leave_out(&holes[..2]);
+        merge.extend(&[stretch(0, 0, 5), stretch(1, 0, 4)]);
+        let mut found = drain(&mut merge).await;
+        // What was left out since, when the books stand behind it.
+        merge.leave_out(&holes);
+        for to in [9, 20] {
+            merge.extend(&[stretch(0, 0, to), stretch(1, 0, to)]);
+            found.extend(drain(&mut merge).await);
+        }
+        found.sort_unstable();
+        let is_read = |(partition, offset): &(i32, i64)| match partition {
+            0 => *offset >= 3 && *offset != 5,
+            _ => !(4..9).contains(offset) && *offset < 18,
+        };
+        let all = (0..2).flat_map(|partition| (0..20).map(move |offset| (partition, offset)));
+        assert_eq!(found, all.filter(is_read).collect::<Vec<_>>());
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use foldline_api::error::Result;
+use foldline_api::hole::{Hole, without};
 use foldline_api::model::Key;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::source::{Reader, Stretch};
@@ -44,7 +45,11 @@ fn crc32_of(key: &[u8], count: i32) -> i32 {
 }
 
 /// Finds out where the events of `key` can lie within `stretches`.
-pub(crate) async fn place(parts: &Parts, stretches: &[Stretch], key: &Key) -> Result<Placement> {
+pub(crate) async fn place(
+    parts: &Parts,
+    (stretches, holes): (&[Stretch], &[Hole]),
+    key: &Key,
+) -> Result<Placement> {
     if stretches.len() <= 1 {
         let all = stretches.iter().map(|stretch| stretch.partition.clone()).collect();
         return Ok(Placement::Known(all, "there is one partition".to_owned()));
@@ -64,7 +69,7 @@ pub(crate) async fn place(parts: &Parts, stretches: &[Stretch], key: &Key) -> Re
         let Ok(count) = i32::try_from(mine.len()) else { continue };
         let mut records = Vec::new();
         for stretch in &mine {
-            sample(&mut *reader, stretch, &mut records).await?;
+            sample(&mut *reader, &without(stretch, holes), &mut records).await?;
         }
         let plain = |record: &&Record| {
             let value = decoder.decode_key(record).unwrap_or_default();
@@ -90,11 +95,12 @@ pub(crate) async fn place(parts: &Parts, stretches: &[Stretch], key: &Key) -> Re
 }
 
 /// Records with a key, from both ends.
-async fn sample(reader: &mut dyn Reader, of: &Stretch, out: &mut Vec<Record>) -> Result<()> {
-    let tail = Position((of.to.0 - TAIL).max(of.from.0));
-    for from in [of.from, tail] {
-        let to = Position((from.0 + TAIL).min(of.to.0));
-        let mut wanted = Stretch { partition: of.partition.clone(), from, to };
+async fn sample(reader: &mut dyn Reader, of: &[Stretch], out: &mut Vec<Record>) -> Result<()> {
+    let (Some(first), Some(last)) = (of.first(), of.last()) else { return Ok(()) };
+    let tail = Position((last.to.0 - TAIL).max(last.from.0));
+    for (from, end) in [(first.from, first.to), (tail, last.to)] {
+        let to = Position((from.0 + TAIL).min(end.0));
+        let mut wanted = Stretch { partition: first.partition.clone(), from, to };
         while wanted.from < wanted.to {
             let chunk = reader.read(std::slice::from_ref(&wanted), SAMPLE).await?;
             wanted.from = chunk.next;

@@ -137,6 +137,11 @@ impl Inbox {
             && self.bytes < self.limits.bytes.saturating_mul(2)
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// When the oldest item has waited long enough; none where nothing waits.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since + self.limits.age)

@@ -188,6 +188,7 @@ impl Loader {
         match event {
             // Nothing was started.
             SourceEvent::Records(_) | SourceEvent::End(..) => Ok(true),
+            SourceEvent::Broken(_, error) => Err(error),
             SourceEvent::Assigned(partitions) => {
                 self.take(partitions).await?;
                 Ok(true)

@@ -29,6 +29,7 @@ impl Task {
         } else if fresh && self.fences == 0 {
             self.cache.set_complete(true);
         }
+        self.broken = None;
         self.source.start(&starts)?;
         self.show_assigned(self.held.len());
         self.show_parked();
@@ -101,6 +102,7 @@ impl Task {
 
     fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
+            self.broken = self.broken.take().filter(|(of, _)| of != partition);
             self.held.remove(partition);
             self.folder.parking.release(partition);
             self.ops.sent.forget(partition);

@@ -169,6 +169,8 @@ pub(crate) struct Task {
     suspect: Option<(TopicPartition, i64)>,
     /// The reason to end once everything folded is durable.
     stop: Option<String>,
+    /// What cannot be read: the reason to end once all before it is durable.
+    broken: Option<(TopicPartition, Error)>,
     stopping: Option<Instant>,
     generation: u64,
     /// This task's part of the gauges.
@@ -207,6 +209,7 @@ impl Task {
             write_failures: 0,
             suspect: None,
             stop: None,
+            broken: None,
             stopping: None,
             generation: spec.generation,
             shown_assigned: 0,
@@ -266,7 +269,7 @@ impl Task {
 
     /// Rebalances always; records only while there is room for them.
     fn wanted(&self) -> Wanted {
-        let ending = self.stopping.is_some() || self.stop.is_some();
+        let ending = self.stopping.is_some() || self.stop.is_some() || self.broken.is_some();
         if self.inbox.has_room() && !ending && !*self.paused.borrow() {
             Wanted::All
         } else {
@@ -278,6 +281,8 @@ impl Task {
     fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
         if std::mem::take(&mut self.reads_again) {
+            // It is told again, behind what is read again.
+            self.broken = None;
             self.source.start(&self.held.restart())?;
         }
         self.yield_until = self.yield_until.filter(|until| *until > now);
@@ -419,6 +424,10 @@ impl Task {
                 }
                 self.show();
             }
+            SourceEvent::Broken(partition, error) => {
+                tracing::error!(%error, %partition, "what was read before it is folded first");
+                self.broken = Some((partition, error));
+            }
             SourceEvent::Assigned(partitions) => self.assigned(partitions),
             SourceEvent::Revoked(partitions) => self.revoked(partitions, now),
             SourceEvent::Lost(partitions) => self.lose(&partitions),
@@ -437,6 +446,12 @@ impl Task {
             && self.idle()
         {
             return Err(Error::record(reason.clone()));
+        }
+        if self.idle()
+            && self.inbox.is_empty()
+            && let Some((_, error)) = self.broken.take()
+        {
+            return Err(error);
         }
         let Some(deadline) = self.stopping else { return Ok(None) };
         if (self.writing.is_none() && self.folded.is_none() && self.loading.is_none())

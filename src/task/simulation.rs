@@ -275,3 +275,32 @@ fn nothing_is_written_before_the_group_knows_the_generation() {
         }
     });
 }
+
+/// What stands before a batch that cannot be read is durable when the task ends, so that a hole is no larger
+/// than the batch; also where its records are read again meanwhile.
+#[test]
+fn what_stands_before_a_batch_that_cannot_be_read_is_folded_first() {
+    for seed in 0..40 {
+        runtime(seed).block_on(async {
+            let store = MemoryStore::transactional();
+            let faults = Faults { conflict: 200, fail_after: 100, ..Faults::default() };
+            let script = Script::new(seed, Faults::default());
+            let mut world = World::of("hot", store, Rng::new(seed), script);
+            world.begin().await;
+            for event in 0..300 {
+                let value = Bytes::from(format!(r#"{{"id":{}}}"#, event % 4));
+                world.log.append_record("events", 0, (None, Some(value)), vec![], None);
+            }
+            world.log.break_at("events", 0, 250);
+            world.script.set(faults);
+            world.start_task().await;
+            let (task, _) = world.tasks.pop().unwrap();
+            let error = task.await.unwrap().unwrap_err();
+            assert!(error.message().contains("at offset 250"), "seed {seed}: {error}");
+            let partition = TopicPartition::new("events", 0);
+            let positions = world.store.positions("t");
+            let place = positions.iter().find(|stored| stored.partition == partition).unwrap();
+            assert_eq!(place.position.0, 250, "seed {seed}");
+        });
+    }
+}

@@ -1,6 +1,6 @@
 //! `verify` over a log and a store in memory.
 
-use foldline_api::record::TopicPartition;
+use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::StoredVerdict;
 use foldline_testkit::MemoryStore;
 
@@ -207,4 +207,27 @@ async fn rows_that_another_projection_began_are_not_judged() {
     verify(bench.parts.clone(), Request::default(), lines).await;
     let Some(Line::Error { message }) = told.recv().await else { panic!("an error") };
     assert!(message.contains("carried on") && message.contains("foldline rebuild"), "{message}");
+}
+
+#[tokio::test]
+async fn what_an_operator_left_out_is_told_and_no_drift() {
+    for store in stores() {
+        let bench = filled(store).await;
+        let partition = TopicPartition::new("events", 0);
+        let from = bench.log.records("events").iter().filter(|r| r.partition == 0).count();
+        let from = i64::try_from(from).unwrap();
+        for n in 0..5 {
+            bench.log.append("events", 0, None, Some(&format!(r#"{{"id":{n},"v":"hole"}}"#)));
+        }
+        // It cannot be read either.
+        bench.log.break_at("events", 0, from + 2);
+        let holes = bench.parts.target.holes();
+        holes.skip(1, &[(partition, Position(from + 5))]).await.unwrap();
+        let found = run(&bench, Request::default()).await;
+        assert_eq!(
+            found.summary.left_out,
+            [format!("offsets {from} to {} of `events-0`", from + 4)]
+        );
+        assert_eq!((found.summary.drift, found.summary.unsettled), (0, 0));
+    }
 }

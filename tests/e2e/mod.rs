@@ -6,6 +6,7 @@ mod examples;
 mod fencing;
 mod fleet;
 mod group;
+mod holes;
 mod kills;
 mod million;
 mod network;

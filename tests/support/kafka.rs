@@ -136,7 +136,21 @@ impl Raw {
 
 /// Writes raw records, and waits until Kafka has them.
 pub(crate) fn produce_raw(topic: &str, records: &[Raw]) {
-    let producer = producer();
+    send_raw(&producer(), topic, records);
+}
+
+/// Writes raw records as one packed batch for each partition.
+pub(crate) fn produce_packed(topic: &str, records: &[Raw]) {
+    let mut config = client();
+    config
+        .set("linger.ms", "500")
+        .set("compression.type", "zstd")
+        .set("batch.size", "100000000")
+        .set("message.max.bytes", "100000000");
+    send_raw(&config.create().unwrap(), topic, records);
+}
+
+fn send_raw(producer: &BaseProducer, topic: &str, records: &[Raw]) {
     for record in records {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {

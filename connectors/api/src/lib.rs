@@ -3,9 +3,9 @@
 //!
 //! In reading order: [`value`], [`column`] and [`budget`] (what is folded, and what it may cost), [`model`] (rows and keys), [`record`]
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`rebuild`] (the next generation
-//! beside the live one), [`parked`] (events set aside), [`binding`] (whose target it is), [`lifecycle`] (what may
-//! happen to it), [`error`] (what may go wrong, and whose problem it is), [`failpoint`] (where a test can kill the
-//! process), [`mask`] (what may be shown of a text that may hold a login).
+//! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`binding`] (whose target it
+//! is), [`lifecycle`] (what may happen to it), [`error`] (what may go wrong, and whose problem it is), [`failpoint`]
+//! (where a test can kill the process), [`mask`] (what may be shown of a text that may hold a login).
 
 pub mod binding;
 pub mod budget;
@@ -13,6 +13,7 @@ pub mod column;
 pub mod decimal;
 pub mod error;
 pub mod failpoint;
+pub mod hole;
 pub mod json;
 pub mod lifecycle;
 pub mod mask;

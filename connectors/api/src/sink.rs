@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
+use crate::hole::Holes;
 use crate::model::{Key, Model, Row};
 use crate::parked::{Changes, Parked, Parking};
 use crate::rebuild::Rebuilds;
@@ -184,6 +185,9 @@ pub trait Target: Send + Sync {
 
     /// The events that are set aside, of all generations.
     fn parking(&self) -> &dyn Parking;
+
+    /// The events that are left out, of all generations.
+    fn holes(&self) -> &dyn Holes;
 
     /// Rebuilds beside the live generation.
     fn rebuilds(&self) -> &dyn Rebuilds;

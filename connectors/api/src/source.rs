@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Headers, Position, Record, TopicPartition};
 
 /// A connector's view of the log it reads: one per connector, before and beside its tasks.
@@ -124,6 +124,9 @@ pub enum SourceEvent {
     /// All records of this partition that may be read now have been delivered; the position may lie
     /// past the last record, behind transaction markers.
     End(TopicPartition, Position),
+    /// All records before this place were delivered, and what stands there cannot be read: nothing of
+    /// this partition comes any more.
+    Broken(TopicPartition, Error),
 }
 
 /// What a task can take in now.

@@ -145,6 +145,9 @@ pub(crate) struct PositionDoc {
     /// The offsets of the parked events. This decides that they are; their documents say what they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) parked: Vec<i64>,
+    /// Stretches that were left out by hand: the first offset, and the one behind the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) holes: Vec<(i64, i64)>,
 }
 
 /// A verdict.
@@ -463,6 +466,7 @@ impl Books {
             verdicts: Vec::new(),
             decisions: Vec::new(),
             parked: Vec::new(),
+            holes: Vec::new(),
         }
     }
 

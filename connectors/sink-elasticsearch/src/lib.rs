@@ -20,6 +20,7 @@ pub mod config;
 mod document;
 mod drift;
 mod error;
+mod hole;
 mod mapping;
 mod nodes;
 mod parking;

@@ -181,7 +181,7 @@ impl Books {
 
 impl ElasticsearchTarget {
     /// The places of a generation's partitions, of these or of all.
-    async fn places(
+    pub(crate) async fn places(
         &self,
         generation: u64,
         partitions: Option<&[TopicPartition]>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Found, check_owner};
+use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Act, Change, Command, Facts, Outcome, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
@@ -482,6 +483,10 @@ impl Target for ElasticsearchTarget {
     }
 
     fn parking(&self) -> &dyn Parking {
+        self
+    }
+
+    fn holes(&self) -> &dyn Holes {
         self
     }
 

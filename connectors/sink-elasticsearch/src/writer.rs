@@ -489,6 +489,7 @@ mod tests {
                 verdicts: verdicts.iter().map(verdict).collect(),
                 decisions: Vec::new(),
                 parked: Vec::new(),
+                holes: Vec::new(),
             },
             version: Version::At(1, 1),
         }

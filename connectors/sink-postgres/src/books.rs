@@ -28,6 +28,7 @@ pub(crate) struct Books {
     extensions: String,
     pub(crate) generations: String,
     pub(crate) parked: String,
+    pub(crate) holes: String,
 }
 
 /// A target as the books have it.
@@ -65,13 +66,15 @@ impl Books {
             extensions: table("extensions"),
             generations: table("generations"),
             parked: table("parked"),
+            holes: table("holes"),
             schema,
         }
     }
 
     /// The DDL of the books.
     pub(crate) fn ddl(&self) -> Vec<String> {
-        let Books { schema, targets, positions, verdicts, extensions, generations, parked } = self;
+        let Books { schema, targets, positions, verdicts, extensions, generations, parked, holes } =
+            self;
         vec![
             format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
             format!(
@@ -103,6 +106,7 @@ impl Books {
             ),
             Books::generations_ddl(generations),
             Books::parked_ddl(parked),
+            Books::holes_ddl(holes),
         ]
     }
 
@@ -111,8 +115,9 @@ impl Books {
     pub(crate) async fn ensure(&self, client: &Client) -> Result<()> {
         let number = fnv1a(format!("foldline {}", self.schema).as_bytes()).cast_signed();
         self.execute(client, "SELECT pg_advisory_xact_lock($1)", &[(&number, Type::INT8)]).await?;
-        let Books { targets, positions, verdicts, extensions, generations, parked, .. } = self;
-        let tables = [targets, positions, verdicts, extensions, generations, parked];
+        let Books { targets, positions, verdicts, extensions, generations, parked, holes, .. } =
+            self;
+        let tables = [targets, positions, verdicts, extensions, generations, parked, holes];
         let names: Vec<&str> = tables.iter().map(|name| name.as_str()).collect();
         let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
         let rows = self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?;
@@ -351,7 +356,8 @@ impl Books {
         generation: Option<u64>,
     ) -> Result<()> {
         let generation = generation.map(u64::cast_signed);
-        for table in [&self.positions, &self.verdicts, &self.extensions, &self.parked] {
+        let tables = [&self.positions, &self.verdicts, &self.extensions, &self.parked, &self.holes];
+        for table in tables {
             let sql = format!(
                 "DELETE FROM {table} WHERE target = $1 AND coalesce(generation = $2, true)"
             );

@@ -17,6 +17,7 @@ mod config;
 mod error;
 mod flush;
 mod generations;
+mod hole;
 mod identifier;
 mod look;
 mod numeric;

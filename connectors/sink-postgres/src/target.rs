@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
+use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Command, Facts, Outcome, Record, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::{Rebuilds, Role};
@@ -292,6 +293,10 @@ impl Target for PostgresTarget {
     }
 
     fn parking(&self) -> &dyn Parking {
+        self
+    }
+
+    fn holes(&self) -> &dyn Holes {
         self
     }
 

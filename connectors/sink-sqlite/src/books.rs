@@ -12,7 +12,7 @@ use crate::database::sql;
 use crate::generations;
 
 /// Made at first open. `topic_id` is empty where the log cannot tell.
-pub(crate) const DDL: [&str; 4] = [
+pub(crate) const DDL: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS _foldline_targets (
   target TEXT PRIMARY KEY,
   generation INTEGER NOT NULL,
@@ -42,6 +42,7 @@ pub(crate) const DDL: [&str; 4] = [
   PRIMARY KEY (target, topic, partition, topic_id, offset)
 ) STRICT, WITHOUT ROWID",
     crate::parking::DDL,
+    crate::hole::DDL,
 ];
 
 /// The fence: it moves a position only where epoch and position are what the task expects.

@@ -40,6 +40,7 @@ mod change;
 mod codec;
 mod database;
 mod generations;
+mod hole;
 mod parking;
 mod rebuild;
 mod schema;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, check_owner};
+use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Change, Command, Facts, Outcome, Record as Lifecycle, transition};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
@@ -235,6 +236,10 @@ impl Target for SqliteTarget {
     }
 
     fn parking(&self) -> &dyn Parking {
+        self
+    }
+
+    fn holes(&self) -> &dyn Holes {
         self
     }
 }

@@ -5,7 +5,11 @@ use std::fmt;
 use foldline_api::error::{Error, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::BaseProducer;
 use regex::Regex;
+
+use crate::error::from_kafka;
 
 /// librdkafka properties that Foldline sets itself, each with the reason. A config that passes one
 /// is refused.
@@ -39,6 +43,10 @@ const HEARTBEAT_MS: &str = "1000";
 
 /// Bytes of librdkafka's own for each message in its queue, roughly.
 const MESSAGE: usize = 1_024;
+/// librdkafka's `message.max.bytes` where it is not passed.
+const MESSAGE_MAX: u64 = 1_000_000;
+/// What librdkafka wants `receive.message.max.bytes` to be above `fetch.max.bytes`.
+const FRAME: u64 = 512;
 
 /// A Kafka cluster, the topics that one connector reads of it and its consumer group.
 #[derive(Clone, PartialEq, Eq)]
@@ -161,6 +169,50 @@ impl KafkaConfig {
         value.trim().parse().ok()
     }
 
+    /// Foldline's own limit of a fetch, as what is passed leaves room for it: librdkafka refuses a limit of
+    /// messages above it, and one of answers below.
+    fn fetch_max(&self, own: usize) -> String {
+        let message = self.number("message.max.bytes").unwrap_or(MESSAGE_MAX);
+        let received = self.number("receive.message.max.bytes");
+        let room = received.map_or(u64::MAX, |received| received.saturating_sub(FRAME));
+        (own as u64).max(message).min(room).to_string()
+    }
+
+    /// Lets librdkafka compare the limits that are passed, and those that follow from them, without a broker.
+    ///
+    /// # Errors
+    /// Class Config, with librdkafka's sentence, which names the properties.
+    pub fn check_limits(&self) -> Result<()> {
+        let limit = |name| self.number(name);
+        if let (Some(message), Some(received)) =
+            (limit("message.max.bytes"), limit("receive.message.max.bytes"))
+            && received < message + FRAME
+        {
+            return Err(Error::config(format!(
+                "`receive.message.max.bytes` must be at least `message.max.bytes` + {FRAME}: a broker's answer holds at \
+                 least one message"
+            )));
+        }
+        let elsewhere = ["ssl.", "sasl.", "security.", "https.", "plugin.", "enable.ssl"];
+        let is_limit = |name: &str| !elsewhere.iter().any(|other| name.starts_with(other));
+        let properties = self.properties.iter().filter(|(name, _)| is_limit(name));
+        let bare = KafkaConfig { properties: properties.cloned().collect(), ..self.clone() };
+        let what = "the properties";
+        let alone = |mut client: ClientConfig| {
+            client.remove("bootstrap.servers");
+            client
+        };
+        for memory in [1 << 20, 64 << 20] {
+            let member = alone(bare.member(0, memory)).create::<BaseConsumer>();
+            member.map_err(|error| from_kafka(what, &error))?;
+        }
+        for client in [bare.reading(64 << 10), bare.asking()] {
+            alone(client).create::<BaseConsumer>().map_err(|error| from_kafka(what, &error))?;
+        }
+        let producer = alone(bare.producer()).create::<BaseProducer>();
+        producer.map(drop).map_err(|error| from_kafka(what, &error))
+    }
+
     /// What every client has; `defaults` give way to passed properties, `fixed` do not.
     fn client(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
         let mut client = ClientConfig::new();
@@ -188,7 +240,8 @@ impl KafkaConfig {
             ("enable.auto.offset.store", "false"),
             ("isolation.level", "read_committed"),
         ];
-        self.client(&[], &fixed)
+        let fetch = self.fetch_max(1 << 20);
+        self.client(&[("fetch.max.bytes", &fetch)], &fixed)
     }
 
     /// A consumer whose prefetch is bounded by `prefetch` bytes; `own` are defaults of its kind.
@@ -221,7 +274,7 @@ impl KafkaConfig {
         // number is the bound. Fetching goes on below it, in each partition.
         let messages = (prefetch / MESSAGE / 4).clamp(1_000, 100_000).to_string();
         // A broker sends at least one batch however large, so this bounds the overshoot only.
-        let fetch = (prefetch / 2).clamp(1 << 20, 50 << 20).to_string();
+        let fetch = self.fetch_max((prefetch / 2).clamp(1 << 20, 50 << 20));
         let partition = (prefetch / 32).clamp(128 << 10, 1 << 20).to_string();
         let defaults = [
             ("queued.min.messages", messages.as_str()),
@@ -259,7 +312,7 @@ impl KafkaConfig {
         // Few requests of much each: what came is taken over soon, and is smaller then.
         let messages = (bytes / 512).clamp(500, 100_000).to_string();
         let partition = (bytes / 2).clamp(128 << 10, 1 << 20);
-        let fetch = (partition * 16).to_string();
+        let fetch = self.fetch_max(partition * 16);
         let partition = partition.to_string();
         let defaults = [
             ("queued.min.messages", messages.as_str()),
@@ -340,6 +393,44 @@ mod tests {
         assert_eq!(member.get("group.instance.id"), Some("node-a-3"));
         assert_eq!(member.get("queued.max.messages.kbytes"), Some("8192"));
         assert_eq!(config.producer().get("acks"), Some("all"));
+    }
+
+    #[test]
+    fn limits_that_are_passed_move_those_that_are_not_and_contradict_each_other_by_name() {
+        let with = |properties: &[(&str, &str)]| {
+            let properties = properties.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+            KafkaConfig { properties, ..config() }.check_limits()
+        };
+        for fine in [
+            &[][..],
+            &[("message.max.bytes", "10485760")],
+            &[("message.max.bytes", "1000000000")],
+            &[("receive.message.max.bytes", "2000000")],
+            &[("receive.message.max.bytes", "2147483647"), ("message.max.bytes", "200000000")],
+            &[("fetch.max.bytes", "200000000")],
+            &[("ssl.ca.location", "/not/here.pem"), ("security.protocol", "ssl")],
+        ] {
+            with(fine).unwrap();
+        }
+        for (wrong, names) in [
+            (
+                &[("message.max.bytes", "10485760"), ("fetch.max.bytes", "1000000")][..],
+                &["fetch.max.bytes", "message.max.bytes"][..],
+            ),
+            (
+                &[("message.max.bytes", "10485760"), ("receive.message.max.bytes", "5000000")],
+                &["message.max.bytes"],
+            ),
+            (&[("max.poll.interval.ms", "10000")], &["max.poll.interval.ms", "session.timeout.ms"]),
+            (&[("message.timeout.ms", "3")], &["message.timeout.ms", "linger.ms"]),
+            (&[("message.max.bytes", "10MB")], &["message.max.bytes"]),
+        ] {
+            let error = with(wrong).unwrap_err();
+            assert_eq!(error.class(), foldline_api::ErrorClass::Config);
+            for name in names {
+                assert!(error.message().contains(name), "{wrong:?}: {error}");
+            }
+        }
     }
 
     #[test]

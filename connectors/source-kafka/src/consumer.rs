@@ -16,12 +16,13 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::burst::Burst;
-use crate::config::TopicFilter;
+use crate::config::{KafkaConfig, TopicFilter};
 use crate::error::{class, from_code, from_kafka};
 use crate::membership::Nothing;
 use crate::native::{Event, EventQueue, Failure, cached_end, list};
 use crate::queue::{Command, Inbox};
 use crate::rebalance::{Assignment, From};
+use crate::unreadable::{self, is_unreadable};
 
 /// How long a poll waits; commands wake it.
 const POLL: Duration = Duration::from_secs(1);
@@ -100,6 +101,7 @@ pub(crate) struct Poller {
     pub(crate) queue: Arc<EventQueue<Context>>,
     pub(crate) consumer: Arc<Member>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) config: KafkaConfig,
     pub(crate) topics: TopicFilter,
     pub(crate) ends: Ends,
     pub(crate) max_poll: Duration,
@@ -131,6 +133,8 @@ pub(crate) struct PollState {
     pub(crate) nothing: Nothing,
     /// Of lines about the brokers.
     trouble: Throttle,
+    /// The task was told that a batch cannot be read; librdkafka tells it each time it tries.
+    broken: bool,
 }
 
 /// However the thread ends, its task must hear of it.
@@ -209,7 +213,7 @@ impl Poller {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start { from, epoch } => {
-                self.state.epoch = epoch;
+                (self.state.epoch, self.state.broken) = (epoch, false);
                 self.state.deferred.retain(|(old, _)| !from.iter().any(|(new, _)| new == old));
                 let starts = self.state.assignment.start(&from);
                 self.assign(&starts.assign);
@@ -448,6 +452,9 @@ impl Poller {
                     self.inbox.push_error(self.out_of_range(partition, stored));
                 }
             }
+            (code, Some((partition, at))) if is_unreadable(code) => {
+                self.unreadable(failure, partition, *at);
+            }
             // While it runs, a topic that is not there may come back.
             (Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition, _) => {
                 self.inbox.push_error(
@@ -473,6 +480,16 @@ impl Poller {
         }
     }
 
+    /// Told behind the records before it, once: where the task then stands is where the hole begins.
+    fn unreadable(&mut self, failure: &Failure, partition: &TopicPartition, at: i64) {
+        if self.state.assignment.position(partition).is_none() || self.state.broken {
+            return;
+        }
+        self.state.broken = true;
+        let error = unreadable::error(&self.config, failure, partition, at);
+        self.inbox.push_broken(self.state.epoch, partition.clone(), error);
+    }
+
     /// The sentence for a position that the log does not have.
     fn out_of_range(&self, partition: &TopicPartition, at: Position) -> Error {
         let has = self.consumer.fetch_watermarks(&partition.topic, partition.partition, ASK);
@@ -486,11 +503,15 @@ impl Poller {
             Err(error) => format!("what the log still has could not be asked ({error})"),
         };
         let (topic, number) = (&partition.topic, partition.partition);
-        let to = has.map_or_else(|_| "OFFSET".to_owned(), |(low, _)| low.to_string());
+        let skip = match has {
+            Ok((low, _)) if at.0 < low => format!(
+                ", or leave the hole and go on (`foldline stop NAME`, `foldline offsets NAME --skip-to \
+                 {topic}:{number}={low}` or `--skip-to latest`, `foldline resume NAME`)"
+            ),
+            _ => String::new(),
+        };
         Error::config(format!(
-            "`{partition}` cannot be read on from position {at}: {found}. Either rebuild \
-             (`foldline rebuild NAME`), or leave the hole and go on \
-             (`foldline offsets NAME --skip-to {topic}:{number}={to}`, or `--skip-to latest`)"
+            "`{partition}` cannot be read on from position {at}: {found}. Rebuild (`foldline rebuild NAME`){skip}"
         ))
         .with_code("OffsetOutOfRange")
     }

@@ -24,6 +24,7 @@ mod reader;
 mod rebalance;
 mod source;
 mod topic_id;
+mod unreadable;
 
 pub use admin::KafkaLog;
 pub use config::{GroupProtocol, KafkaConfig, OWNED_PROPERTIES, Topics};

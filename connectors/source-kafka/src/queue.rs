@@ -88,6 +88,11 @@ impl Inbox {
         self.push(Data { epoch, bytes: 64, event: SourceEvent::End(partition, at) });
     }
 
+    /// Appends, behind a partition's records, that what follows them cannot be read.
+    pub(crate) fn push_broken(&self, epoch: u64, partition: TopicPartition, error: Error) {
+        self.push(Data { epoch, bytes: 64, event: SourceEvent::Broken(partition, error) });
+    }
+
     fn push(&self, data: Data) {
         let mut state = self.state();
         state.bytes += data.bytes;
@@ -279,6 +284,9 @@ impl State {
             SourceEvent::End(partition, at) => {
                 self.counts(&partition, data.epoch).then_some(SourceEvent::End(partition, at))
             }
+            SourceEvent::Broken(partition, error) => {
+                self.counts(&partition, data.epoch).then_some(SourceEvent::Broken(partition, error))
+            }
             other => Some(other),
         }
     }
@@ -317,6 +325,7 @@ mod tests {
                 Ok(SourceEvent::Revoked(p)) => format!("revoked {}", p.len()),
                 Ok(SourceEvent::Lost(p)) => format!("lost {}", p.len()),
                 Ok(SourceEvent::End(p, at)) => format!("end {}@{at}", p.partition),
+                Ok(SourceEvent::Broken(p, error)) => format!("broken {} {error}", p.partition),
                 Err(error) => format!("error {error}"),
             })
             .collect()

@@ -17,6 +17,7 @@ use crate::config::KafkaConfig;
 use crate::consumer::{Context, Member, log};
 use crate::error::{class, from_code, from_kafka};
 use crate::native::{Event, EventQueue, Failure, PartitionQueue, list};
+use crate::unreadable::{self, is_unreadable};
 
 /// A read waits so long for the first record.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -71,6 +72,7 @@ impl Reader for KafkaReader {
 /// A consumer that is assigned by hand. Each partition that is read has a queue of its own, so that all are
 /// fetched ahead while one is read. It ends with the first error: what was taken from its queues is lost.
 struct Hand {
+    config: KafkaConfig,
     // Before the consumer: their handles must be gone when the consumer is.
     lanes: HashMap<TopicPartition, Lane>,
     queue: EventQueue<Context>,
@@ -94,7 +96,8 @@ impl Hand {
         let consumer = Arc::new(consumer);
         let queue = EventQueue::of(&consumer)
             .ok_or_else(|| Error::config("the Kafka consumer has no queue"))?;
-        Ok(Hand { lanes: HashMap::new(), queue, consumer, silent: Duration::ZERO })
+        let (config, lanes) = (config.clone(), HashMap::new());
+        Ok(Hand { config, lanes, queue, consumer, silent: Duration::ZERO })
     }
 
     fn read(&mut self, wanted: &[Stretch], bytes: usize) -> Result<Chunk> {
@@ -161,7 +164,7 @@ impl Hand {
     ) -> Result<(Vec<Record>, Position)> {
         let Stretch { partition, from, to } = wanted;
         let (mut burst, mut size, mut next) = (Burst::default(), 0, *from);
-        let Hand { lanes, consumer, .. } = self;
+        let Hand { config, lanes, consumer, .. } = self;
         let Some(lane) = lanes.get_mut(partition) else { return Ok((Vec::new(), next)) };
         while next < *to && size < bytes.max(1) {
             let patience = if burst.is_empty() { patience } else { Duration::ZERO };
@@ -175,7 +178,15 @@ impl Hand {
                     burst.push(partition, &record);
                 }
                 Some(Event::End(_, at)) if at >= *to => next = *to,
-                Some(Event::Failed(failure)) => judge(consumer, &failure, partition, *from)?,
+                // Fetched ahead: what lies behind the stretch concerns nobody.
+                Some(Event::Failed(Failure { code, at: Some((_, at)), .. }))
+                    if is_unreadable(code) && at >= to.0 =>
+                {
+                    next = *to;
+                }
+                Some(Event::Failed(failure)) => {
+                    judge((config, consumer), &failure, partition, *from)?;
+                }
                 Some(_) => {}
                 None => break,
             }
@@ -192,7 +203,10 @@ impl Hand {
     fn hear(&self, of: &Stretch) -> Result<()> {
         while let Some(event) = self.queue.poll(Duration::ZERO) {
             match event {
-                Event::Failed(failure) => judge(&self.consumer, &failure, &of.partition, of.from)?,
+                Event::Failed(failure) => {
+                    let of = (&of.partition, of.from);
+                    judge((&self.config, &self.consumer), &failure, of.0, of.1)?;
+                }
                 Event::Log(level, facility, line) => log(level, &facility, &line),
                 _ => {}
             }
@@ -205,7 +219,12 @@ impl Hand {
 ///
 /// # Errors
 /// What ends the read.
-fn judge(consumer: &Member, failure: &Failure, of: &TopicPartition, from: Position) -> Result<()> {
+fn judge(
+    (config, consumer): (&KafkaConfig, &Member),
+    failure: &Failure,
+    of: &TopicPartition,
+    from: Position,
+) -> Result<()> {
     match failure.code {
         Code::AutoOffsetReset | Code::OffsetOutOfRange => {
             let has = consumer.fetch_watermarks(&of.topic, of.partition, ASK);
@@ -215,6 +234,7 @@ fn judge(consumer: &Member, failure: &Failure, of: &TopicPartition, from: Positi
             );
             Err(Error::config(format!("`{of}` cannot be read from offset {from}{has}")))
         }
+        code if is_unreadable(code) => Err(unreadable::beside(config, failure, of)),
         code if failure.fatal || class(code) != ErrorClass::Retriable => {
             Err(from_code(format!("reading `{of}`: {}", failure.reason), code))
         }

@@ -55,6 +55,7 @@ impl KafkaSource {
             queue: Arc::clone(&queue),
             consumer,
             inbox: Arc::clone(&inbox),
+            config: config.clone(),
             topics,
             ends: Arc::clone(&ends),
             max_poll: millis("max.poll.interval.ms", 300_000),

@@ -79,6 +79,7 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::flush::decisions_come_back_until_the_position_is_past_them(store).await;
     cases::flush::a_conflict_tells_what_was_written_all_the_same(store).await;
     cases::flush::many_rows_in_one_flush(store).await;
+    cases::hole::a_hole_moves_the_position_fences_and_is_kept(store).await;
     cases::snapshot::rows_and_books_are_of_one_moment(store).await;
     cases::snapshot::pages_show_each_row_once(store).await;
     cases::snapshot::all_verdicts_are_told(store).await;

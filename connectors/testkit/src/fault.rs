@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldline_api::hole::Holes;
 use foldline_api::model::Key;
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::{By, Generations, Rebuilds, Step, Stepped};
@@ -208,6 +209,10 @@ impl Target for FaultyTarget {
 
     fn parking(&self) -> &dyn Parking {
         self
+    }
+
+    fn holes(&self) -> &dyn Holes {
+        self.inner.holes()
     }
 
     fn rebuilds(&self) -> &dyn Rebuilds {

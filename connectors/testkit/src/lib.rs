@@ -15,6 +15,7 @@ pub mod rng;
 pub mod store;
 
 mod cases;
+mod hole;
 mod rebuild;
 mod snapshot;
 mod source;

@@ -20,6 +20,8 @@ use crate::source::MemorySource;
 pub(crate) struct Partition {
     pub(crate) low: i64,
     pub(crate) entries: VecDeque<Option<Record>>,
+    /// What stands here cannot be read.
+    pub(crate) broken: Option<i64>,
 }
 
 impl Partition {
@@ -131,6 +133,12 @@ impl MemoryLog {
         log.entries.push_back(Some(record));
         self.changed.notify_waiters();
         offset
+    }
+
+    /// Makes what stands at an offset unreadable.
+    pub fn break_at(&self, topic: &str, partition: i32, offset: i64) {
+        let place = TopicPartition::new(topic, partition);
+        self.lock().partitions.entry(place).or_default().broken = Some(offset);
     }
 
     /// Appends a transaction marker: an offset that no record has.
@@ -398,6 +406,13 @@ impl Reader for MemoryReader {
         }
         let (mut chunk, mut size) = (Chunk { of: 0, records: Vec::new(), next: from }, 0);
         while chunk.next < to && size < bytes.max(1) {
+            if log.broken == Some(chunk.next.0) {
+                if chunk.records.is_empty() {
+                    let at = chunk.next;
+                    return Err(Error::config(format!("{partition} at {at}: cannot be read")));
+                }
+                break;
+            }
             let Some(entry) = log.get(chunk.next.0) else {
                 chunk.next = to;
                 break;

@@ -46,6 +46,7 @@ impl Entry {
         self.goals.remove(&number);
         self.positions.retain(|(generation, _), _| *generation != number);
         self.decisions.retain(|(generation, _, _), _| *generation != number);
+        self.holes.retain(|(generation, _)| *generation != number);
     }
 
     fn positions_of(&self, number: u64) -> Vec<StoredPosition> {

@@ -56,7 +56,7 @@ impl MemorySource {
                 return Some(Err(Error::config(format!("{partition} has no offset {from}"))));
             }
             let (mut next, mut bytes, mut records) = (from, 0, Vec::new());
-            while let Some(entry) = log.get(next) {
+            while let Some(entry) = log.get(next).filter(|_| log.broken != Some(next)) {
                 if records.len() == RECORDS_MAX || (bytes >= self.memory && !records.is_empty()) {
                     break;
                 }
@@ -70,6 +70,11 @@ impl MemorySource {
             if !records.is_empty() {
                 self.last = Some(partition);
                 return Some(Ok(SourceEvent::Records(records)));
+            }
+            if log.broken == Some(next) {
+                let place = format!("`{partition}` at offset {next}: a batch cannot be read");
+                member.assigned.insert(partition.clone(), None);
+                return Some(Ok(SourceEvent::Broken(partition, Error::config(place))));
             }
             if member.ended.insert(partition.clone(), next) != Some(next) {
                 return Some(Ok(SourceEvent::End(partition, Position(next))));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use foldline_api::binding::{Found, check_owner};
+use foldline_api::hole::{Hole, Holes};
 use foldline_api::lifecycle::{
     Act, Change, Command, Facts, Outcome, Record as Lifecycle, transition,
 };
@@ -55,6 +56,8 @@ pub(crate) struct Entry {
     pub(crate) decisions: BTreeMap<(u64, TopicPartition, i64), StoredDecision>,
     /// By generation, partition and offset.
     pub(crate) parked: BTreeMap<(u64, TopicPartition, i64), (Parked, Record)>,
+    /// By generation.
+    pub(crate) holes: Vec<(u64, Hole)>,
     pub(crate) constraint: Option<Constraint>,
 }
 
@@ -449,6 +452,10 @@ impl Target for MemoryTarget {
     }
 
     fn parking(&self) -> &dyn Parking {
+        self
+    }
+
+    fn holes(&self) -> &dyn Holes {
         self
     }
 }

@@ -216,6 +216,7 @@ impl Reader {
                 assert!(self.owned.contains(partition), "the end of {partition}: not ours");
                 self.ends.insert(partition.clone(), *at);
             }
+            SourceEvent::Broken(partition, error) => panic!("{partition} is broken: {error}"),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use foldline_api::parked::{Changes, ParkedEvent, Request, Which};
 use foldline_api::rebuild::{By, Phase, Step};
-use foldline_api::record::Record;
+use foldline_api::record::{Position, Record};
 use foldline_api::sink::{DesiredState, Opened, Target, TargetSpec, Version};
 use foldline_api::{ErrorClass, Result};
 
@@ -50,6 +50,8 @@ async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &Parked
     for request in [Request::Retry, Request::Drop] {
         refused("retry and drop", parking.ask(live, &place, request).await);
     }
+    refused("holes", stranger.holes().holes(live).await);
+    refused("skip", stranger.holes().skip(live, &[(partition(0), Position(9))]).await);
     let rebuilds = stranger.rebuilds();
     refused("rebuild", rebuilds.begin(By::Operator, &[claim(0, 0)], &[]).await);
     refused("generations", rebuilds.generations().await.map(drop));

@@ -1,0 +1,159 @@
+//! A connector's positions: where they stand or would stand, and moving them forward past events that are left
+//! out.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::StatusCode;
+use axum::routing::get;
+use foldline_api::hole::Hole;
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::source::Start;
+use foldline_api::time::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value as Json_, json};
+
+use super::json::Json;
+use super::{Answer, App, Failure, Shared};
+use crate::connector::{Connector, State};
+
+/// The path below a connector.
+pub(super) fn routes() -> Router<Arc<App>> {
+    let all = get(offsets).patch(skip).delete(reset);
+    Router::new().route("/connectors/{name}/offsets", all)
+}
+
+/// The moment that is asked about.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Moment {
+    /// `latest`, or a moment in RFC 3339; where the positions stand if there is none.
+    at: Option<String>,
+}
+
+/// Positions in Kafka Connect's form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    offsets: Vec<WantedOffset>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedOffset {
+    partition: KafkaPartition,
+    /// Null means a reset of one partition to Kafka Connect.
+    offset: Option<KafkaOffset>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KafkaPartition {
+    kafka_topic: String,
+    kafka_partition: i32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KafkaOffset {
+    kafka_offset: i64,
+}
+
+/// The holes of a generation as `status` shows them.
+pub(super) fn holes_json(holes: &[Hole]) -> Vec<Json_> {
+    let one = |hole: &Hole| {
+        json!({
+            "topic": &*hole.partition.topic,
+            "partition": hole.partition.partition,
+            "from": hole.from.0,
+            "to": hole.to.0,
+        })
+    };
+    holes.iter().map(one).collect()
+}
+
+async fn offsets(
+    Extract(app): Shared,
+    Path(name): Path<String>,
+    Query(moment): Query<Moment>,
+) -> Answer {
+    let connector = app.connector(&name)?;
+    let found = match moment.at.as_deref() {
+        None => connector.offsets().await?,
+        Some("latest") => connector.offsets_at(Start::Latest).await?,
+        Some(text) => {
+            let Ok(moment) = text.parse::<Timestamp>() else {
+                let message = format!(
+                    "at={text:?}: allowed is latest, or a moment such as 2026-01-31T12:00:00Z"
+                );
+                return Err(Failure(StatusCode::BAD_REQUEST, message));
+            };
+            connector.offsets_at(Start::Timestamp(moment.micros().div_euclid(1_000))).await?
+        }
+    };
+    let one = |(partition, position): (TopicPartition, Position)| {
+        json!({
+            "partition": {
+                "kafka_topic": &*partition.topic,
+                "kafka_partition": partition.partition,
+            },
+            "offset": { "kafka_offset": position.0 },
+        })
+    };
+    let offsets: Vec<Json_> = found.into_iter().map(one).collect();
+    Ok(Json(json!({ "offsets": offsets })))
+}
+
+/// As Kafka Connect has it: of a stopped connector only.
+fn stopped(connector: &Connector, name: &str, what: &str) -> Answer<()> {
+    if connector.view().state == State::Stopped {
+        return Ok(());
+    }
+    let message = format!(
+        "{name} is not STOPPED: stop it first (`foldline stop {name}`, PUT /connectors/{name}/stop); {what}"
+    );
+    Err(Failure(StatusCode::BAD_REQUEST, message))
+}
+
+/// Kafka Connect's way to alter offsets; forward only.
+async fn skip(
+    Extract(app): Shared,
+    Path(name): Path<String>,
+    body: Result<axum::Json<Wanted>, JsonRejection>,
+) -> Answer {
+    let axum::Json(Wanted { offsets }) =
+        body.map_err(|error| Failure(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let connector = app.connector(&name)?;
+    stopped(connector, &name, "its positions are moved while nothing is folded")?;
+    let mut to = Vec::with_capacity(offsets.len());
+    for WantedOffset { partition, offset } in offsets {
+        let place = TopicPartition::new(partition.kafka_topic, partition.kafka_partition);
+        let Some(KafkaOffset { kafka_offset }) = offset else {
+            let message = format!(
+                "`{place}` without an offset: positions go forward only; DELETE of the same path folds all anew"
+            );
+            return Err(Failure(StatusCode::BAD_REQUEST, message));
+        };
+        to.push((place, Position(kafka_offset)));
+    }
+    let holes = connector.skip(&to).await?;
+    let message = "The offsets for this connector have been altered successfully";
+    Ok(Json(json!({ "message": message, "holes": holes_json(&holes) })))
+}
+
+/// Kafka Connect's way to begin anew: of a stopped connector only.
+async fn reset(Extract(app): Shared, Path(name): Path<String>) -> Answer {
+    let connector = app.connector(&name)?;
+    stopped(
+        connector,
+        &name,
+        "its offsets are reset by a rebuild, which begins when it is resumed",
+    )?;
+    let generation = connector.rebuild(false).await?;
+    let message = format!(
+        "generation {generation} is built from the fold's beginning when {name} is resumed"
+    );
+    Ok(Json(json!({ "message": message, "generation": generation })))
+}
