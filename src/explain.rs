@@ -192,6 +192,7 @@ impl Explain {
         let narrowed = only.as_ref().is_some_and(|only| only.len() < stretches.len());
         let mut pass = self.pass(only, &books, stretches.clone(), &why).await?;
         if at.is_some() {
+            self.parts.same_topics(&books.positions).await?;
             let row = pass.row.take();
             return Ok((self.summary(&pass, row.as_ref(), None, false), row));
         }
@@ -202,6 +203,7 @@ impl Explain {
             pass = self.pass(None, &books, stretches, why).await?;
             (stored, settled) = self.compare(&mut pass).await?;
         }
+        self.parts.same_topics(&books.positions).await?;
         let row = pass.row.take();
         Ok((self.summary(&pass, row.as_ref(), Some(stored.as_ref()), settled), row))
     }

@@ -224,7 +224,8 @@ impl Verify {
         self.summary.left_out = holes.iter().map(ToString::to_string).collect();
         self.merge.leave_out(&holes);
         self.merge.extend(&whole(&books.positions));
-        self.drain().await
+        self.drain().await?;
+        self.parts.same_topics(&books.positions).await
     }
 
     async fn drain(&mut self) -> Result<()> {

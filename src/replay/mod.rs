@@ -21,7 +21,7 @@ use foldline_api::source::{Log, PartitionInfo, Stretch};
 
 use crate::policy::OnBadRecord;
 use crate::projection::Projection;
-use crate::task::Decoders;
+use crate::task::{Decoders, same_topics};
 
 pub(crate) use fold::{Fold, Folded, Outcome};
 pub(crate) use merge::Merge;
@@ -93,6 +93,19 @@ impl Parts {
             }
         }
         Ok(infos)
+    }
+}
+
+impl Parts {
+    /// Asks, after records were read, whether they were of the topics that the positions belong to.
+    ///
+    /// # Errors
+    /// A config error where a topic was made anew meanwhile.
+    pub(crate) async fn same_topics(&self, positions: &[StoredPosition]) -> Result<()> {
+        let known = positions.iter().filter_map(|position| {
+            Some((Arc::clone(&position.partition.topic), position.topic_id.clone()?))
+        });
+        same_topics(&*self.log, &known.collect()).await
     }
 }
 

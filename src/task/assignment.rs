@@ -1,12 +1,15 @@
 //! Which partitions a task holds, and how far each is: received ≥ folded ≥ durable ≥ committed. Pure
 //! bookkeeping; the only place where these positions are kept.
 
+use std::sync::Arc;
+
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Advance, Flush, Lease, StoredPosition};
 use foldline_api::source::Commit;
 use tokio::time::Instant;
 
 use super::status::PartitionStatus;
+use super::topics::Known;
 use crate::maps::{HashMap, HashSet};
 
 #[derive(Debug)]
@@ -200,6 +203,23 @@ impl Assignment {
         }
         held.received = position;
         true
+    }
+
+    /// The topic of a held partition with its id, where the log can tell it.
+    pub(super) fn topic_of(&self, partition: &TopicPartition) -> Option<(Arc<str>, String)> {
+        let id = self.held.get(partition)?.topic_id.clone()?;
+        Some((Arc::clone(&partition.topic), id))
+    }
+
+    /// The same of all that is held.
+    pub(super) fn topics(&self) -> Known {
+        self.held.keys().filter_map(|partition| self.topic_of(partition)).collect()
+    }
+
+    /// The same of all that these records are of.
+    pub(super) fn topics_of(&self, records: &[Record]) -> Known {
+        let runs = records.chunk_by(|a, b| a.is_of(&b.topic_partition()));
+        runs.filter_map(|run| self.topic_of(&run.first()?.topic_partition())).collect()
     }
 
     pub(super) fn epoch(&self, partition: &TopicPartition) -> i64 {

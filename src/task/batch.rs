@@ -36,6 +36,8 @@ impl Counts {
 pub(crate) struct Batch {
     /// Rises with every batch of the task.
     pub(crate) number: u64,
+    /// What of the log had come when it took the last of it in; see `topics`.
+    pub(super) came: u64,
     /// What it was folded from; none where that was let go.
     pub(crate) items: Vec<Item>,
     /// It holds more than is kept: to be folded again, its records are read again.

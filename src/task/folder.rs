@@ -71,6 +71,11 @@ impl Decoded {
         self.batch.number
     }
 
+    /// See `Batch`.
+    pub(crate) fn came(&self) -> u64 {
+        self.batch.came
+    }
+
     /// The batch, to be folded again.
     pub(crate) fn into_batch(self, bytes_max: usize) -> Batch {
         let Decoded { mut batch, items, .. } = self;

@@ -44,6 +44,7 @@ const DECISIONS_MAX: usize = 2_000;
 #[derive(Debug)]
 struct Held {
     epoch: i64,
+    topic_id: Option<String>,
     /// Where the store stands.
     durable: Position,
     folded: Position,
@@ -238,10 +239,11 @@ impl Loader {
         let taken = self.ops.clone().acquire(partitions).await?;
         self.folder.recall(&taken.acquired);
         self.cache.set_complete(taken.acquired.empty);
-        for lease in taken.acquired.leases {
+        for (lease, topic_id) in taken.acquired.leases.into_iter().zip(taken.topic_ids) {
             let goal = self.goals.get(&lease.partition).copied().unwrap_or_default();
             let (epoch, at) = (lease.epoch, lease.position);
-            self.held.insert(lease.partition, Held { epoch, durable: at, folded: at, goal });
+            self.held
+                .insert(lease.partition, Held { epoch, topic_id, durable: at, folded: at, goal });
         }
         self.read_from_here()?;
         self.show();
@@ -304,7 +306,13 @@ impl Loader {
         let held = &self.held;
         let epoch = |partition: &TopicPartition| held.get(partition).map_or(0, |held| held.epoch);
         let flush = self.batch.flush(&self.cache, &epoch);
-        let written = flush.advances.is_empty() || write(&self.ops, &flush).await?;
+        let written = flush.advances.is_empty() || {
+            let of = flush.advances.iter().map(|advance| &advance.partition);
+            let id = |of: &TopicPartition| self.held.get(of)?.topic_id.clone();
+            let known = of.filter_map(|of| Some((Arc::clone(&of.topic), id(of)?))).collect();
+            self.ops.clone().same_topics(known).await?;
+            write(&self.ops, &flush).await?
+        };
         if written {
             for advance in &flush.advances {
                 if let Some(held) = self.held.get_mut(&advance.partition) {

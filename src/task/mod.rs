@@ -8,7 +8,8 @@
 //! In reading order: this file (the loop and the fold's turn in it), `inbox`, `folder`, `batch`, `cache`, `let_go` (its keys of before),
 //! `writing` (what each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
 //! `requests` (what the operator wants of them), `assignment` (positions), `accounting`, `status` and `ops` (the
-//! calls), `letters` (which of them are sent); `load` comes before the loop where a generation is built.
+//! calls), `letters` (which of them are sent), `topics` (whether a topic was made anew); `load` comes before the loop where a
+//! generation is built.
 
 mod accounting;
 mod assignment;
@@ -26,9 +27,11 @@ mod ops;
 mod parking;
 mod requests;
 mod status;
+mod topics;
 mod writing;
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
@@ -57,13 +60,14 @@ use folder::{Decoded, Folder};
 use inbox::{Inbox, Item};
 use ops::{Ops, Taken, WriteEnd};
 use requests::Requests;
+use topics::Topics;
 
 pub(crate) use folder::{Decoders, decode};
 pub use inbox::Limits;
 pub(crate) use load::{Load, Silent};
-pub(crate) use ops::recreated;
 pub(crate) use parking::Allowance;
 pub use status::{PartitionStatus, Snapshot, TaskStatus};
+pub(crate) use topics::{recreated, same_topics};
 
 /// What a task is made of.
 pub(crate) struct TaskSpec {
@@ -150,6 +154,8 @@ pub(crate) struct Task {
     committing: Option<AbortOnDropHandle<Result<()>>>,
     /// What the operator wants of parked keys.
     requests: Requests,
+    /// Whether the topics are still the same.
+    topics: Topics,
     batches: u64,
     fences: u32,
     /// Conflicts in a row.
@@ -198,6 +204,7 @@ impl Task {
             acquiring: None,
             committing: None,
             requests: Requests::default(),
+            topics: Topics::default(),
             batches: 0,
             fences: 0,
             collisions: 0,
@@ -221,7 +228,10 @@ impl Task {
 
     /// Consumes until `cancel`, or until an error that waiting does not cure.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<Ended> {
-        let ended = self.consume(&cancel).await;
+        let ended = match self.consume(&cancel).await {
+            Err(error) => Err(self.reason(error).await),
+            ended => ended,
+        };
         if let Err(error) = &ended {
             self.ops.metrics.error("task", error.class().label()).inc();
             self.ops.status.update(|s| s.last_error = Some(error.to_string()));
@@ -253,6 +263,10 @@ impl Task {
                     self.on_loaded(loaded?);
                 }
                 committed = join(self.committing.as_mut()) => self.on_committed(committed),
+                same = join(self.topics.call()) => {
+                    same?;
+                    self.on_same_topics();
+                }
                 looked = join(self.requests.call()) => self.on_looked(looked)?,
                 event = self.source.next(wanted) => match event {
                     Ok(event) => {
@@ -291,13 +305,20 @@ impl Task {
         if self.writing.is_none() && self.acquiring.is_none() {
             if let Some(partitions) = self.held.take_waiting(now) {
                 self.acquiring = Some(spawn(self.ops.clone().acquire(partitions)));
-            } else if let Some(batch) = self.folded.take_if(|_| may_write) {
+            } else if let Some(batch) =
+                self.folded.take_if(|batch| may_write && self.topics.confirmed(batch.came))
+            {
                 self.start_write(batch);
             }
         }
         self.advance_requests(now);
         self.start_fold(now);
-        if self.writing.is_none() && self.acquiring.is_none() && self.folded.is_some() && may_write
+        self.ask_topics(false, now);
+        let confirmed = |batch: &Batch| self.topics.confirmed(batch.came);
+        if self.writing.is_none()
+            && self.acquiring.is_none()
+            && self.folded.as_ref().is_some_and(confirmed)
+            && may_write
         {
             return self.advance();
         }
@@ -339,10 +360,13 @@ impl Task {
     fn start_fold(&mut self, now: Instant) {
         if self.may_fold() {
             let Some(items) = self.inbox.cut(now) else { return };
-            let batch = self.folded.take().unwrap_or_else(|| {
+            // Before the fold, so that the answer comes beside it.
+            self.ask_topics(true, now);
+            let mut batch = self.folded.take().unwrap_or_else(|| {
                 self.batches += 1;
                 Batch::new(self.batches)
             });
+            batch.came = self.topics.last();
             let held = &self.held;
             let before = |partition: &TopicPartition| held.folded(partition);
             let (folder, watch, cache) = (&mut self.folder, &mut self.watch, &mut self.cache);
@@ -410,6 +434,7 @@ impl Task {
                 let delivered = records.len() as u64;
                 self.ops.metrics.fetched.inc_by(delivered);
                 self.ops.metrics.inflight.add(delivered as i64);
+                self.topics.came(self.held.topics_of(&records));
                 let strays = if self.stop.is_some() {
                     delivered
                 } else {
@@ -420,6 +445,7 @@ impl Task {
             }
             SourceEvent::End(partition, position) => {
                 if self.held.ended(&partition, position) {
+                    self.topics.came(self.held.topic_of(&partition).into_iter().collect());
                     self.inbox.push(Item::End(partition, position), now);
                 }
                 self.show();
@@ -481,6 +507,17 @@ fn spawn<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(future.in_current_span()))
+}
+
+/// The same for a call that is to leave before the spawner goes on: what is spawned begins when the spawner waits.
+fn spawn_at_once<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    let mut future = Box::pin(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => spawn(std::future::ready(done)),
+        Poll::Pending => spawn(future),
+    }
 }
 
 /// Waits for a call that may not be under way; never ends if it is not.

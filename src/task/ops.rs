@@ -17,6 +17,7 @@ use super::TaskSpec;
 use super::assignment::Outcome;
 use super::letters::Sent;
 use super::status::TaskStatus;
+use super::topics::recreated;
 use crate::metrics::ConnectorMetrics;
 use crate::retry::{Attempts, retry};
 
@@ -171,13 +172,4 @@ impl Ops {
     ) -> Result<Vec<StoredPosition>> {
         retry(self, "write", || self.writer.positions(partitions)).await
     }
-}
-
-/// The sentence for a topic that was deleted and made again under its name.
-pub(crate) fn recreated(topic: &str) -> Error {
-    Error::config(format!(
-        "topic {topic:?} was deleted and created again since its events were folded: its offsets start \
-         anew and the stored positions belong to the old one. Rebuild from the new topic with `foldline \
-         rebuild NAME --in-place`, or restore the old topic"
-    ))
 }

@@ -6,6 +6,7 @@
 mod events;
 mod letters;
 mod parking;
+mod recreated;
 mod shown;
 mod world;
 

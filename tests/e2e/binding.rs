@@ -149,6 +149,39 @@ async fn a_topic_that_was_created_again_stops_with_the_choices() {
     case.setup.clean().await;
 }
 
+/// The topic is made anew while the worker runs, or while it stands still, and soon has more events than before.
+async fn created_again_under_a_worker(frozen: bool) {
+    let _servers = use_servers().await;
+    let case = folded().await;
+    let versions = postgres_versions(&case.table).await;
+    let daemon = case.setup.start().await;
+    daemon.metric("orders", "assigned_partitions", |count| count == PARTITIONS as u64).await;
+    if frozen {
+        daemon.freeze();
+    }
+    kafka::delete(std::slice::from_ref(&case.topic)).await;
+    kafka::create(&case.topic, PARTITIONS).await;
+    kafka::produce(&case.topic, Orders::new(500).events(9_000..19_000));
+    if frozen {
+        daemon.thaw();
+    }
+    let why = daemon.failure("orders").await;
+    assert!(why.contains("created again") && why.contains("foldline rebuild"), "{why}");
+    daemon.stop().await;
+    assert_eq!(postgres_versions(&case.table).await, versions, "nothing is written");
+    case.setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_created_again_under_a_running_worker_stops_it_with_the_choices() {
+    created_again_under_a_worker(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_created_again_under_a_frozen_worker_stops_it_with_the_choices() {
+    created_again_under_a_worker(true).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_was_created_again_is_folded_anew_by_a_rebuild() {
     let _servers = use_servers().await;

@@ -20,6 +20,12 @@ pub trait Log: Send + Sync {
     /// A config error where a listed topic does not exist.
     async fn partitions(&self) -> Result<Vec<PartitionInfo>>;
 
+    /// The ids of these topics as they are now, in their order, asked anew each time; none where the log cannot tell.
+    ///
+    /// # Errors
+    /// A retriable error while there is no such topic: the next one of its name has another id.
+    async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>>;
+
     /// Where `start` lies in each of `partitions`.
     async fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>>;
 

@@ -299,6 +299,21 @@ impl Log for FileLog {
         blocking(move || log.infos()).await
     }
 
+    async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {
+        let (log, topics) = (Arc::clone(&self.0), topics.to_vec());
+        blocking(move || {
+            let id = |topic: &Arc<str>| {
+                let folder = log.path.join(&**topic);
+                if folder.is_dir() {
+                    return ensure_id(&folder.join(".topic-id")).map(Some);
+                }
+                Err(Error::retriable(format!("there is no topic folder {} now", folder.display())))
+            };
+            topics.iter().map(id).collect()
+        })
+        .await
+    }
+
     async fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>> {
         let (log, partitions) = (Arc::clone(&self.0), partitions.to_vec());
         blocking(move || partitions.iter().map(|place| log.find(place, start)).collect()).await

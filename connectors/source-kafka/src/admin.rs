@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::error::{Error, Result};
+use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::source::{Commit, Log, PartitionInfo, Reader, Source, Start};
 use rdkafka::Offset;
@@ -24,6 +24,7 @@ use crate::error::{from_code, from_kafka};
 use crate::native;
 use crate::reader::KafkaReader;
 use crate::source::KafkaSource;
+use crate::teller::Teller;
 use crate::topic_id::topic_ids;
 
 /// No question waits longer for the brokers.
@@ -37,6 +38,8 @@ pub struct KafkaLog {
     config: KafkaConfig,
     topics: TopicFilter,
     spare: Spare,
+    /// Tells topics' ids, for each flush.
+    teller: Arc<Teller>,
 }
 
 /// The client that was asked last, while it waits for the next question, and which one it is.
@@ -89,7 +92,8 @@ impl KafkaLog {
             .member(0, 1 << 20)
             .create_native_config()
             .map_err(|error| from_kafka("the Kafka consumer", &error))?;
-        Ok(KafkaLog { config, topics, spare })
+        let teller = Teller::of(&config);
+        Ok(KafkaLog { config, topics, spare, teller })
     }
 
     /// Asks off the async threads, with a client of its own.
@@ -310,6 +314,16 @@ impl Log for KafkaLog {
 
     async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
         self.ask(Asker::partitions).await
+    }
+
+    async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {
+        let ids = Arc::clone(&self.teller).ids(topics.to_vec()).await;
+        // A topic that is missing now may be about to be made anew.
+        let ids = ids.map_err(|error| match error.class() {
+            ErrorClass::Config => Error::retriable(error.to_string()),
+            _ => error,
+        })?;
+        Ok(topics.iter().map(|topic| ids.get(&**topic).cloned()).collect())
     }
 
     async fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>> {

@@ -23,6 +23,7 @@ mod queue;
 mod reader;
 mod rebalance;
 mod source;
+mod teller;
 mod topic_id;
 mod unreadable;
 

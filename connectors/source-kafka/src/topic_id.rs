@@ -17,10 +17,10 @@ use crate::error::from_code;
 /// not answer is an error, since "no id" would look like another topic.
 pub(crate) fn topic_ids(
     client: &NativeClient,
-    topics: &[String],
+    topics: &[impl AsRef<str>],
     timeout: Duration,
 ) -> Result<HashMap<String, String>> {
-    let names: Vec<CString> = topics.iter().filter_map(|t| CString::new(t.as_str()).ok()).collect();
+    let names: Vec<CString> = topics.iter().filter_map(|t| CString::new(t.as_ref()).ok()).collect();
     if names.is_empty() {
         return Ok(HashMap::new());
     }

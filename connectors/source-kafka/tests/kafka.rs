@@ -218,6 +218,26 @@ async fn a_member_without_partitions_leaves_its_group_by_kip_848() {
     who_has_nothing_leaves("ghost848", GroupProtocol::Consumer).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_anew_has_another_id_and_none_while_it_is_not_there() {
+    let topic = Topic::new("anew", 1).await;
+    let log = topic.log();
+    let name: Arc<str> = topic.0.as_str().into();
+    let first = log.topic_ids(&[Arc::clone(&name)]).await.unwrap();
+    assert!(first[0].is_some());
+    // The same beside a member, whose fetch is under way.
+    let mut reader = Reader::join(&log, 0);
+    reader.until_owned(1).await;
+    assert_eq!(log.topic_ids(&[Arc::clone(&name)]).await.unwrap(), first);
+    topic.delete().await;
+    let gone = log.topic_ids(&[Arc::clone(&name)]).await.unwrap_err();
+    assert_eq!(gone.class(), ErrorClass::Retriable, "{gone}");
+    topic.create(1, &[]).await;
+    let second = log.topic_ids(&[name]).await.unwrap();
+    assert!(second[0].is_some() && second != first, "{first:?} {second:?}");
+    reader.source.close().await;
+}
+
 /// A cluster, in memory, whose brokers know the consumer group protocol as Kafka 3.9 does: version 0 alone.
 #[expect(unsafe_code, reason = "the safe crate does not know this request")]
 fn old_cluster() -> (BaseConsumer, String) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use tokio::sync::Notify;
 use crate::source::MemorySource;
 
 /// One partition's records; an offset without one is a transaction marker.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Partition {
     pub(crate) low: i64,
     pub(crate) entries: VecDeque<Option<Record>>,
@@ -98,6 +99,23 @@ impl MemoryLog {
             group.committed.retain(|partition, _| &*partition.topic != topic);
         }
         self.changed.notify_waiters();
+    }
+
+    /// A log of its own with the same topics and records, and no groups.
+    #[must_use]
+    pub fn copy(&self) -> MemoryLog {
+        let state = self.lock();
+        let copy = State {
+            partitions: state.partitions.clone(),
+            topic_ids: state.topic_ids.clone(),
+            groups: BTreeMap::new(),
+            counter: state.counter,
+        };
+        MemoryLog {
+            identity: Arc::clone(&self.identity),
+            state: Arc::new(Mutex::new(copy)),
+            changed: Arc::default(),
+        }
     }
 
     /// Appends a record and says at which offset. A partition that is missing is made.
@@ -336,6 +354,18 @@ impl Log for MemoryGroup {
             high: Position(log.high()),
         };
         Ok(mine.map(info).collect())
+    }
+
+    async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {
+        let ids = {
+            let state = self.log.lock();
+            let missing = |topic: &str| Error::retriable(format!("topic {topic:?} does not exist"));
+            let id = |topic: &Arc<str>| state.topic_ids.get(&**topic).ok_or_else(|| missing(topic));
+            topics.iter().map(|topic| Ok(Some(id(topic)?.to_string()))).collect()
+        };
+        // An answer is on its way while more comes of the log.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        ids
     }
 
     async fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>> {
