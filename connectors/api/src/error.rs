@@ -37,12 +37,13 @@ pub struct Error {
     code: Option<String>,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    too_much: bool,
 }
 
 impl Error {
     /// An error of `class`; `message` is a sentence for an operator and holds no payload and no secret.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Error { class, code: None, message: message.into(), source: None }
+        Error { class, code: None, message: message.into(), source: None, too_much: false }
     }
 
     /// A machine problem.
@@ -77,6 +78,19 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same again takes as long again: less of it at once may go through.
+    #[must_use]
+    pub fn too_much(mut self) -> Self {
+        self.too_much = true;
+        self
+    }
+
+    /// Whether less at once may go through.
+    #[must_use]
+    pub fn is_too_much(&self) -> bool {
+        self.too_much
     }
 
     /// Its class.

@@ -199,6 +199,25 @@ pub fn read_keys(text: &str) -> Result<Vec<String>> {
     serde_json::from_str(text).map_err(|e| unreadable().with_source(e))
 }
 
+/// A text in ASCII, with JSON's escapes, for a store whose encoding lacks letters. JSON stays the same JSON.
+#[must_use]
+pub fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() {
+            out.push(letter);
+        } else {
+            let units = letter
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .map(|unit| format!("\\u{unit:04x}"))
+                .collect::<String>();
+            out.push_str(&units);
+        }
+    }
+    out
+}
+
 /// A reason as every store can keep it.
 #[must_use]
 pub fn clean(reason: &str) -> String {

@@ -1,5 +1,6 @@
 //! The user's table: its DDL, what stands under its name, and whether that fits.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
@@ -134,15 +135,21 @@ pub(crate) fn is_marked(tx: &Transaction<'_>, target: &str, id: &str) -> Result<
     statement.exists((format!("{PREFIX}{id}"), target)).map_err(sql)
 }
 
-/// Whether the user's own triggers may change what is written.
-pub(crate) fn has_triggers(tx: &Transaction<'_>, target: &str) -> Result<bool> {
+/// The user's own triggers, which may change what is written, or leave it out.
+pub(crate) fn triggers(tx: &Transaction<'_>, target: &str) -> Result<Vec<String>> {
     let mut statement = tx
         .prepare_cached(
-            "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
-             AND substr(name, 1, length(?2)) <> ?2",
+            "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+             AND substr(name, 1, length(?2)) <> ?2 ORDER BY name",
         )
         .map_err(sql)?;
-    statement.exists((target, PREFIX)).map_err(sql)
+    let names = statement.query_map((target, PREFIX), |row| row.get(0)).map_err(sql)?;
+    names.collect::<rusqlite::Result<_>>().map_err(sql)
+}
+
+/// Rises with every change of the database's schema, whoever makes it.
+pub(crate) fn version(tx: &Transaction<'_>) -> Result<i64> {
+    tx.pragma_query_value(None, "schema_version", |row| row.get(0)).map_err(sql)
 }
 
 /// What stands under the target's name; an unmarked table has an empty id.
@@ -178,20 +185,67 @@ pub(crate) fn find(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> 
     Ok(Some(Found { physical: physical.unwrap_or_default(), has_rows }))
 }
 
-/// What of the model the table does not have; an error where it has it otherwise.
-fn missing<'m>(tx: &Transaction<'_>, spec: &'m TargetSpec) -> Result<Vec<&'m Column>> {
-    let (target, model) = (&spec.target, &spec.model);
+/// A column that stands there: name, type, not null, without a default, place in the primary key.
+type Info = (String, String, bool, bool, i64);
+
+fn infos(tx: &Transaction<'_>, table: &str) -> Result<Vec<Info>> {
     let mut statement = tx
         .prepare(
             "SELECT name, type, \"notnull\", dflt_value IS NULL, pk FROM pragma_table_info(?1)",
         )
         .map_err(sql)?;
-    type Info = (String, String, bool, bool, i64);
     let read = |row: &rusqlite::Row<'_>| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
     };
-    let infos = statement.query_map([target], read).map_err(sql)?;
-    let infos: Vec<Info> = infos.collect::<rusqlite::Result<_>>().map_err(sql)?;
+    let infos = statement.query_map([table], read).map_err(sql)?;
+    infos.collect::<rusqlite::Result<_>>().map_err(sql)
+}
+
+/// The model's columns that the table does not let be null, but for its key's.
+pub(crate) fn filled<'m>(
+    tx: &Transaction<'_>,
+    table: &str,
+    model: &'m Model,
+) -> Result<Vec<&'m str>> {
+    let infos = infos(tx, table)?;
+    let filled = |column: &&Column| {
+        infos.iter().any(|info| info.2 && info.0.eq_ignore_ascii_case(&column.name))
+    };
+    let rest = model.columns.iter().enumerate().filter(|(at, _)| !model.key.contains(at));
+    Ok(rest.map(|(_, column)| column).filter(filled).map(|column| &*column.name).collect())
+}
+
+/// A key column to which two keys can be one: its name, and the collation that says so.
+fn merged(tx: &Transaction<'_>, table: &str, model: &Model) -> Result<Option<(String, String)>> {
+    // The collation of the key's index is its own; that of the column decides what `=` finds.
+    let mut statement = tx
+        .prepare(
+            "SELECT x.name, x.coll FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x \
+             WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE",
+        )
+        .map_err(sql)?;
+    let of_index = statement.query_row([table], |row| Ok((row.get(0)?, row.get(1)?)));
+    if let Some(found) = of_index.optional().map_err(sql)? {
+        return Ok(Some(found));
+    }
+    for column in model.key_columns() {
+        let metadata = tx.column_metadata(None, table, &*column.name).map_err(sql)?;
+        let collation = metadata.1.map_or(Cow::Borrowed("BINARY"), |name| name.to_string_lossy());
+        if !collation.eq_ignore_ascii_case("BINARY") {
+            return Ok(Some((column.name.to_string(), collation.into_owned())));
+        }
+    }
+    Ok(None)
+}
+
+/// What of the model the table does not have; an error where it has it otherwise.
+fn missing<'m>(
+    tx: &Transaction<'_>,
+    spec: &'m TargetSpec,
+    target: &str,
+) -> Result<Vec<&'m Column>> {
+    let model = &spec.model;
+    let infos = infos(tx, target)?;
     let wrong = |what: String| {
         Err(Error::config(format!(
             "table {target:?} does not fit projection of connector {:?}: {what}; `foldline plan {}` shows \
@@ -209,6 +263,13 @@ fn missing<'m>(tx: &Transaction<'_>, spec: &'m TargetSpec) -> Result<Vec<&'m Col
             "its primary key is ({}), not ({})",
             key.join(", "),
             wanted.join(", ")
+        ));
+    }
+    if let Some((column, collation)) = merged(tx, target, model)? {
+        return wrong(format!(
+            "key column {column} is COLLATE {collation}, by which two keys can be one row: make the table \
+             anew with COLLATE BINARY, or let `foldline rebuild {} --in-place` do so",
+            spec.connector
         ));
     }
     let mut missing = Vec::new();
@@ -243,7 +304,7 @@ pub(crate) fn differences(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec
     if find(tx, &spec.target)?.is_none() {
         return Ok(vec![format!("table {:?} does not exist", spec.target)]);
     }
-    Ok(match missing(tx, spec) {
+    Ok(match missing(tx, spec, &spec.target) {
         Ok(columns) => {
             let sentence =
                 |c: &&Column| format!("column {} ({}) is missing", c.name, storage(&c.ty));
@@ -257,10 +318,14 @@ pub(crate) fn differences(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec
 /// Checks a table that is there already. Columns of the user's own may be there too, if they may stay
 /// empty.
 pub(crate) fn check_table(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<()> {
-    match missing(tx, spec)?.first() {
+    check_named(tx, spec, &spec.target)
+}
+
+/// The same of the table that a generation of it has.
+pub(crate) fn check_named(tx: &Transaction<'_>, spec: &TargetSpec, table: &str) -> Result<()> {
+    match missing(tx, spec, table)?.first() {
         Some(column) => Err(Error::config(format!(
-            "table {:?} has no column {} of type {}; `foldline plan {}` shows the table that it needs",
-            spec.target,
+            "table {table:?} has no column {} of type {}; `foldline plan {}` shows the table that it needs",
             column.name,
             storage(&column.ty),
             spec.connector
@@ -279,7 +344,7 @@ pub(crate) fn extend(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<Stri
 /// Adds the columns that the table has not; one sentence for each.
 pub(crate) fn add_columns(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Vec<String>> {
     let mut notices = Vec::new();
-    for column in missing(tx, spec)? {
+    for column in missing(tx, spec, &spec.target)? {
         let statement = format!(
             "ALTER TABLE {} ADD COLUMN {} {}{}",
             quote(&spec.target),

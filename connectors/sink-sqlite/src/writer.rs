@@ -1,6 +1,6 @@
 //! One task's hold on the table: flushes as single transactions.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use foldline_api::failpoint::Failpoint;
@@ -88,6 +88,16 @@ pub(crate) struct Hold {
     pub(crate) generation: u64,
     /// The name of its table where it is being built, not live.
     relation: Option<String>,
+    fit: Mutex<Option<Fit>>,
+}
+
+/// When the table was seen to fit.
+#[derive(Debug)]
+struct Fit {
+    /// The version of the database's schema.
+    version: i64,
+    /// The columns that the table did not let be null when it was seen first.
+    filled: Vec<String>,
 }
 
 impl SqliteWriter {
@@ -109,7 +119,8 @@ impl Hold {
     /// A hold on the live generation, or on the one that is being built in table `relation`.
     pub(crate) fn new(spec: Arc<TargetSpec>, generation: u64, relation: Option<String>) -> Self {
         let table = relation.as_deref().unwrap_or(&spec.target);
-        Hold { statements: Statements::new(table, &spec.model), spec, generation, relation }
+        let statements = Statements::new(table, &spec.model);
+        Hold { statements, spec, generation, relation, fit: Mutex::default() }
     }
 
     fn table(&self) -> &str {
@@ -139,6 +150,37 @@ impl Hold {
         Ok(live)
     }
 
+    /// The table still is what it was when this task took it: whatever a column that was lost or tightened
+    /// would refuse, no record is to blame. Nobody changes it before the transaction ends.
+    ///
+    /// # Errors
+    /// A config error that names the column.
+    fn check_fit(&self, tx: &Transaction<'_>) -> Result<()> {
+        let version = schema::version(tx)?;
+        let mut known = self.fit.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_some_and(|fit| fit.version == version) {
+            return Ok(());
+        }
+        let (table, spec) = (self.table(), &self.spec);
+        schema::check_named(tx, spec, table)?;
+        let filled = schema::filled(tx, table, &spec.model)?;
+        let Some(fit) = known.as_mut() else {
+            let filled = filled.into_iter().map(ToOwned::to_owned).collect();
+            *known = Some(Fit { version, filled });
+            return Ok(());
+        };
+        if let Some(column) = filled.iter().find(|column| !fit.filled.iter().any(|f| f == *column))
+        {
+            return Err(Error::config(format!(
+                "column {column} of table {table:?} was made NOT NULL under the running connector {:?}: take that \
+                 back, or accept it with `foldline restart {}`",
+                spec.connector, spec.connector
+            )));
+        }
+        fit.version = version;
+        Ok(())
+    }
+
     fn acquire(&self, tx: &Transaction<'_>, claims: &[Beginning]) -> Result<Acquired> {
         let target = &self.spec.target;
         if self.check_live(tx)?.fingerprint != self.spec.fingerprint {
@@ -152,6 +194,7 @@ impl Hold {
                 "{target:?} is held: its next generation is about to take its place"
             )));
         }
+        self.check_fit(tx)?;
         books::begin(tx, target, self.generation, claims)?;
         let mut acquired = Acquired::default();
         for claim in claims {
@@ -170,6 +213,7 @@ impl Hold {
 
     pub(crate) fn load(&self, tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<Loaded>> {
         self.check_live(tx)?;
+        self.check_fit(tx)?;
         let model = &self.spec.model;
         let mut select = tx.prepare_cached(&self.statements.select).map_err(sql)?;
         let mut print = Fingerprint::default();
@@ -201,12 +245,19 @@ impl Hold {
                 return Ok(End::RollBack(Written::Fenced));
             }
         }
-        let mut rows = Rows::prepare(tx, self)?;
+        self.check_fit(tx)?;
+        let triggers = schema::triggers(tx, self.table())?;
+        let mut rows = Rows::prepare(tx, self, !triggers.is_empty())?;
         let mut versions = Vec::with_capacity(flush.writes.len());
         for write in &flush.writes {
             match rows.write(write)? {
-                Some(version) => versions.push(version),
-                None => return Ok(End::RollBack(Written::Conflict { written: Vec::new() })),
+                Put::At(version) => versions.push(version),
+                Put::Elsewhere => {
+                    return Ok(End::RollBack(Written::Conflict { written: Vec::new() }));
+                }
+                Put::Refused => {
+                    return Ok(End::RollBack(Written::Rejected(self.refused(&triggers))));
+                }
             }
         }
         for check in &flush.checks {
@@ -217,19 +268,37 @@ impl Hold {
         drop(rows);
         books::keep_verdicts(tx, target, self.generation, &flush.verdicts)?;
         parking::change(tx, target, self.generation, &flush.parking)?;
-        let versions = if schema::has_triggers(tx, self.table())? {
-            Versions::Unknown
-        } else {
-            Versions::Each(versions)
-        };
+        let versions =
+            if triggers.is_empty() { Versions::Each(versions) } else { Versions::Unknown };
         Failpoint::BeforePositions.reach();
         Ok(End::Commit(Written::Durable(versions)))
     }
+
+    /// A row was at its version and is not as it was written.
+    fn refused(&self, triggers: &[String]) -> Error {
+        Error::record(format!(
+            "table {:?}: a trigger does not let the row be written ({})",
+            self.table(),
+            triggers.join(", ")
+        ))
+    }
+}
+
+/// What became of one row.
+enum Put {
+    /// It is as it was to be, at this version.
+    At(Version),
+    /// It is not at the version it was folded from.
+    Elsewhere,
+    /// It was, and a trigger left it as it was.
+    Refused,
 }
 
 /// The statements of one flush, prepared.
 struct Rows<'t> {
     hold: &'t Hold,
+    /// The user's own triggers may leave rows out.
+    triggers: bool,
     select: CachedStatement<'t>,
     insert: CachedStatement<'t>,
     update: Option<CachedStatement<'t>>,
@@ -238,10 +307,11 @@ struct Rows<'t> {
 }
 
 impl<'t> Rows<'t> {
-    fn prepare(tx: &'t Transaction<'_>, hold: &'t Hold) -> Result<Self> {
+    fn prepare(tx: &'t Transaction<'_>, hold: &'t Hold, triggers: bool) -> Result<Self> {
         let prepare = |text: &String| tx.prepare_cached(text).map_err(sql);
         Ok(Rows {
             hold,
+            triggers,
             select: prepare(&hold.statements.select)?,
             insert: prepare(&hold.statements.insert)?,
             update: hold.statements.update.as_ref().map(prepare).transpose()?,
@@ -261,33 +331,51 @@ impl<'t> Rows<'t> {
         Ok(self.print.version())
     }
 
-    /// Writes a row if it is at the version it was folded from: its new version, or none.
-    fn write(&mut self, write: &RowWrite) -> Result<Option<Version>> {
+    /// Writes a row if it is at the version it was folded from.
+    fn write(&mut self, write: &RowWrite) -> Result<Put> {
         let model = &self.hold.spec.model;
         let key = encode_key(model, &write.key);
+        if self.version_before(write, &key)? != write.version {
+            return Ok(Put::Elsewhere);
+        }
         let Some(row) = &write.row else {
-            if self.version(&key)? != write.version {
-                return Ok(None);
-            }
-            if write.version != Version::Absent {
-                self.delete.execute(params_from_iter(&key)).map_err(sql)?;
-            }
-            return Ok(Some(Version::Absent));
+            let gone = write.version == Version::Absent
+                || self.delete.execute(params_from_iter(&key)).map_err(sql)? == 1
+                    && (!self.triggers || self.version(&key)? == Version::Absent);
+            return Ok(if gone { Put::At(Version::Absent) } else { Put::Refused });
         };
         let cells = encode_row(model, row);
-        if write.version == Version::Absent {
-            let inserted = self.insert.execute(params_from_iter(&cells)).map_err(sql)?;
-            return Ok((inserted == 1).then(|| self.print.of(&cells)));
-        }
-        if self.version(&key)? != write.version {
-            return Ok(None);
-        }
-        if let Some(update) = &mut self.update {
+        let wanted = self.print.of(&cells);
+        let written = if write.version == Version::Absent {
+            self.insert.execute(params_from_iter(&cells)).map_err(sql)?
+        } else if let Some(update) = &mut self.update {
             let rest = cells.iter().enumerate().filter(|(at, _)| !model.key.contains(at));
             let rest = rest.map(|(_, cell)| cell);
-            update.execute(params_from_iter(rest.chain(&key))).map_err(sql)?;
+            update.execute(params_from_iter(rest.chain(&key))).map_err(sql)?
+        } else {
+            // There is nothing but the key.
+            1
+        };
+        if written == 1 && !self.triggers {
+            return Ok(Put::At(wanted));
         }
-        Ok(Some(self.print.of(&cells)))
+        let now = self.version(&key)?;
+        Ok(match (written, now) {
+            // A trigger may do away with it, or leave it as it was: where that is as it should be, no harm is done.
+            (1, now) if now != Version::Absent => Put::At(now),
+            (0, now) if now == wanted && now == write.version => Put::At(now),
+            (0, now) if now != write.version => Put::Elsewhere,
+            _ => Put::Refused,
+        })
+    }
+
+    /// The version that the row has before it is written. Of one that should not be there the insert itself
+    /// tells, where no trigger could.
+    fn version_before(&mut self, write: &RowWrite, key: &[Cell<'_>]) -> Result<Version> {
+        if write.row.is_some() && write.version == Version::Absent && !self.triggers {
+            return Ok(Version::Absent);
+        }
+        self.version(key)
     }
 }
 

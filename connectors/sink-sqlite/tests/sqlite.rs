@@ -18,7 +18,7 @@ use foldline_api::sink::{
 };
 use foldline_api::value::Value;
 use foldline_sink_sqlite::{SqliteConfig, SqliteTarget, plan};
-use foldline_testkit::contract::{claim, model, model_of, partition, row, spec_of};
+use foldline_testkit::contract::{Meddling, claim, model, model_of, partition, row, spec_of};
 use foldline_testkit::{Store, sink_contract};
 use rusqlite::Connection;
 
@@ -36,6 +36,33 @@ impl Store for Sqlite {
 
     fn name(&self, case: &str) -> String {
         format!("sales.{case}")
+    }
+
+    async fn meddle(&self, target: &str, what: Meddling) -> bool {
+        let trigger = |name: &str, on: &str, when: &str| {
+            format!(
+                "CREATE TRIGGER \"{target} {name}\" BEFORE {on} ON \"{target}\" WHEN {when} BEGIN SELECT \
+                 RAISE(IGNORE); END;"
+            )
+        };
+        let sql = match what {
+            Meddling::LoseColumn(column) => {
+                // Its index goes first, as SQLite wants it.
+                format!("DROP INDEX \"{target} i\"; ALTER TABLE \"{target}\" DROP COLUMN {column}")
+            }
+            Meddling::AddIndex(column) => {
+                format!("CREATE INDEX \"{target} i\" ON \"{target}\" ({column})")
+            }
+            Meddling::KeepOut => {
+                let insert = trigger("only_real", "INSERT", "NEW.name = 'test'");
+                insert + &trigger("only_real too", "UPDATE", "NEW.name = 'test'")
+            }
+            Meddling::KeepEqual => {
+                trigger("z_min", "UPDATE", "OLD.name IS NEW.name AND OLD.changes IS NEW.changes")
+            }
+        };
+        outside(&self.0).execute_batch(&sql).unwrap();
+        true
     }
 }
 
@@ -403,6 +430,69 @@ async fn tables_that_do_not_fit_are_refused_with_the_reason() {
         let config = SqliteConfig { path: path.clone() };
         assert!(SqliteTarget::new(config, spec_of(name, model())).is_err(), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_a_collation_merges_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("foldline.db");
+    let spec =
+        || spec_of("t", model_of(&[("sku", "text"), ("line", "bigint"), ("qty", "bigint")], 2));
+    for (column, key, refused) in [
+        ("sku TEXT NOT NULL COLLATE NOCASE", "sku, line", true),
+        ("sku TEXT NOT NULL COLLATE RTRIM", "sku, line", true),
+        ("sku TEXT NOT NULL", "sku COLLATE NOCASE, line", true),
+        ("sku TEXT NOT NULL COLLATE NOCASE", "sku COLLATE BINARY, line", true),
+        ("sku TEXT NOT NULL COLLATE binary", "sku, line", false),
+    ] {
+        let shell = outside(&path);
+        let rest = "line INTEGER NOT NULL, qty INTEGER";
+        shell
+            .execute_batch(&format!(
+                "CREATE TABLE t ({column}, {rest}, PRIMARY KEY ({key})) STRICT"
+            ))
+            .unwrap();
+        let opened = Sqlite(path.clone()).target(spec()).await.open().await;
+        if refused {
+            let error = opened.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Config, "{error}");
+            assert!(error.message().contains("key column sku is COLLATE"), "{error}");
+            shell.execute_batch("DROP TABLE t").unwrap();
+        } else {
+            assert_eq!(opened.unwrap().generation, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_column_made_not_null_under_a_writer_stops_it() {
+    let mut bench = Bench::new().await;
+    let written = bench.write(1, order(1, "a", 1), Version::Absent).await;
+    assert!(matches!(written, Written::Durable(Versions::Each(_))), "{written:?}");
+    let shell = outside(&bench.path);
+    let edit = |from: &str, to: &str| {
+        let version: i64 =
+            shell.pragma_query_value(None, "schema_version", |row| row.get(0)).unwrap();
+        shell
+            .execute_batch(&format!(
+                "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE \
+                 name = 't'; PRAGMA schema_version = {}; PRAGMA writable_schema = OFF",
+                version + 1
+            ))
+            .unwrap();
+    };
+    edit("\"name\" TEXT", "\"name\" TEXT NOT NULL");
+    let error = bench.writer.write(&bench.flush(Vec::new())).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Config, "{error}");
+    assert!(error.message().contains("column name of table \"t\" was made NOT NULL"), "{error}");
+    assert_eq!(bench.position().await, Position(1));
+    edit("\"name\" TEXT NOT NULL", "\"name\" TEXT");
+    // A constraint is no change of the columns.
+    edit("\"name\" TEXT", "\"name\" TEXT CHECK (name <> \'\'b\'\')");
+    bench.write(2, order(2, "c", 1), Version::Absent).await;
+    assert_eq!(bench.position().await, Position(2));
+    let written = bench.write(3, order(3, "b", 1), Version::Absent).await;
+    assert!(matches!(written, Written::Rejected(_)), "{written:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ pub(crate) mod deploys;
 pub(crate) mod flush;
 pub(crate) mod hole;
 pub(crate) mod lifecycle;
+pub(crate) mod meddling;
 pub(crate) mod owner;
 pub(crate) mod parking;
 pub(crate) mod rebuild;

@@ -41,6 +41,24 @@ pub trait Store: Send + Sync {
 
     /// A target's name that no other run uses, for a case.
     fn name(&self, case: &str) -> String;
+
+    /// Changes a target by hand, the books untouched; false where the store has nothing of the kind.
+    async fn meddle(&self, _target: &str, _what: Meddling) -> bool {
+        false
+    }
+}
+
+/// What someone with a shell does to a target of [`model`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meddling {
+    /// Drops a column.
+    LoseColumn(&'static str),
+    /// Makes an index, which is nothing to a writer.
+    AddIndex(&'static str),
+    /// Makes a trigger `only_real` that leaves out, inserted or updated, a row whose `name` is `test`.
+    KeepOut,
+    /// Makes a trigger that leaves out an update which changes nothing.
+    KeepEqual,
 }
 
 /// Runs every case against `store`. Panics with the case's name in the log's last line.
@@ -80,6 +98,10 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::flush::a_conflict_tells_what_was_written_all_the_same(store).await;
     cases::flush::many_rows_in_one_flush(store).await;
     cases::hole::a_hole_moves_the_position_fences_and_is_kept(store).await;
+    cases::meddling::a_column_lost_under_a_writer_stops_it_by_name(store).await;
+    cases::meddling::a_row_that_a_trigger_keeps_out_is_refused_by_the_triggers_name(store).await;
+    cases::meddling::a_write_that_changes_nothing_is_applied_where_a_trigger_leaves_it_out(store)
+        .await;
     cases::snapshot::rows_and_books_are_of_one_moment(store).await;
     cases::snapshot::pages_show_each_row_once(store).await;
     cases::snapshot::all_verdicts_are_told(store).await;

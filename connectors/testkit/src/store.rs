@@ -27,6 +27,9 @@ use crate::writer::MemoryWriter;
 /// A user's constraint: the reason why the store refuses a row, or none.
 pub type Constraint = Arc<dyn Fn(&Row) -> Option<String> + Send + Sync>;
 
+/// The keys that a store cannot even name: the reason, or none.
+pub type Spelling = Arc<dyn Fn(&Key) -> Option<String> + Send + Sync>;
+
 /// What a table keeps of a key. In marks mode a deleted row stays as a tombstone.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
@@ -59,6 +62,9 @@ pub(crate) struct Entry {
     /// By generation.
     pub(crate) holes: Vec<(u64, Hole)>,
     pub(crate) constraint: Option<Constraint>,
+    pub(crate) spelling: Option<Spelling>,
+    /// At most so many rows can be read or written at once.
+    pub(crate) rows_max: Option<usize>,
 }
 
 impl fmt::Debug for Entry {
@@ -165,6 +171,16 @@ impl MemoryStore {
     /// Sets a constraint on a target's rows, or takes it away.
     pub fn constrain(&self, target: &str, constraint: Option<Constraint>) {
         self.lock().entries.entry(target.to_owned()).or_default().constraint = constraint;
+    }
+
+    /// From now on nothing can be said to the store of a target's keys that have a reason.
+    pub fn misspell(&self, target: &str, spelling: Spelling) {
+        self.lock().entries.entry(target.to_owned()).or_default().spelling = Some(spelling);
+    }
+
+    /// From now on more rows at once take too long.
+    pub fn limit(&self, target: &str, rows_max: usize) {
+        self.lock().entries.entry(target.to_owned()).or_default().rows_max = Some(rows_max);
     }
 
     /// Takes the whole store back to an earlier moment: a failover to an older replica.

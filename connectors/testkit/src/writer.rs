@@ -198,6 +198,20 @@ impl MemoryWriter {
     }
 }
 
+impl Entry {
+    fn within(&self, rows: usize) -> Result<()> {
+        if self.rows_max.is_some_and(|max| rows > max) {
+            return Err(Error::retriable("more rows than it has time for").too_much());
+        }
+        Ok(())
+    }
+
+    fn spelled<'k>(&self, mut keys: impl Iterator<Item = &'k Key>) -> Result<()> {
+        let reason = self.spelling.as_ref().and_then(|spelling| keys.find_map(|key| spelling(key)));
+        reason.map_or(Ok(()), |reason| Err(Error::record(reason)))
+    }
+}
+
 /// For each write and check of a flush, whether its key is at the version it was folded from.
 fn expected<'t>(table: &'t Table, flush: &'t Flush) -> impl Iterator<Item = bool> + 't {
     let writes = flush.writes.iter().map(|write| (&write.key, write.version));
@@ -251,6 +265,9 @@ impl Writer for MemoryWriter {
     async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
         let mut state = self.store.lock();
         let entry = self.entry(&mut state)?;
+        // For one there is always time.
+        entry.within(keys.len().saturating_sub(1))?;
+        entry.spelled(keys.iter())?;
         let Some(table) = entry.table_of(self.generation, self.building) else {
             return Err(Error::fenced("another generation is live"));
         };
@@ -267,6 +284,15 @@ impl Writer for MemoryWriter {
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
         let mut state = self.store.lock();
+        let entry = self.entry(&mut state)?;
+        entry.within(flush.writes.len())?;
+        let checked = flush.checks.iter().map(|check| &check.key);
+        let keys = flush.writes.iter().map(|write| &write.key).chain(checked);
+        if !self.is_fenced(entry, flush)
+            && let Err(error) = entry.spelled(keys)
+        {
+            return Ok(Written::Rejected(error));
+        }
         if self.store.keeps_marks() {
             self.write_one_by_one(&mut state, flush)
         } else {
