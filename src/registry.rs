@@ -174,7 +174,16 @@ fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> T
 
 fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
     Ok(match sink {
-        SinkKind::Postgres { url, password, ca, cert, key, connections, schema_name } => {
+        SinkKind::Postgres {
+            url,
+            password,
+            ca,
+            cert,
+            key,
+            connections,
+            schema_name,
+            statement_timeout,
+        } => {
             let config = PostgresConfig {
                 url: url.expose().to_owned(),
                 password: password.as_ref().map(|password| password.expose().to_owned()),
@@ -183,6 +192,7 @@ fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
                 key: key.clone(),
                 connections: *connections,
                 schema: schema_name.clone(),
+                statement_timeout: *statement_timeout,
             };
             Arc::new(PostgresTarget::new(config, spec)?)
         }

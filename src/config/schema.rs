@@ -235,6 +235,7 @@ fn sinks() -> Definitions {
             integer("So many at most on a worker, for all its connectors; by default 8.", 4),
         ),
         ("schema_name", text("Schema of Foldline's own bookkeeping; by default foldline.")),
+        ("statement_timeout", duration("So long may a statement of a flush take; by default 25s.")),
     ];
     let elasticsearch = [
         ("type", kind("elasticsearch")),

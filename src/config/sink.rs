@@ -1,6 +1,7 @@
 //! `[sinks.NAME]`: target stores.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use foldline_api::mask;
 use indexmap::IndexMap;
@@ -15,6 +16,8 @@ use super::tree::Item;
 const CONNECTIONS: usize = 8;
 /// The schema of Foldline's own bookkeeping in PostgreSQL.
 const SCHEMA_NAME: &str = "foldline";
+/// Below Kafka's session timeout, so that a worker that was stopped holds no lock when its successor comes.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// One sink.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +47,8 @@ pub enum SinkKind {
         connections: usize,
         /// Schema of Foldline's own bookkeeping.
         schema_name: String,
+        /// How long a statement of a flush may take.
+        statement_timeout: Duration,
     },
     /// Elasticsearch.
     Elasticsearch {
@@ -155,7 +160,24 @@ fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
     });
     let schema_name = schema_name.unwrap_or_else(|| SCHEMA_NAME.to_owned());
     let connections = connections.unwrap_or(CONNECTIONS);
-    Some(SinkKind::Postgres { url: url?, password, ca, cert, key, connections, schema_name })
+    let statement_timeout = reader.get("statement_timeout").and_then(|field| {
+        let time = field.duration()?;
+        if time < Duration::from_secs(1) {
+            field.problem("a statement needs a second at least");
+        }
+        Some(time)
+    });
+    let statement_timeout = statement_timeout.unwrap_or(STATEMENT_TIMEOUT);
+    Some(SinkKind::Postgres {
+        url: url?,
+        password,
+        ca,
+        cert,
+        key,
+        connections,
+        schema_name,
+        statement_timeout,
+    })
 }
 
 fn check_postgres(field: &Field<'_>, url: &Secret) {

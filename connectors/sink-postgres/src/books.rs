@@ -490,12 +490,13 @@ impl Books {
     }
 
     /// The last statement of a flush: its transaction id, the table's OID now, whether triggers may
-    /// have changed the rows, and which server this is.
+    /// have changed the rows (1) or left them out (2, as those before each row may), and which server this is.
     pub(crate) fn seal_sql(table: &str) -> String {
         format!(
-            "SELECT pg_current_xact_id()::xid, t.oid, EXISTS (SELECT 1 FROM pg_trigger AS g WHERE NOT \
+            "SELECT pg_current_xact_id()::xid, t.oid, coalesce((SELECT max(CASE WHEN g.tgtype & 3 = 3 THEN 2 ELSE 1 END) \
+             FROM pg_trigger AS g WHERE NOT \
              g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 28 <> 0 AND (g.tgrelid = t.oid OR \
-             g.tgrelid IN (SELECT relid FROM pg_partition_tree(t.oid)))), (extract(epoch FROM \
+             g.tgrelid IN (SELECT relid FROM pg_partition_tree(t.oid)))), 0), (extract(epoch FROM \
              pg_postmaster_start_time()) * 1000000)::int8 FROM (SELECT to_regclass({})::oid) AS t(oid)",
             literal(table)
         )

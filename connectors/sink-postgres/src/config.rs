@@ -36,6 +36,8 @@ pub struct PostgresConfig {
     pub connections: usize,
     /// The schema of Foldline's own tables; `foldline` unless the config says otherwise.
     pub schema: String,
+    /// How long a statement of a flush may take.
+    pub statement_timeout: Duration,
 }
 
 impl std::fmt::Debug for PostgresConfig {
@@ -70,6 +72,10 @@ pub(crate) struct Endpoint {
     pub(crate) tls: MakeRustlsConnect,
     /// Whom messages call: hosts and database, no secret.
     pub(crate) place: String,
+    /// What a transaction that writes begins with.
+    pub(crate) begin: String,
+    /// How long a statement of it may take.
+    pub(crate) statement_timeout: Duration,
 }
 
 /// Whether PostgreSQL's `url` can be used, told without a connection.
@@ -141,7 +147,9 @@ impl Endpoint {
         };
         let place = place(&client);
         let tls = MakeRustlsConnect::new(tls_config(verify, ca.as_deref(), cert.as_ref())?);
-        Ok(Endpoint { client, tls, place })
+        let statement_timeout = config.statement_timeout;
+        let begin = crate::session::begin(statement_timeout);
+        Ok(Endpoint { client, tls, place, begin, statement_timeout })
     }
 }
 
@@ -339,6 +347,7 @@ mod tests {
             key: None,
             connections: 8,
             schema,
+            statement_timeout: Duration::from_secs(25),
         }
     }
 

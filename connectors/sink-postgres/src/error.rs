@@ -121,6 +121,11 @@ pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::UNDEFINED_TABLE)
 }
 
+/// Whether the statement was cut off for the time that it took.
+pub(crate) fn is_cut_off(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
 /// Whether two transactions waited for each other.
 pub(crate) fn is_deadlock(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Key, Model};
-use foldline_api::parked::{Changes, ParkedEvent, Place, clean, write_keys, write_record};
+use foldline_api::parked::{Changes, ParkedEvent, Place, ascii, clean, write_keys, write_record};
 use foldline_api::sink::{Advance, Check, Flush, RowWrite, StoredVerdict, Version};
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
@@ -19,7 +19,7 @@ use crate::codec::{
 };
 
 /// Rows of one statement, and of the statements that are sent before the first answer is awaited.
-const ROWS_MAX: usize = 100_000;
+pub(crate) const ROWS_MAX: usize = 100_000;
 /// Bytes of the same, roughly.
 const BYTES_MAX: usize = 32 << 20;
 /// From so many new rows on a load copies them.
@@ -63,6 +63,8 @@ pub(crate) enum Expect {
     Fence(u64),
     /// This, or a row is not at its version.
     Rows(u64),
+    /// This, or a row is not at its version, or a trigger left it out.
+    Written(u64),
     /// Anything.
     Any,
 }
@@ -72,6 +74,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) model: &'a Model,
     pub(crate) label: &'a str,
     pub(crate) generation: u64,
+    /// The database's encoding lacks letters: texts of the books are written without them.
+    pub(crate) ascii: bool,
+}
+
+impl Scope<'_> {
+    fn spell(&self, text: String) -> String {
+        if self.ascii { ascii(&text) } else { text }
+    }
 }
 
 /// A statement's parameters and what must come of it.
@@ -102,9 +112,15 @@ impl Bound {
 
 /// Cuts a flush into statements, and these into windows: the statements of a window are sent together.
 /// The fence is always the first statement; rows are locked in the order updates, inserts, deletes, by
-/// key in each, and by key over all of them where `cautious`. With `copy`, many new rows are copied.
-pub(crate) fn cut(flush: &Flush, cautious: bool, copy: bool) -> Vec<Vec<Part<'_>>> {
-    let mut parts = Parts::default();
+/// key in each, and by key over all of them where `cautious`. With `copy`, many new rows are copied. A statement has
+/// at most `rows_max` rows.
+pub(crate) fn cut(
+    flush: &Flush,
+    cautious: bool,
+    copy: bool,
+    rows_max: usize,
+) -> Vec<Vec<Part<'_>>> {
+    let mut parts = Parts { rows_max, ..Parts::default() };
     parts
         .push(if flush.advances.is_empty() { Part::Live } else { Part::Fence(&flush.advances) }, 0);
     let (mut updates, mut inserts, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
@@ -147,6 +163,7 @@ fn bytes_of(write: &RowWrite) -> usize {
 
 #[derive(Default)]
 struct Parts<'a> {
+    rows_max: usize,
     windows: Vec<Vec<Part<'a>>>,
     rows: usize,
     bytes: usize,
@@ -187,7 +204,7 @@ impl<'a> Parts<'a> {
         for row in rows {
             bytes += size(&row);
             chunk.push(row);
-            if chunk.len() >= ROWS_MAX || bytes >= BYTES_MAX {
+            if chunk.len() >= self.rows_max || bytes >= BYTES_MAX {
                 let count = chunk.len();
                 self.push(part(std::mem::take(&mut chunk)), bytes);
                 self.rows += count;
@@ -235,27 +252,27 @@ impl Part<'_> {
             Part::Delete(keys) => {
                 binder.keys(scope, keys.len(), |at| keys.get(at).map(|(key, _)| *key))?;
                 binder.versions(keys.iter().map(|(_, xid)| *xid))?;
-                Expect::Rows(keys.len() as u64)
+                Expect::Written(keys.len() as u64)
             }
             Part::Update(rows) => {
                 binder.rows(scope, rows.iter().map(|(write, _)| *write))?;
                 binder.versions(rows.iter().map(|(_, xid)| *xid))?;
-                Expect::Rows(rows.len() as u64)
+                Expect::Written(rows.len() as u64)
             }
             Part::Insert(rows) => {
                 binder.rows(scope, rows.iter().copied())?;
-                Expect::Rows(rows.len() as u64)
+                Expect::Written(rows.len() as u64)
             }
             Part::Copy(rows) => {
                 binder.copy = Some(copy_text(scope.model, rows)?);
-                Expect::Rows(rows.len() as u64)
+                Expect::Written(rows.len() as u64)
             }
             Part::Verdicts(verdicts) => {
                 binder.scope(scope);
                 binder.partitions(&Partitions::new(verdicts.iter().map(|v| &v.partition)));
                 binder.ints(verdicts.iter().map(|v| v.offset));
                 let reasons: Vec<String> =
-                    verdicts.iter().map(|v| v.reason.replace('\0', "\u{fffd}")).collect();
+                    verdicts.iter().map(|v| scope.spell(clean(&v.reason))).collect();
                 binder.push(reasons, Type::TEXT_ARRAY);
                 Expect::Any
             }
@@ -276,7 +293,7 @@ impl Part<'_> {
 /// Of class Record, when a row is not of the model.
 pub fn encoded_bytes(model: &Model, writes: &[RowWrite]) -> Result<usize> {
     let mut binder = Binder::default();
-    let scope = Scope { model, label: "", generation: 0 };
+    let scope = Scope { model, label: "", generation: 0, ascii: false };
     binder.rows(&scope, writes.iter()).map_err(|CodecError(reason)| Error::record(reason))?;
     let mut out = BytesMut::new();
     for (param, ty) in &binder.params {
@@ -352,18 +369,20 @@ impl Binder {
     fn park(&mut self, scope: &Scope<'_>, events: &[ParkedEvent]) -> Expect {
         let places: Vec<Place> = events.iter().map(ParkedEvent::place).collect();
         self.places(scope, places.iter());
-        let keys: Vec<String> = events.iter().map(|event| write_keys(&event.keys)).collect();
-        self.push(keys, Type::TEXT_ARRAY);
-        let reason = |event: &ParkedEvent| event.reason.as_deref().map(clean);
+        let keys = events.iter().map(|event| scope.spell(write_keys(&event.keys)));
+        self.push(keys.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        let reason = |event: &ParkedEvent| event.reason.as_deref().map(|r| scope.spell(clean(r)));
         self.push(events.iter().map(reason).collect::<Vec<_>>(), Type::TEXT_ARRAY);
-        let records: Vec<String> = events.iter().map(|e| write_record(&e.record)).collect();
+        let records: Vec<String> =
+            events.iter().map(|event| scope.spell(write_record(&event.record))).collect();
         self.push(records, Type::TEXT_ARRAY);
         Expect::Rows(events.len() as u64)
     }
 
     fn keep(&mut self, scope: &Scope<'_>, kept: &[(Place, Option<String>)]) -> Expect {
         self.places(scope, kept.iter().map(|(place, _)| place));
-        let reasons = kept.iter().map(|(_, reason)| reason.as_deref().map(clean));
+        let reasons =
+            kept.iter().map(|(_, reason)| reason.as_deref().map(|r| scope.spell(clean(r))));
         self.push(reasons.collect::<Vec<_>>(), Type::TEXT_ARRAY);
         Expect::Any
     }
@@ -469,11 +488,11 @@ mod tests {
             ..Flush::default()
         };
         assert_eq!(
-            names(&cut(&flush, false, false)),
+            names(&cut(&flush, false, false, ROWS_MAX)),
             [["Fence", "Absent", "Update", "Insert", "Delete"]]
         );
-        assert_eq!(names(&cut(&flush, true, false))[0][1], "Lock");
-        assert_eq!(names(&cut(&Flush::default(), false, false)), [["Live"]]);
+        assert_eq!(names(&cut(&flush, true, false, ROWS_MAX))[0][1], "Lock");
+        assert_eq!(names(&cut(&Flush::default(), false, false, ROWS_MAX)), [["Live"]]);
     }
 
     #[test]
@@ -484,11 +503,13 @@ mod tests {
             ..Flush::default()
         };
         assert_eq!(
-            names(&cut(&flush, false, false)),
+            names(&cut(&flush, false, false, ROWS_MAX)),
             [vec!["Live", "Insert"], vec!["Insert"], vec!["Insert"]]
         );
-        let copied = names(&cut(&flush, false, true));
+        let copied = names(&cut(&flush, false, true, ROWS_MAX));
         assert_eq!(copied[0], ["Live", "Copy"]);
+        let halved = names(&cut(&flush, false, true, ROWS_MAX / 2));
+        assert_eq!(halved.concat().len(), 6, "each statement has half of the rows");
     }
 
     #[test]

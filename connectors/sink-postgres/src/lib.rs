@@ -15,6 +15,7 @@ mod change;
 mod codec;
 mod config;
 mod error;
+mod fit;
 mod flush;
 mod generations;
 mod hole;
@@ -32,6 +33,7 @@ mod snapshot;
 mod statement;
 mod steps;
 mod target;
+mod triggers;
 mod url;
 mod writer;
 

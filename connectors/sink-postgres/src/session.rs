@@ -22,15 +22,19 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(5);
 /// lock when its successor comes. The catalog's texts are compared and put together, so names in them are quoted where
 /// they must be, whatever the role likes. It does not say READ WRITE, which a standby refuses as a feature that it has
 /// not (0A000): its first write ends with what it is (25006), and is waited for.
-pub(crate) const BEGIN: &str = "\
-BEGIN ISOLATION LEVEL READ COMMITTED; \
-SET LOCAL idle_in_transaction_session_timeout = '15s'; \
-SET LOCAL statement_timeout = '25s'; \
-SET LOCAL lock_timeout = '10s'; \
-SET LOCAL jit = off; \
-SET LOCAL quote_all_identifiers = off; \
-SELECT set_config('synchronous_commit', 'on', true) \
-WHERE current_setting('synchronous_commit') = 'off'";
+pub(crate) fn begin(statement_timeout: Duration) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; \
+         SET LOCAL idle_in_transaction_session_timeout = '15s'; \
+         SET LOCAL statement_timeout = '{}ms'; \
+         SET LOCAL lock_timeout = '10s'; \
+         SET LOCAL jit = off; \
+         SET LOCAL quote_all_identifiers = off; \
+         SELECT set_config('synchronous_commit', 'on', true) \
+         WHERE current_setting('synchronous_commit') = 'off'",
+        statement_timeout.as_millis()
+    )
+}
 
 /// What a single read is wrapped in, on the way with it: without a bound of its own it would wait
 /// behind someone's table lock for as long as that lasts, and its backend after the caller has gone.
@@ -100,7 +104,7 @@ impl Lane {
 
     /// Takes the connection and begins a transaction.
     pub(crate) async fn begin(&self) -> Result<Session> {
-        self.begin_with(BEGIN).await
+        self.begin_with(&self.pool.endpoint.begin).await
     }
 
     /// Takes the connection and begins a transaction that only reads, all at one moment.
@@ -232,7 +236,10 @@ pub(crate) async fn within<T>(
 ) -> Result<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(result) => result,
-        Err(_) => Err(Error::retriable(format!("{doing}: no answer within {} s", limit.as_secs()))),
+        Err(_) => {
+            let message = format!("{doing}: no answer within {} s", limit.as_secs());
+            Err(Error::retriable(message).too_much())
+        }
     }
 }
 
@@ -253,6 +260,7 @@ mod tests {
             key: None,
             connections,
             schema,
+            statement_timeout: Duration::from_secs(25),
         };
         let pool = Pool::shared(&config).unwrap();
         let known = Arc::new(AtomicU64::new(pool.servers()));
@@ -271,14 +279,15 @@ mod tests {
 
     #[test]
     fn nobody_holds_locks_for_longer_than_a_session_lasts() {
-        for (name, seconds) in [
-            ("idle_in_transaction_session_timeout", 15),
-            ("statement_timeout", 25),
-            ("lock_timeout", 10),
+        let begin = begin(Duration::from_secs(25));
+        for (name, time) in [
+            ("idle_in_transaction_session_timeout", "15s"),
+            ("statement_timeout", "25000ms"),
+            ("lock_timeout", "10s"),
         ] {
-            assert!(BEGIN.contains(&format!("SET LOCAL {name} = '{seconds}s'")), "{name}");
+            assert!(begin.contains(&format!("SET LOCAL {name} = '{time}'")), "{name}");
         }
-        for begin in [BEGIN, BEGIN_READ, SNAPSHOT, crate::snapshot::BEGIN] {
+        for begin in [&*begin, BEGIN_READ, SNAPSHOT, crate::snapshot::BEGIN] {
             assert!(begin.contains("SET LOCAL lock_timeout = '10s'"), "{begin}");
             assert!(begin.contains("SET LOCAL statement_timeout"), "{begin}");
             // Nothing outlives the transaction.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,24 +21,26 @@ use foldline_api::sink::{
     Writer, Written,
 };
 use foldline_api::{Error, Result};
-use futures_util::future::{join_all, join3};
+use futures_util::future::{OptionFuture, join_all, join5};
 use tokio_postgres::Client;
 
 use crate::books::{Books, Partitions};
 use crate::codec::{Encoded, Raw};
-use crate::error::{classify, is_deadlock, is_missing};
-use crate::flush::{Bound, Expect, Part, Scope, cut};
+use crate::error::{classify, is_cut_off, is_deadlock, is_missing};
+use crate::fit::{Fit, lock_sql, signature};
+use crate::flush::{Bound, Expect, Part, ROWS_MAX, Scope, cut};
 use crate::pool::{Pool, Use};
-use crate::session::{BEGIN, BEGIN_READ, Lane, Session, within};
+use crate::session::{BEGIN_READ, Lane, Session, within};
 use crate::snapshot;
 use crate::statement::Statements;
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
-const WRITE_LIMIT: Duration = Duration::from_secs(120);
 /// A whole table in one transaction; its statements are bounded each.
 const BULK_LIMIT: Duration = Duration::from_secs(3_600);
 /// After two writers met on a row, so many flushes lock their rows in the order of the keys first.
 const CAUTIOUS_FLUSHES: u32 = 64;
+/// A table that changes so often under one flush is not waited for in it.
+const CHANGES_MAX: u32 = 3;
 
 /// Where a writer writes.
 pub(crate) struct Place {
@@ -56,11 +58,13 @@ pub(crate) struct Place {
 
 /// A writer on one generation of a table.
 pub(crate) struct PostgresWriter {
-    place: Place,
-    model: Arc<Model>,
+    pub(crate) place: Place,
+    pub(crate) model: Arc<Model>,
     spec: TargetSpec,
     books: Books,
-    statements: Statements,
+    pub(crate) statements: Statements,
+    lock: String,
+    fit: Fit,
     fence: String,
     live: String,
     verdicts: String,
@@ -74,12 +78,26 @@ pub(crate) struct PostgresWriter {
     /// When the server that the cached states come from was started; 0 before the first answer.
     server: AtomicI64,
     cautious: AtomicU32,
+    /// How many rows a statement of a build may have: what is loaded cannot be parted otherwise.
+    rows_max: AtomicUsize,
+    /// The database's encoding lacks letters.
+    ascii: AtomicBool,
+    statement_timeout: Duration,
 }
 
 /// How a flush ended, before its connection is given back.
 enum End {
     Committed(Versions),
     RolledBack(Written),
+    /// The table is not as it was seen last; nothing is to be believed of what became of the rows.
+    Changed,
+}
+
+/// How a window's statements went.
+enum Window {
+    /// As they should, but that some may have written too few rows where triggers leave rows out.
+    Through(Option<Seal>, bool),
+    End(End),
 }
 
 impl PostgresWriter {
@@ -93,14 +111,19 @@ impl PostgresWriter {
             verdicts: books.verdict_sql(),
             parking: [books.park_sql(), books.free_sql(), books.keep_sql()],
             seal: Books::seal_sql(&place.table),
-            begin: lane().begin_sql(BEGIN),
+            begin: lane().begin_sql(&pool.endpoint.begin),
             writing: lane(),
             loading: lane(),
             model: Arc::clone(&spec.model),
             spec: spec.clone(),
+            lock: lock_sql(&place.table),
+            fit: Fit::default(),
             books: books.clone(),
             server: AtomicI64::new(0),
             cautious: AtomicU32::new(0),
+            rows_max: AtomicUsize::new(ROWS_MAX),
+            ascii: AtomicBool::new(false),
+            statement_timeout: pool.endpoint.statement_timeout,
             place,
         }
     }
@@ -112,16 +135,45 @@ impl PostgresWriter {
         ))
     }
 
-    fn classify(&self, error: tokio_postgres::Error, doing: &str) -> Error {
+    pub(crate) fn classify(&self, error: tokio_postgres::Error, doing: &str) -> Error {
         if is_missing(&error) {
             return self.replaced();
         }
-        classify(error, &format!("{doing} {:?}", self.place.label))
+        let cut_off = is_cut_off(&error);
+        let error = classify(error, &format!("{doing} {:?}", self.place.label));
+        if !cut_off {
+            return error;
+        }
+        let seconds = self.statement_timeout.as_secs_f64();
+        let message = format!(
+            "{}; a statement of a flush has {seconds} s (the sink's statement_timeout), what it takes at once is \
+             halved",
+            error.message()
+        );
+        Error::retriable(message).with_code(error.code().unwrap_or_default()).too_much()
+    }
+
+    /// Whether the statements of this flush can be made smaller yet, as they are from now on.
+    fn halve(&self, flush: &Flush) -> bool {
+        let rows = self.rows_max.load(Ordering::Relaxed).min(flush.writes.len());
+        self.rows_max.store((rows / 2).max(1), Ordering::Relaxed);
+        rows > 1
+    }
+
+    async fn learn_encoding(&self, client: &Client) -> Result<()> {
+        let sql = "SELECT current_setting('server_encoding') NOT IN ('UTF8', 'SQL_ASCII')";
+        let rows = client.query_typed(sql, &[]).await;
+        let rows = rows.map_err(|error| self.classify(error, "looking at"))?;
+        let ascii = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
+        self.ascii.store(ascii, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn acquire_in(&self, client: &Client, claims: &[Beginning]) -> Result<Acquired> {
         let Place { label, generation, physical, .. } = &self.place;
         self.check_generation(client).await?;
+        self.check_fit(client).await?;
+        self.learn_encoding(client).await?;
         let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
         self.books.begin(client, label, *generation, claims).await?;
         let raised = self.books.raise_epochs(client, label, *generation, Some(&list)).await?;
@@ -189,6 +241,28 @@ impl PostgresWriter {
         Ok(())
     }
 
+    /// Whether the table still fits, in a transaction in which nobody changes it from here on.
+    async fn check_fit(&self, client: &Client) -> Result<()> {
+        let seen = signature(client, &self.lock, self.place.physical).await;
+        let seen = seen.map_err(|error| self.classify(error, "looking at"))?;
+        if self.fit.knows(seen) {
+            return Ok(());
+        }
+        let oid = self.place.physical;
+        if self.seal(client).await?.oid != Some(oid) {
+            return Err(self.replaced());
+        }
+        let names = (&*self.place.label, &*self.spec.connector);
+        self.fit.check(client, (oid, seen), &self.model, names).await
+    }
+
+    /// The same in a transaction of its own.
+    async fn look_again(&self, lane: &Lane) -> Result<()> {
+        let session = lane.begin().await?;
+        let result = self.check_fit(&session.client).await;
+        session.finish(result).await
+    }
+
     async fn seal(&self, client: &Client) -> Result<Seal> {
         let rows = client
             .query_typed(&self.seal, &[])
@@ -201,15 +275,19 @@ impl PostgresWriter {
 
     async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {
         let cautious = self.cautious.load(Ordering::Relaxed);
-        let windows = cut(flush, cautious > 0, self.place.building);
+        let rows_max = self.rows_max.load(Ordering::Relaxed);
+        let windows = cut(flush, cautious > 0, self.place.building, rows_max);
         self.cautious.store(cautious.saturating_sub(1), Ordering::Relaxed);
         let count = windows.len();
-        let mut seal = None;
+        let (mut seal, mut short) = (None, false);
         for (at, window) in windows.iter().enumerate() {
             let (first, last) = (at == 0, at + 1 == count);
             match self.run_window(client, window, first, last).await? {
-                Ok(sealed) => seal = sealed,
-                Err(written) => return Ok(End::RolledBack(written)),
+                Window::Through(sealed, too_few) => {
+                    seal = sealed;
+                    short |= too_few;
+                }
+                Window::End(end) => return Ok(end),
             }
         }
         let seal = seal.ok_or_else(|| Error::retriable("a flush without an end"))?;
@@ -221,6 +299,12 @@ impl PostgresWriter {
             // A pooler may hide that another server took over, maybe one that lost what the caches saw.
             return Err(Error::retriable("PostgreSQL was restarted or another server took over"));
         }
+        let mine = Version::At(u64::from(seal.xid), 0);
+        if (short || seal.triggers == Triggers::BeforeRow)
+            && let Some(written) = self.judge(client, flush, mine, short).await?
+        {
+            return Ok(End::RolledBack(written));
+        }
         Failpoint::BeforePositions.reach();
         if let Err(error) = client.batch_execute("COMMIT").await {
             // Deferred constraints speak up only here; then nothing was committed.
@@ -230,10 +314,10 @@ impl PostgresWriter {
                 _ => Err(error),
             };
         }
-        Ok(End::Committed(if seal.triggers {
-            Versions::Unknown
+        Ok(End::Committed(if seal.triggers == Triggers::None {
+            Versions::All(mine)
         } else {
-            Versions::All(Version::At(u64::from(seal.xid), 0))
+            Versions::Unknown
         }))
     }
 
@@ -245,51 +329,104 @@ impl PostgresWriter {
         window: &[Part<'_>],
         first: bool,
         last: bool,
-    ) -> Result<Result<Option<Seal>, Written>> {
-        let scope = Scope {
-            model: &self.model,
-            label: &self.place.label,
-            generation: self.place.generation,
+    ) -> Result<Window> {
+        let bound = match self.bind(window) {
+            Ok(bound) => bound,
+            Err(error) => return Ok(Window::End(End::RolledBack(Written::Rejected(error)))),
         };
-        let mut bound: Vec<Bound> = Vec::with_capacity(window.len());
-        for part in window {
-            match part.bind(&scope) {
-                Ok(part) => bound.push(part),
-                Err(error) => return Ok(Err(Written::Rejected(Error::record(error.to_string())))),
-            }
-        }
         let begin = async { if first { client.batch_execute(&self.begin).await } else { Ok(()) } };
-        let statements = join_all(
-            window.iter().zip(&bound).map(|(part, bound)| bound.execute(client, self.sql(part))),
-        );
+        let mut statements =
+            window.iter().zip(&bound).map(|(part, bound)| bound.execute(client, self.sql(part)));
+        let fence = OptionFuture::from(statements.next());
+        let seen = first.then(|| signature(client, &self.lock, self.place.physical));
         let seal = async { if last { self.seal(client).await.map(Some) } else { Ok(None) } };
         // Polled in this order, and each sends when it is first polled.
-        let (begun, answers, sealed) = join3(begin, statements, seal).await;
+        let (begun, fence, seen, answers, sealed) =
+            join5(begin, fence, OptionFuture::from(seen), join_all(statements), seal).await;
         begun.map_err(|error| self.classify(error, "writing into"))?;
-        for (answer, bound) in answers.into_iter().zip(&bound) {
-            match (answer, bound.expect) {
-                (Ok(count), Expect::Fence(wanted)) if count != wanted => {
-                    return Ok(Err(Written::Fenced));
-                }
-                (Ok(count), Expect::Rows(wanted)) if count != wanted => {
-                    self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
-                    return Ok(Err(Written::Conflict { written: Vec::new() }));
-                }
-                (Ok(_), _) => {}
-                (Err(error), _) if is_missing(&error) => return Ok(Err(Written::Fenced)),
-                (Err(error), _) => {
-                    if is_deadlock(&error) {
-                        self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
-                    }
-                    let error = self.classify(error, "writing into");
-                    return match error.class() {
-                        ErrorClass::Record => Ok(Err(Written::Rejected(error))),
-                        _ => Err(error),
-                    };
-                }
+        let mut short = false;
+        let (fence, rest) =
+            (fence.into_iter().zip(&bound), answers.into_iter().zip(bound.iter().skip(1)));
+        for (answer, bound) in fence {
+            if let Some(end) = self.ends(answer, bound.expect, &mut short)? {
+                return Ok(Window::End(end));
             }
         }
-        sealed.map(Ok)
+        if let Some(seen) = seen
+            && let Some(end) = self.sees(seen)?
+        {
+            return Ok(Window::End(end));
+        }
+        for (answer, bound) in rest {
+            if let Some(end) = self.ends(answer, bound.expect, &mut short)? {
+                return Ok(Window::End(end));
+            }
+        }
+        let sealed = sealed?;
+        if short {
+            let seal = match &sealed {
+                Some(seal) => seal.triggers,
+                None => self.seal(client).await?.triggers,
+            };
+            // Else it was another writer's doing.
+            if seal == Triggers::None {
+                return Ok(Window::End(End::RolledBack(self.met())));
+            }
+        }
+        Ok(Window::Through(sealed, short))
+    }
+
+    fn bind(&self, window: &[Part<'_>]) -> Result<Vec<Bound>> {
+        let Place { label, generation, .. } = &self.place;
+        let ascii = self.ascii.load(Ordering::Relaxed);
+        let scope = Scope { model: &self.model, label, generation: *generation, ascii };
+        let bound = window.iter().map(|part| part.bind(&scope));
+        bound.collect::<Result<_, _>>().map_err(|error| Error::record(error.to_string()))
+    }
+
+    /// Another writer came first.
+    fn met(&self) -> Written {
+        self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
+        Written::Conflict { written: Vec::new() }
+    }
+
+    /// How a statement's answer ends the flush, if it does. Sets `short` where rows were not written.
+    fn ends(
+        &self,
+        answer: Result<u64, tokio_postgres::Error>,
+        expect: Expect,
+        short: &mut bool,
+    ) -> Result<Option<End>> {
+        let end = match (answer, expect) {
+            (Ok(count), Expect::Fence(wanted)) if count != wanted => Written::Fenced,
+            (Ok(count), Expect::Rows(wanted)) if count != wanted => self.met(),
+            (Ok(count), Expect::Written(wanted)) => {
+                *short |= count != wanted;
+                return Ok(None);
+            }
+            (Ok(_), _) => return Ok(None),
+            (Err(error), _) if is_missing(&error) => Written::Fenced,
+            (Err(error), _) => {
+                if is_deadlock(&error) {
+                    self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
+                }
+                let error = self.classify(error, "writing into");
+                match error.class() {
+                    ErrorClass::Record => Written::Rejected(error),
+                    _ => return Err(error),
+                }
+            }
+        };
+        Ok(Some(End::RolledBack(end)))
+    }
+
+    /// How what was seen of the table ends the flush, if it does.
+    fn sees(&self, signature: Result<i64, tokio_postgres::Error>) -> Result<Option<End>> {
+        match signature {
+            Ok(signature) => Ok((!self.fit.knows(signature)).then_some(End::Changed)),
+            Err(error) if is_missing(&error) => Ok(Some(End::RolledBack(Written::Fenced))),
+            Err(error) => Err(self.classify(error, "looking at")),
+        }
     }
 
     fn sql(&self, part: &Part<'_>) -> &str {
@@ -320,8 +457,18 @@ pub(crate) fn as_param(encoded: &Encoded) -> &(dyn tokio_postgres::types::ToSql 
 struct Seal {
     xid: u32,
     oid: Option<u32>,
-    triggers: bool,
+    triggers: Triggers,
     started: i64,
+}
+
+/// The user's own triggers on the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Triggers {
+    None,
+    /// They may change rows after they were written.
+    Some,
+    /// One decides before each row what is written, if anything.
+    BeforeRow,
 }
 
 impl Seal {
@@ -329,21 +476,30 @@ impl Seal {
         Some(Seal {
             xid: row.try_get::<_, Raw<'_>>(0).ok()?.u32()?,
             oid: row.try_get(1).ok()?,
-            triggers: row.try_get(2).ok()?,
+            triggers: match row.try_get::<_, i32>(2).ok()? {
+                0 => Triggers::None,
+                1 => Triggers::Some,
+                _ => Triggers::BeforeRow,
+            },
             started: row.try_get(3).ok()?,
         })
     }
 }
 
-async fn end(session: Session, result: Result<End>) -> Result<Written> {
+/// None where the table was changed: the flush is to be sent again, once the table is seen to fit.
+async fn end(session: Session, result: Result<End>) -> Result<Option<Written>> {
     match result {
         Ok(End::Committed(versions)) => {
             session.keep();
-            Ok(Written::Durable(versions))
+            Ok(Some(Written::Durable(versions)))
         }
         Ok(End::RolledBack(written)) => {
             session.roll_back().await;
-            Ok(written)
+            Ok(Some(written))
+        }
+        Ok(End::Changed) => {
+            session.roll_back().await;
+            Ok(None)
         }
         Err(error) => {
             session.roll_back().await;
@@ -373,19 +529,48 @@ impl Writer for PostgresWriter {
                 let (load, label) = (&self.statements.load, &self.place.label);
                 snapshot::load(client, load, &self.model, label, keys).await?.map_err(refused)
             };
-            self.loading.take().await?.at_once(BEGIN_READ, read, refused).await
+            let read = self.loading.take().await?.at_once(BEGIN_READ, read, refused).await;
+            match read {
+                // What cannot be read may be another table than it was.
+                Err(error) if error.class() != ErrorClass::Retriable => {
+                    self.look_again(&self.loading).await?;
+                    Err(error)
+                }
+                read => read,
+            }
         })
         .await
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
-        let limit = if self.place.building { BULK_LIMIT } else { WRITE_LIMIT };
-        within(limit, "writing a flush", async {
-            let session = self.writing.take().await?;
-            let result = self.write_in(&session.client, flush).await;
-            end(session, result).await
+        let statements = self.statement_timeout * 4 + Duration::from_secs(20);
+        let limit = if self.place.building { BULK_LIMIT.max(statements) } else { statements };
+        let written = within(limit, "writing a flush", async {
+            for _ in 0..CHANGES_MAX {
+                let session = self.writing.take().await?;
+                let result = self.write_in(&session.client, flush).await;
+                match end(session, result).await? {
+                    Some(written) => return Ok(written),
+                    None => match self.look_again(&self.writing).await {
+                        Err(error) if error.class() == ErrorClass::Fenced => {
+                            return Ok(Written::Fenced);
+                        }
+                        looked => looked?,
+                    },
+                }
+            }
+            Err(Error::retriable(format!("table {:?} is being changed", self.place.label)))
         })
-        .await
+        .await;
+        match written {
+            // What a load writes at once is one flush; its statements are made smaller.
+            Err(error) if self.place.building && error.is_too_much() && error.code().is_some() => {
+                let error_again = Error::retriable(error.message());
+                let error_again = error_again.with_code(error.code().unwrap_or_default());
+                Err(if self.halve(flush) { error_again } else { error })
+            }
+            written => written,
+        }
     }
 
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::sink::{Target, TargetSpec};
+use foldline_testkit::contract::Meddling;
 use foldline_testkit::{Store, sink_contract};
 
 use crate::support::Fixture;
@@ -22,6 +23,24 @@ impl Store for Postgres {
 
     fn name(&self, case: &str) -> String {
         format!("{}.{case}", self.0.schema)
+    }
+
+    async fn meddle(&self, target: &str, what: Meddling) -> bool {
+        let sql = match what {
+            Meddling::LoseColumn(column) => format!("ALTER TABLE {target} DROP COLUMN {column}"),
+            Meddling::AddIndex(column) => format!("CREATE INDEX ON {target} ({column})"),
+            Meddling::KeepOut => format!(
+                "CREATE FUNCTION {target}_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+                 CREATE TRIGGER only_real BEFORE INSERT OR UPDATE ON {target} FOR EACH ROW WHEN (NEW.name = 'test') \
+                 EXECUTE FUNCTION {target}_out()"
+            ),
+            Meddling::KeepEqual => format!(
+                "CREATE TRIGGER z_min BEFORE UPDATE ON {target} FOR EACH ROW EXECUTE FUNCTION \
+                 suppress_redundant_updates_trigger()"
+            ),
+        };
+        self.0.sql.batch_execute(&sql).await.unwrap();
+        true
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod access;
 mod books;
+mod changes;
 mod contract;
 mod pool;
 mod support;

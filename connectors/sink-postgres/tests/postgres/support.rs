@@ -119,6 +119,7 @@ impl Fixture {
             key: None,
             connections: 8,
             schema,
+            statement_timeout: Duration::from_secs(25),
         }
     }
 
