@@ -134,7 +134,7 @@ impl Batch {
             writes.push(RowWrite { key: key.clone(), row, version, marks });
         }
         checks.extend(self.reads.iter().filter_map(|key| match cache.get(key) {
-            Some(entry) if entry.is_written_in(self.number) => None,
+            Some(entry) if entry.is_written_in(self.number) || entry.nowhere => None,
             entry => {
                 let version = entry.map_or(Version::Absent, |entry| entry.version);
                 Some(Check { key: key.clone(), version })

@@ -5,6 +5,7 @@ use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::hash_map::EntryRef;
 
+use super::States;
 use super::let_go::LetGo;
 use crate::maps::HashMap;
 
@@ -25,6 +26,8 @@ pub(crate) struct Entry {
     bytes: u32,
     /// A write of ours to this row was acknowledged, so its marks are proven (rule 10).
     pub(crate) proven: bool,
+    /// The store cannot even name its key, so nobody can make such a row.
+    pub(crate) nowhere: bool,
     hot: bool,
 }
 
@@ -39,6 +42,7 @@ impl Entry {
             last_batch: batch,
             bytes: 0,
             proven: false,
+            nowhere: false,
             hot: true,
         };
         entry.bytes = entry.weigh(key);
@@ -195,6 +199,18 @@ impl Cache {
         self.bytes += entry.bytes as usize;
         if let Some(before) = self.entries.insert(key, entry) {
             self.bytes = self.bytes.saturating_sub(before.bytes as usize);
+        }
+    }
+
+    /// Takes in what was read of the store.
+    pub(super) fn take(&mut self, states: States, batch: u64) {
+        for (key, loaded) in states.loaded {
+            self.insert(key, loaded, batch);
+        }
+        for key in states.nowhere {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.nowhere = true;
+            }
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Limits {
 /// as many. How large rows are shows only when they are loaded.
 const FIRST_ROWS: usize = 2_000;
 
+/// After a batch that took too long, so many go through before a larger one is tried.
+const LIMITED_BATCHES: u32 = 64;
+
 /// The queue before the fold.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -60,6 +63,8 @@ pub(crate) struct Inbox {
     rows: usize,
     /// Neither is so: a batch may grow while it waits for another's write.
     calm: bool,
+    /// What the store has time for, and how many batches of it are to go through yet.
+    limited: Option<(usize, u32)>,
 }
 
 impl Inbox {
@@ -72,6 +77,7 @@ impl Inbox {
             limits,
             rows: limits.rows.min(FIRST_ROWS),
             calm: limits.rows <= FIRST_ROWS,
+            limited: None,
         }
     }
 
@@ -182,10 +188,24 @@ impl Inbox {
         self.calm = false;
     }
 
+    /// A batch of `records` took the store too long: the next ones are at most half of it, and for a while.
+    pub(crate) fn limit(&mut self, records: usize) {
+        self.narrow(records);
+        self.limited = Some((self.rows, LIMITED_BATCHES));
+    }
+
     /// A batch went through: the bound grows back.
     pub(crate) fn widen(&mut self) {
+        self.limited = match self.limited.take() {
+            Some((rows, 0)) => {
+                let rows = rows.saturating_mul(2);
+                (rows < self.limits.rows).then_some((rows, LIMITED_BATCHES))
+            }
+            limited => limited.map(|(rows, left)| (rows, left - 1)),
+        };
+        let rows_max = self.limited.map_or(self.limits.rows, |(rows, _)| rows);
         self.calm = self.rows >= self.limits.rows;
-        self.rows = self.rows.saturating_mul(2).min(self.limits.rows);
+        self.rows = self.rows.saturating_mul(2).min(rows_max);
     }
 
     /// The next batch does not grow: what is folded meanwhile may be void.
@@ -275,6 +295,27 @@ mod tests {
         assert!(inbox.lets_grow(0));
         inbox.stay_small();
         assert!(!inbox.lets_grow(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_took_too_long_stays_small_for_a_while_and_is_tried_again() {
+        let mut inbox = inbox(1_000);
+        let now = Instant::now();
+        (0..200_000).for_each(|n| inbox.push(record(0, n), now));
+        inbox.limit(80);
+        let mut largest = 0;
+        for _ in 0..LIMITED_BATCHES {
+            largest = largest.max(inbox.cut(now).unwrap().len());
+            inbox.widen();
+        }
+        assert_eq!(largest, 40, "more took too long");
+        for _ in 0..LIMITED_BATCHES * 5 {
+            largest = largest.max(inbox.cut(now).unwrap().len());
+            inbox.widen();
+        }
+        assert_eq!(largest, 1_000, "the store may have become faster");
+        inbox.limit(1);
+        assert_eq!(inbox.cut(now).unwrap().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -262,9 +262,8 @@ impl Loader {
         let decoded =
             busy(|| self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &folded));
         if !decoded.missing.is_empty() {
-            for (key, state) in self.ops.clone().load(decoded.missing.clone()).await? {
-                self.cache.insert(key, state, number);
-            }
+            let states = self.ops.clone().load(decoded.missing.clone()).await?;
+            self.cache.take(states, number);
         }
         let (mut batch, _) = busy(|| self.folder.fold(decoded, &mut self.cache, &folded));
         if let Some(stop) = &batch.stop {
@@ -367,9 +366,9 @@ async fn some(merge: &mut Option<Merge>) -> Result<Vec<Record>> {
 async fn write(ops: &Ops, flush: &Flush) -> Result<bool> {
     let mut attempt = 0;
     loop {
-        match ops.writer.write(flush).await {
+        let too_much = match ops.writer.write(flush).await {
             Ok(Written::Durable(_)) => {
-                ops.status.clear_trouble();
+                ops.status.written();
                 ops.metrics.upserts.inc_by(flush.writes.len() as u64);
                 return Ok(true);
             }
@@ -378,15 +377,19 @@ async fn write(ops: &Ops, flush: &Flush) -> Result<bool> {
             }
             Err(error) if error.class() == ErrorClass::Fenced => return Ok(false),
             Err(error) if error.class() == ErrorClass::Retriable => {
-                ops.status.trouble(&error);
-                tracing::warn!(%error, "writing the load failed, asking what became of it");
-                tokio::time::sleep(backoff(attempt)).await;
                 attempt += 1;
+                ops.status.write_fails(&error, attempt);
+                tracing::warn!(%error, "writing the load failed, asking what became of it");
+                tokio::time::sleep(backoff(attempt - 1)).await;
+                // The ordinary loop writes less at once.
+                error.is_too_much()
             }
             Err(error) => return Err(error),
-        }
-        if let Some(written) = outcome(ops, flush).await? {
-            return Ok(written);
+        };
+        match outcome(ops, flush).await? {
+            Some(written) => return Ok(written),
+            None if too_much => return Ok(false),
+            None => {}
         }
     }
 }

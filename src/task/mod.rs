@@ -117,7 +117,12 @@ const IDLE_EVERY: Duration = Duration::from_secs(10);
 const SOURCE_ERRORS_MAX: u32 = 100;
 
 /// Keys with their states as the store has them.
-type States = Vec<(Key, Loaded)>;
+#[derive(Debug, Default)]
+struct States {
+    loaded: Vec<(Key, Loaded)>,
+    /// Those of them that the store cannot even name: absent, and so they stay.
+    nowhere: Vec<Key>,
+}
 
 struct Writing {
     batch: Batch,
@@ -402,11 +407,9 @@ impl Task {
         self.folded = Some(batch);
     }
 
-    fn on_loaded(&mut self, loaded: Vec<(Key, Loaded)>) {
+    fn on_loaded(&mut self, loaded: States) {
         let Some(Loading { decoded, .. }) = self.loading.take() else { return };
-        for (key, state) in loaded {
-            self.cache.insert(key, state, decoded.number());
-        }
+        self.cache.take(loaded, decoded.number());
         self.fold(decoded);
     }
 

@@ -13,12 +13,13 @@ use foldline_api::sink::{
 };
 use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
-use super::TaskSpec;
 use super::assignment::Outcome;
 use super::letters::Sent;
 use super::status::TaskStatus;
 use super::topics::recreated;
+use super::{States, TaskSpec};
 use crate::metrics::ConnectorMetrics;
+use crate::policy::{Reaction, reaction};
 use crate::retry::{Attempts, retry};
 
 /// What the calls need; cheap to clone.
@@ -113,13 +114,38 @@ impl Ops {
         Ok(Taken { acquired, topic_ids, untouched })
     }
 
-    /// Reads states.
-    pub(crate) async fn load(self, keys: Vec<Key>) -> Result<Vec<(Key, Loaded)>> {
-        let loaded = retry(&self, "load", || self.writer.load(&keys)).await?;
-        if loaded.len() != keys.len() {
-            return Err(Error::config("the sink answered for other keys than it was asked for"));
+    /// Reads states, in parts where all at once is too much or one of them is to blame. A key that the store
+    /// cannot even name is in no row; a write under it is refused, and its record found as with any refusal.
+    pub(super) async fn load(self, keys: Vec<Key>) -> Result<States> {
+        let mut states = States { loaded: Vec::with_capacity(keys.len()), nowhere: Vec::new() };
+        let mut parts = vec![&*keys];
+        while let Some(part) = parts.pop() {
+            let read = || async {
+                match self.writer.load(part).await {
+                    Err(error) if error.is_too_much() && part.len() > 1 => Ok(Err(error)),
+                    Err(error) if reaction(error.class()) == Reaction::Blame => Ok(Err(error)),
+                    read => read.map(Ok),
+                }
+            };
+            match retry(&self, "load", read).await? {
+                Ok(loaded) if loaded.len() == part.len() => {
+                    states.loaded.extend(part.iter().cloned().zip(loaded));
+                }
+                Ok(_) => {
+                    let wrong = "the sink answered for other keys than it was asked for";
+                    return Err(Error::config(wrong));
+                }
+                Err(_) if part.len() == 1 => {
+                    states.loaded.extend(part.iter().map(|key| (key.clone(), Loaded::absent())));
+                    states.nowhere.extend(part.iter().cloned());
+                }
+                Err(_) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+            }
         }
-        Ok(keys.into_iter().zip(loaded).collect())
+        Ok(states)
     }
 
     /// Dead letters first, then rows and positions: a letter may come twice where the worker dies, but never not at
@@ -151,7 +177,7 @@ impl Ops {
                 if matches!(written, Written::Durable(_)) {
                     Failpoint::AfterWrite.reach();
                 }
-                self.worked();
+                self.status.written();
                 return Ok(WriteEnd::Known(written));
             }
             Err(error) if error.class() == ErrorClass::Retriable => {

@@ -174,9 +174,7 @@ impl Folder {
     /// stands: they lie before it.
     fn carry_out(&mut self, number: u64, group: Group, at: Position, cache: &mut Cache) -> Batch {
         let Group { parked, events, states } = group;
-        for (key, state) in states {
-            cache.insert(key, state, number);
-        }
+        cache.take(states, number);
         self.recall_decisions(&parked, at);
         let request = parked.iter().find_map(|event| event.request).unwrap_or(Request::Retry);
         let leaves = |event: &Parked| match request {
@@ -291,7 +289,8 @@ impl Ops {
             events.iter().flatten().flat_map(|(_, prepared)| prepared.keys()).collect();
         let mut keys: Vec<Key> = keys.into_iter().cloned().collect();
         keys.sort_unstable();
-        let states = if keys.is_empty() { Vec::new() } else { self.clone().load(keys).await? };
+        let states =
+            if keys.is_empty() { States::default() } else { self.clone().load(keys).await? };
         let group = Group { parked: group, events, states };
         Ok(Looked::Parked(partitions, parked, Some(group)))
     }

@@ -5,6 +5,7 @@
 
 mod events;
 mod letters;
+mod limits;
 mod parking;
 mod recreated;
 mod shown;

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub newest: Option<i64>,
     /// Records with a durable outcome since the task began.
     pub consumed: u64,
+    /// The write that fails again and again: it stays in `trouble` while other calls work.
+    pub(crate) writing: Option<String>,
 }
 
 /// The shared cell.
@@ -56,13 +58,29 @@ impl TaskStatus {
     /// Notes an attempt that failed and will be made again.
     pub(crate) fn trouble(&self, error: &foldline_api::Error) {
         self.update(|s| {
-            s.trouble = Some(error.to_string());
+            s.trouble = s.writing.clone().or_else(|| Some(error.to_string()));
             s.last_error = Some(error.to_string());
         });
     }
 
-    /// All is well again.
+    /// All is well again, but for a write that fails.
     pub(crate) fn clear_trouble(&self) {
-        self.update(|s| s.trouble = None);
+        self.update(|s| s.trouble.clone_from(&s.writing));
+    }
+
+    /// A write has failed so often in a row, and will be made again.
+    pub(crate) fn write_fails(&self, error: &foldline_api::Error, attempts: u32) {
+        self.update(|s| {
+            let times =
+                if attempts > 1 { format!("; {attempts} times in a row") } else { String::new() };
+            s.writing = Some(format!("{error}{times}"));
+            s.trouble.clone_from(&s.writing);
+            s.last_error.clone_from(&s.writing);
+        });
+    }
+
+    /// A write came to its end.
+    pub(crate) fn written(&self) {
+        self.update(|s| (s.writing, s.trouble) = (None, None));
     }
 }

@@ -58,6 +58,9 @@ impl Task {
             WriteEnd::Unknown(positions, trouble) => {
                 if let Some(error) = trouble {
                     self.write_trouble(&error);
+                    if error.is_too_much() {
+                        self.inbox.limit(writing.batch.records);
+                    }
                 }
                 match self.held.compare(&writing.flush, &positions) {
                     Outcome::Durable => self.durable(writing, &Versions::Unknown),
@@ -97,6 +100,7 @@ impl Task {
 
     fn write_trouble(&mut self, error: &Error) {
         self.write_failures += 1;
+        self.ops.status.write_fails(error, self.write_failures);
         if self.writing_trouble.admit(Instant::now().into_std()).is_some() {
             let failures = self.write_failures;
             tracing::warn!(%error, failures, "a write failed; the sink was asked what became of it");
@@ -105,6 +109,7 @@ impl Task {
 
     fn durable(&mut self, writing: Writing, versions: &Versions) {
         let Writing { batch, flush, started, forgotten, .. } = writing;
+        self.ops.status.written();
         for (partition, (_, to)) in &batch.steps {
             self.held.set_durable(partition, *to);
             self.folder.decisions.settle(partition, *to);

@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Asks for all that is parked, and runs, under faults, until everything asked for is done.
-    async fn ask(&mut self, request: Request) {
+    pub(super) async fn ask(&mut self, request: Request) {
         let target = self.store.target(self.spec.clone());
         for event in self.parked().await {
             assert!(target.parking().ask(1, &event.place(), request).await.unwrap());
