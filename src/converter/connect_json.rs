@@ -139,10 +139,7 @@ fn decimal(value: &Value, schema: &Map, budget: &Budget) -> Result<Option<Value>
         let plain = matches!(value, Value::Int(_) | Value::Decimal(_));
         return Ok(plain.then(|| value.clone()));
     };
-    let parameters = match schema.get("parameters") {
-        Some(Value::Map(parameters)) => parameters,
-        _ => return Ok(None),
-    };
+    let Some(Value::Map(parameters)) = schema.get("parameters") else { return Ok(None) };
     let scale = self::text(parameters, "scale").and_then(|scale| scale.parse().ok());
     let number = scale
         .zip(parse_base64(text))

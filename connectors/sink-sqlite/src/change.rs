@@ -146,10 +146,11 @@ fn drop_generation(
     number: u64,
 ) -> Result<()> {
     let beside = before.iter().flat_map(|record| &record.beside);
-    let physical = beside.filter(|beside| beside.number == number).map(|beside| &beside.physical);
+    let mut physical =
+        beside.filter(|beside| beside.number == number).map(|beside| &beside.physical);
     let relation = name_in(&spec.target, number);
     // Whatever else stands under that name is not ours to drop.
-    if let Some(physical) = physical.last()
+    if let Some(physical) = physical.next_back()
         && schema::is_marked(tx, &relation, physical)?
     {
         tx.execute_batch(&format!("DROP TABLE {}", quote(&relation))).map_err(sql)?;
