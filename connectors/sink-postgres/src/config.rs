@@ -54,6 +54,8 @@ impl std::fmt::Debug for PostgresConfig {
     }
 }
 
+/// libpq's word for the authorities that the system trusts, in place of a file.
+const SYSTEM: &str = "system";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of the server's certificate is checked.
@@ -96,6 +98,13 @@ fn read_url(url: &str) -> Result<(Parameters, tokio_postgres::Config), String> {
         };
         parameters.insert("host", address);
     }
+    if parameters.get("sslrootcert").is_some_and(|ca| ca == SYSTEM) {
+        // As in libpq: a certificate of any authority is no proof without the name in it.
+        let mode = parameters.entry("sslmode").or_insert_with(|| "verify-full".to_owned());
+        if mode != "verify-full" {
+            return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
+        }
+    }
     let mut client = tokio_postgres::Config::new();
     client.connect_timeout(CONNECT_TIMEOUT);
     client.keepalives_idle(Duration::from_secs(30));
@@ -128,8 +137,7 @@ impl Endpoint {
         let path = |own: &Option<PathBuf>, name| {
             own.clone().or_else(|| parameters.get(name).map(PathBuf::from))
         };
-        // libpq's word for the authorities that the system trusts.
-        let ca = path(&config.ca, "sslrootcert").filter(|ca| ca != Path::new("system"));
+        let ca = path(&config.ca, "sslrootcert").filter(|ca| ca != Path::new(SYSTEM));
         let sslmode = parameters.get("sslmode").map(String::as_str);
         let (mode, verify) = tls_mode(sslmode, is_local(&client), ca.is_some()).map_err(wrong)?;
         client.ssl_mode(mode);
@@ -362,6 +370,7 @@ mod tests {
             ("password=hunter2", "names no host"),
             ("postgres://u:hunter2@h/d?sslmode=maybe", "allowed are disable"),
             ("postgres://u:hunter2@h/d?sslkey=x", "needs both"),
+            ("postgres://u:hunter2@h/d?sslmode=require&sslrootcert=system", "needs sslmode=verify"),
             ("postgres://u:hunter2@h/d?sslcrl=x", "not supported"),
             ("postgres://u:hunter2@h/d?colour=red", "none of user, password"),
             ("postgres://u:hunter2@h:port/d", "a port is none"),
