@@ -5,6 +5,7 @@ use std::time::Duration;
 use foldline_api::ErrorClass;
 use foldline_api::model::{Key, Row};
 use foldline_api::parked::{Changes, ParkedEvent, Which};
+use foldline_api::rebuild::By;
 use foldline_api::record::Position;
 use foldline_api::sink::{RowWrite, Target, Version, Versions, Written};
 use foldline_api::value::Value;
@@ -114,9 +115,10 @@ async fn a_change_that_comes_between_fence_and_rows_waits_for_the_flush() {
                      '%{s}%' AND wait_event_type = 'Lock')";
         crate::support::wait_for(&fixture.sql, &asked.replace("{s}", &schema)).await;
         other.batch_execute("COMMIT").await.unwrap();
-        alter
+        // In a tuple: it is awaited only after the write.
+        (alter,)
     };
-    let (written, alter) = tokio::join!(held.writer.write(&flush), change);
+    let (written, (alter,)) = tokio::join!(held.writer.write(&flush), change);
     assert!(matches!(written.unwrap(), Written::Durable(_)));
     held.lease.position = flush.advances[0].to;
     alter.await.unwrap();
@@ -158,7 +160,7 @@ async fn what_a_load_copies_goes_through_triggers_too() {
         )
         .await;
     let target = fixture.target(fixture.spec(orders()));
-    let generation = target.rebuilds().begin(&[claim(0)], &[]).await.unwrap();
+    let generation = target.rebuilds().begin(By::Operator, &[claim(0)], &[]).await.unwrap();
     let mut held = Held::new(&target, generation, orders()).await;
     let rows = |range: std::ops::Range<i64>, amount: i64| -> Vec<RowWrite> {
         range.map(|id| put(row(id, amount, "n"), Version::Absent)).collect()
@@ -172,7 +174,7 @@ async fn what_a_load_copies_goes_through_triggers_too() {
     assert!(matches!(written, Written::Durable(Versions::Unknown)), "{written:?}");
     let loaded = held.writer.load(&[Key::new(vec![Value::Int(3)]), key(1_500)]).await.unwrap();
     assert!(loaded[0].row.is_some() && loaded[1].row.is_none());
-    target.rebuilds().cancel().await.unwrap();
+    target.rebuilds().cancel(None).await.unwrap();
 }
 
 /// A table whose index takes the server 30 ms a row.
@@ -214,7 +216,7 @@ async fn the_statements_of_a_load_are_made_smaller_until_they_go_through() {
     let target = hurried(&fixture);
     target.open().await.unwrap();
     slow(&fixture).await;
-    let generation = target.rebuilds().begin(&[claim(0)], &[]).await.unwrap();
+    let generation = target.rebuilds().begin(By::Operator, &[claim(0)], &[]).await.unwrap();
     let mut held = Held::new(&target, generation, orders()).await;
     let flush = held.flush(puts(60));
     let mut failures = 0;
@@ -230,7 +232,7 @@ async fn the_statements_of_a_load_are_made_smaller_until_they_go_through() {
     };
     assert!(failures > 0 && matches!(written, Written::Durable(_)), "{failures} {written:?}");
     held.lease.position = Position(1);
-    target.rebuilds().cancel().await.unwrap();
+    target.rebuilds().cancel(None).await.unwrap();
 }
 
 #[tokio::test]
