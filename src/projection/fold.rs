@@ -354,7 +354,14 @@ struct Run<'a> {
 /// Whether the row stays within its limit with `changes`. Asked where one of them is large only: to measure a row for
 /// each small event on it would cost more than the event.
 fn check_size(state: &[Value], changes: &[(usize, Value)]) -> Result<(), Exceeded> {
-    if changes.iter().all(|(_, value)| value.heap_bytes() <= ROW_BYTES_CHECKED) {
+    let is_small = |value: &Value| match value {
+        Value::Text(text) => text.len() <= ROW_BYTES_CHECKED,
+        Value::Decimal(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => {
+            value.heap_bytes() <= ROW_BYTES_CHECKED
+        }
+        _ => true,
+    };
+    if changes.iter().all(|(_, value)| is_small(value)) {
         return Ok(());
     }
     let stays = state.iter().enumerate().filter(|(at, _)| changes.iter().all(|c| c.0 != *at));

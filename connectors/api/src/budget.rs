@@ -84,6 +84,7 @@ impl Default for Budget {
 impl Budget {
     /// What is left from before.
     #[must_use]
+    #[inline]
     pub fn resume(left: Left) -> Self {
         Budget {
             steps: Cell::new(left.steps),
@@ -112,6 +113,7 @@ impl Budget {
 
     /// What is left.
     #[must_use]
+    #[inline]
     pub fn left(&self) -> Left {
         Left { steps: self.steps.get(), bytes: self.bytes.get() }
     }
@@ -120,6 +122,7 @@ impl Budget {
     ///
     /// # Errors
     /// The limit.
+    #[inline]
     pub fn kept(&self) -> Result<(), Exceeded> {
         self.exceeded.get().map_or(Ok(()), Err)
     }
@@ -137,6 +140,7 @@ impl Budget {
     ///
     /// # Errors
     /// When there are no more.
+    #[inline]
     pub fn steps(&self, steps: usize) -> Result<(), Exceeded> {
         match self.steps.get().checked_sub(steps) {
             Some(left) if self.exceeded.get().is_none() => {
@@ -151,6 +155,7 @@ impl Budget {
     ///
     /// # Errors
     /// When there are no more.
+    #[inline]
     pub fn bytes(&self, bytes: usize) -> Result<(), Exceeded> {
         match self.bytes.get().checked_sub(bytes) {
             Some(left) if self.exceeded.get().is_none() => {
@@ -173,6 +178,7 @@ impl Budget {
     ///
     /// # Errors
     /// As [`Budget::steps`].
+    #[inline]
     pub fn pass(&self, bytes: usize) -> Result<(), Exceeded> {
         self.steps(bytes / STEP_TEXT)
     }
