@@ -58,8 +58,9 @@ impl TaskStatus {
     /// Notes an attempt that failed and will be made again.
     pub(crate) fn trouble(&self, error: &foldline_api::Error) {
         self.update(|s| {
-            s.trouble = s.writing.clone().or_else(|| Some(error.to_string()));
-            s.last_error = Some(error.to_string());
+            // What fails now is the nearer cause: a closed index cannot be read, whatever a write said of it before.
+            s.trouble = Some(error.to_string());
+            s.last_error.clone_from(&s.trouble);
         });
     }
 
@@ -82,5 +83,25 @@ impl TaskStatus {
     /// A write came to its end.
     pub(crate) fn written(&self) {
         self.update(|s| (s.writing, s.trouble) = (None, None));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foldline_api::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_now_is_shown_and_a_failing_write_while_nothing_else_does() {
+        let status = TaskStatus::default();
+        let shown = || status.snapshot().trouble.unwrap_or_default();
+        status.write_fails(&Error::retriable("blocked"), 2);
+        status.trouble(&Error::retriable("closed"));
+        assert_eq!(shown(), "closed");
+        status.clear_trouble();
+        assert_eq!(shown(), "blocked; 2 times in a row");
+        status.written();
+        assert_eq!(status.snapshot().trouble, None);
     }
 }
