@@ -26,7 +26,7 @@ const CONNECTIONS_MAX: usize = 256;
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client may leave an answer unread before its connection ends: an answer that folds the
 /// log again holds one of two turns.
-pub(super) const READ_WITHIN: Duration = Duration::from_secs(30);
+const READ_WITHIN: Duration = Duration::from_secs(30);
 /// A head has a token and a path, and is no place to store things.
 const HEAD_BYTES: usize = 32 << 10;
 /// The pause after an accept that failed, for want of file descriptors for instance.
