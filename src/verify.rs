@@ -97,6 +97,8 @@ pub(crate) struct Summary {
     pub(crate) drift: u64,
     pub(crate) order_dependent: u64,
     pub(crate) repaired: u64,
+    /// Records left out, as the store refused them, of which only a rebuild can tell whether it still would.
+    pub(crate) unasked: u64,
     /// Rows that changed all the while and that the fold met at no moment; not judged.
     pub(crate) unsettled: u64,
     /// What an operator left out of this generation, and so did the fold.
@@ -211,7 +213,7 @@ impl Verify {
                 "the target was rebuilt meanwhile: verify the new generation",
             ));
         }
-        self.fold.repeat(&books.verdicts);
+        self.summary.unasked = self.fold.repeat(&books.verdicts);
         let parked = self.parts.parked(books.generation).await?;
         let places: BTreeSet<Place> =
             parked.iter().map(|it| (it.partition.clone(), it.offset)).collect();

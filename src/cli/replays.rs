@@ -167,6 +167,7 @@ fn verified(line: &Json) -> String {
     for (name, words) in [
         ("repaired", "repaired"),
         ("order_dependent", "differ by the order of partitions only"),
+        ("unasked", "left out that the store refused and might take now (a rebuild asks it again)"),
         ("unsettled", "changed all the while and were not judged"),
     ] {
         if number(name) > 0 {
@@ -254,6 +255,8 @@ mod tests {
         assert!(text.ends_with(
             "left out, as an operator asked: offsets 5 to 8 of `t-0`; a rebuild folds them\n"
         ));
+        let line = json!({"summary": {"connector": "orders", "rows": 1, "events": 2, "drift": 0, "unasked": 1}});
+        assert!(verified(&line).ends_with("0 differ, 1 left out that the store refused and might take now (a rebuild asks it again)\n"));
     }
 
     #[test]

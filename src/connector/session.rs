@@ -139,6 +139,7 @@ impl Connector {
             origin: Origin { connector: self.spec.name.clone(), task: number },
             on_bad_record: self.spec.on_bad_record,
             allowance,
+            asks: Arc::default(),
             limits: share.limits,
             cache_bytes: share.cache,
             generation,

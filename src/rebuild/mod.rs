@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::lifecycle::others_build;
-use foldline_api::parked::Which;
+use foldline_api::parked::{Parked, Place, Which};
 use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, DesiredState, Opened, Target};
@@ -289,8 +289,10 @@ impl<'a> Driver<'a> {
         let (pause, paused) = watch::channel(false);
         let metrics = Metrics::detached(&spec.name)?;
         // What the live generation parked over time, the build parks at once.
-        let known = target.parking().parked(live, &Which::default()).await?.len() as u64;
-        let allowance = Allowance::of_build(spec.parked_max.saturating_add(known));
+        let known = target.parking().parked(live, &Which::default()).await?;
+        let allowance = Allowance::of_build(spec.parked_max.saturating_add(known.len() as u64));
+        let asks: Arc<[Place]> =
+            known.iter().filter(|it| it.is_refused()).map(Parked::place).collect();
         let (mut running, mut statuses) = (JoinSet::new(), Vec::new());
         for number in 0..tasks {
             let task = u32::try_from(number).unwrap_or(u32::MAX);
@@ -310,6 +312,7 @@ impl<'a> Driver<'a> {
                     origin: Origin { connector: spec.name.clone(), task },
                     on_bad_record: spec.on_bad_record,
                     allowance: allowance.clone(),
+                    asks: Arc::clone(&asks),
                     limits: share.limits,
                     cache_bytes: share.cache,
                     generation: build.generation,

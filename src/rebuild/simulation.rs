@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldline_api::model::Row;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_api::source::{Log, Start};
+use foldline_api::value::Value;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{
     Faults, FaultyTarget, MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore, Rng, Script,
@@ -23,7 +25,7 @@ use crate::policy::OnBadRecord;
 use crate::projection::Projection;
 use crate::task::Limits;
 use crate::task::simulation::{
-    OneDecoder, PARTITIONS, decoder, each_seed, oracle, produce, projection, replays,
+    OneDecoder, PARTITIONS, decoder, each_seed, oracle, produce, projection, replays, runtime,
 };
 
 struct Worker {
@@ -223,4 +225,100 @@ fn rebuilds_under_any_faults_end_in_the_plain_fold() {
 #[test]
 fn a_seed_replays() {
     replays(run_seed);
+}
+
+impl World {
+    /// A quiet world of one worker over `store`.
+    fn quiet(store: MemoryStore) -> Self {
+        let mut world = World::new(1);
+        world.script.set(Faults::default());
+        world.name = "solo";
+        world.projection = projection("solo");
+        world.spec = spec_of("t", (**world.projection.model()).clone());
+        world.spec.fingerprint = world.projection.fingerprint().to_owned();
+        world.store = store;
+        world.start_worker();
+        world
+    }
+
+    /// Appends an event of row 0:1, and waits until it is durable.
+    async fn append(&self) {
+        let record = (None, Some(bytes::Bytes::from_static(br#"{"id":1,"kind":"add","v":1}"#)));
+        let offset = self.log.append_record("events", 0, record, Vec::new(), None);
+        self.until(|world| {
+            let stored = world.store.positions("t");
+            stored
+                .iter()
+                .any(|stored| stored.partition.partition == 0 && stored.position.0 > offset)
+        })
+        .await;
+    }
+
+    async fn until(&self, done: impl Fn(&World) -> bool) {
+        for _ in 0..10_000 {
+            if done(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("in time");
+    }
+
+    /// Rebuilds, and waits until the new generation is live.
+    async fn rebuilt(&self) {
+        let asked = self.workers[0].connector.rebuild(false).await.unwrap();
+        let target = self.store.target(self.spec.clone());
+        for _ in 0..10_000 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let seen = target.rebuilds().generations().await.unwrap();
+            if seen.live == asked && seen.build.is_none() {
+                return;
+            }
+        }
+        panic!("in time");
+    }
+
+    fn story(&self) -> (Value, Value, usize) {
+        let rows = self.store.rows("t");
+        let row = rows.values().next().unwrap();
+        (row.get(1).clone(), row.get(3).clone(), self.store.verdicts("t").len())
+    }
+}
+
+/// Refuses the row as the event at offset 1 leaves it; the event behind it hides that.
+fn refuses() -> foldline_testkit::Constraint {
+    Arc::new(|row: &Row| (*row.get(3) == Value::text("1")).then(|| "no".to_owned()))
+}
+
+#[test]
+fn a_rebuild_repeats_a_refusal_while_what_refused_stands_and_else_asks_the_store() {
+    runtime(3).block_on(async {
+        for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+            let mut world = World::quiet(store);
+            world.until(|world| !world.store.positions("t").is_empty()).await;
+            // As a trigger: nobody can tell it from another, and it does refuse again.
+            world.store.constrain("t", Some(refuses()));
+            for _ in 0..3 {
+                world.append().await;
+            }
+            let two = (Value::Int(2), Value::text("2"), 1);
+            assert_eq!(world.story(), two);
+            world.rebuilt().await;
+            assert_eq!(world.story(), two, "the end state alone would hide the refusal");
+            // As a CHECK, known from here on.
+            world.store.define("t", "CHECK", refuses());
+            world.rebuilt().await;
+            assert_eq!(world.story(), two);
+            world.store.define("t", "CHECK", Arc::new(|_| None));
+            world.rebuilt().await;
+            assert_eq!(world.story(), two, "it stands, so nobody asks");
+            world.store.define("t", "another CHECK", Arc::new(|_| None));
+            world.rebuilt().await;
+            let three = (Value::Int(3), Value::text("2"), 0);
+            assert_eq!(world.story(), three, "what refused is gone, and so is the verdict");
+            for worker in world.workers.drain(..) {
+                worker.stop().await;
+            }
+        }
+    });
 }

@@ -99,10 +99,21 @@ impl Fold {
         }
     }
 
-    /// Repeats the store's verdicts.
-    pub(crate) fn repeat(&mut self, verdicts: &[StoredVerdict]) {
-        let entry = |v: &StoredVerdict| ((v.partition.clone(), v.offset), v.reason.clone());
-        self.verdicts.extend(verdicts.iter().map(entry));
+    /// Repeats the store's verdicts, but for those whose cause is gone: the row should hold these events. How many are
+    /// repeated of which only the store could say whether it would refuse the record again.
+    pub(crate) fn repeat(&mut self, verdicts: &[StoredVerdict]) -> u64 {
+        let mut unknown = 0;
+        for verdict in verdicts {
+            let mut reason = verdict.reason.clone();
+            if verdict.is_unknown() {
+                unknown += 1;
+                reason.push_str(" (when it was folded; a rebuild asks the store again)");
+            } else if !verdict.holds {
+                continue;
+            }
+            self.verdicts.insert((verdict.partition.clone(), verdict.offset), reason);
+        }
+        unknown
     }
 
     /// The state of `key` after all that was folded; the default where no event wrote it.

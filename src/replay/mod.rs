@@ -53,10 +53,10 @@ impl Parts {
     /// What is parked, as verdicts: a parked event is in no row.
     pub(crate) async fn parked(&self, generation: u64) -> Result<Vec<StoredVerdict>> {
         let parked = self.target.parking().parked(generation, &Which::default()).await?;
-        let verdict = |Parked { partition, offset, reason, .. }| StoredVerdict {
-            partition,
-            offset,
-            reason: reason.unwrap_or_else(|| "waits behind a parked event of its key".to_owned()),
+        let verdict = |Parked { partition, offset, reason, .. }| {
+            let reason =
+                reason.unwrap_or_else(|| "waits behind a parked event of its key".to_owned());
+            StoredVerdict::new(partition, offset, reason, None)
         };
         Ok(parked.into_iter().map(verdict).collect())
     }

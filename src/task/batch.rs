@@ -1,6 +1,7 @@
 //! A batch: what one flush makes durable, and what it was folded from. Its rows are the cache's.
 
 use foldline_api::model::Key;
+use foldline_api::parked::Place;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
@@ -59,6 +60,10 @@ pub(crate) struct Batch {
     pub(super) aside: Aside,
     /// What became of events of several keys, where that was not simply that all applied.
     pub(crate) decisions: Vec<StoredDecision>,
+    /// The record that it was folded for alone, see [`super::asked`].
+    pub(super) alone: Option<Place>,
+    /// It takes in no more: what comes next is to be written alone, or it was.
+    pub(super) closed: bool,
     /// Records delivered a second time, below the position where the batch begins.
     pub(crate) duplicates: u64,
     /// Set by `on_bad_record = "stop"`: what comes behind this batch is not folded.
@@ -79,6 +84,11 @@ impl Batch {
     /// The records' timestamps, in milliseconds since the epoch.
     pub(crate) fn timestamps(&self) -> impl Iterator<Item = i64> {
         self.timestamps.iter().copied().chain(self.items.iter().filter_map(Item::timestamp))
+    }
+
+    /// The rows that it writes or looked at.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.written.iter().map(|(_, key)| key).chain(&self.reads)
     }
 
     /// Takes in what it was folded from. A batch that grew beyond `bytes_max` keeps none of it.

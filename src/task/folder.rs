@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::model::Key;
-use foldline_api::parked::DROPPED;
+use foldline_api::parked::{DROPPED, Place};
 use foldline_api::record::{Position, Record, TopicPartition};
-use foldline_api::sink::{Acquired, StoredDecision, StoredVerdict};
+use foldline_api::sink::{Acquired, StoredDecision};
 
 use tokio::time::Instant;
 
 use super::TaskSpec;
+use super::asked::Asked;
 use super::batch::Batch;
 use super::cache::{Cache, Entry};
 use super::coverage::Watch;
@@ -93,7 +94,9 @@ pub(crate) struct Folder {
     /// The sink keeps marks in its rows, so an event may be in some rows already.
     pub(crate) keeps_marks: bool,
     /// Records that the store refused before: bad, whatever the fold says.
-    pub(crate) verdicts: HashMap<(TopicPartition, i64), Verdict>,
+    pub(crate) verdicts: HashMap<Place, Verdict>,
+    /// Records that it refused before, and is asked about again.
+    pub(super) asked: Asked,
     /// What events of several keys did before, while some of their rows may hold them.
     pub(crate) decisions: Decisions,
     /// Keys whose events wait.
@@ -108,6 +111,7 @@ pub(crate) struct Folder {
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
     pub(crate) reason: String,
+    pub(crate) definition: Option<String>,
     pub(crate) stored: bool,
 }
 
@@ -202,6 +206,7 @@ impl<'a> Progress<'a> {
             Item::End(partition, _) => (&partition.topic, partition.partition),
         };
         self.turn_to(topic, partition);
+        let fresh = self.folder.asked.is_idle() || self.is_fresh();
         let Progress { folder, cache, batch, lanes, last, .. } = self;
         // It was just found.
         let Some(lane) = lanes.get_mut(*last) else { return Went::Stopped };
@@ -210,9 +215,19 @@ impl<'a> Progress<'a> {
             // Positions only go forward: what lies below is folded already.
             (Item::Record(record), _) if record.next() <= lane.reached => batch.duplicates += 1,
             (Item::Record(record), Some(outcome)) => {
+                let keys = outcome.as_ref().map_or(&[][..], |(_, prepared)| prepared.keys());
+                let alone = folder.asked.wants_alone(&lane.partition, record.offset, keys);
+                if batch.closed || (alone && !fresh) {
+                    batch.closed = true;
+                    return Went::Stopped;
+                }
                 went = folder.fold_record(record, &lane.partition, outcome, cache, batch);
                 if went == Went::On {
                     lane.reached = record.next();
+                    if alone {
+                        batch.alone = Some((lane.partition.clone(), record.offset));
+                        batch.closed = true;
+                    }
                 }
             }
             (Item::Record(record), None) => lane.reached = record.next(),
@@ -224,6 +239,15 @@ impl<'a> Progress<'a> {
     /// Whether the state of `key` is in the cache; if so it stays until the batch is durable.
     fn touch(&mut self, key: &Key) -> bool {
         self.cache.touch(key, self.batch.number).is_some()
+    }
+
+    /// Whether nothing was folded into the batch yet.
+    fn is_fresh(&self) -> bool {
+        let begun = |lane: &Lane| {
+            let step = self.batch.steps.get(&lane.partition);
+            step.is_some_and(|(from, _)| *from != lane.reached)
+        };
+        self.batch.steps.values().all(|(from, to)| from == to) && !self.lanes.iter().any(begun)
     }
 
     fn finish(mut self) -> Batch {
@@ -244,6 +268,7 @@ impl Folder {
             on_bad_record: spec.on_bad_record,
             keeps_marks: spec.writer.keeps_marks(),
             verdicts: HashMap::default(),
+            asked: Asked::new(Arc::clone(&spec.asks)),
             decisions: Decisions::default(),
             parking: Parking::new(spec.allowance.clone()),
             slice: None,
@@ -252,16 +277,13 @@ impl Folder {
     }
 
     /// Takes in what the store kept of the partitions that were just acquired.
-    pub(crate) fn recall(&mut self, acquired: &Acquired) {
+    pub(crate) fn recall(&mut self, acquired: &Acquired, ends: &[(TopicPartition, Position)]) {
         for lease in &acquired.leases {
             self.decisions.forget(&lease.partition);
         }
         self.decisions.keep(&acquired.decisions);
         self.parking.learn(acquired);
-        for StoredVerdict { partition, offset, reason } in &acquired.verdicts {
-            let verdict = Verdict { reason: reason.clone(), stored: true };
-            self.verdicts.insert((partition.clone(), *offset), verdict);
-        }
+        self.recall_verdicts(acquired, ends);
     }
 
     /// Lets `batch` grow by `items`: decodes, and folds as long as the states are there. `before` is where
@@ -359,6 +381,7 @@ impl Folder {
     fn close(&mut self, mut batch: Batch, items: &mut Vec<Item>, end: usize) -> Batch {
         batch.aside.rest.extend(items.drain(end..));
         self.parking.folded(&mut batch);
+        self.note_asked(&batch);
         batch
     }
 
@@ -375,7 +398,8 @@ impl Folder {
         } else {
             self.verdicts.get(&(partition.clone(), record.offset))
         };
-        if verdict.is_some_and(|verdict| verdict.reason == DROPPED) {
+        if let Some(verdict) = verdict.filter(|verdict| verdict.reason == DROPPED) {
+            batch.verdicts.extend(verdict.to_keep(partition, record.offset));
             batch.counts.skipped += 1;
             return Went::On;
         }
@@ -423,12 +447,8 @@ impl Folder {
             Err(_) => Vec::new(),
         };
         // A parked event is its own verdict.
-        if !verdict.stored && self.on_bad_record != OnBadRecord::Park {
-            batch.verdicts.push(StoredVerdict {
-                partition: record.topic_partition(),
-                offset: record.offset,
-                reason: verdict.reason.clone(),
-            });
+        if self.on_bad_record != OnBadRecord::Park {
+            batch.verdicts.extend(verdict.to_keep(&record.topic_partition(), record.offset));
         }
         Err(Halt::Bad(BadRecord { stage: "sink", reason: verdict.reason.clone(), read }))
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::parked::Place;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Flush, Written};
 use foldline_api::source::{
@@ -195,7 +196,7 @@ impl Loader {
                 Ok(true)
             }
             SourceEvent::Revoked(partitions) => {
-                let written = self.flush().await?;
+                let written = self.flush().await?.is_durable();
                 self.held.retain(|held, _| !partitions.contains(held));
                 partitions.iter().for_each(|p| self.folder.parking.release(p));
                 self.source.release(&partitions)?;
@@ -237,7 +238,7 @@ impl Loader {
             return Ok(());
         }
         let taken = self.ops.clone().acquire(partitions).await?;
-        self.folder.recall(&taken.acquired);
+        self.folder.recall(&taken.acquired, &taken.ends);
         self.cache.set_complete(taken.acquired.empty);
         for (lease, topic_id) in taken.acquired.leases.into_iter().zip(taken.topic_ids) {
             let goal = self.goals.get(&lease.partition).copied().unwrap_or_default();
@@ -251,10 +252,33 @@ impl Loader {
     }
 
     /// Folds what came; whether the load goes on.
-    async fn fold(&mut self, items: Vec<Item>) -> Result<bool> {
-        if items.is_empty() {
-            return Ok(true);
+    async fn fold(&mut self, mut items: Vec<Item>) -> Result<bool> {
+        while !items.is_empty() {
+            let (folded, rest) = self.fold_some(items).await?;
+            items = rest;
+            if self.batch.alone.is_some() {
+                // The store is asked about this record alone.
+                match self.flush().await? {
+                    Wrote::Durable => {}
+                    Wrote::Refused(place, error) => {
+                        self.folder.blame(place, &error);
+                        items = folded.into_iter().chain(items).collect();
+                    }
+                    Wrote::Not => return Ok(false),
+                }
+            } else if (self.batch.closed
+                || self.cache.is_over()
+                || self.batch.decisions.len() > DECISIONS_MAX)
+                && !self.flush().await?.is_durable()
+            {
+                return Ok(false);
+            }
         }
+        Ok(true)
+    }
+
+    /// Folds what comes before a record that is to be written alone, or that one: what was folded, and the rest.
+    async fn fold_some(&mut self, items: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>)> {
         let batch = std::mem::take(&mut self.batch);
         let number = batch.number;
         let held = &self.held;
@@ -265,7 +289,8 @@ impl Loader {
             let states = self.ops.clone().load(decoded.missing.clone()).await?;
             self.cache.take(states, number);
         }
-        let (mut batch, _) = busy(|| self.folder.fold(decoded, &mut self.cache, &folded));
+        let (mut batch, items) = busy(|| self.folder.fold(decoded, &mut self.cache, &folded));
+        let rest = std::mem::take(&mut batch.aside.rest);
         if let Some(stop) = &batch.stop {
             return Err(Error::record(stop.clone()));
         }
@@ -282,10 +307,7 @@ impl Loader {
         batch.letters.clear();
         self.batch = batch;
         self.show();
-        if self.cache.is_over() || self.batch.decisions.len() > DECISIONS_MAX {
-            return self.flush().await;
-        }
-        Ok(true)
+        Ok((items, rest))
     }
 
     /// Counts as folded: of a build nobody asks how often, only how much.
@@ -299,20 +321,22 @@ impl Loader {
         metrics.consumed.inc_by(counts.consumed());
     }
 
-    /// Makes everything folded durable and forgets the states. False where it could not be written as
-    /// it is: then nothing has moved, and all of it is forgotten.
-    async fn flush(&mut self) -> Result<bool> {
+    /// Makes everything folded durable and forgets the states. Where it could not be written as it is, nothing has
+    /// moved, and all of it is forgotten.
+    async fn flush(&mut self) -> Result<Wrote> {
         let held = &self.held;
         let epoch = |partition: &TopicPartition| held.get(partition).map_or(0, |held| held.epoch);
         let flush = self.batch.flush(&self.cache, &epoch);
-        let written = flush.advances.is_empty() || {
+        let written = if flush.advances.is_empty() {
+            Wrote::Durable
+        } else {
             let of = flush.advances.iter().map(|advance| &advance.partition);
             let id = |of: &TopicPartition| self.held.get(of)?.topic_id.clone();
             let known = of.filter_map(|of| Some((Arc::clone(&of.topic), id(of)?))).collect();
             self.ops.clone().same_topics(known).await?;
-            write(&self.ops, &flush).await?
+            write(&self.ops, &flush, self.batch.alone.take()).await?
         };
-        if written {
+        if written.is_durable() {
             for advance in &flush.advances {
                 if let Some(held) = self.held.get_mut(&advance.partition) {
                     held.durable = advance.to;
@@ -361,21 +385,37 @@ async fn some(merge: &mut Option<Merge>) -> Result<Vec<Record>> {
     }
 }
 
-/// Writes a flush, again and again where nothing of it is there; false where it cannot be written as it
-/// is.
-async fn write(ops: &Ops, flush: &Flush) -> Result<bool> {
+/// What became of a load's flush.
+enum Wrote {
+    Durable,
+    /// The store refuses the one record that it is about.
+    Refused(Place, Error),
+    /// It cannot be written as it is.
+    Not,
+}
+
+impl Wrote {
+    fn is_durable(&self) -> bool {
+        matches!(self, Wrote::Durable)
+    }
+}
+
+/// Writes a flush, again and again where nothing of it is there. `alone` is the record that it is about, if it is
+/// about one.
+async fn write(ops: &Ops, flush: &Flush, alone: Option<Place>) -> Result<Wrote> {
     let mut attempt = 0;
     loop {
         let too_much = match ops.writer.write(flush).await {
             Ok(Written::Durable(_)) => {
                 ops.status.written();
                 ops.metrics.upserts.inc_by(flush.writes.len() as u64);
-                return Ok(true);
+                return Ok(Wrote::Durable);
             }
-            Ok(Written::Conflict { .. } | Written::Rejected(_) | Written::Fenced) => {
-                return Ok(false);
+            Ok(Written::Rejected(error)) => {
+                return Ok(alone.map_or(Wrote::Not, |place| Wrote::Refused(place, error)));
             }
-            Err(error) if error.class() == ErrorClass::Fenced => return Ok(false),
+            Ok(Written::Conflict { .. } | Written::Fenced) => return Ok(Wrote::Not),
+            Err(error) if error.class() == ErrorClass::Fenced => return Ok(Wrote::Not),
             Err(error) if error.class() == ErrorClass::Retriable => {
                 attempt += 1;
                 ops.status.write_fails(&error, attempt);
@@ -387,8 +427,9 @@ async fn write(ops: &Ops, flush: &Flush) -> Result<bool> {
             Err(error) => return Err(error),
         };
         match outcome(ops, flush).await? {
-            Some(written) => return Ok(written),
-            None if too_much => return Ok(false),
+            Some(true) => return Ok(Wrote::Durable),
+            Some(false) => return Ok(Wrote::Not),
+            None if too_much => return Ok(Wrote::Not),
             None => {}
         }
     }

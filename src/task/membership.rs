@@ -13,8 +13,8 @@ use super::{DRAIN, Task};
 impl Task {
     pub(super) fn on_acquired(&mut self, taken: Taken) -> Result<()> {
         self.acquiring = None;
-        let Taken { acquired, topic_ids, untouched } = taken;
-        self.folder.recall(&acquired);
+        let Taken { acquired, topic_ids, ends, untouched } = taken;
+        self.folder.recall(&acquired, &ends);
         let fresh = self.held.is_fresh();
         let starts = self.held.acquired(&acquired.leases, &topic_ids, &untouched);
         // What was lost or revoked meanwhile is not this task's to know.

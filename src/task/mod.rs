@@ -12,6 +12,7 @@
 //! generation is built.
 
 mod accounting;
+mod asked;
 mod assignment;
 mod batch;
 mod cache;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
+use foldline_api::parked::Place;
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Flush, Loaded, Target, Writer};
 use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
@@ -85,6 +87,8 @@ pub(crate) struct TaskSpec {
     pub(crate) on_bad_record: OnBadRecord,
     /// How many events may still be parked.
     pub(crate) allowance: Allowance,
+    /// Of a build: events that the live generation has parked since the store refused them.
+    pub(crate) asks: Arc<[Place]>,
     pub(crate) limits: Limits,
     /// Bytes for cached states.
     pub(crate) cache_bytes: usize,
@@ -176,8 +180,6 @@ pub(crate) struct Task {
     writing_trouble: Throttle,
     /// Writes in a row that left nothing behind.
     write_failures: u32,
-    /// The record that the store refused alone, once: refused again from fresh states, it is to blame.
-    suspect: Option<(TopicPartition, i64)>,
     /// The reason to end once everything folded is durable.
     stop: Option<String>,
     /// What cannot be read: the reason to end once all before it is durable.
@@ -219,7 +221,6 @@ impl Task {
             reading_trouble: Throttle::default(),
             writing_trouble: Throttle::default(),
             write_failures: 0,
-            suspect: None,
             stop: None,
             broken: None,
             stopping: None,
@@ -347,6 +348,7 @@ impl Task {
         let grows = |batch: &Batch| {
             // A request on parked events is a flush of its own.
             batch.aside.attempt.is_none()
+                && !batch.closed
                 && self.writing.is_some()
                 && self.inbox.lets_grow(batch.rows())
                 && !self.cache.is_over()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
-use foldline_api::record::TopicPartition;
+use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Loaded, StoredPosition, Target, Writer, Written,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Taken {
     pub(crate) acquired: Acquired,
     /// The topics' ids, in the order of the leases.
     pub(crate) topic_ids: Vec<Option<String>>,
+    /// Where each partition's log ends.
+    pub(crate) ends: Vec<(TopicPartition, Position)>,
     /// Of which nothing was folded yet in this generation.
     pub(crate) untouched: Vec<TopicPartition>,
 }
@@ -111,7 +113,8 @@ impl Ops {
         let fresh = acquired.leases.iter().filter(|l| beginning(&l.partition) == Some(l.position));
         let untouched = fresh.map(|lease| lease.partition.clone()).collect();
         let topic_ids = claims.into_iter().map(|claim| claim.topic_id).collect();
-        Ok(Taken { acquired, topic_ids, untouched })
+        let ends = infos.into_iter().map(|info| (info.partition, info.high)).collect();
+        Ok(Taken { acquired, topic_ids, ends, untouched })
     }
 
     /// Reads states, in parts where all at once is too much or one of them is to blame. A key that the store

@@ -158,7 +158,7 @@ impl Task {
         self.batches += 1;
         let mut batch = Batch::new(self.batches);
         let (at, partition) = (self.held.folded(&first.partition), first.partition.clone());
-        keep(&mut batch, group, first.offset, &error.to_string());
+        keep(&mut batch, group, first.offset, &format!("sink: {error}"));
         self.folded = Some(with_fence(batch, partition, at));
     }
 }
@@ -186,8 +186,7 @@ impl Folder {
         for (event, decoded) in parked.iter().zip(events) {
             if leaves(event) {
                 let (partition, offset) = event.place();
-                let reason = DROPPED.to_owned();
-                batch.verdicts.push(StoredVerdict { partition, offset, reason });
+                batch.verdicts.push(StoredVerdict::new(partition, offset, DROPPED, None));
                 continue;
             }
             let applied = decoded.and_then(|(record, mut prepared)| {

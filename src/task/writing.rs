@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::assignment::Outcome;
 use super::batch::Batch;
-use super::folder::Verdict;
 use super::inbox::Item;
 use super::ops::WriteEnd;
 use super::{Task, Writing, spawn};
@@ -138,6 +137,7 @@ impl Task {
             let done = |of: &TopicPartition| batch.steps.get(of).map_or(0, |(_, to)| to.0);
             self.folder.verdicts.retain(|(partition, offset), _| *offset >= done(partition));
         }
+        self.folder.asked.durable(&batch.steps);
         self.cache.shrink(batch.number);
         if self.cache.is_over() {
             // Rows are larger than their events: what batches in flight pin is all that is left.
@@ -193,18 +193,12 @@ impl Task {
     fn rejected(&mut self, batch: Batch, error: &Error) {
         self.ops.metrics.error("write", error.class().label()).inc();
         let records = batch.records;
-        let alone = batch.items.iter().find_map(|item| match item {
+        let only = batch.items.iter().find_map(|item| match item {
             Item::Record(record) if records == 1 => Some((record.topic_partition(), record.offset)),
             Item::Record(_) | Item::End(..) => None,
         });
-        if let Some(alone) = alone {
-            if self.suspect.as_ref() == Some(&alone) {
-                let verdict = Verdict { reason: error.to_string(), stored: false };
-                self.folder.verdicts.insert(alone, verdict);
-            } else {
-                // A constraint may fire before a stale state shows: once more from fresh states.
-                self.suspect = Some(alone);
-            }
+        if let Some(alone) = batch.alone.clone().or(only) {
+            self.folder.blame(alone, error);
         }
         self.fold_again(Some(batch));
         self.inbox.narrow(records);

@@ -152,9 +152,33 @@ async fn a_verdict_of_the_store_is_repeated() {
             bench.append(0, "k", &format!(r#"{{"id":1,"v":"v{n}"}}"#), n);
         }
         let partition = TopicPartition::new("events", 0);
-        let verdict = StoredVerdict { partition, offset: 2, reason: "a CHECK".to_owned() };
+        let verdict = StoredVerdict::new(partition, 2, "a CHECK", None);
         bench.write(&[verdict], true).await;
         assert_eq!(bench.store.rows("t").values().next().unwrap().get(1), &Value::Int(4));
+        let summary = run(&bench, Request::default()).await.summary;
+        assert_eq!((summary.drift, summary.unasked), (0, 1), "nobody knows what refused it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_is_repeated_only_while_what_refused_stands() {
+    for store in stores() {
+        let mut bench = Bench::new("sums", store, 1).await;
+        for n in 0..5 {
+            bench.append(0, "k", &format!(r#"{{"id":1,"v":"v{n}"}}"#), n);
+        }
+        bench.store.define("t", "CHECK", std::sync::Arc::new(|_| None));
+        let partition = TopicPartition::new("events", 0);
+        let known = Some(format!("{} CHECK", bench.parts.projection.fingerprint()));
+        bench.write(&[StoredVerdict::new(partition, 2, "a CHECK", known)], true).await;
+        let summary = run(&bench, Request::default()).await.summary;
+        assert_eq!((summary.drift, summary.unasked), (0, 0));
+        bench.store.constrain("t", None);
+        let summary = run(&bench, Request::default()).await.summary;
+        assert_eq!((summary.drift, summary.unasked), (1, 0), "the row lacks a good event");
+        let repair = Request { repair: true, ..Request::default() };
+        assert_eq!(run(&bench, repair).await.summary.repaired, 1);
+        assert_eq!(bench.store.rows("t").values().next().unwrap().get(1), &Value::Int(5));
         assert_eq!(run(&bench, Request::default()).await.summary.drift, 0);
     }
 }

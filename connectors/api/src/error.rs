@@ -36,6 +36,7 @@ pub struct Error {
     class: ErrorClass,
     code: Option<String>,
     message: String,
+    definition: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     too_much: bool,
 }
@@ -43,7 +44,8 @@ pub struct Error {
 impl Error {
     /// An error of `class`; `message` is a sentence for an operator and holds no payload and no secret.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Error { class, code: None, message: message.into(), source: None, too_much: false }
+        let (code, definition, source) = (None, None, None);
+        Error { class, code, message: message.into(), definition, source, too_much: false }
     }
 
     /// A machine problem.
@@ -70,6 +72,13 @@ impl Error {
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
+        self
+    }
+
+    /// With the definition that refused the data, see [`crate::sink::StoredVerdict::definition`].
+    #[must_use]
+    pub fn with_definition(mut self, definition: Option<String>) -> Self {
+        self.definition = definition;
         self
     }
 
@@ -103,6 +112,12 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// What refused the data, as the store spells it, if it can be told.
+    #[must_use]
+    pub fn definition(&self) -> Option<&str> {
+        self.definition.as_deref()
     }
 
     /// The sentence alone.

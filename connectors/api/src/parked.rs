@@ -252,6 +252,12 @@ impl Parked {
         (self.partition.clone(), self.offset)
     }
 
+    /// Whether it is parked since the store refused it: another generation asks the store again.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.reason.as_deref().is_some_and(|reason| reason.starts_with("sink: "))
+    }
+
     /// Its place as one text, `topic:partition:offset`.
     #[must_use]
     pub fn id(&self) -> String {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::error::{Error, Result};
 use crate::hole::Holes;
 use crate::model::{Key, Model, Row};
-use crate::parked::{Changes, Parked, Parking};
+use crate::parked::{Changes, DROPPED, Parked, Parking};
 use crate::rebuild::Rebuilds;
 use crate::record::{Position, TopicPartition};
 
@@ -204,7 +204,7 @@ pub struct Books {
     pub generation: u64,
     /// Its positions.
     pub positions: Vec<StoredPosition>,
-    /// All verdicts that a fold from the beginnings repeats.
+    /// All verdicts of the generation: the records that it leaves out.
     pub verdicts: Vec<StoredVerdict>,
     /// Another projection began the generation, and this one carried it on (`continue`): its rows are
     /// not what a fold with this one alone gives.
@@ -262,7 +262,8 @@ pub struct Acquired {
     pub leases: Vec<Lease>,
     /// The target has no rows: until another writer shows up, a key never seen is new.
     pub empty: bool,
-    /// Verdicts at or after the leased positions.
+    /// Verdicts at or after the leased positions: those of the generation before, in a rebuild, and what an
+    /// operator dropped in any generation of the same topic id.
     pub verdicts: Vec<StoredVerdict>,
     /// Decisions at or after the leased positions.
     pub decisions: Vec<StoredDecision>,
@@ -281,7 +282,12 @@ pub struct Lease {
     pub position: Position,
 }
 
-/// A record that only the store could refuse, and did: a replay repeats the verdict.
+/// A record that only the store could refuse, and did, or that an operator dropped. It belongs to one generation
+/// and to the life of the topic that the generation's position names.
+///
+/// The next generation takes it over as an open question, for topics of the same id: it repeats the verdict while
+/// what refused stands, and else asks the store again. An open verdict that its generation's position has passed
+/// was answered: it counts for nothing, unless the flush that passed it wrote the verdict once more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredVerdict {
     /// The record's partition.
@@ -290,6 +296,38 @@ pub struct StoredVerdict {
     pub offset: i64,
     /// The store's reason.
     pub reason: String,
+    /// What refused, as the store spells it, and the model that made the row. None where it cannot be told, or where
+    /// more than the row decides: foreign keys, partitions, triggers.
+    pub definition: Option<String>,
+    /// As read: whether the definition stands now as it did then.
+    pub holds: bool,
+}
+
+impl StoredVerdict {
+    /// A verdict to keep.
+    #[must_use]
+    pub fn new(
+        partition: TopicPartition,
+        offset: i64,
+        reason: impl Into<String>,
+        definition: Option<String>,
+    ) -> Self {
+        StoredVerdict { partition, offset, reason: reason.into(), definition, holds: true }
+    }
+
+    /// As read from the books: `stands` says whether a definition is there now.
+    #[must_use]
+    pub fn judged(self, stands: impl FnOnce(&str) -> bool) -> Self {
+        let dropped = self.reason == DROPPED;
+        let holds = dropped || self.definition.as_deref().is_some_and(stands);
+        StoredVerdict { holds, ..self }
+    }
+
+    /// Whether nobody but the store can say if it would refuse the record again.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        !self.holds && self.definition.is_none()
+    }
 }
 
 /// What became of an event that may touch several rows, where that was not simply that every handler it
@@ -416,7 +454,7 @@ pub enum Written {
     /// A position or an epoch was not what it should be. Ask [`Writer::positions`].
     Fenced,
     /// The store refused the data (a constraint, a mapping): some record in it is to blame. Positions
-    /// did not move.
+    /// did not move. The error names the definition that refused, where it can be told.
     Rejected(Error),
 }
 

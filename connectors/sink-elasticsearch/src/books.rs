@@ -9,7 +9,7 @@ use std::sync::Arc;
 use elasticsearch::http::Method;
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Beginning, DesiredState, StoredDecision, StoredVerdict, Version};
+use foldline_api::sink::{Beginning, DesiredState, StoredDecision, Version};
 use foldline_api::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,6 @@ pub(crate) const ALIAS: &str = "foldline-books";
 const INDEX: &str = "foldline-books-1";
 /// How often a partition's place is read again because another task changed it.
 pub(crate) const ATTEMPTS: u32 = 20;
-/// Verdicts of one page.
-const VERDICTS_MAX: usize = 1_000;
 /// Documents of one read.
 pub(crate) const READ_MAX: usize = 500;
 
@@ -59,10 +57,20 @@ pub(crate) struct TargetDoc {
     /// Those kept for a rollback, the newest last. Their indexes are blocked.
     #[serde(default)]
     pub(crate) old: Vec<OldDoc>,
+    /// The generation whose verdicts the live one still has to take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<BeforeDoc>,
     /// Whether the live generation was made so by a swap: its index may be blocked, and the tasks that
     /// folded it before are still to be fenced.
     #[serde(default)]
     pub(crate) swapped: bool,
+}
+
+/// The generation that a rebuild in place comes after, as its topics were.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BeforeDoc {
+    pub(crate) generation: u64,
+    pub(crate) beginnings: Vec<BeginningDoc>,
 }
 
 /// A generation that is being built.
@@ -155,6 +163,15 @@ pub(crate) struct PositionDoc {
 pub(crate) struct VerdictDoc {
     pub(crate) offset: i64,
     pub(crate) reason: String,
+    /// See [`foldline_api::sink::StoredVerdict::definition`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) definition: Option<String>,
+    /// The topic's id when it was refused; none from before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic_id: Option<String>,
+    /// It is the generation's before, and still to be decided.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) open: bool,
 }
 
 /// [`StoredDecision`] as JSON.
@@ -263,31 +280,6 @@ impl PositionDoc {
         };
         self.decisions.iter().map(decision).collect()
     }
-
-    pub(crate) fn verdicts(&self, partition: &TopicPartition) -> Vec<StoredVerdict> {
-        let verdict = |v: &VerdictDoc| StoredVerdict {
-            partition: partition.clone(),
-            offset: v.offset,
-            reason: v.reason.clone(),
-        };
-        self.verdicts.iter().map(verdict).collect()
-    }
-}
-
-#[derive(Deserialize)]
-struct Page {
-    hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Hits {
-    hits: Vec<Hit>,
-}
-
-#[derive(Deserialize)]
-struct Hit {
-    #[serde(rename = "_source")]
-    source: VerdictDoc,
 }
 
 /// The books of one target.
@@ -413,6 +405,7 @@ impl Books {
     ) -> Result<()> {
         let places = self.positions(generation, partitions).await?;
         self.forget_parked_in(generation, &places).await?;
+        self.forget_verdicts(generation, partitions).await?;
         let stands = partitions.iter().zip(places).filter_map(|(partition, place)| {
             let id = self.position_id(generation, partition);
             Some(bulk::delete(&id, place?.version))
@@ -441,6 +434,7 @@ impl Books {
     ) -> Result<()> {
         let places = self.positions(generation, partitions).await?;
         self.forget_parked_in(generation, &places).await?;
+        self.forget_verdicts(generation, partitions).await?;
         let stand = partitions.iter().zip(places).filter_map(|(p, place)| Some((p, place?)));
         let items: Vec<String> = stand
             .map(|(p, place)| bulk::delete(&self.position_id(generation, p), place.version))
@@ -467,74 +461,6 @@ impl Books {
             decisions: Vec::new(),
             parked: Vec::new(),
             holes: Vec::new(),
-        }
-    }
-
-    /// Keeps verdicts for good, whatever generation they come from: a rebuild repeats them.
-    pub(crate) async fn keep_verdicts(&self, verdicts: &[StoredVerdict]) -> Result<()> {
-        let mut items = Vec::with_capacity(verdicts.len());
-        for verdict in verdicts {
-            let TopicPartition { topic, partition } = &verdict.partition;
-            let id = format!("verdict:{}:{topic}:{partition}:{}", self.target, verdict.offset);
-            let doc = json!({
-                "target": self.target,
-                "topic": topic,
-                "partition": partition,
-                "offset": verdict.offset,
-                "reason": verdict.reason,
-            });
-            items.push(bulk::write(&id, Version::Absent, &doc.to_string()));
-        }
-        // One that stands already says the same.
-        self.put(&items).await.map(drop)
-    }
-
-    /// Keeps the verdicts that stand in a generation's places.
-    pub(crate) async fn keep_verdicts_of(
-        &self,
-        generation: u64,
-        partitions: &[TopicPartition],
-    ) -> Result<()> {
-        let places = self.positions(generation, partitions).await?;
-        let places = partitions.iter().zip(places);
-        let verdicts: Vec<StoredVerdict> =
-            places.filter_map(|(p, place)| Some(place?.value.verdicts(p))).flatten().collect();
-        self.keep_verdicts(&verdicts).await
-    }
-
-    /// The kept verdicts at or after `from`, by offset.
-    pub(crate) async fn verdicts(
-        &self,
-        partition: &TopicPartition,
-        from: Position,
-    ) -> Result<Vec<StoredVerdict>> {
-        let path = format!("/{ALIAS}/_search");
-        let (mut found, mut from) = (Vec::new(), from.0);
-        loop {
-            let query = json!({
-                "size": VERDICTS_MAX,
-                "track_total_hits": false,
-                "query": { "bool": { "filter": [
-                    { "term": { "target": self.target } },
-                    { "term": { "topic": partition.topic } },
-                    { "term": { "partition": partition.partition } },
-                    { "range": { "offset": { "gte": from } } },
-                ] } },
-                "sort": [{ "offset": "asc" }],
-            });
-            let reply = self.client.json(Method::Post, &path, &[], Some(&query)).await?;
-            let page: Page = reply.read("reading verdicts")?;
-            let Some(last) = page.hits.hits.last() else { return Ok(found) };
-            from = last.source.offset + 1;
-            let full = page.hits.hits.len() == VERDICTS_MAX;
-            found.extend(page.hits.hits.into_iter().map(|hit| StoredVerdict {
-                partition: partition.clone(),
-                offset: hit.source.offset,
-                reason: hit.source.reason,
-            }));
-            if !full {
-                return Ok(found);
-            }
         }
     }
 

@@ -8,7 +8,7 @@ use foldline_api::binding::Binding;
 use foldline_api::lifecycle::{Act, Beside, Change, Command, Facts, Outcome, Record, transition};
 use foldline_api::rebuild::Role;
 
-use crate::books::{NextDoc, OldDoc, TargetDoc};
+use crate::books::{BeforeDoc, NextDoc, OldDoc, TargetDoc};
 use crate::survey::Survey;
 use crate::target::{ElasticsearchTarget, new_build};
 
@@ -88,7 +88,12 @@ impl TargetDoc {
         next.dropping.extend(next.next.take().map(|build| build.generation));
         next.build = new_build();
         next.ready = false;
-        next.dropping.push(self.binding.generation);
+        let generation = self.binding.generation;
+        next.dropping.push(generation);
+        // Another log's offsets mean nothing here.
+        let same_log = next.binding.log == self.binding.log;
+        let beginnings = self.beginnings.clone();
+        next.before = same_log.then_some(BeforeDoc { generation, beginnings });
         next
     }
 }

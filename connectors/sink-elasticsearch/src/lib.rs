@@ -32,6 +32,7 @@ mod snapshot;
 mod survey;
 pub mod target;
 mod template;
+mod verdicts;
 mod version;
 pub mod writer;
 

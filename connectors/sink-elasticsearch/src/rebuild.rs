@@ -82,10 +82,9 @@ impl ElasticsearchTarget {
         if !self.cluster.point(&survey, beside, &writers).await? {
             return Ok(false);
         }
-        let partitions: Vec<TopicPartition> =
-            stored.value.beginnings.iter().map(BeginningDoc::topic_partition).collect();
-        self.books.keep_verdicts_of(stored.value.binding.generation, &partitions).await?;
         self.books.seed(next.generation, &next.beginnings).await?;
+        let live = (stored.value.binding.generation, stored.value.beginnings.as_slice());
+        self.books.take_over_verdicts(live, (next.generation, &next.beginnings)).await?;
         let restore = SPARED.iter().map(|(name, _)| {
             ((*name).to_owned(), stands.settings.get(*name).cloned().unwrap_or_default())
         });

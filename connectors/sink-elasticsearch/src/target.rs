@@ -33,6 +33,7 @@ use crate::purge;
 use crate::shape::{self, Made};
 use crate::snapshot::ElasticsearchSnapshot;
 use crate::survey::{Cluster, Index, Survey};
+use crate::verdicts;
 use crate::writer::ElasticsearchWriter;
 
 /// How often a step starts over because another worker was faster.
@@ -157,6 +158,7 @@ impl ElasticsearchTarget {
             desired: DesiredDoc::Running,
             next: None,
             old: Vec::new(),
+            before: None,
             swapped: false,
         }
     }
@@ -211,13 +213,16 @@ impl ElasticsearchTarget {
         for &old in &doc.dropping {
             self.cluster.block(&self.index(old)).await?;
             self.books.raise(doc, old, &partitions).await?;
-            self.books.keep_verdicts_of(old, &partitions).await?;
         }
         let beside = doc.next.as_ref().map(|next| next.generation);
         if !self.cluster.point(&survey, (generation, beside), &write_alias).await? {
             return Ok(false);
         }
         self.books.seed(generation, &doc.beginnings).await?;
+        if let Some(known) = &doc.before {
+            let to = (generation, doc.beginnings.as_slice());
+            self.books.take_over_verdicts((known.generation, &known.beginnings), to).await?;
+        }
         for &old in &doc.dropping {
             self.cluster.drop_index(&self.index(old)).await?;
             self.books.forget(old, &partitions).await?;
@@ -228,6 +233,7 @@ impl ElasticsearchTarget {
         let mut done = doc.clone();
         done.binding.physical = uuid;
         (done.ready, done.swapped, done.dropping) = (true, false, Vec::new());
+        done.before = None;
         self.books.put_target(&done, stored.version).await
     }
 
@@ -306,6 +312,14 @@ impl ElasticsearchTarget {
             }
         };
         Ok(partitions.into_iter().zip(beginnings).zip(places).map(stored).collect())
+    }
+
+    /// Gives the generations what an earlier version kept for all of them.
+    async fn move_in(&self, doc: &TargetDoc) -> Result<()> {
+        let beside = doc.old.iter().map(|old| old.generation);
+        let next = doc.next.iter().map(|next| next.generation);
+        let all: Vec<u64> = beside.chain(next).chain([doc.binding.generation]).collect();
+        self.books.move_in_verdicts(&all, &doc.beginnings).await
     }
 
     pub(crate) fn index(&self, generation: u64) -> String {
@@ -387,6 +401,7 @@ impl Target for ElasticsearchTarget {
                         shape::check(&self.spec, (&name, live), &made.fields, false)?;
                     }
                 }
+                self.move_in(&stored.value).await?;
                 return Ok(Opened { waits, ..self.opened(&stored.value, notices).await? });
             }
             self.settle(&stored).await?;
@@ -520,12 +535,16 @@ impl Target for ElasticsearchTarget {
             positions.iter().map(|stored| stored.partition.clone()).collect();
         self.books.refresh().await?;
         let mut verdicts = Vec::new();
-        for stored in &positions {
-            verdicts.extend(self.books.verdicts(&stored.partition, stored.beginning).await?);
-        }
         let places = self.books.positions(generation, &partitions).await?;
-        for (partition, place) in partitions.iter().zip(places) {
-            verdicts.extend(place.into_iter().flat_map(|place| place.value.verdicts(partition)));
+        let mapping = self.cluster.mapping(&alias).await?;
+        for (stored, place) in positions.iter().zip(places) {
+            let Some(place) = place.map(|place| place.value) else { continue };
+            let from = (stored.beginning, stored.topic_id.as_ref());
+            let mut docs = self.books.left_out(generation, &place, from).await?;
+            docs.retain(|doc| !doc.open);
+            let stands = |known: &str| verdicts::stands(&mapping, &binding.fingerprint, known);
+            let judged = docs.into_iter().map(|doc| doc.stored(&stored.partition).judged(stands));
+            verdicts.extend(judged);
         }
         let client = Arc::clone(&self.cluster.client);
         let writer = ElasticsearchWriter::new(

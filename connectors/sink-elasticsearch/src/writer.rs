@@ -14,7 +14,7 @@ use foldline_api::rebuild::Phase;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, RowWrite, StoredDecision,
-    StoredPosition, StoredVerdict, TargetSpec, Version, Versions, Writer, Written,
+    StoredPosition, TargetSpec, Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, ErrorClass, Result};
 
@@ -29,6 +29,7 @@ use crate::error::{Failure, Fault};
 use crate::mapping::Names;
 use crate::parking;
 use crate::survey::Cluster;
+use crate::verdicts;
 
 /// Documents of one multi-get, at most and at least.
 const LOAD_MAX: usize = 2_000;
@@ -53,6 +54,8 @@ pub struct ElasticsearchWriter {
     alias: String,
     held: Mutex<HashMap<TopicPartition, Versioned<PositionDoc>>>,
     drift: DriftWatch,
+    /// The ids of the topics whose partitions were acquired.
+    topic_ids: Mutex<HashMap<TopicPartition, String>>,
     /// Bytes of a document, as the last loads had it.
     document_bytes: AtomicUsize,
 }
@@ -76,6 +79,7 @@ impl ElasticsearchWriter {
             spec: spec.clone(),
             held: Mutex::new(HashMap::new()),
             drift: DriftWatch::new(spec.clone()),
+            topic_ids: Mutex::new(HashMap::new()),
             document_bytes: AtomicUsize::new(512),
         }
     }
@@ -83,6 +87,10 @@ impl ElasticsearchWriter {
     fn held(&self) -> MutexGuard<'_, HashMap<TopicPartition, Versioned<PositionDoc>>> {
         // The map is only ever replaced entry by entry: a panic elsewhere leaves it whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn topic_ids(&self) -> MutexGuard<'_, HashMap<TopicPartition, String>> {
+        self.topic_ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The target's record, if this writer's generation and model are the live ones, or those that are
@@ -141,11 +149,14 @@ impl ElasticsearchWriter {
 
     /// The steps of a flush, if each partition stands where the flush says.
     fn steps(&self, flush: &Flush) -> Option<Vec<Step>> {
-        let held = self.held();
+        let (held, ids) = (self.held(), self.topic_ids());
         flush
             .advances
             .iter()
-            .map(|advance| step(held.get(&advance.partition)?, advance, flush))
+            .map(|advance| {
+                let topic_id = ids.get(&advance.partition);
+                step(held.get(&advance.partition)?, advance, flush, topic_id)
+            })
             .collect()
     }
 
@@ -233,22 +244,25 @@ struct Step {
     /// The place that it moves to.
     place: Versioned<PositionDoc>,
     /// Verdicts that the fence let through before and that the place need not hold any longer.
-    settled: Vec<StoredVerdict>,
+    settled: Vec<VerdictDoc>,
 }
 
 /// One partition's step, if it stands where `advance` says.
-fn step(held: &Versioned<PositionDoc>, advance: &Advance, flush: &Flush) -> Option<Step> {
+fn step(
+    held: &Versioned<PositionDoc>,
+    advance: &Advance,
+    flush: &Flush,
+    topic_id: Option<&String>,
+) -> Option<Step> {
     if held.value.epoch != advance.epoch || held.value.position != advance.from.0 {
         return None;
     }
     let mut place = held.clone();
-    let mut settled = place.value.verdicts(&advance.partition);
+    let mut settled = place.value.verdicts.clone();
     settled.retain(|verdict| verdict.offset < advance.from.0);
     place.value.verdicts.retain(|verdict| verdict.offset >= advance.from.0);
     let new = flush.verdicts.iter().filter(|verdict| verdict.partition == advance.partition);
-    place.value.verdicts.extend(
-        new.map(|verdict| VerdictDoc { offset: verdict.offset, reason: verdict.reason.clone() }),
-    );
+    place.value.verdicts.extend(new.map(|verdict| VerdictDoc::of(verdict, topic_id)));
     place.value.verdicts.sort_by_key(|verdict| verdict.offset);
     place.value.verdicts.dedup_by_key(|verdict| verdict.offset);
     parking::change(&mut place.value, &flush.parking);
@@ -332,12 +346,13 @@ impl Writer for ElasticsearchWriter {
         for partition in partitions {
             let Some(place) = taken.get(&partition) else { continue };
             let position = Position(place.value.position);
-            let mut verdicts = self.books.verdicts(&partition, position).await?;
-            verdicts.extend(place.value.verdicts(&partition));
-            verdicts.retain(|verdict| verdict.offset >= position.0);
-            verdicts.sort_by_key(|verdict| verdict.offset);
-            verdicts.dedup_by_key(|verdict| verdict.offset);
-            acquired.verdicts.extend(verdicts);
+            let topic_id = target.beginning(&partition).and_then(|b| b.topic_id.clone());
+            let open =
+                self.books.still_open(self.generation, &place.value, topic_id.as_ref()).await?;
+            acquired.verdicts.extend(open.into_iter().map(|doc| doc.stored(&partition)));
+            if let Some(topic_id) = topic_id {
+                self.topic_ids().insert(partition.clone(), topic_id);
+            }
             let mut decisions = place.value.decisions(&partition);
             decisions.retain(|decision| decision.offset >= position.0);
             acquired.decisions.extend(decisions);
@@ -349,6 +364,12 @@ impl Writer for ElasticsearchWriter {
             });
         }
         self.held().extend(taken);
+        if !acquired.verdicts.is_empty() {
+            let mapping = self.cluster.mapping(&self.alias).await?;
+            let stands = |known: &str| verdicts::stands(&mapping, &self.spec.fingerprint, known);
+            let judged = acquired.verdicts.into_iter().map(|verdict| verdict.judged(stands));
+            acquired.verdicts = judged.collect();
+        }
         Ok(acquired)
     }
 
@@ -407,7 +428,12 @@ impl Writer for ElasticsearchWriter {
             Err(failure) => {
                 return match failure.fault() {
                     Fault::Conflict => Ok(Written::Conflict { written }),
-                    Fault::Rejected => self.refused(failure.refused_document()).await,
+                    Fault::Rejected => {
+                        let mapping = self.cluster.mapping(&self.alias).await?;
+                        let known =
+                            verdicts::definition(&mapping, &self.spec.fingerprint, &failure);
+                        self.refused(failure.refused_document().with_definition(known)).await
+                    }
                     Fault::TooLarge => Ok(Written::Rejected(failure.refused_document())),
                     Fault::Gone | Fault::Blocked => self.stopped(&failure).await,
                     Fault::Retriable | Fault::Config => Err(failure.error("writing documents")),
@@ -419,7 +445,9 @@ impl Writer for ElasticsearchWriter {
         }
         let (places, settled): (Vec<_>, Vec<_>) =
             steps.into_iter().map(|step| (step.place, step.settled)).unzip();
-        self.books.keep_verdicts(&settled.concat()).await?;
+        for (advance, settled) in flush.advances.iter().zip(&settled) {
+            self.books.keep_verdicts(self.generation, &advance.partition, settled).await?;
+        }
         // What they are, before that they are: only the places are fenced.
         self.books.put_parked(self.generation, &flush.parking.park).await?;
         Failpoint::BeforePositions.reach();
@@ -468,6 +496,7 @@ pub(crate) fn now_millis() -> i64 {
 mod tests {
     use foldline_api::parked::{Changes, ParkedEvent};
     use foldline_api::record::Record;
+    use foldline_api::sink::StoredVerdict;
 
     use super::*;
     use crate::error::Cause;
@@ -477,7 +506,10 @@ mod tests {
     }
 
     fn held(position: i64, verdicts: &[i64]) -> Versioned<PositionDoc> {
-        let verdict = |&offset: &i64| VerdictDoc { offset, reason: "r".to_owned() };
+        let verdict = |&offset: &i64| {
+            let verdict = StoredVerdict::new(partition(), offset, "r", None);
+            VerdictDoc::of(&verdict, None)
+        };
         Versioned {
             value: PositionDoc {
                 target: "orders".to_owned(),
@@ -502,17 +534,16 @@ mod tests {
     #[test]
     fn a_step_starts_from_its_epoch_and_place_only() {
         let flush = Flush::default();
-        assert!(step(&held(5, &[]), &advance(3, 5, 9), &flush).is_some());
-        assert!(step(&held(5, &[]), &advance(2, 5, 9), &flush).is_none());
-        assert!(step(&held(5, &[]), &advance(3, 4, 9), &flush).is_none());
+        assert!(step(&held(5, &[]), &advance(3, 5, 9), &flush, None).is_some());
+        assert!(step(&held(5, &[]), &advance(2, 5, 9), &flush, None).is_none());
+        assert!(step(&held(5, &[]), &advance(3, 4, 9), &flush, None).is_none());
     }
 
     #[test]
     fn verdicts_go_through_the_fence_before_they_are_settled() {
-        let verdict =
-            |offset| StoredVerdict { partition: partition(), offset, reason: "n".to_owned() };
+        let verdict = |offset| StoredVerdict::new(partition(), offset, "n", None);
         let flush = Flush { verdicts: vec![verdict(7), verdict(6)], ..Flush::default() };
-        let step = step(&held(5, &[4, 7]), &advance(3, 5, 9), &flush).unwrap();
+        let step = step(&held(5, &[4, 7]), &advance(3, 5, 9), &flush, None).unwrap();
         let settled: Vec<i64> = step.settled.iter().map(|v| v.offset).collect();
         assert_eq!(settled, [4]);
         let kept = &step.place.value.verdicts;
@@ -537,7 +568,7 @@ mod tests {
         assert!(with_decisions(&places, &longer[..1]).is_empty(), "it stands already");
         let again = with_decisions(&places, &[decision(6, &[2])]);
         assert_eq!(again[0].value.decisions.len(), 2, "the rest of the longer flush stays");
-        let step = step(&again[0], &advance(3, 5, 7), &Flush::default()).unwrap();
+        let step = step(&again[0], &advance(3, 5, 7), &Flush::default(), None).unwrap();
         assert_eq!(step.place.value.decisions(&partition()), [decision(8, &[1])]);
     }
 
@@ -567,12 +598,12 @@ mod tests {
         };
         let parking = Changes { park: vec![event(6), event(5)], ..Changes::default() };
         let flush = Flush { parking, ..Flush::default() };
-        let parked = step(&place, &advance(3, 5, 8), &flush).unwrap().place;
+        let parked = step(&place, &advance(3, 5, 8), &flush, None).unwrap().place;
         assert_eq!(parked.value.parked, [5, 6]);
         assert_eq!(parked.value.decisions(&partition()), [decision(5, None)]);
         let free = vec![(partition(), 5), (TopicPartition::new("t", 1), 6)];
         let flush = Flush { parking: Changes { free, ..Changes::default() }, ..Flush::default() };
-        let freed = step(&parked, &advance(3, 8, 8), &flush).unwrap().place;
+        let freed = step(&parked, &advance(3, 8, 8), &flush, None).unwrap().place;
         assert_eq!((freed.value.parked, freed.value.decisions), (vec![6], Vec::new()));
     }
 

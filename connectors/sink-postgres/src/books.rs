@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Beginning, DesiredState, StoredPosition, StoredVerdict};
+use foldline_api::sink::{Beginning, DesiredState, StoredPosition};
 use foldline_api::{Error, Result};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -92,12 +92,7 @@ impl Books {
                  updated_at timestamptz NOT NULL DEFAULT now(),\n    PRIMARY KEY (target, generation, topic, \
                  partition)\n) WITH (fillfactor = 50)"
             ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {verdicts} (\n    target text NOT NULL,\n    generation bigint NOT \
-                 NULL,\n    topic text NOT NULL,\n    partition integer NOT NULL,\n    record_offset bigint NOT \
-                 NULL,\n    reason text NOT NULL,\n    PRIMARY KEY (target, generation, topic, partition, \
-                 record_offset)\n)"
-            ),
+            Books::verdicts_ddl(verdicts),
             format!(
                 "CREATE TABLE IF NOT EXISTS {extensions} (\n    target text NOT NULL,\n    generation bigint \
                  NOT NULL,\n    fingerprint text NOT NULL,\n    topic text NOT NULL,\n    partition integer \
@@ -121,7 +116,8 @@ impl Books {
         let names: Vec<&str> = tables.iter().map(|name| name.as_str()).collect();
         let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
         let rows = self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?;
-        if read(rows.first(), 0)? {
+        let there: bool = read(rows.first(), 0)?;
+        if there && self.verdicts_are_open(client).await? {
             return Ok(());
         }
         // Who may create in the schema that an administrator made may not create schemas, and PostgreSQL asks that first.
@@ -131,7 +127,8 @@ impl Books {
         client
             .batch_execute(&self.ddl().split_off(there).join(";\n"))
             .await
-            .map_err(|error| classify(error, "creating Foldline's books"))
+            .map_err(|error| classify(error, "creating Foldline's books"))?;
+        self.open_verdicts(client).await
     }
 
     pub(crate) async fn query(
@@ -356,32 +353,14 @@ impl Books {
         generation: Option<u64>,
     ) -> Result<()> {
         let generation = generation.map(u64::cast_signed);
-        let tables = [&self.positions, &self.verdicts, &self.extensions, &self.parked, &self.holes];
-        for table in tables {
+        let Books { positions, verdicts, extensions, parked, holes, .. } = self;
+        for table in [positions, verdicts, extensions, parked, holes] {
             let sql = format!(
                 "DELETE FROM {table} WHERE target = $1 AND coalesce(generation = $2, true)"
             );
             self.execute(client, &sql, &[(&target, Type::TEXT), (&generation, Type::INT8)]).await?;
         }
         Ok(())
-    }
-
-    /// Takes the verdicts of a generation over into the next, which repeats them.
-    pub(crate) async fn keep_verdicts(
-        &self,
-        client: &Client,
-        target: &str,
-        old: u64,
-        next: u64,
-    ) -> Result<()> {
-        let sql = format!(
-            "UPDATE {} SET generation = $3 WHERE target = $1 AND generation = $2",
-            self.verdicts
-        );
-        let (old, next) = (old.cast_signed(), next.cast_signed());
-        let params: [Param<'_>; 3] =
-            [(&target, Type::TEXT), (&old, Type::INT8), (&next, Type::INT8)];
-        self.execute(client, &sql, &params).await.map(|_| ())
     }
 
     /// Records from which positions on a changed projection holds.
@@ -419,50 +398,6 @@ impl Books {
         read(self.query(client, &sql, &params).await?.first(), 0)
     }
 
-    /// Verdicts of `list` at or after their positions.
-    pub(crate) async fn verdicts(
-        &self,
-        client: &Client,
-        target: &str,
-        generation: u64,
-        list: &Partitions,
-    ) -> Result<Vec<StoredVerdict>> {
-        let sql = format!(
-            "SELECT v.topic, v.partition, v.record_offset, v.reason FROM {} AS v JOIN {} AS p USING (target, \
-             generation, topic, partition) JOIN unnest($3::text[], $4::int4[]) AS u(topic, partition) USING \
-             (topic, partition) WHERE target = $1 AND generation = $2 AND v.record_offset >= p.position \
-             ORDER BY 1, 2, 3",
-            self.verdicts, self.positions
-        );
-        let generation = generation.cast_signed();
-        let params: [Param<'_>; 4] = [
-            (&target, Type::TEXT),
-            (&generation, Type::INT8),
-            (&list.topics, Type::TEXT_ARRAY),
-            (&list.partitions, Type::INT4_ARRAY),
-        ];
-        let rows = self.query(client, &sql, &params).await?;
-        rows.iter().map(stored_verdict).collect()
-    }
-
-    /// All verdicts of a generation.
-    pub(crate) async fn all_verdicts(
-        &self,
-        client: &Client,
-        target: &str,
-        generation: u64,
-    ) -> Result<Vec<StoredVerdict>> {
-        let sql = format!(
-            "SELECT topic, partition, record_offset, reason FROM {} WHERE target = $1 AND generation = $2 \
-             ORDER BY 1, 2, 3",
-            self.verdicts
-        );
-        let generation = generation.cast_signed();
-        let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&generation, Type::INT8)];
-        let rows = self.query(client, &sql, &params).await?;
-        rows.iter().map(stored_verdict).collect()
-    }
-
     /// The fence: moves positions that are where the task expects them, under its epoch.
     pub(crate) fn fence_sql(&self) -> String {
         format!(
@@ -477,16 +412,6 @@ impl Books {
     /// The fence of a flush that moves no position: the generation must be live.
     pub(crate) fn live_sql(&self) -> String {
         format!("SELECT 1 FROM {} WHERE target = $1 AND generation = $2 FOR SHARE", self.targets)
-    }
-
-    /// Keeps verdicts.
-    pub(crate) fn verdict_sql(&self) -> String {
-        format!(
-            "INSERT INTO {} (target, generation, topic, partition, record_offset, reason) SELECT $1, $2, \
-             u.topic, u.partition, u.record_offset, u.reason FROM unnest($3::text[], $4::int4[], $5::int8[], \
-             $6::text[]) AS u(topic, partition, record_offset, reason) ON CONFLICT DO NOTHING",
-            self.verdicts
-        )
     }
 
     /// The last statement of a flush: its transaction id, the table's OID now, whether triggers may
@@ -516,15 +441,6 @@ pub(crate) fn read<'a, T: tokio_postgres::types::FromSql<'a>>(
 pub(crate) fn partition_of(row: Option<&Row>) -> Result<TopicPartition> {
     let topic: &str = read(row, 0)?;
     Ok(TopicPartition::new(Arc::<str>::from(topic), read(row, 1)?))
-}
-
-fn stored_verdict(row: &Row) -> Result<StoredVerdict> {
-    let row = Some(row);
-    Ok(StoredVerdict {
-        partition: partition_of(row)?,
-        offset: read(row, 2)?,
-        reason: read(row, 3)?,
-    })
 }
 
 fn stored_position(row: &Row) -> Result<StoredPosition> {

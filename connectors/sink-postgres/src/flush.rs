@@ -274,6 +274,9 @@ impl Part<'_> {
                 let reasons: Vec<String> =
                     verdicts.iter().map(|v| scope.spell(clean(&v.reason))).collect();
                 binder.push(reasons, Type::TEXT_ARRAY);
+                let definitions: Vec<Option<String>> =
+                    verdicts.iter().map(|v| v.definition.clone()).collect();
+                binder.push(definitions, Type::TEXT_ARRAY);
                 Expect::Any
             }
             Part::Park(events) => binder.park(scope, events),

@@ -181,26 +181,6 @@ impl Books {
         let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&number, Type::INT8)];
         self.execute(client, &sql, &params).await.map(|_| ())
     }
-
-    /// Repeats the verdicts of one generation in another: all, or those of this reason.
-    pub(crate) async fn copy_verdicts(
-        &self,
-        client: &Client,
-        target: &str,
-        (from, to): (u64, u64),
-        reason: Option<&str>,
-    ) -> Result<()> {
-        let sql = format!(
-            "INSERT INTO {0} (target, generation, topic, partition, record_offset, reason) SELECT target, $3, \
-             topic, partition, record_offset, reason FROM {0} WHERE target = $1 AND generation = $2 AND \
-             coalesce(reason = $4, true) ON CONFLICT DO NOTHING",
-            self.verdicts
-        );
-        let (from, to) = (from.cast_signed(), to.cast_signed());
-        let params: [Param<'_>; 4] =
-            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8), (&reason, Type::TEXT)];
-        self.execute(client, &sql, &params).await.map(|_| ())
-    }
 }
 
 fn generation(row: &Row) -> Result<Generation> {

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`target`] (a table, as the worker asks for it), [`open`] (creates, binds and empties it), [`site`] (what
 //! stands in its place) and [`writer`] (loads states, writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
-//! positions), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
+//! positions), `verdicts` (what is left out), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
 //! one, swapping them), `carry` (what users put on a table), `snapshot` (rows and books of one moment), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
 //! to class), `url` and `config` (connection strings and TLS), `pool` and `session` (connections) and `identifier` (names in SQL).
 //!
@@ -35,6 +35,7 @@ mod steps;
 mod target;
 mod triggers;
 mod url;
+mod verdicts;
 mod writer;
 
 pub use config::{PostgresConfig, check_url};

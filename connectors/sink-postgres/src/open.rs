@@ -181,15 +181,9 @@ impl PostgresTarget {
             }
         }
         let next = Binding { physical: oid.to_string(), ..change.record.binding.clone() };
-        // The same table refuses the same rows of the same projection, and so a rebuild does too.
-        if (&next.log, &next.fingerprint, &next.physical)
-            == (&stored.log, &stored.fingerprint, &stored.physical)
-        {
-            self.books.keep_verdicts(client, label, old, next.generation).await?;
-        }
         self.books.begin(client, label, next.generation, &list).await?;
         if next.log == stored.log {
-            self.books.keep_dropped(client, label, (old, next.generation)).await?;
+            self.books.take_over_verdicts(client, label, (old, next.generation)).await?;
         }
         self.books.forget(client, label, Some(old)).await?;
         self.books.bind(client, label, &next).await?;

@@ -2,9 +2,7 @@
 
 use async_trait::async_trait;
 use foldline_api::Result;
-use foldline_api::parked::{
-    DROPPED, Parked, Parking, Place, Request, Which, read_keys, read_record,
-};
+use foldline_api::parked::{Parked, Parking, Place, Request, Which, read_keys, read_record};
 use foldline_api::record::{Record, TopicPartition};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -150,28 +148,6 @@ impl Books {
             (&name, Type::TEXT),
         ];
         Ok(self.execute(client, &sql, &params).await? > 0)
-    }
-
-    /// Leaves what was dropped in one generation out of another too, whatever its projection is. Neither this nor
-    /// any verdict holds for a topic that was made anew: its offsets are other events.
-    pub(crate) async fn keep_dropped(
-        &self,
-        client: &Client,
-        target: &str,
-        (from, to): (u64, u64),
-    ) -> Result<()> {
-        self.copy_verdicts(client, target, (from, to), Some(DROPPED)).await?;
-        let anew = format!(
-            "DELETE FROM {0} AS v USING {1} AS a, {1} AS b WHERE v.target = $1 AND v.generation = $3 AND \
-             a.target = $1 AND a.generation = $2 AND b.target = $1 AND b.generation = $3 AND \
-             a.topic = v.topic AND a.partition = v.partition AND b.topic = v.topic AND \
-             b.partition = v.partition AND a.topic_id <> b.topic_id",
-            self.verdicts, self.positions
-        );
-        let (from, to) = (from.cast_signed(), to.cast_signed());
-        let params: [Param<'_>; 3] =
-            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)];
-        self.execute(client, &anew, &params).await.map(|_| ())
     }
 }
 

@@ -102,11 +102,8 @@ impl PostgresTarget {
         self.carry_out(client, &at, &change, goals).await?;
         let (number, label) = (change.answer, &at.site.label);
         self.books.begin(client, label, number, beginnings).await?;
-        if at.stored.fingerprint == self.spec.fingerprint {
-            self.books.copy_verdicts(client, label, (at.stored.generation, number), None).await?;
-        }
         if at.stored.log == self.spec.log {
-            self.books.keep_dropped(client, label, (at.stored.generation, number)).await?;
+            self.books.take_over_verdicts(client, label, (at.stored.generation, number)).await?;
         }
         Ok(number)
     }

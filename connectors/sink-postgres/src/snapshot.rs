@@ -60,10 +60,13 @@ impl PostgresSnapshot {
             )));
         }
         let generation = binding.generation;
+        let live = binding.physical.parse().unwrap_or(0);
+        let verdicts = books.all_verdicts(client, &label, generation).await?;
+        let verdicts = books.judge(client, &[live], &spec.fingerprint, verdicts).await?;
         let books = Books {
             generation,
             positions: books.positions(client, &label, generation, "").await?,
-            verdicts: books.all_verdicts(client, &label, generation).await?,
+            verdicts,
             continued: books.is_extended(client, &label, generation).await?,
         };
         Ok(PostgresSnapshot {

@@ -33,6 +33,7 @@ use crate::pool::{Pool, Use};
 use crate::session::{BEGIN_READ, Lane, Session, within};
 use crate::snapshot;
 use crate::statement::Statements;
+use crate::verdicts::Blame;
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// A whole table in one transaction; its statements are bounded each.
@@ -89,6 +90,8 @@ pub(crate) struct PostgresWriter {
 enum End {
     Committed(Versions),
     RolledBack(Written),
+    /// The data was refused, and by what.
+    Refused(Error, Blame),
     /// The table is not as it was seen last; nothing is to be believed of what became of the rows.
     Changed,
 }
@@ -171,7 +174,7 @@ impl PostgresWriter {
 
     async fn acquire_in(&self, client: &Client, claims: &[Beginning]) -> Result<Acquired> {
         let Place { label, generation, physical, .. } = &self.place;
-        self.check_generation(client).await?;
+        let live = self.check_generation(client).await?;
         self.check_fit(client).await?;
         self.learn_encoding(client).await?;
         let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
@@ -190,6 +193,9 @@ impl PostgresWriter {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| Error::retriable("a position disappeared while it was taken over"))?;
         let verdicts = self.books.verdicts(client, label, *generation, &list).await?;
+        // What stands on the live table will stand on this one, once it takes its place.
+        let tables = [*physical, live.parse().unwrap_or(0)];
+        let verdicts = self.books.judge(client, &tables, &self.spec.fingerprint, verdicts).await?;
         let partitions = claims.iter().map(|claim| claim.partition.clone()).collect();
         let which = Which { partitions: Some(partitions), asked: false };
         let parked = self.books.parked(client, (label, *generation), &which).await?;
@@ -207,8 +213,8 @@ impl PostgresWriter {
     }
 
     /// Whether the writer's generation may be folded into by its projection now. Nobody swaps until the
-    /// transaction ends.
-    async fn check_generation(&self, client: &Client) -> Result<()> {
+    /// transaction ends. The live table's OID.
+    async fn check_generation(&self, client: &Client) -> Result<String> {
         let Place { label, generation, building, .. } = &self.place;
         let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
             return Err(self.replaced());
@@ -238,7 +244,18 @@ impl PostgresWriter {
                 "{label:?} is held: its next generation is about to take its place"
             )));
         }
-        Ok(())
+        Ok(entry.binding.physical.clone())
+    }
+
+    /// A refusal, with the definition that refused as it stands after it.
+    async fn defined(&self, error: Error, blame: &Blame) -> Result<Error> {
+        if blame.is_unknown() {
+            return Ok(error);
+        }
+        let session = self.writing.snapshot().await?;
+        let (table, fingerprint) = (self.place.physical, &self.spec.fingerprint);
+        let found = self.books.definition(&session.client, table, fingerprint, blame).await;
+        Ok(error.with_definition(session.finish(found).await?))
     }
 
     /// Whether the table still fits, in a transaction in which nobody changes it from here on.
@@ -308,9 +325,10 @@ impl PostgresWriter {
         Failpoint::BeforePositions.reach();
         if let Err(error) = client.batch_execute("COMMIT").await {
             // Deferred constraints speak up only here; then nothing was committed.
+            let blame = Blame::of(&error);
             let error = self.classify(error, "committing into");
             return match error.class() {
-                ErrorClass::Record => Ok(End::RolledBack(Written::Rejected(error))),
+                ErrorClass::Record => Ok(End::Refused(error, blame)),
                 _ => Err(error),
             };
         }
@@ -410,11 +428,12 @@ impl PostgresWriter {
                 if is_deadlock(&error) {
                     self.cautious.store(CAUTIOUS_FLUSHES, Ordering::Relaxed);
                 }
+                let blame = Blame::of(&error);
                 let error = self.classify(error, "writing into");
-                match error.class() {
-                    ErrorClass::Record => Written::Rejected(error),
-                    _ => return Err(error),
-                }
+                return match error.class() {
+                    ErrorClass::Record => Ok(Some(End::Refused(error, blame))),
+                    _ => Err(error),
+                };
             }
         };
         Ok(Some(End::RolledBack(end)))
@@ -487,15 +506,19 @@ impl Seal {
 }
 
 /// None where the table was changed: the flush is to be sent again, once the table is seen to fit.
-async fn end(session: Session, result: Result<End>) -> Result<Option<Written>> {
+async fn end(session: Session, result: Result<End>) -> Result<Option<(Written, Blame)>> {
     match result {
         Ok(End::Committed(versions)) => {
             session.keep();
-            Ok(Some(Written::Durable(versions)))
+            Ok(Some((Written::Durable(versions), Blame::default())))
         }
         Ok(End::RolledBack(written)) => {
             session.roll_back().await;
-            Ok(Some(written))
+            Ok(Some((written, Blame::default())))
+        }
+        Ok(End::Refused(error, blame)) => {
+            session.roll_back().await;
+            Ok(Some((Written::Rejected(error), blame)))
         }
         Ok(End::Changed) => {
             session.roll_back().await;
@@ -550,7 +573,10 @@ impl Writer for PostgresWriter {
                 let session = self.writing.take().await?;
                 let result = self.write_in(&session.client, flush).await;
                 match end(session, result).await? {
-                    Some(written) => return Ok(written),
+                    Some((Written::Rejected(error), blame)) => {
+                        return Ok(Written::Rejected(self.defined(error, &blame).await?));
+                    }
+                    Some((written, _)) => return Ok(written),
                     None => match self.look_again(&self.writing).await {
                         Err(error) if error.class() == ErrorClass::Fenced => {
                             return Ok(Written::Fenced);

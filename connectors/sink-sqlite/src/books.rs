@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Advance, Beginning, DesiredState, Lease, StoredPosition, StoredVerdict};
+use foldline_api::sink::{Advance, Beginning, DesiredState, Lease, StoredPosition};
 use foldline_api::{Error, Result};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
@@ -32,15 +32,7 @@ pub(crate) const DDL: [&str; 5] = [
   epoch INTEGER NOT NULL,
   PRIMARY KEY (target, generation, topic, partition)
 ) STRICT, WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS _foldline_verdicts (
-  target TEXT NOT NULL,
-  topic TEXT NOT NULL,
-  partition INTEGER NOT NULL,
-  topic_id TEXT NOT NULL,
-  offset INTEGER NOT NULL,
-  reason TEXT NOT NULL,
-  PRIMARY KEY (target, topic, partition, topic_id, offset)
-) STRICT, WITHOUT ROWID",
+    crate::verdicts::DDL,
     crate::parking::DDL,
     crate::hole::DDL,
 ];
@@ -60,7 +52,8 @@ pub(crate) struct Live {
 
 pub(crate) fn create(tx: &Transaction<'_>) -> Result<()> {
     let all = DDL.iter().chain([&generations::DDL]);
-    all.into_iter().try_for_each(|statement| tx.execute(statement, []).map(drop).map_err(sql))
+    all.into_iter().try_for_each(|statement| tx.execute(statement, []).map(drop).map_err(sql))?;
+    crate::verdicts::move_in(tx)
 }
 
 /// Whether the books have been made.
@@ -213,42 +206,19 @@ pub(crate) fn take(
     target: &str,
     generation: u64,
     partition: &TopicPartition,
-) -> Result<(Lease, String)> {
+) -> Result<Lease> {
     let mut statement = tx
         .prepare_cached(
             "UPDATE _foldline_positions SET epoch = epoch + 1 WHERE target = ?1 AND generation = ?2 \
-             AND topic = ?3 AND partition = ?4 RETURNING epoch, position, topic_id",
+             AND topic = ?3 AND partition = ?4 RETURNING epoch, position",
         )
         .map_err(sql)?;
     let place = (target, generation.cast_signed(), &*partition.topic, partition.partition);
     let read = |row: &Row<'_>| {
         let position = Position(row.get(1)?);
-        Ok((Lease { partition: partition.clone(), epoch: row.get(0)?, position }, row.get(2)?))
+        Ok(Lease { partition: partition.clone(), epoch: row.get(0)?, position })
     };
     statement.query_row(place, read).map_err(sql)
-}
-
-/// The verdicts at or after a lease's position, of the topic's present life.
-pub(crate) fn verdicts(
-    tx: &Transaction<'_>,
-    target: &str,
-    lease: &Lease,
-    topic_id: &str,
-) -> Result<Vec<StoredVerdict>> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT offset, reason FROM _foldline_verdicts WHERE target = ?1 AND topic = ?2 \
-             AND partition = ?3 AND topic_id = ?4 AND offset >= ?5 ORDER BY offset",
-        )
-        .map_err(sql)?;
-    let partition = &lease.partition;
-    let place = (target, &*partition.topic, partition.partition, topic_id, lease.position.0);
-    let read = |row: &Row<'_>| {
-        let (offset, reason) = (row.get(0)?, row.get(1)?);
-        Ok(StoredVerdict { partition: partition.clone(), offset, reason })
-    };
-    let rows = statement.query_map(place, read).map_err(sql)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(sql)
 }
 
 /// Moves a position; whether it stood where the task expects it.
@@ -263,31 +233,4 @@ pub(crate) fn advance(
     let generation = generation.cast_signed();
     let place = (step.to.0, target, generation, topic, partition, step.epoch, step.from.0);
     statement.execute(place).map(|changed| changed == 1).map_err(sql)
-}
-
-/// Keeps verdicts under the topic's life that its position names.
-pub(crate) fn keep_verdicts(
-    tx: &Transaction<'_>,
-    target: &str,
-    generation: u64,
-    verdicts: &[StoredVerdict],
-) -> Result<()> {
-    if verdicts.is_empty() {
-        return Ok(());
-    }
-    let mut statement = tx
-        .prepare_cached(
-            "INSERT OR REPLACE INTO _foldline_verdicts \
-             (target, topic, partition, topic_id, offset, reason) \
-             SELECT target, topic, partition, topic_id, ?5, ?6 FROM _foldline_positions \
-             WHERE target = ?1 AND generation = ?2 AND topic = ?3 AND partition = ?4",
-        )
-        .map_err(sql)?;
-    for StoredVerdict { partition, offset, reason } in verdicts {
-        let place = (&*partition.topic, partition.partition);
-        statement
-            .execute((target, generation.cast_signed(), place.0, place.1, offset, reason))
-            .map_err(sql)?;
-    }
-    Ok(())
 }

@@ -66,7 +66,7 @@ fn drop_columns(tx: &Transaction<'_>, table: &str, columns: &[String]) -> Result
     })
 }
 
-fn ddl(tx: &Transaction<'_>, table: &str) -> Result<String> {
+pub(crate) fn ddl(tx: &Transaction<'_>, table: &str) -> Result<String> {
     let select = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
     let text = tx.query_row(select, [table], |row| row.get(0)).optional().map_err(sql)?;
     text.ok_or_else(|| {
@@ -78,7 +78,7 @@ fn ddl(tx: &Transaction<'_>, table: &str) -> Result<String> {
 
 /// What follows the table's name in its DDL, which SQLite keeps as `CREATE TABLE` and the name as it
 /// was written.
-fn behind_name(ddl: &str) -> Option<&str> {
+pub(crate) fn behind_name(ddl: &str) -> Option<&str> {
     let rest = ddl.strip_prefix("CREATE TABLE ")?;
     let close = match rest.chars().next()? {
         open @ ('"' | '`' | '\'') => open,

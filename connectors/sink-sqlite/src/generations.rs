@@ -147,7 +147,9 @@ pub(crate) fn forget_row(tx: &Transaction<'_>, target: &str, number: u64) -> Res
 /// Forgets a generation beside the live one, its positions, what it parked and what it left out too.
 pub(crate) fn forget(tx: &Transaction<'_>, target: &str, number: u64) -> Result<()> {
     forget_row(tx, target, number)?;
-    for table in ["_foldline_positions", "_foldline_parked", "_foldline_holes"] {
+    for table in
+        ["_foldline_positions", "_foldline_parked", "_foldline_holes", "_foldline_left_out"]
+    {
         let delete = format!("DELETE FROM {table} WHERE target = ?1 AND generation = ?2");
         tx.execute(&delete, (target, number.cast_signed())).map_err(sql)?;
     }

@@ -46,6 +46,7 @@ mod rebuild;
 mod schema;
 mod snapshot;
 mod target;
+mod verdicts;
 mod writer;
 
 pub use target::{SqliteConfig, SqliteTarget, plan};

@@ -13,6 +13,7 @@ use crate::change;
 use crate::database::Access;
 use crate::generations;
 use crate::target::{SqliteTarget, bound};
+use crate::verdicts;
 
 fn begin(
     tx: &Transaction<'_>,
@@ -21,10 +22,14 @@ fn begin(
     beginnings: &[Beginning],
     goals: &[(TopicPartition, Position)],
 ) -> Result<u64> {
+    let stored = bound(tx, spec)?;
     let asked = (&Facts::default(), Command::Build(by));
     match change::command(tx, spec, asked, goals)?.0 {
         Outcome::Changes(change) => {
             books::begin(tx, &spec.target, change.answer, beginnings)?;
+            if stored.log == spec.log {
+                verdicts::take_over(tx, &spec.target, (stored.generation, change.answer))?;
+            }
             Ok(change.answer)
         }
         Outcome::Stands(number) => Ok(number),

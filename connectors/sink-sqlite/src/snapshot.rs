@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use async_trait::async_trait;
 use foldline_api::model::{Key, Row};
-use foldline_api::sink::{Books, Lease, Loaded, Marks, Snapshot, Version};
+use foldline_api::sink::{Books, Loaded, Marks, Snapshot, Version};
 use foldline_api::{Error, Result};
 use rusqlite::{Connection, Transaction, params_from_iter};
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use crate::books;
 use crate::codec::{Fingerprint, decode, encode_key};
 use crate::database::sql;
 use crate::schema::quote;
+use crate::verdicts;
 use crate::writer::Hold;
 
 type Rows = Vec<(Key, Loaded)>;
@@ -100,13 +101,8 @@ fn read_books(tx: &Transaction<'_>, hold: &Hold) -> Result<Books> {
         )));
     }
     let positions = books::positions(tx, target, hold.generation)?;
-    let mut verdicts = Vec::new();
-    for stored in &positions {
-        let (partition, position) = (stored.partition.clone(), stored.beginning);
-        let lease = Lease { partition, epoch: stored.epoch, position };
-        let topic_id = stored.topic_id.as_deref().unwrap_or_default();
-        verdicts.extend(books::verdicts(tx, target, &lease, topic_id)?);
-    }
+    let verdicts = verdicts::all(tx, target, hold.generation)?;
+    let verdicts = verdicts::judge(tx, &hold.spec, &[target], verdicts)?;
     let binding = books::binding(tx, target)?;
     let continued = binding.is_some_and(|binding| binding.continued.contains(&hold.generation));
     Ok(Books { generation: hold.generation, positions, verdicts, continued })

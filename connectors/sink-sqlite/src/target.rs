@@ -23,6 +23,7 @@ use crate::generations;
 use crate::parking;
 use crate::schema;
 use crate::snapshot::SqliteSnapshot;
+use crate::verdicts;
 use crate::writer::{Hold, SqliteWriter, Statements};
 
 /// Where a SQLite sink keeps its tables.
@@ -148,7 +149,11 @@ fn renew(
     change::carry_out(tx, spec, (Some(before), changes), &[])?;
     // Another generation decides anew what is bad.
     parking::forget_before(tx, target, changes.answer)?;
-    books::begin(tx, target, changes.answer, &beginnings)
+    books::begin(tx, target, changes.answer, &beginnings)?;
+    if old.log == spec.log {
+        verdicts::take_over(tx, target, (old.generation, changes.answer))?;
+    }
+    Ok(())
 }
 
 fn status(tx: &Transaction<'_>, spec: &TargetSpec, notices: Vec<String>) -> Result<Opened> {

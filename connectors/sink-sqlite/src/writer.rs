@@ -22,6 +22,7 @@ use crate::generations;
 use crate::parking;
 use crate::schema::{self, quote};
 use crate::target::bound;
+use crate::verdicts;
 
 /// The statements over the user's table.
 #[derive(Debug)]
@@ -198,10 +199,13 @@ impl Hold {
         books::begin(tx, target, self.generation, claims)?;
         let mut acquired = Acquired::default();
         for claim in claims {
-            let (lease, topic_id) = books::take(tx, target, self.generation, &claim.partition)?;
-            acquired.verdicts.extend(books::verdicts(tx, target, &lease, &topic_id)?);
+            let lease = books::take(tx, target, self.generation, &claim.partition)?;
+            acquired.verdicts.extend(verdicts::open(tx, target, self.generation, &lease)?);
             acquired.leases.push(lease);
         }
+        // What stands on the live table will stand on this one, once it takes its place.
+        let tables = [self.table(), target];
+        acquired.verdicts = verdicts::judge(tx, &self.spec, &tables, acquired.verdicts)?;
         let which = Which {
             partitions: Some(claims.iter().map(|claim| claim.partition.clone()).collect()),
             asked: false,
@@ -266,7 +270,7 @@ impl Hold {
             }
         }
         drop(rows);
-        books::keep_verdicts(tx, target, self.generation, &flush.verdicts)?;
+        verdicts::keep(tx, target, self.generation, &flush.verdicts)?;
         parking::change(tx, target, self.generation, &flush.parking)?;
         let versions =
             if triggers.is_empty() { Versions::Each(versions) } else { Versions::Unknown };
@@ -397,7 +401,16 @@ impl Writer for SqliteWriter {
     async fn write(&self, flush: &Flush) -> Result<Written> {
         let flush = flush.clone();
         match self.run(Access::Write, move |tx, hold| hold.write(tx, &flush)).await {
-            Err(error) if error.class() == ErrorClass::Record => Ok(Written::Rejected(error)),
+            Err(error) if error.class() == ErrorClass::Record => {
+                let code = error.code().map(str::to_owned);
+                let defined = move |tx: &Transaction<'_>, hold: &Hold| {
+                    let definition =
+                        verdicts::definition(tx, &hold.spec, hold.table(), code.as_deref())?;
+                    Ok(End::Commit(definition))
+                };
+                let definition = self.run(Access::Read, defined).await?;
+                Ok(Written::Rejected(error.with_definition(definition)))
+            }
             written => written,
         }
     }

@@ -13,8 +13,8 @@ use foldline_api::model::{Key, Row};
 use foldline_api::rebuild::{By, Step, Stepped};
 use foldline_api::record::Position;
 use foldline_api::sink::{
-    Advance, Flush, Lease, Marks, OnChange, RowWrite, Target, TargetSpec, Version, Versions,
-    Writer, Written,
+    Advance, Flush, Lease, Marks, OnChange, RowWrite, StoredVerdict, Target, TargetSpec, Version,
+    Versions, Writer, Written,
 };
 use foldline_api::value::Value;
 use foldline_sink_sqlite::{SqliteConfig, SqliteTarget, plan};
@@ -205,6 +205,79 @@ async fn what_the_store_refuses_is_rejected_and_nothing_moves() {
     shell.execute_batch("DROP TRIGGER small; CREATE UNIQUE INDEX u ON t (name)").unwrap();
     let written = bench.write(2, order(2, "a", 1), Version::Absent).await;
     assert!(matches!(written, Written::Rejected(_)), "a unique index of the user's: {written:?}");
+}
+
+#[tokio::test]
+async fn a_verdict_holds_while_the_tables_check_stands() {
+    let mut bench = Bench::new().await;
+    let shell = outside(&bench.path);
+    shell
+        .execute_batch("ALTER TABLE t ADD COLUMN own TEXT CONSTRAINT small CHECK (changes < 10)")
+        .unwrap();
+    let refused = |written| {
+        let Written::Rejected(error) = written else { panic!("{written:?}") };
+        error.definition().map(str::to_owned)
+    };
+    let check = refused(bench.write(1, order(1, "a", 10), Version::Absent).await);
+    assert!(
+        check.as_deref().is_some_and(|known| known.ends_with("CHECK (changes < 10)")),
+        "{check:?}"
+    );
+    shell
+        .execute_batch(
+            "CREATE TRIGGER no BEFORE INSERT ON t WHEN NEW.name = 'b' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .unwrap();
+    let trigger = refused(bench.write(1, order(1, "b", 1), Version::Absent).await);
+    let through = refused(bench.write(1, order(1, "a", 10), Version::Absent).await);
+    assert_eq!((trigger, through), (None, None), "a trigger may change a row before it is checked");
+    shell.execute_batch("DROP TRIGGER no").unwrap();
+    let mut flush = bench.flush(Vec::new());
+    flush.verdicts = vec![
+        StoredVerdict::new(partition(0), 0, "no", check),
+        StoredVerdict::new(partition(0), 1, "no", None),
+    ];
+    assert!(matches!(bench.writer.write(&flush).await.unwrap(), Written::Durable(_)));
+    let holds = async || -> Vec<bool> {
+        let build = bench.target.rebuilds().begin(By::Operator, &[claim(0, 0)], &[]).await.unwrap();
+        let writer = bench.target.writer(build).await.unwrap();
+        let verdicts = writer.acquire(&[claim(0, 0)]).await.unwrap().verdicts;
+        bench.target.rebuilds().cancel(None).await.unwrap();
+        verdicts.iter().map(|verdict| verdict.holds).collect()
+    };
+    assert_eq!(holds().await, [true, false]);
+    shell.execute_batch("ALTER TABLE t DROP COLUMN own").unwrap();
+    assert_eq!(holds().await, [false, false]);
+    let told = bench.target.snapshot().await.unwrap().books().verdicts.clone();
+    let told: Vec<_> = told.iter().map(|v| (v.holds, v.is_unknown())).collect();
+    assert_eq!(told, [(false, false), (false, true)]);
+}
+
+#[tokio::test]
+async fn verdicts_of_an_earlier_version_are_carried_on_as_unknown() {
+    let mut bench = Bench::new().await;
+    bench.write(1, order(1, "a", 1), Version::Absent).await;
+    outside(&bench.path)
+        .execute_batch(
+            "CREATE TABLE _foldline_verdicts (target TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, \
+             topic_id TEXT NOT NULL, offset INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (target, topic, \
+             partition, topic_id, offset)) STRICT, WITHOUT ROWID; INSERT INTO _foldline_verdicts VALUES ('t', 'events', \
+             0, 'topic-1', 0, 'no'), ('t', 'events', 0, 'topic-1', 1, 'no'), ('t', 'events', 0, 'topic-0', 2, 'no')",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        bench.target.open().await.unwrap();
+        let told = bench.target.snapshot().await.unwrap().books().verdicts.clone();
+        let told: Vec<_> = told.iter().map(|v| (v.offset, v.is_unknown())).collect();
+        assert_eq!(
+            told,
+            [(0, true)],
+            "behind the position it was decided, at it it is to be asked"
+        );
+        let open = bench.writer.acquire(&[claim(0, 0)]).await.unwrap().verdicts;
+        let open: Vec<_> = open.iter().map(|v| (v.offset, v.is_unknown())).collect();
+        assert_eq!(open, [(1, true)]);
+    }
 }
 
 #[tokio::test]

@@ -10,3 +10,4 @@ pub(crate) mod owner;
 pub(crate) mod parking;
 pub(crate) mod rebuild;
 pub(crate) mod snapshot;
+pub(crate) mod verdicts;

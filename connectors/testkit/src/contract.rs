@@ -110,6 +110,10 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::parking::a_replay_does_not_park_twice(store).await;
     cases::parking::what_some_rows_hold_keeps_its_decision_while_it_is_parked(store).await;
     cases::parking::the_next_generation_decides_anew_but_for_what_was_dropped(store).await;
+    cases::verdicts::a_build_decides_anew_what_the_live_generation_left_out(store).await;
+    cases::verdicts::a_verdict_is_of_one_life_of_its_topic(store).await;
+    cases::verdicts::what_was_dropped_stays_dropped_in_every_generation(store).await;
+    cases::verdicts::a_rebuild_in_place_that_is_not_done_hands_its_questions_on(store).await;
 }
 
 /// The model of most cases: a bigint key and columns whose texts and numbers need care.

@@ -26,4 +26,4 @@ pub use fault::{Faults, FaultyTarget, Script};
 pub use log::{MemoryDeadLetters, MemoryGroup, MemoryLog};
 pub use rng::Rng;
 pub use source::{MemoryCommitter, MemorySource};
-pub use store::{MemoryStore, MemoryTarget};
+pub use store::{Constraint, MemoryStore, MemoryTarget};

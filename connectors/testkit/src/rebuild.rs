@@ -47,6 +47,7 @@ impl Entry {
         self.positions.retain(|(generation, _), _| *generation != number);
         self.decisions.retain(|(generation, _, _), _| *generation != number);
         self.holes.retain(|(generation, _)| *generation != number);
+        self.verdicts.retain(|(generation, _, _), _| *generation != number);
     }
 
     fn positions_of(&self, number: u64) -> Vec<StoredPosition> {
@@ -78,6 +79,7 @@ impl Rebuilds for MemoryTarget {
                 for beginning in beginnings {
                     entry.insert_position(change.answer, beginning);
                 }
+                entry.take_over_verdicts(entry.generation(), change.answer);
                 change.answer
             }
             Outcome::Stands(number) => number,

@@ -30,7 +30,7 @@ impl MemorySnapshot {
         let books = Books {
             generation: entry.generation(),
             positions: entry.live_positions(),
-            verdicts: entry.verdicts(|_, _, _| true),
+            verdicts: entry.verdicts(entry.generation()),
             continued: entry.is_continued(),
         };
         let unread = rows.keys().cloned().collect();

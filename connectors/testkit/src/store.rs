@@ -12,7 +12,7 @@ use foldline_api::lifecycle::{
     Act, Change, Command, Facts, Outcome, Record as Lifecycle, transition,
 };
 use foldline_api::model::{Key, Row};
-use foldline_api::parked::{Parked, Parking, Place, Request, Which};
+use foldline_api::parked::{DROPPED, Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
@@ -54,7 +54,8 @@ pub(crate) struct Entry {
     /// Where each partition ended when a build began, by its number.
     pub(crate) goals: BTreeMap<u64, Vec<(TopicPartition, Position)>>,
     pub(crate) positions: BTreeMap<(u64, TopicPartition), StoredPosition>,
-    pub(crate) verdicts: BTreeMap<(TopicPartition, i64), (Option<String>, String)>,
+    /// By generation, partition and offset: the verdict, and whether it is one of the generation before.
+    pub(crate) verdicts: BTreeMap<(u64, TopicPartition, i64), (StoredVerdict, bool)>,
     /// By generation, partition and offset.
     pub(crate) decisions: BTreeMap<(u64, TopicPartition, i64), StoredDecision>,
     /// By generation, partition and offset.
@@ -62,6 +63,8 @@ pub(crate) struct Entry {
     /// By generation.
     pub(crate) holes: Vec<(u64, Hole)>,
     pub(crate) constraint: Option<Constraint>,
+    /// What the constraint is called; none where it is as a trigger, which nobody can tell the next one from.
+    pub(crate) definition: Option<String>,
     pub(crate) spelling: Option<Spelling>,
     /// At most so many rows can be read or written at once.
     pub(crate) rows_max: Option<usize>,
@@ -128,12 +131,12 @@ impl MemoryStore {
         self.lock().entries.get(target).map(Entry::live_positions).unwrap_or_default()
     }
 
-    /// All verdicts of a target, whatever the topic's life.
+    /// The verdicts of a target's live generation.
     #[must_use]
     pub fn verdicts(&self, target: &str) -> Vec<StoredVerdict> {
         let state = self.lock();
         let entry = state.entries.get(target);
-        entry.map(|entry| entry.verdicts(|_, _, _| true)).unwrap_or_default()
+        entry.map(|entry| entry.verdicts(entry.generation())).unwrap_or_default()
     }
 
     /// Drops the table behind the books' back, as someone with a shell may.
@@ -168,9 +171,18 @@ impl MemoryStore {
         }
     }
 
-    /// Sets a constraint on a target's rows, or takes it away.
+    /// Sets a constraint on a target's rows, or takes it away. Nobody can tell it from another.
     pub fn constrain(&self, target: &str, constraint: Option<Constraint>) {
-        self.lock().entries.entry(target.to_owned()).or_default().constraint = constraint;
+        let mut state = self.lock();
+        let entry = state.entries.entry(target.to_owned()).or_default();
+        (entry.constraint, entry.definition) = (constraint, None);
+    }
+
+    /// Sets a constraint that can be told from others, as a CHECK can.
+    pub fn define(&self, target: &str, definition: &str, constraint: Constraint) {
+        let mut state = self.lock();
+        let entry = state.entries.entry(target.to_owned()).or_default();
+        (entry.constraint, entry.definition) = (Some(constraint), Some(definition.to_owned()));
     }
 
     /// From now on nothing can be said to the store of a target's keys that have a reason.
@@ -223,20 +235,70 @@ impl Entry {
         mine.map(|(_, stored)| stored.clone()).collect()
     }
 
-    pub(crate) fn verdicts(
+    /// A definition as verdicts keep it.
+    pub(crate) fn defined(&self, fingerprint: &str) -> Option<String> {
+        Some(format!("{fingerprint} {}", self.definition.as_ref()?))
+    }
+
+    fn judged(&self, verdict: &StoredVerdict, fingerprint: &str) -> StoredVerdict {
+        let now = self.defined(fingerprint);
+        verdict.clone().judged(|definition| now.as_deref() == Some(definition))
+    }
+
+    /// The records that a generation leaves out.
+    pub(crate) fn verdicts(&self, generation: u64) -> Vec<StoredVerdict> {
+        let kept = self.verdicts.iter().filter(|((of, ..), (_, open))| *of == generation && !open);
+        let fingerprint = self.record.as_ref().map_or("", |record| &record.binding.fingerprint);
+        kept.map(|(_, (verdict, _))| self.judged(verdict, fingerprint)).collect()
+    }
+
+    /// What a generation has still to decide at or after its position: what the one before left out, and what an
+    /// operator dropped in any of this topic id.
+    pub(crate) fn open_verdicts(
         &self,
-        keep: impl Fn(&TopicPartition, i64, Option<&String>) -> bool,
+        stored: &StoredPosition,
+        (generation, fingerprint): (u64, &str),
     ) -> Vec<StoredVerdict> {
-        let kept = self.verdicts.iter().filter(|((p, o), (id, _))| keep(p, *o, id.as_ref()));
-        let stored =
-            |((partition, offset), (_, reason)): (&(TopicPartition, i64), &(_, String))| {
-                StoredVerdict {
-                    partition: partition.clone(),
-                    offset: *offset,
-                    reason: reason.clone(),
-                }
-            };
-        kept.map(stored).collect()
+        let id_in = |of: u64| {
+            let position = self.positions.get(&(of, stored.partition.clone()));
+            position.map(|position| position.topic_id.clone())
+        };
+        let counts = |(of, partition, offset): &(u64, TopicPartition, i64),
+                      verdict: &StoredVerdict| {
+            let dropped = verdict.reason == DROPPED && id_in(*of) == Some(stored.topic_id.clone());
+            *partition == stored.partition
+                && *offset >= stored.position.0
+                && (*of == generation || dropped)
+        };
+        let kept = self.verdicts.iter().filter(|(key, (verdict, _))| counts(key, verdict));
+        let mut found: Vec<StoredVerdict> =
+            kept.map(|(_, (verdict, _))| self.judged(verdict, fingerprint)).collect();
+        // The first of a place is the operator's.
+        found.sort_by_key(|verdict| (verdict.offset, verdict.reason != DROPPED));
+        found.dedup_by_key(|verdict| verdict.offset);
+        found
+    }
+
+    /// Takes the verdicts of one generation over into the next, for topics of the same id.
+    pub(crate) fn take_over_verdicts(&mut self, from: u64, to: u64) {
+        let id = |generation, partition: &TopicPartition| {
+            let position = self.positions.get(&(generation, partition.clone()));
+            position.map(|stored| stored.topic_id.clone())
+        };
+        let ahead = |partition: &TopicPartition, offset: i64| {
+            let position = self.positions.get(&(from, partition.clone()));
+            position.is_some_and(|stored| offset >= stored.position.0)
+        };
+        let kept = self.verdicts.iter().filter(|((of, partition, offset), (_, open))| {
+            let counts = !open || ahead(partition, *offset);
+            *of == from && counts && id(from, partition) == id(to, partition)
+        });
+        let taken: Vec<_> = kept
+            .map(|((_, partition, offset), (verdict, _))| {
+                ((to, partition.clone(), *offset), (verdict.clone(), true))
+            })
+            .collect();
+        self.verdicts.extend(taken);
     }
 
     /// What is parked in a generation, with the steps that were refused of events that some rows hold.
@@ -306,12 +368,14 @@ impl Entry {
         beginnings: Option<&[Beginning]>,
     ) {
         let beginnings = self.fold_beginnings(spec, beginnings);
+        let live = self.generation();
         self.carry_out(change, fresh);
         // What is bad is decided anew.
         self.parked.retain(|(generation, _, _), _| *generation >= change.answer);
         for beginning in &beginnings {
             self.insert_position(change.answer, beginning);
         }
+        self.take_over_verdicts(live, change.answer);
     }
 
     pub(crate) fn insert_position(&mut self, generation: u64, beginning: &Beginning) {

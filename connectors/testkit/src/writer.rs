@@ -66,10 +66,8 @@ impl MemoryWriter {
             }
         }
         for verdict in &flush.verdicts {
-            let position = entry.positions.get(&(self.generation, verdict.partition.clone()));
-            let topic_id = position.and_then(|stored| stored.topic_id.clone());
-            let key = (verdict.partition.clone(), verdict.offset);
-            entry.verdicts.insert(key, (topic_id, verdict.reason.clone()));
+            let key = (self.generation, verdict.partition.clone(), verdict.offset);
+            entry.verdicts.insert(key, (verdict.clone(), false));
         }
         self.change_parked(entry, &flush.parking);
         // What is past its partition's position, and not parked, is durable in all its rows.
@@ -122,7 +120,8 @@ impl MemoryWriter {
         }
         let refused = |write: &RowWrite| constraint.as_ref()?(write.row.as_ref()?);
         if let Some(reason) = flush.writes.iter().find_map(refused) {
-            return Ok(Written::Rejected(Error::record(reason)));
+            let definition = entry.defined(&self.spec.fingerprint);
+            return Ok(Written::Rejected(Error::record(reason).with_definition(definition)));
         }
         for write in &flush.writes {
             match &write.row {
@@ -188,7 +187,8 @@ impl MemoryWriter {
             return Ok(Written::Conflict { written: versions });
         }
         if let Some(reason) = refused {
-            return Ok(Written::Rejected(Error::record(reason)));
+            let definition = entry.defined(&self.spec.fingerprint);
+            return Ok(Written::Rejected(Error::record(reason).with_definition(definition)));
         }
         if self.is_fenced(entry, flush) {
             return Ok(Written::Fenced);
@@ -239,7 +239,8 @@ impl Writer for MemoryWriter {
             let key = (self.generation, claim.partition.clone());
             let Some(stored) = entry.positions.get_mut(&key) else { continue };
             stored.epoch += 1;
-            let StoredPosition { epoch, position, topic_id, .. } = stored.clone();
+            let stored = stored.clone();
+            let StoredPosition { epoch, position, .. } = stored;
             acquired.leases.push(Lease { partition: claim.partition.clone(), epoch, position });
             let decided = entry.decisions.iter().filter(|((generation, partition, offset), _)| {
                 *generation == self.generation
@@ -247,11 +248,9 @@ impl Writer for MemoryWriter {
                     && Position(*offset) >= position
             });
             acquired.decisions.extend(decided.map(|(_, decision)| decision.clone()));
-            acquired.verdicts.extend(entry.verdicts(|partition, offset, id| {
-                *partition == claim.partition
-                    && Position(offset) >= position
-                    && id == topic_id.as_ref()
-            }));
+            acquired
+                .verdicts
+                .extend(entry.open_verdicts(&stored, (self.generation, &self.spec.fingerprint)));
         }
         let partitions = claims.iter().map(|claim| claim.partition.clone()).collect();
         let which = Which { partitions: Some(partitions), asked: false };

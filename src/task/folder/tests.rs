@@ -30,6 +30,7 @@ fn folder(keeps_marks: bool) -> Folder {
         on_bad_record: OnBadRecord::DeadLetter,
         keeps_marks,
         verdicts: HashMap::default(),
+        asked: Asked::default(),
         decisions: Decisions::default(),
         parking: Parking::new(Allowance::new(0)),
         slice: None,

@@ -168,6 +168,7 @@ impl World {
             origin: Origin::default(),
             on_bad_record: self.on_bad_record,
             allowance: self.allowance.clone(),
+            asks: Arc::default(),
             limits,
             cache_bytes,
             generation: 1,

@@ -120,8 +120,12 @@ async fn what_the_users_mapping_cannot_hold_is_rejected_and_named_without_its_va
     assert_eq!(writer.positions(&[partition()]).await.unwrap()[0].position, Position(0));
 
     // Its verdict stands before the position has passed it, and is gone from the lease after.
-    let verdict =
-        StoredVerdict { partition: partition(), offset: 1, reason: error.message().to_owned() };
+    let known = error.definition().map(str::to_owned);
+    assert!(
+        known.as_deref().is_some_and(|known| known.contains(r#"n {"type":"ip"}"#)),
+        "{known:?}"
+    );
+    let verdict = StoredVerdict::new(partition(), 1, error.message(), known);
     let mut judged = flush(1, 0, 1, vec![]);
     judged.verdicts.push(verdict.clone());
     durable(writer.write(&judged).await.unwrap());

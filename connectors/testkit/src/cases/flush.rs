@@ -320,10 +320,10 @@ pub(crate) async fn a_flush_of_two_partitions_moves_both_or_none(store: &dyn Sto
 
 pub(crate) async fn verdicts_come_back_with_the_lease(store: &dyn Store) {
     let bench = Bench::new(store, "verdicts", model()).await;
-    let verdict = |offset: i64| StoredVerdict {
-        partition: partition(0),
-        offset,
-        reason: format!("reason {offset}"),
+    let verdict = |offset: i64| {
+        let known = Some("a definition of nothing".to_owned());
+        let verdict = StoredVerdict::new(partition(0), offset, format!("reason {offset}"), known);
+        verdict.judged(|_| false)
     };
     let mut flush = bench.flush(Vec::new());
     flush.verdicts = vec![verdict(0), verdict(3)];

@@ -80,8 +80,7 @@ pub(crate) async fn rebuild_empties_and_fences(store: &dyn Store) {
     let row = bench.row(1, "a", 1);
     let versions = bench.durable(vec![bench.write(1, Some(row.clone()), Version::Absent)]).await;
     let mut flush = bench.flush(Vec::new());
-    let reason = "a constraint".to_owned();
-    flush.verdicts = vec![StoredVerdict { partition: partition(0), offset: 1, reason }];
+    flush.verdicts = vec![StoredVerdict::new(partition(0), 1, "a constraint", None)];
     durable(&*bench.writer, &flush).await;
     bench.lease.position.0 += 1;
 
@@ -105,7 +104,8 @@ pub(crate) async fn rebuild_empties_and_fences(store: &dyn Store) {
     let writer = bench.target.writer(2).await.unwrap();
     let acquired = writer.acquire(&[claim(0, 0)]).await.unwrap();
     assert!(acquired.empty);
-    assert_eq!(acquired.verdicts.len(), 1, "a rebuild repeats verdicts");
+    assert_eq!(acquired.verdicts.len(), 1, "a rebuild knows of verdicts");
+    assert!(!acquired.verdicts[0].holds, "nobody knows what refused");
     let loaded = writer.load(&[key_of(1), key_of(2)]).await.unwrap();
     assert!(loaded.iter().all(|l| l.row.is_none() && l.version == Version::Absent));
     bench.lease = acquired.leases[0].clone();

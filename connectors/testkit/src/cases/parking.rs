@@ -180,7 +180,7 @@ pub(crate) async fn what_some_rows_hold_keeps_its_decision_while_it_is_parked(st
 pub(crate) async fn the_next_generation_decides_anew_but_for_what_was_dropped(store: &dyn Store) {
     let events = [event(0, &["1"], Some("a reason")), event(1, &["2"], Some("another"))];
     let mut bench = parked_bench(store, "parked_next", &events).await;
-    let dropped = StoredVerdict { partition: partition(0), offset: 1, reason: DROPPED.to_owned() };
+    let dropped = StoredVerdict::new(partition(0), 1, DROPPED, None);
     let mut flush = bench.flush(Vec::new());
     flush.advances = vec![advance(&bench.lease, 2, 2)];
     flush.parking = Changes { free: vec![(partition(0), 1)], ..Changes::default() };

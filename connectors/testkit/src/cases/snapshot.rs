@@ -77,10 +77,9 @@ pub(crate) async fn pages_show_each_row_once(store: &dyn Store) {
 
 pub(crate) async fn all_verdicts_are_told(store: &dyn Store) {
     let mut bench = Bench::new(store, "all_verdicts", model()).await;
-    let verdict = |offset: i64| StoredVerdict {
-        partition: partition(0),
-        offset,
-        reason: format!("reason {offset}"),
+    let verdict = |offset: i64| {
+        let verdict = StoredVerdict::new(partition(0), offset, format!("reason {offset}"), None);
+        verdict.judged(|_| false)
     };
     let mut flush = bench.flush(Vec::new());
     flush.verdicts = vec![verdict(0), verdict(3)];
