@@ -134,6 +134,7 @@ impl Connector {
             writer,
             target: Arc::clone(target),
             dead_letters: Arc::clone(&self.spec.dead_letters),
+            outbox: false,
             metrics: self.spec.metrics.clone(),
             status,
             origin: Origin { connector: self.spec.name.clone(), task: number },

@@ -5,6 +5,7 @@
 //! first makes it, the others see it in the books. Nothing of a rebuild is kept anywhere else, so a worker
 //! that crashed goes on from what it finds.
 
+mod outbox;
 mod progress;
 #[cfg(test)]
 mod simulation;
@@ -29,7 +30,7 @@ use crate::connector::{ConnectorSpec, now_millis};
 use crate::dead_letter::Origin;
 use crate::log::task_span;
 use crate::metrics::{ConnectorMetrics, Metrics};
-use crate::task::{Allowance, Ended, Load, Silent, TaskSpec, TaskStatus};
+use crate::task::{Allowance, Ended, Load, TaskSpec, TaskStatus};
 pub use progress::Progress;
 
 /// How often the books are asked whether another worker began a build; one that is begun here is seen at once.
@@ -123,6 +124,8 @@ pub(crate) struct Driver<'a> {
     swap_again: Instant,
     /// Since when there are more old generations than are kept, as seen from here.
     surplus: Option<Instant>,
+    /// Letters of the live generation that still have to leave.
+    outbox: outbox::Outbox,
 }
 
 impl<'a> Driver<'a> {
@@ -147,6 +150,7 @@ impl<'a> Driver<'a> {
             within: NEAR,
             swap_again: now,
             surplus: None,
+            outbox: outbox::Outbox::default(),
         }
     }
 
@@ -245,6 +249,9 @@ impl<'a> Driver<'a> {
                 tracing::info!(generation, "dropped an old generation");
             }
         }
+        if let Err(error) = self.outbox.empty(self.spec, rebuilds, seen.live).await {
+            tracing::warn!(%error, "dead letters of the rebuild have still to be sent");
+        }
         Ok(())
     }
 
@@ -306,7 +313,8 @@ impl<'a> Driver<'a> {
                     log: Arc::clone(&spec.rebuild_log),
                     writer: target.writer(build.generation).await?,
                     target: Arc::clone(target),
-                    dead_letters: Arc::new(Silent),
+                    dead_letters: Arc::clone(&spec.dead_letters),
+                    outbox: true,
                     metrics: metrics.clone(),
                     status,
                     origin: Origin { connector: spec.name.clone(), task },
@@ -418,6 +426,7 @@ impl<'a> Driver<'a> {
                 tracing::info!(generation, "swapped");
                 notices.iter().for_each(|notice| tracing::warn!("{notice}"));
                 self.held = None;
+                self.outbox.swapped(generation);
             }
         }
         // The next step may be due already.

@@ -52,6 +52,7 @@ struct World {
     script: Script,
     rng: Rng,
     workers: Vec<Worker>,
+    letters: Arc<MemoryDeadLetters>,
     /// Whether someone goes back to an older generation.
     rolls_back: bool,
 }
@@ -80,6 +81,7 @@ impl World {
             rolls_back: rng.chance(300),
             rng,
             workers: Vec::new(),
+            letters: Arc::default(),
         }
     }
 
@@ -107,7 +109,7 @@ impl World {
                 let target = store.target(spec.clone());
                 Ok(Arc::new(FaultyTarget::new(target, script.clone())) as Arc<dyn Target>)
             }),
-            dead_letters: Arc::new(MemoryDeadLetters::default()),
+            dead_letters: Arc::clone(&self.letters) as Arc<dyn foldline_api::source::DeadLetters>,
             metrics: Metrics::new().unwrap().connector("c"),
             memory,
         }));
@@ -316,6 +318,52 @@ fn a_rebuild_repeats_a_refusal_while_what_refused_stands_and_else_asks_the_store
             world.rebuilt().await;
             let three = (Value::Int(3), Value::text("2"), 0);
             assert_eq!(world.story(), three, "what refused is gone, and so is the verdict");
+            for worker in world.workers.drain(..) {
+                worker.stop().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn what_only_a_rebuild_calls_bad_has_its_letter_once_it_is_live() {
+    runtime(3).block_on(async {
+        for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+            let mut world = World::quiet(store);
+            world.until(|world| !world.store.positions("t").is_empty()).await;
+            for _ in 0..3 {
+                world.append().await;
+            }
+            let connector = Arc::clone(&world.workers[0].connector);
+            // The load's end state is refused, so it goes on event by event.
+            let last = |row: &Row| (*row.get(3) == Value::text("2")).then(|| "no".to_owned());
+            world.store.constrain("t", Some(Arc::new(last)));
+            connector.rebuild(false).await.unwrap();
+            connector.cancel_rebuild(None).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(world.letters.letters().len(), 0, "none of a build that is cancelled");
+            for _ in 0..2 {
+                world.rebuilt().await;
+                assert_eq!(world.story(), (Value::Int(2), Value::text("1"), 1));
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                assert_eq!(
+                    world.letters.letters().len(),
+                    1,
+                    "and one, however often it is rebuilt"
+                );
+            }
+            // Killed between the swap and the letter: whoever comes next sends it.
+            let both = |row: &Row| (*row.get(1) == Value::Int(2)).then(|| "no".to_owned());
+            world.store.constrain("t", Some(Arc::new(both)));
+            world.letters.refuse(true);
+            world.rebuilt().await;
+            assert_eq!(world.letters.letters().len(), 1);
+            let worker = world.workers.remove(0);
+            worker.running.abort();
+            drop(worker.running.await);
+            world.letters.refuse(false);
+            world.start_worker();
+            world.until(|world| world.letters.letters().len() == 2).await;
             for worker in world.workers.drain(..) {
                 worker.stop().await;
             }

@@ -1,5 +1,7 @@
 //! A batch: what one flush makes durable, and what it was folded from. Its rows are the cache's.
 
+use bytes::Bytes;
+use foldline_api::letters::BadRecord;
 use foldline_api::model::Key;
 use foldline_api::parked::Place;
 use foldline_api::record::{Position, TopicPartition};
@@ -50,6 +52,8 @@ pub(crate) struct Batch {
     bytes: usize,
     pub(crate) counts: Counts,
     pub(crate) letters: Vec<DeadLetter>,
+    /// What the letters are about, in their order, and whether only the store could tell.
+    pub(super) bad: Vec<(Place, bool)>,
     /// From where to where each partition goes.
     pub(crate) steps: HashMap<TopicPartition, (Position, Position)>,
     /// Keys of the rows to write, each once, with their prefixes; the rows are the cache's.
@@ -114,6 +118,7 @@ impl Batch {
         &mut self,
         cache: &Cache,
         epochs: &dyn Fn(&TopicPartition) -> i64,
+        outbox: bool,
     ) -> Flush {
         let mut advances: Vec<Advance> = self
             .steps
@@ -153,7 +158,24 @@ impl Batch {
         checks.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let (verdicts, decisions) = (self.verdicts.clone(), self.decisions.clone());
         let parking = self.aside.changes.clone();
-        Flush { advances, writes, checks, verdicts, decisions, parking }
+        let bad = self.bad_records(outbox);
+        Flush { advances, writes, checks, verdicts, bad, decisions, parking }
+    }
+
+    /// The bytes of its letters' records.
+    pub(super) fn letters_bytes(&self) -> usize {
+        let parts = self.letters.iter().flat_map(|letter| [&letter.key, &letter.value]);
+        parts.flatten().map(Bytes::len).sum()
+    }
+
+    /// What the books keep of its bad records; in a build with the letters, which wait for the swap.
+    fn bad_records(&self, outbox: bool) -> Vec<BadRecord> {
+        let each = self.bad.iter().zip(&self.letters);
+        let record = |(((partition, offset), by_store), letter): (&(Place, bool), &DeadLetter)| {
+            let letter = outbox.then(|| letter.clone());
+            BadRecord { partition: partition.clone(), offset: *offset, by_store: *by_store, letter }
+        };
+        each.map(record).collect()
     }
 
     /// Writes this row; by how many bytes it has grown, or shrunk.

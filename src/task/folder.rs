@@ -568,6 +568,8 @@ impl Folder {
             }
             // Where nobody can tell whose event it is, nobody can tell which events would have to wait.
             OnBadRecord::DeadLetter | OnBadRecord::Park => {
+                let by_store = reason.stage == "sink";
+                batch.bad.push(((record.topic_partition(), record.offset), by_store));
                 batch.letters.push(crate::dead_letter::letter(record, &reason, &self.origin));
                 batch.counts.dead_lettered += 1;
                 Went::On

@@ -17,9 +17,7 @@ use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::parked::Place;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Flush, Written};
-use foldline_api::source::{
-    Commit, Committer, DeadLetter, DeadLetters, Source, SourceEvent, Stretch, Wanted,
-};
+use foldline_api::source::{Commit, Committer, Source, SourceEvent, Stretch, Wanted};
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::Outcome;
@@ -40,6 +38,10 @@ use crate::replay::Merge;
 const RECORDS_MAX: usize = 2_000;
 /// A store that keeps decisions with the positions is not to be given more of them at once.
 const DECISIONS_MAX: usize = 2_000;
+
+/// Letters are kept in the books, not in memory.
+const LETTERS_MAX: usize = 500;
+const LETTERS_BYTES_MAX: usize = 4 << 20;
 
 /// One partition that is loaded.
 #[derive(Debug)]
@@ -268,6 +270,8 @@ impl Loader {
                 }
             } else if (self.batch.closed
                 || self.cache.is_over()
+                || self.batch.letters.len() > LETTERS_MAX
+                || self.batch.letters_bytes() > LETTERS_BYTES_MAX
                 || self.batch.decisions.len() > DECISIONS_MAX)
                 && !self.flush().await?.is_durable()
             {
@@ -303,8 +307,6 @@ impl Loader {
             }
         }
         self.count(&std::mem::take(&mut batch.counts));
-        // Sent when the events were folded first.
-        batch.letters.clear();
         self.batch = batch;
         self.show();
         Ok((items, rest))
@@ -326,7 +328,7 @@ impl Loader {
     async fn flush(&mut self) -> Result<Wrote> {
         let held = &self.held;
         let epoch = |partition: &TopicPartition| held.get(partition).map_or(0, |held| held.epoch);
-        let flush = self.batch.flush(&self.cache, &epoch);
+        let flush = self.batch.flush(&self.cache, &epoch, self.ops.outbox);
         let written = if flush.advances.is_empty() {
             Wrote::Durable
         } else {
@@ -486,8 +488,7 @@ impl Source for Uncommitted {
     }
 }
 
-/// Takes commits and dead letters of a build, and keeps none: the letters were sent when the events were
-/// folded first.
+/// Takes commits of a build, and keeps none.
 #[derive(Debug)]
 pub(crate) struct Silent;
 
@@ -495,12 +496,5 @@ pub(crate) struct Silent;
 impl Committer for Silent {
     async fn commit(&self, _: &[Commit]) -> Result<()> {
         Ok(())
-    }
-}
-
-#[async_trait]
-impl DeadLetters for Silent {
-    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
-        letters.iter().map(|_| Ok(())).collect()
     }
 }

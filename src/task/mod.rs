@@ -66,7 +66,7 @@ use topics::Topics;
 
 pub(crate) use folder::{Decoders, decode};
 pub use inbox::Limits;
-pub(crate) use load::{Load, Silent};
+pub(crate) use load::Load;
 pub(crate) use parking::Allowance;
 pub use status::{PartitionStatus, Snapshot, TaskStatus};
 pub(crate) use topics::{recreated, same_topics};
@@ -81,6 +81,8 @@ pub(crate) struct TaskSpec {
     /// For what is parked, and what is wanted of it.
     pub(crate) target: Arc<dyn Target>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    /// It writes a build: letters wait in its books for the swap.
+    pub(crate) outbox: bool,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) status: TaskStatus,
     pub(crate) origin: Origin,

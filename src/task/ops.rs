@@ -33,6 +33,8 @@ pub(crate) struct Ops {
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     /// The letters that were acknowledged; the calls note them.
     pub(crate) sent: Sent,
+    /// Letters wait in the books for the swap of the build that is written.
+    pub(crate) outbox: bool,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) status: TaskStatus,
 }
@@ -79,6 +81,7 @@ impl Ops {
             log: Arc::clone(&spec.log),
             dead_letters: Arc::clone(&spec.dead_letters),
             sent: Sent::default(),
+            outbox: spec.outbox,
             metrics: spec.metrics.clone(),
             status: spec.status.clone(),
         }

@@ -33,10 +33,13 @@ fn turn(collisions: u32) -> Duration {
 impl Task {
     pub(super) fn start_write(&mut self, mut batch: Batch) {
         let held = &self.held;
-        let flush = batch.flush(&self.cache, &|partition| held.epoch(partition));
+        let outbox = self.ops.outbox;
+        let flush = batch.flush(&self.cache, &|partition| held.epoch(partition), outbox);
         let flush = Arc::new(flush);
         self.folder.decisions.keep(&batch.decisions);
         let letters = std::mem::take(&mut batch.letters);
+        // Those of a build wait in its books for the swap.
+        let letters = if outbox { Vec::new() } else { letters };
         let pause = backoff(self.write_failures);
         let handle = spawn(self.ops.clone().write(letters, Arc::clone(&flush), pause));
         self.writing =

@@ -15,6 +15,7 @@ pub mod error;
 pub mod failpoint;
 pub mod hole;
 pub mod json;
+pub mod letters;
 pub mod lifecycle;
 pub mod mask;
 pub mod model;

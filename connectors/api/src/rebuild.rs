@@ -20,8 +20,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::Result;
+use crate::parked::Place;
 use crate::record::{Position, TopicPartition};
 use crate::sink::{Beginning, DesiredState, StoredPosition};
+use crate::source::DeadLetter;
 
 /// How far a build is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +185,7 @@ pub enum Step {
     },
     /// From holding back to following.
     Release,
-    /// Makes the build the live generation.
+    /// Makes the build the live generation. Of its letters only those stay that the live one did not have.
     Swap,
 }
 
@@ -236,6 +238,12 @@ pub trait Rebuilds: Send + Sync {
     /// # Errors
     /// Config errors: none is kept, or a build is under way. Retriable where a lock is taken.
     async fn roll_back(&self, from: Option<u64>) -> Result<u64>;
+
+    /// Letters that were kept for the swap of what is `generation` now, the live one: at most `max`, in no order.
+    async fn letters(&self, generation: u64, max: usize) -> Result<Vec<(Place, DeadLetter)>>;
+
+    /// The letters of these places are acknowledged.
+    async fn sent(&self, generation: u64, places: &[Place]) -> Result<()>;
 
     /// Drops the oldest kept generations until `keep` are left; which were dropped.
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>>;

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::hole::Holes;
+use crate::letters::BadRecord;
 use crate::model::{Key, Model, Row};
 use crate::parked::{Changes, DROPPED, Parked, Parking};
 use crate::rebuild::Rebuilds;
@@ -433,6 +434,8 @@ pub struct Flush {
     pub checks: Vec<Check>,
     /// Verdicts to keep.
     pub verdicts: Vec<StoredVerdict>,
+    /// Bad records to remember, under the fence.
+    pub bad: Vec<BadRecord>,
     /// Decisions to keep, under the fence and before any row; empty where rows and positions move together.
     pub decisions: Vec<StoredDecision>,
     /// What is parked, freed or kept, under the fence. Each partition of it is among `advances`, maybe with a

@@ -169,7 +169,13 @@ pub(crate) struct VerdictDoc {
     /// The topic's id when it was refused; none from before this was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) topic_id: Option<String>,
-    /// It is the generation's before, and still to be decided.
+    /// Of a bad record: only the store could tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) by_store: bool,
+    /// Of a bad record: its letter, while that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) letter: Option<String>,
+    /// It is the generation's before, and still to be decided. Of a bad record: its letter waits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) open: bool,
 }

@@ -21,6 +21,7 @@ mod document;
 mod drift;
 mod error;
 mod hole;
+mod letters;
 mod mapping;
 mod nodes;
 mod parking;

@@ -5,9 +5,11 @@
 
 use async_trait::async_trait;
 use foldline_api::lifecycle::{Change, Command, Facts, Outcome};
+use foldline_api::parked::Place;
 use foldline_api::rebuild::{Build, By, Generations, Phase, Rebuilds, Step, Stepped, is_reached};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::Beginning;
+use foldline_api::source::DeadLetter;
 use foldline_api::{Error, Result};
 use serde_json::{Value as Json, json};
 
@@ -217,6 +219,9 @@ impl ElasticsearchTarget {
             Err(not_yet) => return Ok(not_yet),
         };
         self.cluster.refresh(&self.index(next.generation)).await?;
+        let same = stored.value.binding.fingerprint == next.fingerprint;
+        let pair = (stored.value.binding.generation, stored.value.beginnings.as_slice());
+        self.books.keep_new_letters(pair, (next.generation, &next.beginnings), same).await?;
         let put = self.put(stored, &change).await?;
         if let Stepped::NotYet(_) = put {
             self.unblock_unless_held().await?;
@@ -397,6 +402,18 @@ impl Rebuilds for ElasticsearchTarget {
             }
         }
         Err(contended())
+    }
+
+    async fn letters(&self, generation: u64, max: usize) -> Result<Vec<(Place, DeadLetter)>> {
+        let doc = self.stored().await?.value;
+        let partitions: Vec<TopicPartition> =
+            doc.beginnings.iter().map(BeginningDoc::topic_partition).collect();
+        self.books.letters(generation, &partitions, max).await
+    }
+
+    async fn sent(&self, generation: u64, places: &[Place]) -> Result<()> {
+        self.stored().await?;
+        self.books.letters_sent(generation, places).await
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {

@@ -16,6 +16,7 @@ use serde_json::{Value as Json, json};
 use crate::books::{ALIAS, ATTEMPTS, BeginningDoc, Books, PositionDoc, READ_MAX, VerdictDoc};
 use crate::bulk;
 use crate::error::{Failure, Fault};
+use crate::letters;
 use crate::survey::Cluster;
 
 /// Verdicts of one page.
@@ -53,6 +54,8 @@ impl VerdictDoc {
             reason: verdict.reason.clone(),
             definition: verdict.definition.clone(),
             topic_id: topic_id.cloned(),
+            by_store: false,
+            letter: None,
             open: false,
         }
     }
@@ -78,34 +81,30 @@ impl Books {
         self.keep_under(OF_ALL, partition, &dropped).await
     }
 
-    async fn keep_under(
+    pub(crate) async fn keep_under(
         &self,
         of: &str,
-        TopicPartition { topic, partition }: &TopicPartition,
+        place: &TopicPartition,
         docs: &[VerdictDoc],
     ) -> Result<()> {
         if docs.is_empty() {
             return Ok(());
         }
-        let target = &self.target;
-        let id = |doc: &VerdictDoc| {
-            let life = doc.topic_id.as_deref().filter(|_| of == OF_ALL).unwrap_or_default();
-            format!("verdict:{target}:{of}{life}:{topic}:{partition}:{}", doc.offset)
-        };
-        let ids: Vec<String> = docs.iter().map(id).collect();
+        let ids: Vec<String> = docs.iter().map(|doc| self.kept_id(of, place, doc)).collect();
         for _ in 0..ATTEMPTS {
-            let stand = self.client.mget(ALIAS, &ids, true, READ_MAX).await?;
+            let stand = self.client.mget(ALIAS, &ids, false, READ_MAX).await?;
             let mut items = Vec::with_capacity(docs.len());
             for ((id, doc), stands) in ids.iter().zip(docs).zip(stand) {
                 // A question does not take the place of an answer.
-                if doc.open && stands.source.is_some() {
+                let asks = doc.open && doc.letter.is_none();
+                if asks && stands.version != Version::Absent {
                     continue;
                 }
                 let mut body = json!(doc);
                 if let Some(body) = body.as_object_mut() {
-                    body.insert("target".to_owned(), json!(format!("{target}#{of}")));
-                    body.insert("topic".to_owned(), json!(topic));
-                    body.insert("partition".to_owned(), json!(partition));
+                    body.insert("target".to_owned(), json!(format!("{}#{of}", self.target)));
+                    body.insert("topic".to_owned(), json!(place.topic));
+                    body.insert("partition".to_owned(), json!(place.partition));
                 }
                 items.push(bulk::write(id, stands.version, &body.to_string()));
             }
@@ -114,6 +113,17 @@ impl Books {
             }
         }
         Err(foldline_api::Error::retriable("verdicts keep changing"))
+    }
+
+    /// A document's id.
+    pub(crate) fn kept_id(
+        &self,
+        of: &str,
+        TopicPartition { topic, partition }: &TopicPartition,
+        doc: &VerdictDoc,
+    ) -> String {
+        let life = doc.topic_id.as_deref().filter(|_| of == OF_ALL).unwrap_or_default();
+        format!("verdict:{}:{of}{life}:{topic}:{partition}:{}", self.target, doc.offset)
     }
 
     /// What a generation leaves out, and of what it has still to decide what its place has not passed.
@@ -218,8 +228,10 @@ impl Books {
         partitions: &[TopicPartition],
     ) -> Result<()> {
         for partition in partitions {
-            let of = format!("{}#{generation}", self.target);
-            self.remove_verdicts(self.hits(&of, partition, Position(0)).await?).await?;
+            for of in [generation.to_string(), letters::of(generation)] {
+                let of = format!("{}#{of}", self.target);
+                self.remove_verdicts(self.hits(&of, partition, Position(0)).await?).await?;
+            }
         }
         Ok(())
     }
@@ -232,7 +244,7 @@ impl Books {
         self.put(&items).await.map(drop)
     }
 
-    async fn search(
+    pub(crate) async fn search(
         &self,
         target: &str,
         partition: &TopicPartition,
@@ -255,6 +267,7 @@ impl Books {
             let query = json!({
                 "size": VERDICTS_MAX,
                 "track_total_hits": false,
+                "_source": { "excludes": ["letter"] },
                 "query": { "bool": { "filter": [
                     { "term": { "target": target } },
                     { "term": { "topic": partition.topic } },

@@ -450,6 +450,9 @@ impl Writer for ElasticsearchWriter {
         }
         // What they are, before that they are: only the places are fenced.
         self.books.put_parked(self.generation, &flush.parking.park).await?;
+        for advance in &flush.advances {
+            self.books.put_bad(self.generation, &advance.partition, &flush.bad).await?;
+        }
         Failpoint::BeforePositions.reach();
         if !self.advance(&flush.advances, places).await? {
             return Ok(Written::Fenced);

@@ -29,6 +29,7 @@ pub(crate) struct Books {
     pub(crate) generations: String,
     pub(crate) parked: String,
     pub(crate) holes: String,
+    pub(crate) bad: String,
 }
 
 /// A target as the books have it.
@@ -67,14 +68,24 @@ impl Books {
             generations: table("generations"),
             parked: table("parked"),
             holes: table("holes"),
+            bad: table("bad_records"),
             schema,
         }
     }
 
     /// The DDL of the books.
     pub(crate) fn ddl(&self) -> Vec<String> {
-        let Books { schema, targets, positions, verdicts, extensions, generations, parked, holes } =
-            self;
+        let Books {
+            schema,
+            targets,
+            positions,
+            verdicts,
+            extensions,
+            generations,
+            parked,
+            holes,
+            bad,
+        } = self;
         vec![
             format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
             format!(
@@ -102,6 +113,7 @@ impl Books {
             Books::generations_ddl(generations),
             Books::parked_ddl(parked),
             Books::holes_ddl(holes),
+            Books::bad_ddl(bad),
         ]
     }
 
@@ -110,9 +122,10 @@ impl Books {
     pub(crate) async fn ensure(&self, client: &Client) -> Result<()> {
         let number = fnv1a(format!("foldline {}", self.schema).as_bytes()).cast_signed();
         self.execute(client, "SELECT pg_advisory_xact_lock($1)", &[(&number, Type::INT8)]).await?;
-        let Books { targets, positions, verdicts, extensions, generations, parked, holes, .. } =
-            self;
-        let tables = [targets, positions, verdicts, extensions, generations, parked, holes];
+        let Books {
+            targets, positions, verdicts, extensions, generations, parked, holes, bad, ..
+        } = self;
+        let tables = [targets, positions, verdicts, extensions, generations, parked, holes, bad];
         let names: Vec<&str> = tables.iter().map(|name| name.as_str()).collect();
         let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
         let rows = self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?;
@@ -353,8 +366,8 @@ impl Books {
         generation: Option<u64>,
     ) -> Result<()> {
         let generation = generation.map(u64::cast_signed);
-        let Books { positions, verdicts, extensions, parked, holes, .. } = self;
-        for table in [positions, verdicts, extensions, parked, holes] {
+        let Books { positions, verdicts, extensions, parked, holes, bad, .. } = self;
+        for table in [positions, verdicts, extensions, parked, holes, bad] {
             let sql = format!(
                 "DELETE FROM {table} WHERE target = $1 AND coalesce(generation = $2, true)"
             );
@@ -463,7 +476,7 @@ mod tests {
         let books = Books::new("odd\"; --");
         let mut texts = books.ddl();
         texts.extend([books.fence_sql(), books.live_sql(), books.verdict_sql(), books.begin_sql()]);
-        texts.extend([books.park_sql(), books.free_sql(), books.keep_sql()]);
+        texts.extend([books.bad_sql(), books.park_sql(), books.free_sql(), books.keep_sql()]);
         for sql in texts {
             assert!(sql.contains("\"odd\"\"; --\""), "{sql}");
         }

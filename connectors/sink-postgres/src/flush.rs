@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use foldline_api::column::ColumnType;
+use foldline_api::letters::BadRecord;
 use foldline_api::model::{Column, Key, Model};
 use foldline_api::parked::{Changes, ParkedEvent, Place, ascii, clean, write_keys, write_record};
 use foldline_api::sink::{Advance, Check, Flush, RowWrite, StoredVerdict, Version};
@@ -48,6 +49,8 @@ pub(crate) enum Part<'a> {
     Delete(Vec<(&'a Key, u32)>),
     /// Keeps verdicts.
     Verdicts(&'a [StoredVerdict]),
+    /// Keeps bad records.
+    Bad(&'a [BadRecord]),
     /// Sets events aside.
     Park(&'a [ParkedEvent]),
     /// Takes events out of the parked ones.
@@ -152,6 +155,9 @@ pub(crate) fn cut(
     parts.chunks(deletes, |(key, _)| key.heap_bytes(), Part::Delete);
     if !flush.verdicts.is_empty() {
         parts.push(Part::Verdicts(&flush.verdicts), 0);
+    }
+    if !flush.bad.is_empty() {
+        parts.push(Part::Bad(&flush.bad), 0);
     }
     parts.parking(&flush.parking);
     parts.windows
@@ -277,6 +283,16 @@ impl Part<'_> {
                 let definitions: Vec<Option<String>> =
                     verdicts.iter().map(|v| v.definition.clone()).collect();
                 binder.push(definitions, Type::TEXT_ARRAY);
+                Expect::Any
+            }
+            Part::Bad(bad) => {
+                binder.scope(scope);
+                binder.partitions(&Partitions::new(bad.iter().map(|bad| &bad.partition)));
+                binder.ints(bad.iter().map(|bad| bad.offset));
+                let by_store: Vec<bool> = bad.iter().map(|bad| bad.by_store).collect();
+                binder.push(by_store, Type::BOOL_ARRAY);
+                let letters: Vec<Option<String>> = bad.iter().map(BadRecord::text).collect();
+                binder.push(letters, Type::TEXT_ARRAY);
                 Expect::Any
             }
             Part::Park(events) => binder.park(scope, events),

@@ -20,6 +20,7 @@ mod flush;
 mod generations;
 mod hole;
 mod identifier;
+mod letters;
 mod look;
 mod numeric;
 mod open;

@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::binding::Binding;
 use foldline_api::lifecycle::{Act, Command, Facts, Outcome};
+use foldline_api::parked::Place;
 use foldline_api::rebuild::{Build, By, Generations, Rebuilds, Role, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, DesiredState};
+use foldline_api::source::DeadLetter;
 use foldline_api::{Error, ErrorClass, Result};
 use tokio_postgres::Client;
 
@@ -323,6 +325,34 @@ impl Rebuilds for PostgresTarget {
                 tracing::warn!(connector = %self.spec.connector, "{notice}");
             }
             Ok(live)
+        })
+        .await
+    }
+
+    async fn letters(&self, generation: u64, max: usize) -> Result<Vec<(Place, DeadLetter)>> {
+        within(CALL_LIMIT, "reading letters", async {
+            let session = self.lane.snapshot().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "").await?;
+                self.books.letters(&session.client, (&label, generation), max).await
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn sent(&self, generation: u64, places: &[Place]) -> Result<()> {
+        within(CALL_LIMIT, "noting that letters were sent", async {
+            let session = self.lane.begin().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "").await?;
+                self.books.letters_sent(&session.client, (&label, generation), places).await
+            }
+            .await;
+            session.finish(result).await
         })
         .await
     }

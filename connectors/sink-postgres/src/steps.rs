@@ -207,10 +207,14 @@ impl PostgresTarget {
             Some(build) => self.reached(client, &at, build).await?,
             None => false,
         };
-        match self.step_to(&at, reached, (generation, Step::Swap))? {
-            Ok(change) => self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done),
-            Err(not_yet) => Ok(not_yet),
-        }
+        let change = match self.step_to(&at, reached, (generation, Step::Swap))? {
+            Ok(change) => change,
+            Err(not_yet) => return Ok(not_yet),
+        };
+        let pair = (at.stored.generation, generation);
+        let same = at.stored.fingerprint == change.record.binding.fingerprint;
+        self.books.keep_new_letters(client, &at.site.label, pair, same).await?;
+        self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done)
     }
 
     pub(crate) async fn roll_back_in(

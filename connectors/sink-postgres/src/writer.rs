@@ -69,6 +69,7 @@ pub(crate) struct PostgresWriter {
     fence: String,
     live: String,
     verdicts: String,
+    bad: String,
     /// Parks, frees and keeps events.
     parking: [String; 3],
     seal: String,
@@ -112,6 +113,7 @@ impl PostgresWriter {
             fence: books.fence_sql(),
             live: books.live_sql(),
             verdicts: books.verdict_sql(),
+            bad: books.bad_sql(),
             parking: [books.park_sql(), books.free_sql(), books.keep_sql()],
             seal: Books::seal_sql(&place.table),
             begin: lane().begin_sql(&pool.endpoint.begin),
@@ -461,6 +463,7 @@ impl PostgresWriter {
             Part::Copy(_) => &self.statements.copy,
             Part::Delete(_) => &self.statements.delete,
             Part::Verdicts(_) => &self.verdicts,
+            Part::Bad(_) => &self.bad,
             Part::Park(_) => park,
             Part::Free(_) => free,
             Part::Keep(_) => keep,

@@ -12,7 +12,7 @@ use crate::database::sql;
 use crate::generations;
 
 /// Made at first open. `topic_id` is empty where the log cannot tell.
-pub(crate) const DDL: [&str; 5] = [
+pub(crate) const DDL: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS _foldline_targets (
   target TEXT PRIMARY KEY,
   generation INTEGER NOT NULL,
@@ -33,6 +33,7 @@ pub(crate) const DDL: [&str; 5] = [
   PRIMARY KEY (target, generation, topic, partition)
 ) STRICT, WITHOUT ROWID",
     crate::verdicts::DDL,
+    crate::letters::DDL,
     crate::parking::DDL,
     crate::hole::DDL,
 ];

@@ -147,9 +147,13 @@ pub(crate) fn forget_row(tx: &Transaction<'_>, target: &str, number: u64) -> Res
 /// Forgets a generation beside the live one, its positions, what it parked and what it left out too.
 pub(crate) fn forget(tx: &Transaction<'_>, target: &str, number: u64) -> Result<()> {
     forget_row(tx, target, number)?;
-    for table in
-        ["_foldline_positions", "_foldline_parked", "_foldline_holes", "_foldline_left_out"]
-    {
+    for table in [
+        "_foldline_positions",
+        "_foldline_parked",
+        "_foldline_holes",
+        "_foldline_left_out",
+        "_foldline_bad_records",
+    ] {
         let delete = format!("DELETE FROM {table} WHERE target = ?1 AND generation = ?2");
         tx.execute(&delete, (target, number.cast_signed())).map_err(sql)?;
     }

@@ -41,6 +41,7 @@ mod codec;
 mod database;
 mod generations;
 mod hole;
+mod letters;
 mod parking;
 mod rebuild;
 mod schema;

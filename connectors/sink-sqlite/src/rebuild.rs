@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 use foldline_api::lifecycle::{Act, Command, Facts, Outcome};
+use foldline_api::parked::Place;
 use foldline_api::rebuild::{Build, By, Generations, Rebuilds, Role, Step, Stepped, is_reached};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, TargetSpec};
+use foldline_api::source::DeadLetter;
 use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::Transaction;
 
@@ -12,6 +14,7 @@ use crate::books;
 use crate::change;
 use crate::database::Access;
 use crate::generations;
+use crate::letters;
 use crate::target::{SqliteTarget, bound};
 use crate::verdicts;
 
@@ -68,13 +71,20 @@ fn read(tx: &Transaction<'_>, spec: &TargetSpec) -> Result<Generations> {
 }
 
 fn step(tx: &Transaction<'_>, spec: &TargetSpec, number: u64, step: Step) -> Result<Stepped> {
-    let (target, live) = (&spec.target, bound(tx, spec)?.generation);
+    let (target, stored) = (&spec.target, bound(tx, spec)?);
+    let live = stored.generation;
     let reached = step == Step::Swap
         && is_reached(&books::positions(tx, target, number)?, &books::positions(tx, target, live)?);
     let facts = Facts { reached, ..Facts::default() };
     let (outcome, notices) = change::command(tx, spec, (&facts, Command::Step(number, step)), &[])?;
     Ok(match outcome {
-        Outcome::Changes(_) => Stepped::Done(notices),
+        Outcome::Changes(change) => {
+            if step == Step::Swap {
+                let same = stored.fingerprint == change.record.binding.fingerprint;
+                letters::keep_new(tx, target, (live, number), same)?;
+            }
+            Stepped::Done(notices)
+        }
         Outcome::NotYet(reason) => Stepped::NotYet(reason),
         Outcome::Stands(_) | Outcome::Waits(_) => Stepped::NotYet("nothing to do".to_owned()),
     })
@@ -136,6 +146,23 @@ impl Rebuilds for SqliteTarget {
 
     async fn roll_back(&self, from: Option<u64>) -> Result<u64> {
         self.run(Access::Rename, move |tx, spec| roll_back(tx, spec, from)).await
+    }
+
+    async fn letters(&self, generation: u64, max: usize) -> Result<Vec<(Place, DeadLetter)>> {
+        self.run(Access::Read, move |tx, spec| {
+            bound(tx, spec)?;
+            letters::waiting(tx, &spec.target, generation, max)
+        })
+        .await
+    }
+
+    async fn sent(&self, generation: u64, places: &[Place]) -> Result<()> {
+        let places = places.to_vec();
+        self.run(Access::Write, move |tx, spec| {
+            bound(tx, spec)?;
+            letters::sent(tx, &spec.target, generation, &places)
+        })
+        .await
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {

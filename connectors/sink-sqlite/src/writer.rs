@@ -19,6 +19,7 @@ use crate::books;
 use crate::codec::{Cell, Fingerprint, decode, encode_key, encode_row};
 use crate::database::{Access, Database, End, sql};
 use crate::generations;
+use crate::letters;
 use crate::parking;
 use crate::schema::{self, quote};
 use crate::target::bound;
@@ -271,6 +272,7 @@ impl Hold {
         }
         drop(rows);
         verdicts::keep(tx, target, self.generation, &flush.verdicts)?;
+        letters::keep(tx, target, self.generation, &flush.bad)?;
         parking::change(tx, target, self.generation, &flush.parking)?;
         let versions =
             if triggers.is_empty() { Versions::Each(versions) } else { Versions::Unknown };

@@ -4,6 +4,7 @@
 pub(crate) mod deploys;
 pub(crate) mod flush;
 pub(crate) mod hole;
+pub(crate) mod letters;
 pub(crate) mod lifecycle;
 pub(crate) mod meddling;
 pub(crate) mod owner;

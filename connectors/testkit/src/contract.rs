@@ -114,6 +114,8 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::verdicts::a_verdict_is_of_one_life_of_its_topic(store).await;
     cases::verdicts::what_was_dropped_stays_dropped_in_every_generation(store).await;
     cases::verdicts::a_rebuild_in_place_that_is_not_done_hands_its_questions_on(store).await;
+    cases::letters::letters_of_what_is_bad_only_now_leave_at_the_swap(store).await;
+    cases::letters::a_cancelled_build_takes_its_letters_along(store).await;
 }
 
 /// The model of most cases: a bigint key and columns whose texts and numbers need care.

@@ -15,6 +15,7 @@ use foldline_api::sink::{
     Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot, StoredPosition,
     Target, Writer, Written,
 };
+use foldline_api::source::DeadLetter;
 use foldline_api::{Error, Result};
 use tokio::sync::watch;
 
@@ -259,6 +260,17 @@ impl Rebuilds for FaultyTarget {
     async fn roll_back(&self, from: Option<u64>) -> Result<u64> {
         self.script.before().await?;
         self.script.after(self.inner.rebuilds().roll_back(from).await?)
+    }
+
+    async fn letters(&self, generation: u64, max: usize) -> Result<Vec<(Place, DeadLetter)>> {
+        self.script.before().await?;
+        self.inner.rebuilds().letters(generation, max).await
+    }
+
+    async fn sent(&self, generation: u64, places: &[Place]) -> Result<()> {
+        self.script.before().await?;
+        self.inner.rebuilds().sent(generation, places).await?;
+        self.script.after(())
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {

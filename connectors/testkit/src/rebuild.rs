@@ -2,12 +2,15 @@
 
 use async_trait::async_trait;
 use foldline_api::Result;
+use foldline_api::letters::BadRecord;
 use foldline_api::lifecycle::{Act, Command, Facts, Outcome};
+use foldline_api::parked::Place;
 use foldline_api::rebuild::{
     Build, By, Generations, Phase, Rebuilds, Role, Step, Stepped, is_reached,
 };
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, StoredPosition};
+use foldline_api::source::DeadLetter;
 
 use crate::store::{Entry, MemoryTarget, Table};
 
@@ -48,6 +51,7 @@ impl Entry {
         self.decisions.retain(|(generation, _, _), _| *generation != number);
         self.holes.retain(|(generation, _)| *generation != number);
         self.verdicts.retain(|(generation, _, _), _| *generation != number);
+        self.bad.retain(|(generation, _, _), _| *generation != number);
     }
 
     fn positions_of(&self, number: u64) -> Vec<StoredPosition> {
@@ -58,6 +62,38 @@ impl Entry {
     pub(crate) fn raise_epochs(&mut self, number: u64) {
         let mine = self.positions.iter_mut().filter(|((generation, _), _)| *generation == number);
         mine.for_each(|(_, stored)| stored.epoch += 1);
+    }
+
+    /// Of the letters of `next` only those stay that nobody sent while the other generation was live.
+    fn keep_new_letters(&mut self, (live, next): (u64, u64), same_projection: bool) {
+        let waits = |place: &Place| {
+            let known = self.bad.get(&(live, place.0.clone(), place.1))?;
+            Some(known.letter.is_some())
+        };
+        let folded = |(partition, offset): &Place| {
+            let place = self.positions.get(&(live, partition.clone()));
+            let within = |from: Position, to: Position| (from.0..to.0).contains(offset);
+            place.is_some_and(|place| within(place.beginning, place.position))
+                && !self.holes.iter().any(|(of, hole)| {
+                    *of == live && hole.partition == *partition && within(hole.from, hole.to)
+                })
+        };
+        let id = |of: u64, partition: &TopicPartition| {
+            self.positions.get(&(of, partition.clone())).map(|place| place.topic_id.clone())
+        };
+        let sent = |((of, partition, offset), bad): (&(u64, TopicPartition, i64), &BadRecord)| {
+            let place = (partition.clone(), *offset);
+            let was = waits(&place)
+                .map_or(same_projection && !bad.by_store && folded(&place), |waits| !waits);
+            let counts = *of == next && was && id(live, partition) == id(next, partition);
+            counts.then(|| (*of, partition.clone(), *offset))
+        };
+        let sent: Vec<_> = self.bad.iter().filter_map(sent).collect();
+        for key in sent {
+            if let Some(bad) = self.bad.get_mut(&key) {
+                bad.letter = None;
+            }
+        }
     }
 }
 
@@ -122,6 +158,11 @@ impl Rebuilds for MemoryTarget {
         let (entry, outcome) = self.decide(&mut state, &facts, Command::Step(generation, step))?;
         Ok(match outcome {
             Outcome::Changes(change) => {
+                if step == Step::Swap {
+                    let (live, before) = (entry.generation(), entry.folds(generation, true));
+                    let same = before.is_some() && before == entry.folds(live, false);
+                    entry.keep_new_letters((live, generation), same);
+                }
                 entry.carry_out(&change, 0);
                 Stepped::Done(change.notices)
             }
@@ -147,6 +188,27 @@ impl Rebuilds for MemoryTarget {
             entry.carry_out(&change, 0);
         }
         Ok(entry.generation())
+    }
+
+    async fn letters(&self, generation: u64, max: usize) -> Result<Vec<(Place, DeadLetter)>> {
+        let state = self.store.lock();
+        let entry = self.owned(&state)?;
+        let letter = |((of, partition, offset), bad): (&(u64, TopicPartition, i64), &BadRecord)| {
+            let letter = bad.letter.clone().filter(|_| *of == generation)?;
+            Some(((partition.clone(), *offset), letter))
+        };
+        Ok(entry.bad.iter().filter_map(letter).take(max).collect())
+    }
+
+    async fn sent(&self, generation: u64, places: &[Place]) -> Result<()> {
+        let mut state = self.store.lock();
+        let entry = self.owned_mut(&mut state)?;
+        for (partition, offset) in places {
+            if let Some(bad) = entry.bad.get_mut(&(generation, partition.clone(), *offset)) {
+                bad.letter = None;
+            }
+        }
+        Ok(())
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {

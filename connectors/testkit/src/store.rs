@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use foldline_api::binding::{Found, check_owner};
 use foldline_api::hole::{Hole, Holes};
+use foldline_api::letters::BadRecord;
 use foldline_api::lifecycle::{
     Act, Change, Command, Facts, Outcome, Record as Lifecycle, transition,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Entry {
     pub(crate) positions: BTreeMap<(u64, TopicPartition), StoredPosition>,
     /// By generation, partition and offset: the verdict, and whether it is one of the generation before.
     pub(crate) verdicts: BTreeMap<(u64, TopicPartition, i64), (StoredVerdict, bool)>,
+    /// By generation, partition and offset.
+    pub(crate) bad: BTreeMap<(u64, TopicPartition, i64), BadRecord>,
     /// By generation, partition and offset.
     pub(crate) decisions: BTreeMap<(u64, TopicPartition, i64), StoredDecision>,
     /// By generation, partition and offset.

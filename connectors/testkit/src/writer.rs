@@ -69,6 +69,10 @@ impl MemoryWriter {
             let key = (self.generation, verdict.partition.clone(), verdict.offset);
             entry.verdicts.insert(key, (verdict.clone(), false));
         }
+        for bad in &flush.bad {
+            let key = (self.generation, bad.partition.clone(), bad.offset);
+            entry.bad.insert(key, bad.clone());
+        }
         self.change_parked(entry, &flush.parking);
         // What is past its partition's position, and not parked, is durable in all its rows.
         let parked = &entry.parked;

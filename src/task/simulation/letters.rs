@@ -49,6 +49,7 @@ async fn a_letter_is_sent_under_a_lease_only() {
             log: Arc::clone(&world.group) as _,
             dead_letters: Arc::new(world.letters.clone()),
             sent: Sent::default(),
+            outbox: false,
             metrics: world.metrics.connector("c"),
             status: TaskStatus::default(),
         };

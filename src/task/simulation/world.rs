@@ -169,6 +169,7 @@ impl World {
             on_bad_record: self.on_bad_record,
             allowance: self.allowance.clone(),
             asks: Arc::default(),
+            outbox: false,
             limits,
             cache_bytes,
             generation: 1,

@@ -61,6 +61,8 @@ async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &Parked
     refused("cancel", rebuilds.cancel(None).await);
     refused("roll back", rebuilds.roll_back(None).await);
     refused("drop old", rebuilds.drop_old(0).await);
+    refused("letters", rebuilds.letters(live, 1).await);
+    refused("letters sent", rebuilds.sent(live, &[]).await);
 }
 
 /// A connector of another name, of another worker, and of another group.

@@ -1,0 +1,173 @@
+//! The bad records of each generation, and the letters of a build that wait for its swap.
+//!
+//! Their documents are written before the place moves past them, and count once it has, since only the place is fenced.
+
+use std::collections::HashMap;
+
+use foldline_api::Result;
+use foldline_api::letters::{BadRecord, read_letter};
+use foldline_api::parked::Place;
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::source::DeadLetter;
+
+use crate::books::{BeginningDoc, Books, PositionDoc, VerdictDoc, Versioned};
+
+/// Letters of one read.
+const READ_MAX: usize = 50;
+
+/// Bytes of the letters of one request, but for one that is larger.
+const BYTES_MAX: usize = 8 << 20;
+
+/// What stands for a generation in the documents of its bad records.
+pub(crate) fn of(generation: u64) -> String {
+    format!("{generation}!bad")
+}
+
+impl VerdictDoc {
+    fn bad(record: &BadRecord) -> Self {
+        VerdictDoc {
+            offset: record.offset,
+            reason: String::new(),
+            definition: None,
+            topic_id: None,
+            by_store: record.by_store,
+            open: record.letter.is_some(),
+            letter: record.text(),
+        }
+    }
+}
+
+impl Books {
+    /// Writes what is bad of a flush that is about to move its places.
+    pub(crate) async fn put_bad(
+        &self,
+        generation: u64,
+        partition: &TopicPartition,
+        bad: &[BadRecord],
+    ) -> Result<()> {
+        let mine = bad.iter().filter(|record| record.partition == *partition);
+        let docs: Vec<VerdictDoc> = mine.map(VerdictDoc::bad).collect();
+        self.keep_bad(generation, partition, &docs).await
+    }
+
+    async fn keep_bad(
+        &self,
+        generation: u64,
+        partition: &TopicPartition,
+        docs: &[VerdictDoc],
+    ) -> Result<()> {
+        let mut rest = docs;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |doc: &&VerdictDoc| {
+                bytes += doc.letter.as_ref().map_or(0, String::len);
+                bytes <= BYTES_MAX
+            };
+            let count = rest.iter().take(READ_MAX).take_while(fits).count().max(1);
+            let (docs, others) = rest.split_at(count);
+            self.keep_under(&of(generation), partition, docs).await?;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// A partition's bad records that its place has passed, without their letters.
+    async fn bad(&self, generation: u64, partition: &TopicPartition) -> Result<Vec<VerdictDoc>> {
+        let place = self.positions(generation, std::slice::from_ref(partition)).await?;
+        match place.into_iter().flatten().next() {
+            Some(place) => self.bad_before(&place.value).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn bad_before(&self, place: &PositionDoc) -> Result<Vec<VerdictDoc>> {
+        let target = format!("{}#{}", self.target, of(place.generation));
+        let mut docs = self.search(&target, &place.topic_partition(), Position(0)).await?;
+        docs.retain(|doc| doc.offset < place.position);
+        Ok(docs)
+    }
+
+    /// Of the letters of `next` only those stay that nobody sent while the other generation was live. One projection
+    /// calls the same records bad each time, but for what only the store can tell; so where that one folded a record too,
+    /// and has not kept what it called bad, as versions before did not, its letter was sent.
+    pub(crate) async fn keep_new_letters(
+        &self,
+        (live, known): (u64, &[BeginningDoc]),
+        (next, beginnings): (u64, &[BeginningDoc]),
+        same_projection: bool,
+    ) -> Result<()> {
+        self.refresh().await?;
+        for beginning in beginnings {
+            let partition = beginning.topic_partition();
+            let Some(old) = known.iter().find(|known| known.topic_partition() == partition) else {
+                continue;
+            };
+            let mut ids = old.topic_id.iter().zip(&beginning.topic_id);
+            let place = self.positions(live, std::slice::from_ref(&partition)).await?;
+            let Some(place) = place.into_iter().flatten().next().map(|place| place.value) else {
+                continue;
+            };
+            if ids.any(|(old, new)| old != new) {
+                continue;
+            }
+            let waits: HashMap<i64, bool> =
+                self.bad_before(&place).await?.iter().map(|doc| (doc.offset, doc.open)).collect();
+            let folded = |at: i64| {
+                let left_out = place.holes.iter().any(|(from, to)| (*from..*to).contains(&at));
+                (old.position..place.position).contains(&at) && !left_out
+            };
+            let sent = |doc: &VerdictDoc| match waits.get(&doc.offset) {
+                Some(waits) => !waits,
+                None => same_projection && !doc.by_store && folded(doc.offset),
+            };
+            let mut docs = self.bad(next, &partition).await?;
+            docs.retain(|doc| doc.open && sent(doc));
+            docs.iter_mut().for_each(|doc| doc.open = false);
+            self.keep_bad(next, &partition, &docs).await?;
+        }
+        Ok(())
+    }
+
+    /// Letters that wait in these partitions, at most `max`.
+    pub(crate) async fn letters(
+        &self,
+        generation: u64,
+        partitions: &[TopicPartition],
+        max: usize,
+    ) -> Result<Vec<(Place, DeadLetter)>> {
+        self.refresh().await?;
+        let mut found = Vec::new();
+        for partition in partitions {
+            let mut docs = self.bad(generation, partition).await?;
+            docs.retain(|doc| doc.open);
+            docs.truncate(max.saturating_sub(found.len()));
+            for docs in docs.chunks(READ_MAX) {
+                let ids: Vec<String> =
+                    docs.iter().map(|doc| self.kept_id(&of(generation), partition, doc)).collect();
+                let whole: Vec<Option<Versioned<VerdictDoc>>> = self.read(&ids).await?;
+                for doc in whole.into_iter().flatten() {
+                    let place: Place = (partition.clone(), doc.value.offset);
+                    if let Some(text) = &doc.value.letter {
+                        let letter = read_letter(&place, text)?;
+                        found.push((place, letter));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// These letters are acknowledged.
+    pub(crate) async fn letters_sent(&self, generation: u64, places: &[Place]) -> Result<()> {
+        for (partition, offset) in places {
+            let doc = VerdictDoc::bad(&BadRecord {
+                partition: partition.clone(),
+                offset: *offset,
+                by_store: false,
+                letter: None,
+            });
+            self.keep_bad(generation, partition, &[doc]).await?;
+        }
+        Ok(())
+    }
+}
