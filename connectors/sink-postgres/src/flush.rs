@@ -273,28 +273,8 @@ impl Part<'_> {
                 binder.copy = Some(copy_text(scope.model, rows)?);
                 Expect::Written(rows.len() as u64)
             }
-            Part::Verdicts(verdicts) => {
-                binder.scope(scope);
-                binder.partitions(&Partitions::new(verdicts.iter().map(|v| &v.partition)));
-                binder.ints(verdicts.iter().map(|v| v.offset));
-                let reasons: Vec<String> =
-                    verdicts.iter().map(|v| scope.spell(clean(&v.reason))).collect();
-                binder.push(reasons, Type::TEXT_ARRAY);
-                let definitions: Vec<Option<String>> =
-                    verdicts.iter().map(|v| v.definition.clone()).collect();
-                binder.push(definitions, Type::TEXT_ARRAY);
-                Expect::Any
-            }
-            Part::Bad(bad) => {
-                binder.scope(scope);
-                binder.partitions(&Partitions::new(bad.iter().map(|bad| &bad.partition)));
-                binder.ints(bad.iter().map(|bad| bad.offset));
-                let by_store: Vec<bool> = bad.iter().map(|bad| bad.by_store).collect();
-                binder.push(by_store, Type::BOOL_ARRAY);
-                let letters: Vec<Option<String>> = bad.iter().map(BadRecord::text).collect();
-                binder.push(letters, Type::TEXT_ARRAY);
-                Expect::Any
-            }
+            Part::Verdicts(verdicts) => binder.verdicts(scope, verdicts),
+            Part::Bad(bad) => binder.bad(scope, bad),
             Part::Park(events) => binder.park(scope, events),
             Part::Free(places) => {
                 binder.places(scope, places.iter());
@@ -396,6 +376,27 @@ impl Binder {
             events.iter().map(|event| scope.spell(write_record(&event.record))).collect();
         self.push(records, Type::TEXT_ARRAY);
         Expect::Rows(events.len() as u64)
+    }
+
+    fn verdicts(&mut self, scope: &Scope<'_>, verdicts: &[StoredVerdict]) -> Expect {
+        self.scope(scope);
+        self.partitions(&Partitions::new(verdicts.iter().map(|v| &v.partition)));
+        self.ints(verdicts.iter().map(|v| v.offset));
+        let reasons = verdicts.iter().map(|v| scope.spell(clean(&v.reason)));
+        self.push(reasons.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        let definitions = verdicts.iter().map(|v| v.definition.clone());
+        self.push(definitions.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        Expect::Any
+    }
+
+    fn bad(&mut self, scope: &Scope<'_>, bad: &[BadRecord]) -> Expect {
+        self.scope(scope);
+        self.partitions(&Partitions::new(bad.iter().map(|bad| &bad.partition)));
+        self.ints(bad.iter().map(|bad| bad.offset));
+        self.push(bad.iter().map(|bad| bad.by_store).collect::<Vec<_>>(), Type::BOOL_ARRAY);
+        let letters = bad.iter().map(|bad| bad.text().map(|text| scope.spell(text)));
+        self.push(letters.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        Expect::Any
     }
 
     fn keep(&mut self, scope: &Scope<'_>, kept: &[(Place, Option<String>)]) -> Expect {
