@@ -311,8 +311,9 @@ pub(crate) fn definition(mapping: &Json, fingerprint: &str, failure: &Failure) -
 
 /// Whether a definition stands in this mapping.
 pub(crate) fn stands(mapping: &Json, fingerprint: &str, known: &str) -> bool {
-    let field = known.split_once(' ').and_then(|(_, rest)| rest.split_once(' '));
-    field.is_some_and(|(field, _)| of_field(mapping, fingerprint, field) == *known)
+    let rest = known.strip_prefix(fingerprint).and_then(|rest| rest.strip_prefix(' '));
+    rest.and_then(|rest| rest.split_once(' '))
+        .is_some_and(|(field, _)| of_field(mapping, fingerprint, field) == *known)
 }
 
 /// A field's mapping, or the whole one, as verdicts keep it: another model makes other rows.
