@@ -11,6 +11,7 @@ fmt:
 # Lint as strictly as CI does.
 lint:
     cargo clippy --all-targets --workspace --locked -- -D warnings
+    tests/pure
 
 # Every test, real servers included; `just test rebuild` runs those named so.
 test *args:
@@ -24,9 +25,10 @@ it *args:
 unit *args:
     cargo test --locked --lib --bins {{ args }}
 
-# Look for inputs that make expressions, configs, converters, folds or the reading of Elasticsearch's answers panic; `just fuzz 3600`
-# takes an hour for each of the four.
+# Look for inputs that make expressions, converters, projections and their folds, configs or the reading of Elasticsearch's answers
+# panic; `just fuzz 3600` takes an hour for each of the five. The first three compile the language alone.
 fuzz seconds="60":
+    FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked -p foldline-language --test fuzz -- --nocapture
     FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked --test language fuzz -- --nocapture
     FOLDLINE_FUZZ_SECONDS={{ seconds }} cargo test --locked -p foldline-sink-elasticsearch --lib mutated -- --nocapture
 
@@ -43,13 +45,13 @@ guards name="":
     tests/guards "{{ name }}"
 
 # Break the pure core line by line, and see that a test fails each time (needs cargo-mutants; a minute for each mutant, two days for all).
-# `just mutants src/reset.rs` breaks one file. Unoptimized, since each mutant is compiled and runs once.
+# `just mutants src/reset.rs` breaks one file; one of `language/` is tested by that crate alone. Unoptimized, since each mutant is compiled and runs once.
 mutants file="":
     CARGO_PROFILE_DEV_OPT_LEVEL=0 FOLDLINE_SEEDS=${FOLDLINE_SEEDS:-100} cargo mutants --workspace {{ if file == "" { "" } else { "--re ^" + file } }}
 
 # What an expression costs, by the fast path and by the general evaluator.
 bench-expressions:
-    cargo bench --locked --bench expressions
+    cargo bench --locked -p foldline-language --bench expressions
 
 # What CI runs.
 check:

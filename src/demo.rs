@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Env};
+use crate::config::{self, process_env};
 use crate::connector::{View, now_millis};
 use crate::worker::Worker;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     std::fs::create_dir_all(dir.join("config"))?;
     let file = dir.join("config/orders.toml");
     std::fs::write(&file, CONFIG)?;
-    let config = config::load(&file, &Env::of_process())
+    let config = config::load(&file, &process_env())
         .map_err(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     let worker = Worker::new(config)
         .map_err(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;

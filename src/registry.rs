@@ -7,48 +7,25 @@ use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
 use foldline_api::sink::{OnChange as SinkOnChange, Target, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
+use foldline_language::config::diagnostic::Diagnostic;
+use foldline_language::config::projection::{Names, ProjectionConfig};
+use foldline_language::converter::{Decoder, Format};
+use foldline_language::projection::Projection;
 use foldline_sink_elasticsearch::{ElasticsearchConfig, ElasticsearchTarget};
 use foldline_sink_postgres::{PostgresConfig, PostgresTarget};
 use foldline_sink_sqlite::{SqliteConfig, SqliteTarget};
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
 use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Topics};
 
-use crate::config::projection::{Names, ProjectionConfig};
 use crate::config::{
-    self, Config, ConnectorConfig, ConverterKind, Diagnostic, OnBadRecord, OnChange, PARKED_MAX,
-    SinkConfig, SinkKind, SourceConfig, SourceKind, Start,
+    self, Config, ConnectorConfig, ConverterKind, OnBadRecord, OnChange, PARKED_MAX, SinkConfig,
+    SinkKind, SourceConfig, SourceKind, Start,
 };
 use crate::connector::ConnectorSpec;
-use crate::converter::{Decoder, Format};
 use crate::maps::HashMap;
 use crate::metrics::Metrics;
 use crate::policy;
-use crate::projection::Projection;
 use crate::task::{Decoders, Limits};
-
-/// Compiles every projection.
-///
-/// # Errors
-/// Everything that is wrong, with file, line and key path.
-pub fn compile(config: &Config) -> Result<HashMap<String, Arc<Projection>>, Vec<Diagnostic>> {
-    let mut projections = HashMap::default();
-    let mut diagnostics = Vec::new();
-    for (name, projection) in &config.projections {
-        match Projection::compile(projection) {
-            Ok(compiled) => {
-                projections.insert(name.clone(), Arc::new(compiled));
-            }
-            Err(problems) => diagnostics.extend(problems.into_iter().map(|problem| {
-                let diagnostic = config.places.problem(&problem.path, problem.message);
-                match problem.help {
-                    Some(help) => diagnostic.help(help),
-                    None => diagnostic,
-                }
-            })),
-        }
-    }
-    if diagnostics.is_empty() { Ok(projections) } else { Err(diagnostics) }
-}
 
 /// What is wrong with the properties of Kafka sources together: librdkafka compares its limits only where a
 /// client is made.

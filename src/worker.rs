@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::Result;
+use foldline_language::config::diagnostic::Diagnostic;
+use foldline_language::projection;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
-use crate::config::{Config, Diagnostic, unsupported};
+use crate::config::{Config, unsupported};
 use crate::connector::Connector;
 use crate::metrics::Metrics;
 use crate::registry;
@@ -33,7 +35,7 @@ impl Worker {
     /// # Errors
     /// Everything that is wrong with the projections.
     pub fn new(config: Config) -> Result<Self, Vec<Diagnostic>> {
-        let projections = registry::compile(&config)?;
+        let projections = projection::compile(&config.projections, &config.places)?;
         let metrics = Metrics::new()
             .map_err(|error| vec![Diagnostic::new("foldline", "metrics", error.to_string())])?;
         let mut connectors = Vec::new();

@@ -5,23 +5,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldline::config::{self, Env};
-use foldline::converter::{Decoder, Format};
-use foldline::event::Event;
-use foldline::projection::{Projection, Touched};
 use foldline_api::model::{Key, Row};
 use foldline_api::record::Record;
 use foldline_api::sink::{Marks, RowWrite, Version};
+use foldline_language::config::env::Env;
+use foldline_language::config::projections;
+use foldline_language::converter::{Decoder, Format};
+use foldline_language::event::Event;
+use foldline_language::projection::{Projection, Touched};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const CONFIG: &str = r#"
-[sources.events]
-type = "file"
-path = "unused"
-[sinks.store]
-type = "sqlite"
-path = "unused.db"
 [projections.orders]
 topics = ["orders"]
 event_type = "event.event"
@@ -94,14 +89,10 @@ fn run() -> Result<usize> {
 }
 
 fn projection() -> Result<Projection> {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("foldline.toml");
-    std::fs::write(&path, CONFIG)?;
     let said = |problems: Vec<String>| problems.join("\n");
-    let env = Env::new([("NONE", "")]);
-    let config = config::load(&path, &env)
+    let (all, _) = projections::of_text("orders.toml", CONFIG, &Env::default())
         .map_err(|found| said(found.iter().map(ToString::to_string).collect()))?;
-    let orders = config.projections.get("orders").ok_or("no projection")?;
+    let orders = all.get("orders").ok_or("no projection")?;
     let compiled = Projection::compile(orders);
     Ok(compiled.map_err(|found| said(found.iter().map(ToString::to_string).collect()))?)
 }

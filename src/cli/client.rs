@@ -7,7 +7,7 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value as Json;
 
 use super::Failure;
-use crate::config::{self, Env};
+use crate::config::{self, process_env};
 use crate::printable;
 
 /// A week: whoever asks can end it.
@@ -55,7 +55,7 @@ impl Remote {
         let url = match &self.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => {
-                let env = Env::of_process().with_placeholders();
+                let env = process_env().with_placeholders();
                 let config = config::load(path, &env).map_err(Failure::Config)?;
                 let own = config.worker.token.as_ref().map(|token| token.expose().to_owned());
                 token = token.or(own);

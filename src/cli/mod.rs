@@ -14,9 +14,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use foldline_api::failpoint;
+use foldline_language::config::diagnostic::Diagnostic;
+use foldline_language::config::env::Env;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Diagnostic, Env};
+use crate::config::{self, Config, process_env};
 use crate::printable;
 use crate::worker::Worker;
 
@@ -171,13 +173,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
         own.or_else(|| cli.config.clone()).unwrap_or_else(|| PathBuf::from("config"))
     };
     match cli.command {
-        Command::Run { config } => run_worker(load(path(config.path), &Env::of_process())?),
+        Command::Run { config } => run_worker(load(path(config.path), &process_env())?),
         Command::Validate { config, json } => offline::validate(path(config.path), json),
         Command::Test { config, options } => test::test(&path(config.path), &options),
         Command::Plan { name } => offline::plan(path(None), &name),
         Command::Schema => offline::schema(),
         Command::Produce { topic, source } => {
-            produce::produce(&load(path(None), &Env::of_process())?, &topic, source.as_deref())
+            produce::produce(&load(path(None), &process_env())?, &topic, source.as_deref())
         }
         Command::Demo(args) => runtime()?.block_on(crate::demo::run(args)).map_err(Failure::failed),
         Command::Status { name, watch, remote, json } => {

@@ -4,25 +4,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldline_language::config::diagnostic::{Diagnostic, Severity};
+use foldline_language::projection::{self, Projection};
+use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{Failure, load, runtime};
-use crate::config::{
-    Config, ConnectorConfig, Diagnostic, Env, Severity, SinkKind, json_schema, unsupported,
-};
-use crate::maps::HashMap;
-use crate::projection::Projection;
+use crate::config::{Config, ConnectorConfig, SinkKind, json_schema, process_env, unsupported};
 use crate::registry::{self, Compared};
 
 /// How long a plan waits for the store.
 const COMPARE: Duration = Duration::from_secs(3);
 
-type Projections = HashMap<String, Arc<Projection>>;
+type Projections = IndexMap<String, Arc<Projection>>;
 
 pub(super) fn validate(path: PathBuf, json: bool) -> Result<(), Failure> {
-    let found = match load(path, &Env::of_process()) {
+    let found = match load(path, &process_env()) {
         Ok(config) => {
-            let mut found = match registry::compile(&config) {
+            let mut found = match projection::compile(&config.projections, &config.places) {
                 Ok(projections) => order_warnings(&config, &projections),
                 Err(problems) => problems,
             };
@@ -85,7 +84,7 @@ pub(super) fn diagnostic_json(diagnostic: &Diagnostic) -> serde_json::Value {
 }
 
 pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
-    let config = load(path, &Env::of_process().with_placeholders())?;
+    let config = load(path, &process_env().with_placeholders())?;
     let Some(connector) = config.connectors.get(name) else {
         let known: Vec<&str> = config.connectors.keys().map(String::as_str).collect();
         return Err(Failure::Failed(format!(
@@ -93,7 +92,8 @@ pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
             known.join(", ")
         )));
     };
-    let projections = registry::compile(&config).map_err(Failure::Config)?;
+    let projections =
+        projection::compile(&config.projections, &config.places).map_err(Failure::Config)?;
     let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
     let described = projection.describe().to_string();
     // Of a store that speaks SQL the whole is a script.

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use foldline_language::config::diagnostic::Diagnostic;
+use foldline_language::projection;
 use serde_json::json;
 
 use super::{Failure, load, offline};
-use crate::config::{self, Diagnostic, Env};
-use crate::registry;
+use crate::config::{self, process_env};
 
 /// How often `--watch` looks at the files. It reads them: a stamp would miss two saves of one instant.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -63,8 +64,9 @@ fn show_problems(problems: &[Diagnostic], json: bool) {
 }
 
 fn run(path: &Path, options: &Options) -> Result<(), Failure> {
-    let config = load(path.to_owned(), &Env::of_process().with_placeholders())?;
-    let projections = registry::compile(&config).map_err(Failure::Config)?;
+    let config = load(path.to_owned(), &process_env().with_placeholders())?;
+    let projections =
+        projection::compile(&config.projections, &config.places).map_err(Failure::Config)?;
     let (mut passed, mut failed) = (0u64, 0u64);
     let mut all = Vec::new();
     let wanted = |test: &str| options.filter.as_deref().is_none_or(|filter| test.contains(filter));
@@ -73,7 +75,7 @@ fn run(path: &Path, options: &Options) -> Result<(), Failure> {
         let tests = projection.tests.iter();
         let tests: Vec<_> =
             tests.filter(|test| wanted(&format!("{name}/{}", test.value.name))).cloned().collect();
-        for outcome in crate::projection::test::run(compiled, &tests) {
+        for outcome in projection::test::run(compiled, &tests) {
             if outcome.passed() {
                 passed += 1;
             } else {

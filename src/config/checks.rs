@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use foldline_language::config::checks::check_projections;
+use foldline_language::config::diagnostic::{Diagnostic, join};
+use foldline_language::config::names::covers;
+
 use super::connector::{OnBadRecord, Start};
-use super::diagnostic::{Diagnostic, closest, join, listed};
 use super::load::Config;
 use super::names::is_topic;
-use super::projection::{FieldConfig, Located, ProjectionConfig};
-use super::projections::covers;
 use super::sink::SinkKind;
 
 pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
@@ -16,10 +17,7 @@ pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
     check_groups(config, &mut problems);
     check_dead_letters(config, &mut problems);
     check_state_of(config, &mut problems);
-    for projection in config.projections.values() {
-        check_lookups(config, projection, &mut problems);
-        check_test_topics(config, projection, &mut problems);
-    }
+    check_projections(&config.projections, &config.places, &mut problems);
     check_looked_up_run(config, &mut problems);
     problems
 }
@@ -99,91 +97,6 @@ fn check_state_of(config: &Config, problems: &mut Vec<Diagnostic>) {
                 format!("the connector `{of}` runs the projection `{}`", other.projection);
             problems.push(config.places.problem(&path, message));
         }
-    }
-}
-
-fn check_lookups(config: &Config, projection: &ProjectionConfig, problems: &mut Vec<Diagnostic>) {
-    let looked_up = projection.fields.values().filter(|field| field.value.lookup.is_some());
-    for field in looked_up {
-        let message = if field.value.ty == "children" {
-            children_lookup_fault(config, &field.value)
-        } else {
-            lookup_fault(config, projection, &field.value)
-        };
-        if let Some((key, message)) = message {
-            let path = format!("{}.{key}", field.path);
-            problems.push(config.places.problem(&path, message));
-        }
-    }
-}
-
-type Fault = Option<(&'static str, String)>;
-
-/// `lookup = "authors.name", via = "author_id"`.
-fn lookup_fault(config: &Config, projection: &ProjectionConfig, field: &FieldConfig) -> Fault {
-    let lookup = field.lookup.as_deref()?;
-    let Some((name, shown)) = lookup.split_once('.') else {
-        return Some(("lookup", format!("found {lookup:?}, expected `projection.field`")));
-    };
-    let Some(other) = config.projections.get(name) else {
-        return Some(("lookup", unknown("projection", name, config.projections.keys())));
-    };
-    match other.fields.get(shown).map(|field| &field.value) {
-        None => return Some(("lookup", unknown("field", shown, other.fields.keys()))),
-        Some(shown) if shown.lookup.is_some() => {
-            return Some(("lookup", format!("`{lookup}` is looked up itself")));
-        }
-        Some(_) => {}
-    }
-    if other.key.len() != 1 {
-        return Some(("lookup", format!("`{name}` has a composite key, and `via` is one column")));
-    }
-    let via = field.via.as_deref()?;
-    let folded = projection.fields.get(via).is_some_and(|field| field.value.lookup.is_none());
-    (!folded).then(|| ("via", unknown("folded field", via, folded_names(&projection.fields))))
-}
-
-/// `lookup = "books", via = "author_id"` on children.
-fn children_lookup_fault(config: &Config, field: &FieldConfig) -> Fault {
-    let name = field.lookup.as_deref()?;
-    let Some(other) = config.projections.get(name) else {
-        return Some(("lookup", unknown("projection", name, config.projections.keys())));
-    };
-    let via = field.via.as_deref()?;
-    if other.fields.get(via).is_none_or(|field| field.value.lookup.is_some()) {
-        return Some(("via", unknown("folded field", via, folded_names(&other.fields))));
-    }
-    let by = field.by.as_deref()?;
-    let known = other.fields.contains_key(by);
-    (!known).then(|| ("by", unknown("field", by, other.fields.keys())))
-}
-
-fn folded_names(
-    fields: &indexmap::IndexMap<String, Located<FieldConfig>>,
-) -> impl Iterator<Item = &String> + Clone {
-    fields.iter().filter(|(_, field)| field.value.lookup.is_none()).map(|(name, _)| name)
-}
-
-fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
-    let near = closest(name, known.clone().map(String::as_str));
-    let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-    format!("{name:?} is no {what}; there are {}{near}", listed(known.map(String::as_str)))
-}
-
-/// A test's topic is one that some projection reads: lookups' records are given as well.
-fn check_test_topics(
-    config: &Config,
-    projection: &ProjectionConfig,
-    problems: &mut Vec<Diagnostic>,
-) {
-    for record in projection.tests.iter().flat_map(|test| &test.value.given) {
-        let Some(topic) = &record.value.topic else { continue };
-        if config.projections.values().any(|other| covers(&other.topics, topic)) {
-            continue;
-        }
-        let path = format!("{}.topic", record.path);
-        let message = format!("{topic:?} is none of the topics that projections read");
-        problems.push(config.places.problem(&path, message));
     }
 }
 

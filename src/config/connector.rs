@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use foldline_language::config::reader::{Field, Reader};
+use foldline_language::config::scalar::{format_duration, format_size};
+use foldline_language::config::tree::Item;
+
 use super::names::{check_table, check_topic, index_fault};
-use super::reader::{Field, Reader};
-use super::scalar::{format_duration, format_size};
 use super::sink::{SinkConfig, SinkKind};
-use super::tree::Item;
 
 /// One connector.
 #[derive(Clone, Debug, PartialEq)]
@@ -244,7 +245,7 @@ fn only_source(reader: &Reader<'_>, names: &Names<'_>) -> Option<String> {
             None
         }
         several => {
-            let listed = super::diagnostic::listed(several.iter().copied());
+            let listed = foldline_language::config::diagnostic::listed(several.iter().copied());
             reader.problem(format!("`source` is missing, and there are several: {listed}"));
             None
         }

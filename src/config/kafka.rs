@@ -1,10 +1,10 @@
 //! What Kafka sources and sinks share: servers, and librdkafka's properties.
 
+use foldline_language::config::reader::{Field, Reader};
+use foldline_language::config::tree::Item;
 use indexmap::IndexMap;
 
-use super::reader::{Field, Reader};
-use super::secret::Secret;
-use super::tree::Item;
+use super::secret::{Secret, read_secret};
 
 /// Which client the properties are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub(super) fn read_properties(
             continue;
         }
         let value = match field.node.item {
-            Item::Table(_) => field.secret(),
-            Item::Scalar(_) | Item::List(_) => plain_text(&field).map(Secret::new),
+            Item::Table(_) => read_secret(&field),
+            Item::Scalar(_) | Item::List(_) => field.plain_text().map(Secret::new),
         };
         let Some(value) = value else { continue };
         if name == "isolation.level" && value.expose() != "read_committed" {
@@ -68,15 +68,4 @@ pub(super) fn read_properties(
 fn owner(name: &str, side: Side) -> Option<&'static str> {
     let own = if side == Side::Sink { OWNED_BY_SINK } else { &[] };
     OWNED.iter().chain(own).find(|(owned, _)| *owned == name).map(|(_, reason)| *reason)
-}
-
-/// A text; a number or boolean is taken for its text, as Kafka has texts only.
-pub(super) fn plain_text(field: &Field<'_>) -> Option<String> {
-    match &field.node.item {
-        Item::Scalar(toml::Value::String(text)) => Some(text.clone()),
-        Item::Scalar(toml::Value::Integer(number)) => Some(number.to_string()),
-        Item::Scalar(toml::Value::Float(number)) => Some(number.to_string()),
-        Item::Scalar(toml::Value::Boolean(value)) => Some(value.to_string()),
-        Item::Scalar(_) | Item::List(_) | Item::Table(_) => field.wrong_kind("a text"),
-    }
 }

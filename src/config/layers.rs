@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ::config::{Config, ConfigError, Environment, Map, Source, Value, ValueKind};
+use foldline_language::config::diagnostic::Diagnostic;
+use foldline_language::config::env::Env;
+use foldline_language::config::tree::{At, Item, Node, Table};
 
-use super::diagnostic::Diagnostic;
-use super::env::Env;
-use super::tree::{At, Item, Node, Table};
+use ::config::{Config, ConfigError, Environment, Map, Source, Value, ValueKind};
 
 const PREFIX: &str = "FOLDLINE";
 const SEPARATOR: &str = "__";
@@ -173,7 +173,7 @@ fn rebuild(merged: Value, original: Option<&Node>) -> Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tree::parse;
+    use foldline_language::config::tree::parse;
 
     fn overlaid(text: &str, env: &[(&str, &str)]) -> toml::Value {
         let files = parse(&Arc::from("a.toml"), text).unwrap();

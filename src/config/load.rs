@@ -4,20 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foldline_language::config::diagnostic::{Diagnostic, sort};
+use foldline_language::config::env::Env;
+use foldline_language::config::interpolate::interpolate_node;
+use foldline_language::config::names::check_name;
+use foldline_language::config::places::Places;
+use foldline_language::config::projection::ProjectionConfig;
+use foldline_language::config::projections;
+use foldline_language::config::reader::{Context, Field, Reader};
+use foldline_language::config::tree::{At, Table, merge, parse};
 use indexmap::IndexMap;
 
 use super::connector::{self, ConnectorConfig};
-use super::diagnostic::{Diagnostic, join};
-use super::env::Env;
-use super::interpolate::interpolate;
-use super::names::check_name;
-use super::projection::ProjectionConfig;
-use super::projections;
-use super::reader::{Context, Field, Reader};
 use super::registry::{self, RegistryConfig};
 use super::sink::{self, SinkConfig};
 use super::source::{self, SourceConfig};
-use super::tree::{At, Item, Node, Table, merge, parse};
 use super::worker::{self, Worker};
 use super::{checks, layers};
 
@@ -40,43 +41,6 @@ pub struct Config {
     pub places: Places,
 }
 
-/// Where each key path stands, so that later checks can name file and line.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Places(BTreeMap<String, (Arc<str>, Option<usize>)>);
-
-impl Places {
-    /// A problem at a key path; where the path itself is not in a file, at the nearest above it.
-    pub fn problem(&self, path: &str, message: impl Into<String>) -> Diagnostic {
-        let mut known = path;
-        loop {
-            if let Some((file, line)) = self.0.get(known) {
-                return Diagnostic::new(&**file, path, message).line(*line);
-            }
-            match known.rfind(['.', '[']) {
-                Some(end) => known = known.split_at(end).0,
-                None => return Diagnostic::new("config", path, message),
-            }
-        }
-    }
-
-    fn add(&mut self, path: &str, node: &Node) {
-        self.0.insert(path.to_owned(), (Arc::clone(&node.at.file), node.at.line));
-        match &node.item {
-            Item::Scalar(_) => {}
-            Item::List(nodes) => {
-                for (index, node) in nodes.iter().enumerate() {
-                    self.add(&format!("{path}[{index}]"), node);
-                }
-            }
-            Item::Table(table) => {
-                for (key, node) in table {
-                    self.add(&join(path, key), node);
-                }
-            }
-        }
-    }
-}
-
 /// Loads a TOML file, or a directory's `**/*.toml` as one config.
 ///
 /// # Errors
@@ -93,7 +57,7 @@ pub(super) fn load_knowing(path: &Path, env: &Env) -> (Result<Config, Vec<Diagno
         Ok((tree, problems)) => {
             let (config, found, known) = check(&tree, env);
             let mut problems: Vec<Diagnostic> = problems.into_iter().chain(found).collect();
-            problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+            sort(&mut problems);
             (if problems.is_empty() { Ok(config) } else { Err(problems) }, known)
         }
         Err(problems) => (Err(problems), KnownKeys::new()),
@@ -163,35 +127,6 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     Ok(found)
 }
 
-fn interpolate_node(node: &mut Node, path: &str, env: &Env, problems: &mut Vec<Diagnostic>) {
-    match &mut node.item {
-        Item::Scalar(toml::Value::String(text)) if !node.soft => match interpolate(text, env) {
-            Ok(None) => {}
-            Ok(Some(replaced)) => {
-                // With placeholders, a missing variable stays as it is written.
-                node.missing = env.placeholders() && replaced.contains("${");
-                node.soft = true;
-                *text = replaced;
-            }
-            Err(message) => {
-                problems.push(node.at.problem(path, message));
-                node.missing = true;
-            }
-        },
-        Item::Scalar(_) => {}
-        Item::List(nodes) => {
-            for (index, node) in nodes.iter_mut().enumerate() {
-                interpolate_node(node, &format!("{path}[{index}]"), env, problems);
-            }
-        }
-        Item::Table(table) => {
-            for (key, node) in table {
-                interpolate_node(node, &join(path, key), env, problems);
-            }
-        }
-    }
-}
-
 fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
     let cx = Context::new(env);
     let file = tree.values().next().map_or_else(|| Arc::from("config"), |n| Arc::clone(&n.at.file));
@@ -225,9 +160,7 @@ fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
         checked: &config.sinks,
     };
     config.connectors = each(&connectors, |n, f| connector::read(n, f, &refer));
-    for (key, node) in tree {
-        config.places.add(key, node);
-    }
+    config.places = Places::of(tree);
     for problem in checks::check(&config) {
         cx.push(problem);
     }

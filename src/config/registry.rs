@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use foldline_language::config::reader::{Field, Reader};
+use foldline_language::config::tree::Item;
+
 use super::names::check_topic;
-use super::reader::{Field, Reader};
-use super::secret::Secret;
-use super::tree::Item;
+use super::secret::{Secret, read_secret};
 
 /// One registry.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,9 +60,9 @@ pub(super) fn read(name: &str, field: &Field<'_>, sources: &[&str]) -> Option<Re
 }
 
 fn read_confluent(reader: &mut Reader<'_>) -> Option<RegistryKind> {
-    let url = reader.required("url", "\"http://localhost:8081\"").and_then(|f| f.secret());
+    let url = reader.required("url", "\"http://localhost:8081\"").and_then(|f| read_secret(&f));
     let username = reader.text("username");
-    let password = reader.secret("password");
+    let password = reader.get("password").and_then(|f| read_secret(&f));
     if username.is_some() != password.is_some() {
         reader.problem("`username` and `password` go together");
     }

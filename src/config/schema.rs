@@ -3,9 +3,11 @@
 //! Each kind of table is a definition; a test holds their keys against those that the loader asks
 //! for.
 
+use foldline_language::config::schema::{
+    Definitions, choice, duration, flag, integer, named, object, of, text, texts,
+};
+use foldline_language::config::schema_projection;
 use serde_json::{Map, Value, json};
-
-use super::schema_projection;
 
 /// The JSON Schema of the whole config.
 pub fn json_schema() -> Value {
@@ -36,70 +38,6 @@ pub fn json_schema() -> Value {
     root["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     root["definitions"] = definitions.into();
     root
-}
-
-pub(super) type Definitions = Vec<(&'static str, Value)>;
-
-/// A table with these keys and no others.
-pub(super) fn object(description: &str, required: &[&str], keys: &[(&str, Value)]) -> Value {
-    let properties: Map<String, Value> =
-        keys.iter().map(|(key, schema)| ((*key).to_owned(), schema.clone())).collect();
-    json!({
-        "type": "object",
-        "description": description,
-        "required": required,
-        "properties": properties,
-        "additionalProperties": false,
-    })
-}
-
-/// A table whose keys are names.
-pub(super) fn named(description: &str, entry: &Value) -> Value {
-    json!({ "type": "object", "description": description, "additionalProperties": entry })
-}
-
-/// Another definition.
-pub(super) fn of(definition: &str) -> Value {
-    json!({ "$ref": format!("#/definitions/{definition}") })
-}
-
-pub(super) fn text(description: &str) -> Value {
-    json!({ "type": "string", "minLength": 1, "description": description })
-}
-
-pub(super) fn texts(description: &str) -> Value {
-    json!({ "type": "array", "items": { "type": "string" }, "description": description })
-}
-
-/// An integer, or a text with a variable in it.
-pub(super) fn integer(description: &str, min: i64) -> Value {
-    json!({
-        "description": description,
-        "anyOf": [
-            { "type": "integer", "minimum": min },
-            { "type": "string", "pattern": "\\$\\{" },
-        ],
-    })
-}
-
-/// `true` or `false`, or a text with a variable in it.
-pub(super) fn flag(description: &str) -> Value {
-    json!({
-        "description": description,
-        "anyOf": [{ "type": "boolean" }, { "type": "string", "pattern": "\\$\\{" }],
-    })
-}
-
-pub(super) fn choice(description: &str, names: &[&str]) -> Value {
-    json!({ "type": "string", "enum": names, "description": description })
-}
-
-pub(super) fn duration(description: &str) -> Value {
-    json!({
-        "type": "string",
-        "pattern": "^[0-9]+(ms|s|m|h|d)$|\\$\\{",
-        "description": format!("{description} A duration such as 250ms, 10s, 5m, 1h or 30d."),
-    })
 }
 
 fn size(description: &str) -> Value {

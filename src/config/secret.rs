@@ -3,6 +3,8 @@
 use std::fmt;
 
 use foldline_api::mask::MASK;
+use foldline_language::config::reader::Field;
+use foldline_language::config::tree::Item;
 
 /// A value that never shows itself: not in logs, not in errors, not over REST.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,25 +28,65 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Tables whose values may be logins, whatever key they were written under.
-const TABLES: [&str; 4] = ["sources", "sinks", "registries", "worker"];
-
-/// Whether a value at this key path may be a secret that was written in the wrong place.
-pub(super) fn may_be_at(path: &str) -> bool {
-    let harmless = ["worker.name", "worker.listen", "worker.memory"];
-    TABLES.iter().any(|table| path.split('.').next() == Some(table)) && !harmless.contains(&path)
+/// A text, `{ env = "NAME" }` or `{ file = "/path" }`.
+pub(super) fn read_secret(field: &Field<'_>) -> Option<Secret> {
+    let secret = secret_of(field)?;
+    if secret.expose().is_empty() {
+        field.problem("is empty");
+        return None;
+    }
+    Some(secret)
 }
 
-/// Whether what broke the TOML after `before` may be part of a secret: a text that spans lines shows only by the
-/// table in which it stands, and one that is not closed takes in what follows.
-pub(super) fn may_be_after(before: &str) -> bool {
-    let header = before.lines().rev().find_map(|line| {
-        let name = line.trim_start().strip_prefix('[')?;
-        Some(name.trim_start_matches(['[', ' ', '\t', '"', '\'']))
-    });
-    match header {
-        Some(name) => !["projections", "connectors"].iter().any(|table| name.starts_with(table)),
-        None => TABLES.iter().any(|table| before.contains(table)),
+fn secret_of(field: &Field<'_>) -> Option<Secret> {
+    const FORMS: &str = "a text, `{ env = \"NAME\" }` or `{ file = \"/path\" }`";
+    match &field.node.item {
+        Item::Scalar(toml::Value::String(text)) => Some(Secret::new(text.as_str())),
+        Item::Table(_) => {
+            let mut reader = field.table("secret")?;
+            let env = reader.get("env");
+            let file = reader.get("file");
+            reader.finish();
+            match (env, file) {
+                (Some(env), None) => secret_of_variable(&env),
+                (None, Some(file)) => secret_of_file(&file),
+                _ => {
+                    field.problem(format!("expected {FORMS}"));
+                    None
+                }
+            }
+        }
+        // What was found is not shown: a password may be written as a number.
+        Item::Scalar(_) | Item::List(_) => {
+            field.problem(format!("expected {FORMS}"));
+            None
+        }
+    }
+}
+
+fn secret_of_variable(field: &Field<'_>) -> Option<Secret> {
+    let name = field.text()?;
+    match field.cx.env.get(&name) {
+        Some(value) => Some(Secret::new(value)),
+        None if field.cx.env.placeholders() => Some(Secret::new(format!("${{{name}}}"))),
+        None => {
+            field.problem(format!("the environment variable `{name}` is not set"));
+            None
+        }
+    }
+}
+
+fn secret_of_file(field: &Field<'_>) -> Option<Secret> {
+    let path = field.file_path()?;
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+        Err(_) if field.cx.env.placeholders() => {
+            Some(Secret::new(format!("${{{}}}", path.display())))
+        }
+        Err(error) => {
+            field.problem(format!("the file {} cannot be read: {error}", path.display()));
+            None
+        }
     }
 }
 

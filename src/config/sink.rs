@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use foldline_api::mask;
+use foldline_language::config::reader::{Field, Reader};
+use foldline_language::config::tree::Item;
 use indexmap::IndexMap;
 
 use super::kafka;
-use super::reader::{Field, Reader};
-use super::secret::Secret;
+use super::secret::{Secret, read_secret};
 use super::source::{ConverterKind, TopicConfig, read_converter, read_topics};
-use super::tree::Item;
 
 /// Connections of a sink where its config says nothing.
 const CONNECTIONS: usize = 8;
@@ -133,12 +133,12 @@ pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option
 
 fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
     let url = reader.required("url", "{ env = \"DATABASE_URL\" }").and_then(|field| {
-        let url = field.secret()?;
+        let url = read_secret(&field)?;
         check_postgres(&field, &url);
         Some(url)
     });
     let password_field = reader.get("password");
-    let password = password_field.as_ref().and_then(|field| field.secret());
+    let password = password_field.as_ref().and_then(read_secret);
     let ca = reader.get("ca").and_then(|field| field.file_path());
     let (cert_field, key_field) = (reader.get("cert"), reader.get("key"));
     match (&cert_field, &key_field) {
@@ -197,7 +197,7 @@ fn read_elasticsearch(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
         check_urls(field, urls);
     }
     let api_key_field = reader.get("api_key");
-    let api_key = api_key_field.as_ref().and_then(|field| field.secret());
+    let api_key = api_key_field.as_ref().and_then(read_secret);
     let username_field = reader.get("username");
     let password_field = reader.get("password");
     match (&api_key_field, &username_field, &password_field) {
@@ -209,7 +209,7 @@ fn read_elasticsearch(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
         _ => {}
     }
     let username = username_field.and_then(|field| field.text());
-    let password = password_field.and_then(|field| field.secret());
+    let password = password_field.and_then(|field| read_secret(&field));
     let ca = reader.get("ca").and_then(|field| field.file_path());
     Some(SinkKind::Elasticsearch { urls: urls?, api_key, username, password, ca })
 }

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use foldline_language::config::names::check_regex;
+use foldline_language::config::reader::{Field, Reader};
+use foldline_language::config::tree::Item;
 use indexmap::IndexMap;
 use regex::Regex;
 
 use super::kafka;
-use super::names::{check_regex, check_topic};
-use super::reader::{Field, Reader};
+use super::names::check_topic;
 use super::secret::Secret;
-use super::tree::Item;
 
 /// One source.
 #[derive(Clone, Debug, PartialEq)]
@@ -267,7 +268,7 @@ fn read_topic(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<Topi
 /// Kafka's own settings: texts; a number or boolean is taken for its text.
 fn read_settings(entries: Vec<(&str, Field<'_>)>) -> IndexMap<String, String> {
     let read = |(name, field): (&str, Field<'_>)| {
-        let text = kafka::plain_text(&field)?;
+        let text = field.plain_text()?;
         Some((name.to_owned(), text))
     };
     entries.into_iter().filter_map(read).collect()

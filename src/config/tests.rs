@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use foldline_language::config::diagnostic::Diagnostic;
+use foldline_language::config::env::Env;
+use foldline_language::config::projection;
+
 use super::*;
 
 fn fixture(name: &str) -> PathBuf {

@@ -1,9 +1,10 @@
 //! What the config can say and this version cannot do yet.
 
+use foldline_language::config::diagnostic::{Diagnostic, join};
+use foldline_language::config::projection::ProjectionConfig;
+
 use super::connector::Start;
-use super::diagnostic::{Diagnostic, join};
 use super::load::Config;
-use super::projection::ProjectionConfig;
 use super::sink::SinkKind;
 use super::source::{ConverterKind, TopicConfig};
 

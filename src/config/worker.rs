@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::reader::Reader;
-use super::secret::Secret;
+use foldline_language::config::names::check_name;
+use foldline_language::config::reader::Reader;
+
+use super::secret::{Secret, read_secret};
 
 const NAME: &str = "foldline";
 const LISTEN: SocketAddr =
@@ -35,7 +37,7 @@ pub(super) fn read(mut reader: Reader<'_>) -> Worker {
     let default = Worker::default();
     let name = reader.get("name").and_then(|field| {
         let name = field.text()?;
-        super::names::check_name(&field, &name);
+        check_name(&field, &name);
         Some(name)
     });
     let listen = reader.get("listen");
@@ -58,7 +60,7 @@ pub(super) fn read(mut reader: Reader<'_>) -> Worker {
     });
     let token_field = reader.get("token");
     let token = token_field.as_ref().and_then(|field| {
-        let token = field.secret()?;
+        let token = read_secret(field)?;
         if token.expose().trim().is_empty() {
             field.problem("is blank: everybody could guess it");
             return None;

@@ -12,6 +12,7 @@ use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_api::source::{Log, Start};
 use foldline_api::value::Value;
+use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{
     Faults, FaultyTarget, MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore, Rng, Script,
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use crate::connector::{Connector, ConnectorSpec};
 use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
-use crate::projection::Projection;
 use crate::task::Limits;
 use crate::task::simulation::{
     OneDecoder, PARTITIONS, decoder, each_seed, oracle, produce, projection, replays, runtime,

@@ -1,8 +1,10 @@
 //! The page's configs.
 
+use foldline_language::config::env::Env;
+use foldline_language::projection::test;
+
 use super::{configs, page};
-use crate::config::{Env, load, unsupported};
-use crate::projection::test;
+use crate::config::{load, unsupported};
 use crate::registry;
 
 #[test]
@@ -14,7 +16,7 @@ fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
     let mut tests = 0;
     for (line, text) in configs {
         std::fs::write(&file, &text).unwrap();
-        let shown = |problems: Vec<crate::config::Diagnostic>| -> String {
+        let shown = |problems: Vec<foldline_language::config::diagnostic::Diagnostic>| -> String {
             problems.iter().map(|problem| format!("{problem}\n")).collect()
         };
         let config = load(&file, &Env::default().with_placeholders())
@@ -25,11 +27,12 @@ fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
         }
         for (name, projection) in &config.projections {
             // What is not available yet does not compile, and says so.
-            let compiled = match crate::projection::Projection::compile(projection) {
+            let compiled = match foldline_language::projection::Projection::compile(projection) {
                 Ok(compiled) => std::sync::Arc::new(compiled),
                 Err(problems) => {
-                    let later =
-                        |p: &crate::projection::Problem| p.message.contains("not available yet");
+                    let later = |p: &foldline_language::projection::Problem| {
+                        p.message.contains("not available yet")
+                    };
                     assert!(problems.iter().all(later), "line {line}: {problems:#?}");
                     continue;
                 }

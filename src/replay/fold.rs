@@ -6,10 +6,10 @@ use foldline_api::error::Result;
 use foldline_api::model::Key;
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::StoredVerdict;
+use foldline_language::projection::{BadRecord, Effects, Projection, StateRef, States as Read};
 
 use super::states::{State, States};
 use crate::maps::HashMap;
-use crate::projection::{BadRecord, Effects, Projection, StateRef, States as Read};
 use crate::task::{Decoders, decode};
 
 /// What became of a record.

@@ -18,9 +18,9 @@ use foldline_api::error::{Error, Result};
 use foldline_api::parked::{Parked, Which};
 use foldline_api::sink::{Books, StoredPosition, StoredVerdict, Target};
 use foldline_api::source::{Log, PartitionInfo, Stretch};
+use foldline_language::projection::Projection;
 
 use crate::policy::OnBadRecord;
-use crate::projection::Projection;
 use crate::task::{Decoders, same_topics};
 
 pub(crate) use fold::{Fold, Folded, Outcome};

@@ -9,14 +9,15 @@ use foldline_api::sink::{
     Advance, Beginning, Flush, OnChange, RowWrite, StoredVerdict, Target, Version,
 };
 use foldline_api::source::{Log, Stretch};
+use foldline_language::config::env::Env;
+use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{MemoryLog, MemoryStore};
 
 use super::{Outcome, Parts};
-use crate::config::{self, Env};
+use crate::config;
 use crate::maps::HashSet;
 use crate::policy::OnBadRecord;
-use crate::projection::Projection;
 use crate::task::simulation::{OneDecoder, decoder};
 
 const CONFIG: &str = r#"

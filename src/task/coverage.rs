@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::event::Event;
+use foldline_language::event::Event;
+use foldline_language::projection::{Coverage, Prepared, Projection};
+
 use crate::maps::HashMap;
-use crate::projection::{Coverage, Prepared, Projection};
 
 /// What one task has seen of its handlers' paths.
 #[derive(Debug)]

@@ -9,6 +9,11 @@ use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Place};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Acquired, StoredDecision};
+use foldline_language::converter::Decoder;
+use foldline_language::event::Event;
+use foldline_language::projection::{
+    BadRecord, Effects, Prepared, Projection, StateRef, States, Touched,
+};
 
 use tokio::time::Instant;
 
@@ -20,12 +25,9 @@ use super::coverage::Watch;
 use super::decisions::Decisions;
 use super::inbox::Item;
 use super::parking::Parking;
-use crate::converter::Decoder;
 use crate::dead_letter::Reason;
-use crate::event::Event;
 use crate::maps::{HashMap, HashSet};
 use crate::policy::OnBadRecord;
-use crate::projection::{BadRecord, Effects, Prepared, Projection, StateRef, States, Touched};
 
 /// What became of decoding one record.
 type Outcome = Result<(Event, Prepared), BadRecord>;

@@ -12,6 +12,8 @@ use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{StoredDecision, StoredVerdict};
+use foldline_language::event::Event;
+use foldline_language::projection::{BadRecord, Prepared, Projection};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,10 +22,8 @@ use super::cache::Cache;
 use super::folder::{Decoders, Folder, decode};
 use super::ops::Ops;
 use super::{States, Task, spawn};
-use crate::event::Event;
 use crate::maps::HashSet;
 use crate::offload::busy;
-use crate::projection::{BadRecord, Prepared, Projection};
 use crate::retry::{Attempts, retry};
 
 /// How often the books are asked for requests while keys are parked.

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldline::config::{Config, Env, load};
-use foldline::converter::{Decoder, Format};
-use foldline::projection::{Effects, Projection, StateRef, States};
+use foldline::config::{Config, load, process_env};
 use foldline_api::model::Key;
 use foldline_api::record::Record;
+use foldline_language::converter::{Decoder, Format};
+use foldline_language::projection::{Effects, Projection, StateRef, States};
 use foldline_source_file::FileProducer;
 use foldline_testkit::Rng;
 
@@ -119,7 +119,7 @@ impl Run {
             }
         }
         self.setup.config(&parts);
-        load(&self.setup.path("config"), &Env::of_process())
+        load(&self.setup.path("config"), &process_env())
             .unwrap_or_else(|problems| panic!("{problems:#?}"))
     }
 

@@ -10,3 +10,4 @@
 mod commands;
 mod fuzz;
 mod hostile;
+mod scenarios;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Record, TopicPartition};
+use foldline_language::config::env::Env;
+use foldline_language::converter::{Decoder, Format};
+use foldline_language::projection::{Effects, Projection, StateRef, States};
 use foldline_testkit::{MemoryLog, Rng};
 
-use crate::config::{self, Env};
-use crate::converter::{Decoder, Format};
-use crate::projection::{Effects, Projection, StateRef, States};
+use crate::config;
 use crate::task::Decoders;
 
 const CONFIG: &str = r#"

@@ -6,6 +6,7 @@ use std::time::Duration;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, Flush, Target, TargetSpec, Writer};
 use foldline_api::source::{Log, Start};
+use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{
     Faults, FaultyTarget, MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore, Rng, Script,
@@ -17,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::events::{OneDecoder, PARTITIONS, decoder, produce, projection};
 use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
-use crate::projection::Projection;
 use crate::task::*;
 
 /// Milliseconds since the epoch, always.

@@ -1,0 +1,281 @@
+//! Reads `[[projections.NAME.on]]`, and checks what each handler assigns.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+use super::diagnostic::{closest, listed};
+use super::names::{covers, read_names};
+use super::operands::{read_operand, read_operands};
+use super::projection::{Assignments, FieldConfig, HandlerConfig, Located, Names, Operand};
+use super::reader::{Field, Reader};
+use super::tree::Item;
+
+/// What handlers and tests may name.
+pub(super) struct Model<'a> {
+    pub(super) fields: &'a IndexMap<String, Located<FieldConfig>>,
+    pub(super) key: &'a IndexMap<String, Located<Operand>>,
+    pub(super) topics: Option<&'a Names>,
+}
+
+impl Model<'_> {
+    /// The field of that name, or a problem at `field`.
+    pub(super) fn field(&self, field: &Field<'_>, name: &str) -> Option<&FieldConfig> {
+        let found = self.fields.get(name).map(|located| &located.value);
+        if found.is_none() {
+            unknown_field(field, name, self.fields.keys().map(String::as_str));
+        }
+        found
+    }
+}
+
+/// Says that no field has this name, with the nearest.
+pub(super) fn unknown_field<'n>(
+    field: &Field<'_>,
+    name: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+) {
+    let message = format!("{name:?} is no field; the fields are {}", listed(known.clone()));
+    match closest(name, known) {
+        Some(near) => field.problem_with_help(message, format!("did you mean `{near}`?")),
+        None => field.problem(message),
+    }
+}
+
+pub(super) fn read_handlers(field: &Field<'_>, model: &Model<'_>) -> Vec<Located<HandlerConfig>> {
+    let mut handlers: Vec<Located<HandlerConfig>> = Vec::new();
+    for item in field.list("a list of handlers, each `[[projections.NAME.on]]`").unwrap_or_default()
+    {
+        let Some(config) = read_handler(&item, model) else { continue };
+        let shadow = handlers.iter().find(|earlier| takes_all(&earlier.value));
+        if let Some(earlier) = shadow.filter(|_| !hears_tombstones(&config)) {
+            item.problem_with_help(
+                format!("never applies: {} before it takes every event", earlier.path),
+                "put the more general handler last, or give it `continue = true`",
+            );
+        }
+        handlers.push(Located { path: item.path, value: config });
+    }
+    handlers
+}
+
+fn takes_all(handler: &HandlerConfig) -> bool {
+    let unconditional = handler.topic.is_none() && handler.event.is_none();
+    unconditional && handler.when.is_none() && !handler.continues
+}
+
+/// Tombstones and Debezium's deletes go only to handlers that name them, so one that does may
+/// stand after one that takes all else.
+fn hears_tombstones(handler: &HandlerConfig) -> bool {
+    let names = |names: &Names| covers(names, "tombstone") || covers(names, "delete");
+    handler.event.as_ref().is_some_and(names)
+}
+
+fn read_handler(field: &Field<'_>, model: &Model<'_>) -> Option<HandlerConfig> {
+    let mut reader = field.table("handler")?;
+    let mut handler = HandlerConfig {
+        topic: reader.get("topic").and_then(|field| read_topics(&field, model)),
+        event: reader.get("event").and_then(|field| read_names(&field)),
+        when: reader.get("when").and_then(|field| read_operand(&field)),
+        key: reader.get("key").and_then(|field| read_key(&field, model)),
+        for_each: reader.get("for_each").and_then(|field| read_operand(&field)),
+        ..HandlerConfig::default()
+    };
+    let mut verbs = Verbs { model, used: BTreeMap::new() };
+    handler.set = verbs.assignments(&mut reader, "set");
+    handler.merge = verbs.assignments(&mut reader, "merge");
+    handler.patch = verbs.assignments(&mut reader, "patch");
+    handler.add = verbs.operands(&mut reader, "add");
+    handler.min = verbs.operands(&mut reader, "min");
+    handler.max = verbs.operands(&mut reader, "max");
+    handler.append = verbs.operands(&mut reader, "append");
+    handler.remove = verbs.operands(&mut reader, "remove");
+    handler.put = verbs.put(&mut reader);
+    handler.take = verbs.take(&mut reader);
+    handler.delete = reader.flag("delete", false);
+    handler.ignore = reader.flag("ignore", false);
+    handler.continues = reader.flag("continue", false);
+    check_deeds(&reader, &handler);
+    reader.finish();
+    Some(handler)
+}
+
+const VERBS: [&str; 10] =
+    ["set", "merge", "patch", "add", "min", "max", "append", "remove", "put", "take"];
+
+/// A handler changes the row, deletes it, or filters the event: one of the three.
+fn check_deeds(reader: &Reader<'_>, handler: &HandlerConfig) {
+    let changes = VERBS.into_iter().find(|verb| reader.has(verb));
+    match (changes, handler.delete, handler.ignore) {
+        (None, false, false) => reader.problem_with_help(
+            "does nothing",
+            "set = \"event\" takes all fields from the event; delete = true deletes the row; \
+             ignore = true filters the event",
+        ),
+        (Some(verb), true, _) => {
+            reader.problem(format!("`delete` and `{verb}` exclude each other"));
+        }
+        (Some(verb), _, true) => {
+            reader.problem(format!("`ignore` and `{verb}` exclude each other"));
+        }
+        (None, true, true) => reader.problem("`delete` and `ignore` exclude each other"),
+        _ => {}
+    }
+    if handler.ignore && handler.continues {
+        reader.problem("`ignore` and `continue` exclude each other");
+    }
+}
+
+fn read_topics(field: &Field<'_>, model: &Model<'_>) -> Option<Names> {
+    let names = read_names(field)?;
+    if let (Names::List(wanted), Some(known)) = (&names, model.topics) {
+        for name in wanted.iter().filter(|name| !covers(known, name)) {
+            let message = format!("{name:?} is none of the projection's `topics`");
+            let list: &[String] = if let Names::List(list) = known { list } else { &[] };
+            match closest(name, list.iter().map(String::as_str)) {
+                Some(near) => field.problem_with_help(message, format!("did you mean `{near}`?")),
+                None => field.problem(message),
+            }
+        }
+    }
+    Some(names)
+}
+
+fn read_key(field: &Field<'_>, model: &Model<'_>) -> Option<IndexMap<String, Located<Operand>>> {
+    let entries = field.entries()?;
+    let given: Vec<&str> = entries.iter().map(|(name, _)| *name).collect();
+    let same = given.len() == model.key.len() && given.iter().all(|n| model.key.contains_key(*n));
+    if !same {
+        field.problem(format!(
+            "has the columns {}; a handler's key has the projection's: {}",
+            listed(given),
+            listed(model.key.keys().map(String::as_str))
+        ));
+    }
+    Some(read_operands(&entries))
+}
+
+/// Reads what changes the row; a field is changed by one verb.
+struct Verbs<'a> {
+    model: &'a Model<'a>,
+    used: BTreeMap<String, &'static str>,
+}
+
+impl Verbs<'_> {
+    fn assignments(&mut self, reader: &mut Reader<'_>, verb: &'static str) -> Option<Assignments> {
+        let field = reader.get(verb)?;
+        if let Item::Table(_) = field.node.item {
+            let entries = field.entries()?;
+            for (name, entry) in &entries {
+                self.check(entry, name, verb);
+            }
+            return Some(Assignments::Fields(read_operands(&entries)));
+        }
+        self.all(&field, verb)
+    }
+
+    /// One expression for all fields that are not mentioned.
+    fn all(&mut self, field: &Field<'_>, verb: &str) -> Option<Assignments> {
+        if field.node.as_str().is_none() {
+            field.problem_with_help(
+                format!("found {}, expected a table or an expression", field.node.describe()),
+                format!("{verb} = \"event\" takes all fields; {verb} = {{ a = \"event.a\" }}, one"),
+            );
+            return None;
+        }
+        read_operand(field).map(Assignments::All)
+    }
+
+    fn operands(
+        &mut self,
+        reader: &mut Reader<'_>,
+        verb: &'static str,
+    ) -> IndexMap<String, Located<Operand>> {
+        let entries = reader.entries(verb);
+        for (name, field) in &entries {
+            let config = self.check(field, name, verb);
+            if config.is_some_and(|config| config.ty == "children") {
+                let message = format!("`{verb}` does not work on children");
+                field.problem_with_help(message, "`put` sets a child, `take` takes one out");
+            }
+        }
+        read_operands(&entries)
+    }
+
+    fn put(&mut self, reader: &mut Reader<'_>) -> IndexMap<String, Located<Assignments>> {
+        let mut out = IndexMap::new();
+        for (name, field) in reader.entries("put") {
+            let Some(children) = self.children(&field, name, "put") else { continue };
+            let assignments = if field.is_table() {
+                check_child(&field, &children);
+                let entries = field.entries().unwrap_or_default();
+                Some(Assignments::Fields(read_operands(&entries)))
+            } else {
+                self.all(&field, name)
+            };
+            if let Some(value) = assignments {
+                out.insert(name.to_owned(), Located { path: field.path, value });
+            }
+        }
+        out
+    }
+
+    fn take(&mut self, reader: &mut Reader<'_>) -> IndexMap<String, Located<Operand>> {
+        let entries = reader.entries("take");
+        for (name, field) in &entries {
+            self.children(field, name, "take");
+        }
+        read_operands(&entries)
+    }
+
+    fn children(
+        &mut self,
+        field: &Field<'_>,
+        name: &str,
+        verb: &'static str,
+    ) -> Option<FieldConfig> {
+        let config = self.check(field, name, verb)?;
+        if config.ty != "children" {
+            field.problem(format!("`{verb}` works on children; {name:?} is `{}`", config.ty));
+            return None;
+        }
+        Some(config.clone())
+    }
+
+    /// A declared field that events may change, and no verb has changed yet.
+    fn check(&mut self, field: &Field<'_>, name: &str, verb: &'static str) -> Option<&FieldConfig> {
+        let config = self.model.field(field, name)?;
+        let fault = if self.model.key.contains_key(name) {
+            Some("is a key column, which `key` fills".to_owned())
+        } else if config.computed.is_some() {
+            Some("is computed".to_owned())
+        } else if config.lookup.is_some() {
+            Some("is looked up".to_owned())
+        } else {
+            let first = self.used.insert(name.to_owned(), verb);
+            first.map(|first| format!("is already changed by `{first}` of this handler"))
+        };
+        match fault {
+            Some(fault) => {
+                field.problem(fault);
+                None
+            }
+            None => Some(config),
+        }
+    }
+}
+
+fn check_child(field: &Field<'_>, children: &FieldConfig) {
+    let entries = field.entries().unwrap_or_default();
+    for (name, entry) in &entries {
+        if !children.fields.contains_key(*name) {
+            unknown_field(entry, name, children.fields.keys().map(String::as_str));
+        }
+    }
+    if let Some(by) = &children.by
+        && !entries.iter().any(|(name, _)| name == by)
+    {
+        let help = format!("{by} = \"event.{by}\"");
+        field.problem_with_help(format!("does not say which child: {by:?} is missing"), help);
+    }
+}

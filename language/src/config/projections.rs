@@ -1,0 +1,153 @@
+//! Reads `[projections.NAME]` into its checked form.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::cases::read_cases;
+use super::checks::check_projections;
+use super::diagnostic::{Diagnostic, sort};
+use super::env::Env;
+use super::fields::read_fields;
+use super::handlers::{Model, read_handlers};
+use super::interpolate::interpolate_node;
+use super::names::{check_name, read_names};
+use super::operands::{read_operand, read_operands};
+use super::places::Places;
+use super::projection::{Envelope, Expire, ProjectionConfig};
+use super::reader::{Context, Field, Reader};
+use super::tree::{At, parse};
+
+/// The projections of one TOML text, and where their keys stand; what else the text holds is not looked at.
+///
+/// # Errors
+/// All that is wrong with their form, at once.
+pub fn of_text(
+    file: &str,
+    text: &str,
+    env: &Env,
+) -> Result<(IndexMap<String, ProjectionConfig>, Places), Vec<Diagnostic>> {
+    let file = Arc::from(file);
+    let mut tree = parse(&file, text)?;
+    let mut problems = Vec::new();
+    for (key, node) in &mut tree {
+        interpolate_node(node, key, env, &mut problems);
+    }
+    let cx = Context::new(env);
+    let mut root = Reader::new(&cx, "root", String::new(), At { file, line: None }, &tree);
+    let mut all = IndexMap::new();
+    for (name, field) in root.entries("projections") {
+        check_name(&field, name);
+        all.extend(read(name, &field).map(|projection| (name.to_owned(), projection)));
+    }
+    let places = Places::of(&tree);
+    problems.extend(cx.into_parts().0);
+    check_projections(&all, &places, &mut problems);
+    sort(&mut problems);
+    if problems.is_empty() { Ok((all, places)) } else { Err(problems) }
+}
+
+/// Reads one projection; its problems go to the field's context.
+pub fn read(name: &str, field: &Field<'_>) -> Option<ProjectionConfig> {
+    let mut reader = field.table("projection")?;
+    let topics = reader.required("topics", "[\"orders\"]").and_then(|field| read_names(&field));
+    let envelopes = [("debezium", Envelope::Debezium), ("cloudevents", Envelope::CloudEvents)];
+    let envelope = reader.get("envelope").and_then(|field| field.choice(&envelopes));
+    let event_type = reader.get("event_type").and_then(|field| read_operand(&field));
+    let key_entries = reader.entries("key");
+    let fields_given = reader.required("fields", "{ id = \"bigint\", name = \"text\" }").is_some();
+    let fields = read_fields(reader.entries("fields"));
+    let key = read_operands(&key_entries);
+    if key.is_empty() && key_entries.is_empty() {
+        reader.required("key", "{ id = \"event.id\" }");
+    }
+    let model = Model { fields: &fields, key: &key, topics: topics.as_ref() };
+    if fields_given {
+        check_key(&key_entries, &model);
+    }
+    let indexes = read_indexes(reader.get("indexes"), &model);
+    let expire = reader.get("expire").and_then(|field| read_expire(&field, &model));
+    let on = reader.get("on");
+    if on.is_none() {
+        let help = format!("[[projections.{name}.on]]\nset = \"event\"");
+        reader.problem_with_help("has no handler, so no event would be folded", help);
+    }
+    let on = on.map(|field| read_handlers(&field, &model)).unwrap_or_default();
+    let tests = reader.get("tests").map(|field| read_cases(&field, &model)).unwrap_or_default();
+    reader.finish();
+    Some(ProjectionConfig {
+        name: name.to_owned(),
+        file: field.file().to_owned(),
+        topics: topics?,
+        envelope,
+        event_type,
+        key,
+        fields,
+        indexes,
+        expire,
+        on,
+        tests,
+    })
+}
+
+fn check_key(entries: &[(&str, Field<'_>)], model: &Model<'_>) {
+    for (name, field) in entries {
+        let Some(config) = model.field(field, name) else { continue };
+        let fault = if config.ty == "children" {
+            "children cannot be a key"
+        } else if config.computed.is_some() {
+            "a computed field cannot be a key"
+        } else if config.lookup.is_some() {
+            "a looked-up field cannot be a key"
+        } else if config.default.is_some() {
+            "a key column is always filled by its expression, and takes no `default`"
+        } else {
+            continue;
+        };
+        field.problem(fault);
+    }
+}
+
+fn read_indexes(field: Option<Field<'_>>, model: &Model<'_>) -> Vec<Vec<String>> {
+    const FORM: &str = "a list of lists of fields, such as `[[\"user_id\", \"updated_at\"]]`";
+    let mut indexes: Vec<Vec<String>> = Vec::new();
+    for item in field.and_then(|field| field.list(FORM)).unwrap_or_default() {
+        let Some(columns) = item.list("a list of fields, such as `[\"user_id\"]`") else {
+            continue;
+        };
+        let mut index: Vec<String> = Vec::new();
+        for column in &columns {
+            let Some(name) = column.text() else { continue };
+            if model.field(column, &name).is_some_and(|config| config.ty == "children") {
+                column.problem("children cannot be indexed");
+            }
+            if index.contains(&name) {
+                column.problem(format!("{name:?} is given twice"));
+            }
+            index.push(name);
+        }
+        if columns.is_empty() {
+            item.problem("the list is empty");
+        } else if indexes.contains(&index) {
+            item.problem("the index is given twice");
+        }
+        indexes.push(index);
+    }
+    indexes
+}
+
+fn read_expire(field: &Field<'_>, model: &Model<'_>) -> Option<Expire> {
+    let mut reader: Reader<'_> = field.table("expire")?;
+    let column = reader.required("field", "\"hour\"").and_then(|field| {
+        let name = field.text()?;
+        if !model.key.contains_key(&name) {
+            let keys = || model.key.keys().map(String::as_str);
+            let wanted = format!("a key column: {}", super::diagnostic::listed(keys()));
+            field.not_among(&wanted, &name, keys());
+        }
+        Some(name)
+    });
+    let after = reader.required("after", "\"30d\"").and_then(|field| field.duration());
+    reader.finish();
+    Some(Expire { field: column?, after: after? })
+}

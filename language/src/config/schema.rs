@@ -1,0 +1,72 @@
+//! What the config's JSON Schema is made of.
+
+use serde_json::{Map, Value, json};
+
+/// Definitions by name.
+pub type Definitions = Vec<(&'static str, Value)>;
+
+/// A table with these keys and no others.
+pub fn object(description: &str, required: &[&str], keys: &[(&str, Value)]) -> Value {
+    let properties: Map<String, Value> =
+        keys.iter().map(|(key, schema)| ((*key).to_owned(), schema.clone())).collect();
+    json!({
+        "type": "object",
+        "description": description,
+        "required": required,
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+/// A table whose keys are names.
+pub fn named(description: &str, entry: &Value) -> Value {
+    json!({ "type": "object", "description": description, "additionalProperties": entry })
+}
+
+/// Another definition.
+pub fn of(definition: &str) -> Value {
+    json!({ "$ref": format!("#/definitions/{definition}") })
+}
+
+/// A text that is not empty.
+pub fn text(description: &str) -> Value {
+    json!({ "type": "string", "minLength": 1, "description": description })
+}
+
+/// A list of texts.
+pub fn texts(description: &str) -> Value {
+    json!({ "type": "array", "items": { "type": "string" }, "description": description })
+}
+
+/// An integer, or a text with a variable in it.
+pub fn integer(description: &str, min: i64) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [
+            { "type": "integer", "minimum": min },
+            { "type": "string", "pattern": "\\$\\{" },
+        ],
+    })
+}
+
+/// `true` or `false`, or a text with a variable in it.
+pub fn flag(description: &str) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [{ "type": "boolean" }, { "type": "string", "pattern": "\\$\\{" }],
+    })
+}
+
+/// One of these names.
+pub fn choice(description: &str, names: &[&str]) -> Value {
+    json!({ "type": "string", "enum": names, "description": description })
+}
+
+/// A duration, or a text with a variable in it.
+pub fn duration(description: &str) -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^[0-9]+(ms|s|m|h|d)$|\\$\\{",
+        "description": format!("{description} A duration such as 250ms, 10s, 5m, 1h or 30d."),
+    })
+}
