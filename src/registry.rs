@@ -116,6 +116,7 @@ pub(crate) fn connector(
         rebuild_log,
         keep_generations: connector.keep_generations,
         snapshot_wait: connector.snapshot_wait,
+        idle_poll_interval: connector.idle_poll_interval,
         target: Box::new(move |log| target(&sink, TargetSpec { log, ..spec.clone() })),
         dead_letters: dead_letters(&parts)?,
         metrics: metrics.connector(&connector.name),

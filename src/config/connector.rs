@@ -41,6 +41,8 @@ pub struct ConnectorConfig {
     pub keep_generations: usize,
     /// How long the swap of a rebuild waits for transactions that would read the new target as empty.
     pub snapshot_wait: Duration,
+    /// How often it asks its store for commands given elsewhere while it is idle; none where it never does.
+    pub idle_poll_interval: Option<Duration>,
     /// Elasticsearch's mapping properties, laid over Foldline's.
     pub mapping: Option<serde_json::Value>,
     /// Elasticsearch's index settings, laid over Foldline's.
@@ -118,6 +120,10 @@ pub enum OnChange {
 
 /// Long enough for a report, short enough for whoever waits for the rebuild.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
+/// Twice a minute.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// Instead of a duration.
+const NEVER: &str = "never";
 
 const ON_BAD_RECORD: [(&str, OnBadRecord); 4] = [
     ("dead_letter", OnBadRecord::DeadLetter),
@@ -164,6 +170,10 @@ impl ConnectorConfig {
                 ("auto_create", self.auto_create.to_string()),
                 ("keep_generations", self.keep_generations.to_string()),
                 ("snapshot_wait", format_duration(self.snapshot_wait)),
+                (
+                    "idle_poll_interval",
+                    self.idle_poll_interval.map_or_else(|| NEVER.to_owned(), format_duration),
+                ),
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
@@ -214,6 +224,9 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
     let auto_create = reader.flag("auto_create", true);
     let keep_generations = reader.get("keep_generations").and_then(|f| f.number(0, 100));
     let snapshot_wait = reader.get("snapshot_wait").and_then(|f| f.duration());
+    let idle_poll_interval = reader
+        .get("idle_poll_interval")
+        .map_or(Some(IDLE_POLL_INTERVAL), |field| read_idle_poll_interval(&field));
     let mapping = read_json(reader.get("mapping"), kind);
     let settings = read_json(reader.get("settings"), kind);
     reader.finish();
@@ -232,6 +245,7 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
         auto_create,
         keep_generations: keep_generations.unwrap_or(1),
         snapshot_wait: snapshot_wait.unwrap_or(SNAPSHOT_WAIT),
+        idle_poll_interval,
         mapping,
         settings,
     })
@@ -323,6 +337,17 @@ fn read_start(field: &Field<'_>, connector: &str, names: &Names<'_>) -> Option<S
         field.not_among(wanted, &text, ["earliest", "latest"]);
     }
     parsed.map(|time| Start::Timestamp(time.as_millisecond()))
+}
+
+fn read_idle_poll_interval(field: &Field<'_>) -> Option<Duration> {
+    if field.node.as_str() == Some(NEVER) {
+        return None;
+    }
+    let interval = field.duration()?;
+    if interval < Duration::from_secs(1) {
+        field.problem("is at least a second, or `never`");
+    }
+    Some(interval)
 }
 
 fn read_batch(field: &Field<'_>) -> Option<BatchConfig> {

@@ -40,6 +40,14 @@ pub fn json_schema() -> Value {
     root
 }
 
+fn idle_poll_interval() -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^([0-9]+(ms|s|m|h|d)|never)$|\\$\\{",
+        "description": "How often an idle connector asks its store; by default 30s. A duration, or never.",
+    })
+}
+
 fn size(description: &str) -> Value {
     json!({
         "type": "string",
@@ -235,6 +243,7 @@ fn connectors() -> Definitions {
         ("auto_create", flag("Whether Foldline creates the target.")),
         ("keep_generations", integer("Generations kept for a rollback; by default 1.", 0)),
         ("snapshot_wait", duration("How long a swap waits for older snapshots; by default 1m.")),
+        ("idle_poll_interval", idle_poll_interval()),
         ("mapping", own.clone()),
         ("settings", own),
     ];

@@ -23,12 +23,15 @@ impl Connector {
     /// # Errors
     /// When the books cannot be reached.
     pub async fn set_desired(&self, desired: DesiredState) -> Result<()> {
-        self.opened_target()?.set_desired(desired).await
+        self.opened_target()?.set_desired(desired).await?;
+        self.pace.wake();
+        Ok(())
     }
 
     /// Starts a new session.
     pub fn restart(&self) {
         self.restart.notify_one();
+        self.pace.wake();
     }
 
     /// What folds the log again beside the tasks, for `verify` and `explain`.
@@ -82,6 +85,7 @@ impl Connector {
             tracing::warn!("{hole} are left out, as an operator asked; a rebuild folds them");
         }
         self.shown().holes.clone_from(&holes);
+        self.pace.wake();
         Ok(holes)
     }
 

@@ -2,12 +2,13 @@
 //! touches the others.
 //!
 //! In reading order: this file (the handle and its states), `opening` (how a session begins), `session` (its
-//! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records), `parked` (keys set aside) and `commands`
-//! (what the operator asks for).
+//! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records), `parked` (keys set aside), `commands`
+//! (what the operator asks for) and `pace` (how often the store is asked).
 
 mod commands;
 mod flood;
 mod opening;
+pub(crate) mod pace;
 mod parked;
 mod rebuilding;
 mod session;
@@ -32,6 +33,7 @@ use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
 use crate::rebuild::{Driver, Progress, Watch};
 use crate::retry::{Attempts, retry};
 use crate::task::{Decoders, Limits, Snapshot, TaskStatus};
+use pace::Pace;
 use session::SessionEnd;
 
 /// Kafka Connect's states of a connector or task.
@@ -88,6 +90,8 @@ pub(crate) struct ConnectorSpec {
     pub(crate) keep_generations: usize,
     /// How long a swap waits for transactions that are open since before the end of the load.
     pub(crate) snapshot_wait: Duration,
+    /// How often it asks its store while it is idle; none where it does not.
+    pub(crate) idle_poll_interval: Option<Duration>,
     /// Makes the target once the log's identity is known.
     pub(crate) target: Box<dyn Fn(String) -> Result<Arc<dyn Target>> + Send + Sync>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
@@ -188,12 +192,15 @@ pub struct Connector {
     restart: Notify,
     ready: watch::Sender<bool>,
     watch: Watch,
+    pace: Arc<Pace>,
 }
 
 impl Connector {
     pub(crate) fn new(spec: ConnectorSpec) -> Self {
         spec.metrics.set_state(State::Unassigned.name());
+        let pace = Arc::new(Pace::new(spec.idle_poll_interval, spec.metrics.inflight.clone()));
         Connector {
+            pace,
             spec,
             shown: Mutex::default(),
             target: Mutex::default(),
@@ -257,9 +264,11 @@ impl Connector {
     pub(crate) async fn run(self: Arc<Self>, cancel: CancellationToken) {
         let target = || self.opened_target().ok();
         let restart = || self.restart();
-        let driver = Driver::new(&self.spec, &self.watch, &target, &restart);
-        let both = async { tokio::join!(self.sessions(&cancel), driver.run(&cancel)) };
-        both.instrument(connector_span(&self.spec.name)).await;
+        let driver = Driver::new(&self.spec, (&self.watch, &self.pace), &target, &restart);
+        let all = async {
+            tokio::join!(self.sessions(&cancel), driver.run(&cancel), self.look_while_idle(&cancel))
+        };
+        all.instrument(connector_span(&self.spec.name)).await;
     }
 
     async fn sessions(&self, cancel: &CancellationToken) {

@@ -39,6 +39,8 @@ impl Connector {
         let (topic, partition, offset) = (&place.0.topic, place.0.partition, place.1);
         let request_name = request.name();
         tracing::info!(connector = self.name(), %topic, partition, offset, request = request_name, "asked for");
-        target.parking().ask(live, place, request).await
+        let noted = target.parking().ask(live, place, request).await?;
+        self.pace.wake();
+        Ok(noted)
     }
 }

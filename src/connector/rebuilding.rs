@@ -6,8 +6,10 @@ use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::rebuild::By;
 use foldline_api::sink::{DesiredState, Opened, Target, Waits};
 use foldline_api::source::PartitionInfo;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Looks;
 use super::session::{FOLLOW_EVERY, SessionEnd};
 use super::{Connector, State};
 use crate::rebuild;
@@ -30,6 +32,7 @@ impl Connector {
             self.retry("rebuild", || target.rebuilds().begin(by, &beginnings, &goals)).await?;
         tracing::info!(connector = %self.spec.name, generation, "rebuilding beside the live generation");
         self.watch.wake();
+        self.pace.wake();
         Ok(generation)
     }
 
@@ -41,12 +44,14 @@ impl Connector {
         cancel: &CancellationToken,
     ) -> Result<SessionEnd> {
         self.set_state(State::Running, Some(reason.to_owned()));
+        let mut looks = Looks::new(&self.pace);
         loop {
+            let next = Instant::now() + FOLLOW_EVERY;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                () = looks.due(next) => {}
             }
             let Ok(books) = target.status().await else { continue };
             if books.generation != opened.generation || books.desired == DesiredState::Stopped {
@@ -72,7 +77,9 @@ impl Connector {
     ) -> Result<SessionEnd> {
         tracing::warn!("{reason}");
         let mut reason = reason.to_owned();
+        let mut looks = Looks::new(&self.pace);
         loop {
+            let next = Instant::now() + REPLACED_EVERY;
             self.set_state(State::Unassigned, Some(reason.clone()));
             // It is meant to be idle: nothing is to be alerted of.
             self.ready.send_replace(true);
@@ -80,7 +87,7 @@ impl Connector {
                 biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
-                () = tokio::time::sleep(REPLACED_EVERY) => {}
+                () = looks.due(next) => {}
             }
             match target.open().await {
                 Ok(Opened { waits: Some(Waits::Replaced(now)), desired, generation, .. })
@@ -140,6 +147,7 @@ impl Connector {
         let target = self.opened_target()?;
         let cancelled = target.rebuilds().cancel(expected).await?;
         self.watch.wake();
+        self.pace.wake();
         Ok(cancelled)
     }
 

@@ -8,10 +8,12 @@ use foldline_api::sink::{DesiredState, Opened, Target, Waits};
 use foldline_api::source::PartitionInfo;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::flood::Flood;
+use super::pace::Looks;
 use super::{Connector, State, now_millis};
 use crate::dead_letter::Origin;
 use crate::log::task_span;
@@ -114,6 +116,7 @@ impl Connector {
             DesiredState::Paused => State::Paused,
             DesiredState::Stopped => State::Stopped,
         };
+        self.pace.rest(desired != DesiredState::Running);
         self.set_state(state, None);
     }
 
@@ -145,6 +148,7 @@ impl Connector {
             cache_bytes: share.cache,
             generation,
             paused,
+            pace: Arc::clone(&self.pace),
             now: now_millis,
         }))
     }
@@ -158,7 +162,7 @@ impl Connector {
         running: &mut JoinSet<Result<Ended>>,
         cancel: &CancellationToken,
     ) -> Result<SessionEnd> {
-        let mut tick = tokio::time::interval(FOLLOW_EVERY);
+        let (mut looks, mut next) = (Looks::new(&self.pace), Instant::now());
         let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
         loop {
             tokio::select! {
@@ -180,7 +184,8 @@ impl Connector {
                         tracing::warn!(%error, "maintenance failed, later again");
                     }
                 }
-                _ = tick.tick() => {
+                () = looks.due(next) => {
+                    next = Instant::now() + FOLLOW_EVERY;
                     let paused = *pause.borrow();
                     if !paused
                         && let Some(why) = flood.overflow(&self.spec)
@@ -226,12 +231,14 @@ impl Connector {
         target: &dyn Target,
         cancel: &CancellationToken,
     ) -> Result<SessionEnd> {
+        let mut looks = Looks::new(&self.pace);
         loop {
+            let next = Instant::now() + FOLLOW_EVERY;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
-                () = tokio::time::sleep(FOLLOW_EVERY) => {
+                () = looks.due(next) => {
                     if target.live().await.is_ok_and(|(_, desired)| desired != DesiredState::Stopped) {
                         return Ok(SessionEnd::Again);
                     }

@@ -88,6 +88,7 @@ impl Fleet {
             rebuild_log: Arc::clone(&self.group) as Arc<dyn Log>,
             keep_generations: 1,
             snapshot_wait: Duration::from_secs(1),
+            idle_poll_interval: Some(Duration::from_secs(30)),
             target: Box::new(move |_| Ok(store.target(spec.clone()) as Arc<dyn Target>)),
             dead_letters: Arc::new(MemoryDeadLetters::default()),
             metrics: Metrics::new().unwrap().connector("c"),

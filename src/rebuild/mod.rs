@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::connector::pace::{Looks, Pace};
 use crate::connector::{ConnectorSpec, now_millis};
 use crate::dead_letter::Origin;
 use crate::log::task_span;
@@ -33,7 +34,8 @@ use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::task::{Allowance, Ended, Load, TaskSpec, TaskStatus};
 pub use progress::Progress;
 
-/// How often the books are asked whether another worker began a build; one that is begun here is seen at once.
+/// How often the books are asked whether another worker began a build, but where the connector is idle; one that is begun
+/// here is seen at once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same while there is one.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
@@ -108,6 +110,7 @@ impl Running {
 pub(crate) struct Driver<'a> {
     spec: &'a ConnectorSpec,
     watch: &'a Watch,
+    pace: &'a Arc<Pace>,
     /// What the session opened last.
     target: &'a (dyn Fn() -> Option<Arc<dyn Target>> + Send + Sync),
     /// Starts a new session, on the generation that is live now.
@@ -131,7 +134,7 @@ pub(crate) struct Driver<'a> {
 impl<'a> Driver<'a> {
     pub(crate) fn new(
         spec: &'a ConnectorSpec,
-        watch: &'a Watch,
+        (watch, pace): (&'a Watch, &'a Arc<Pace>),
         target: &'a (dyn Fn() -> Option<Arc<dyn Target>> + Send + Sync),
         restart: &'a (dyn Fn() + Send + Sync),
     ) -> Self {
@@ -140,6 +143,7 @@ impl<'a> Driver<'a> {
         Driver {
             spec,
             watch,
+            pace,
             target,
             restart,
             running,
@@ -156,6 +160,7 @@ impl<'a> Driver<'a> {
 
     /// Takes part until `cancel`.
     pub(crate) async fn run(mut self, cancel: &CancellationToken) {
+        let mut looks = Looks::new(self.pace);
         loop {
             let every = match (&self.held, &self.running) {
                 (Some(_), _) => HOLD_EVERY,
@@ -166,7 +171,7 @@ impl<'a> Driver<'a> {
                 biased;
                 () = cancel.cancelled() => break,
                 () = self.watch.wake.notified() => {}
-                () = tokio::time::sleep(every) => {}
+                () = looks.due(Instant::now() + every) => {}
             }
             let Some(target) = (self.target)() else { continue };
             let turned = tokio::select! {
@@ -199,6 +204,7 @@ impl<'a> Driver<'a> {
             Err(error) if error.class() == ErrorClass::Fenced => return Ok(()),
             generations => generations?,
         };
+        self.pace.saw(&generations);
         let Some(build) = &generations.build else {
             return self.no_build(rebuilds, &generations).await;
         };
@@ -251,6 +257,9 @@ impl<'a> Driver<'a> {
         }
         if let Err(error) = self.outbox.empty(self.spec, rebuilds, seen.live).await {
             tracing::warn!(%error, "dead letters of the rebuild have still to be sent");
+        }
+        if self.surplus.is_some() || self.outbox.has_some() {
+            self.pace.touch();
         }
         Ok(())
     }
@@ -325,6 +334,7 @@ impl<'a> Driver<'a> {
                     cache_bytes: share.cache,
                     generation: build.generation,
                     paused: paused.clone(),
+                    pace: Arc::clone(self.pace),
                     now: now_millis,
                 },
                 &build.goals,

@@ -35,6 +35,11 @@ impl Outbox {
         *self = Outbox { generation, due: Some(Instant::now()) };
     }
 
+    /// Whether letters may still have to leave.
+    pub(super) fn has_some(&self) -> bool {
+        self.due.is_some()
+    }
+
     /// Sends what there is, once it is due.
     pub(super) async fn empty(
         &mut self,

@@ -3,6 +3,8 @@
 //! end in the rows of the plain fold, and its readers may never see the table go back. A failing seed
 //! prints itself; `FOLDLINE_SEED=N` runs it alone.
 
+mod idle;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,8 @@ struct World {
     letters: Arc<MemoryDeadLetters>,
     /// Whether someone goes back to an older generation.
     rolls_back: bool,
+    on_bad_record: OnBadRecord,
+    idle_poll_interval: Option<Duration>,
 }
 
 impl World {
@@ -82,6 +86,8 @@ impl World {
             rng,
             workers: Vec::new(),
             letters: Arc::default(),
+            on_bad_record: OnBadRecord::DeadLetter,
+            idle_poll_interval: Some(Duration::from_secs(30)),
         }
     }
 
@@ -96,7 +102,7 @@ impl World {
             tasks_max: 1 + usize::try_from(self.rng.below(2)).unwrap(),
             start: Start::Earliest,
             limits: Limits { rows, bytes: 1 << 20, age: Duration::from_millis(5) },
-            on_bad_record: OnBadRecord::DeadLetter,
+            on_bad_record: self.on_bad_record,
             errors_max: None,
             parked_max: 1_000,
             decoders: Arc::new(OneDecoder(decoder(&self.projection))),
@@ -105,6 +111,7 @@ impl World {
             rebuild_log: Arc::clone(&self.rebuild_group) as Arc<dyn Log>,
             keep_generations: 1,
             snapshot_wait: Duration::from_secs(1),
+            idle_poll_interval: self.idle_poll_interval,
             target: Box::new(move |_| {
                 let target = store.target(spec.clone());
                 Ok(Arc::new(FaultyTarget::new(target, script.clone())) as Arc<dyn Target>)

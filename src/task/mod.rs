@@ -50,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use crate::connector::pace::Pace;
 use crate::dead_letter::Origin;
 use crate::metrics::ConnectorMetrics;
 use crate::offload::busy;
@@ -98,6 +99,8 @@ pub(crate) struct TaskSpec {
     pub(crate) generation: u64,
     /// While true, the task keeps its partitions and consumes nothing.
     pub(crate) paused: watch::Receiver<bool>,
+    /// Whether the connector is idle: its tasks ask the store for nothing then.
+    pub(crate) pace: Arc<Pace>,
     /// Milliseconds since the epoch; only for latency and lag in time.
     pub(crate) now: fn() -> i64,
 }
@@ -192,6 +195,9 @@ pub(crate) struct Task {
     shown_assigned: i64,
     shown_parked: i64,
     paused: watch::Receiver<bool>,
+    pace: Arc<Pace>,
+    /// How often it was woken by that.
+    wakings: u64,
     now: fn() -> i64,
 }
 
@@ -230,6 +236,8 @@ impl Task {
             shown_assigned: 0,
             shown_parked: 0,
             paused: spec.paused,
+            wakings: spec.pace.wakings(),
+            pace: spec.pace,
             now: spec.now,
         }
     }
@@ -284,6 +292,7 @@ impl Task {
                     Err(error) => self.on_source_error(error)?,
                 },
                 Ok(()) = self.paused.changed() => {}
+                () = self.pace.woken(&mut self.wakings) => self.requests.look_now(Instant::now()),
                 () = tokio::time::sleep_until(timer) => {}
             }
         }
@@ -438,6 +447,7 @@ impl Task {
         let now = Instant::now();
         match event {
             SourceEvent::Records(records) => {
+                self.pace.touch();
                 let delivered = records.len() as u64;
                 self.ops.metrics.fetched.inc_by(delivered);
                 self.ops.metrics.inflight.add(delivered as i64);
@@ -500,7 +510,8 @@ impl Task {
         let mut at = now + IDLE_EVERY;
         let due = self.inbox.due().filter(|_| self.may_fold());
         let commit = self.held.commit_due().filter(|_| self.committing.is_none());
-        let (held, asked) = (self.held.timer(), self.requests.timer());
+        let asked = self.requests.timer().filter(|_| !self.pace.is_idle());
+        let held = self.held.timer();
         let others = [due, held, commit, asked, self.stopping, self.yield_until];
         for other in others.into_iter().flatten() {
             at = at.min(other);

@@ -26,7 +26,7 @@ use crate::maps::HashSet;
 use crate::offload::busy;
 use crate::retry::{Attempts, retry};
 
-/// How often the books are asked for requests while keys are parked.
+/// How often the books are asked for requests while keys are parked, but where the connector is idle.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Where it stands with requests.
@@ -48,6 +48,11 @@ impl Requests {
     /// When the books are looked at next.
     pub(super) fn timer(&self) -> Option<Instant> {
         self.due.filter(|_| !self.wanted && self.looking.is_none())
+    }
+
+    /// Someone may want something.
+    pub(super) fn look_now(&mut self, now: Instant) {
+        self.due = self.due.map(|_| now);
     }
 
     pub(super) fn call(&mut self) -> Option<&mut AbortOnDropHandle<Result<Looked>>> {
@@ -99,7 +104,8 @@ impl Task {
                 let group = self.ops.clone().group(partitions, projection, decoders);
                 self.requests.looking = Some(spawn(group));
             }
-        } else if *self.requests.due.get_or_insert(now + LOOK_EVERY) <= now {
+        } else if *self.requests.due.get_or_insert(now + LOOK_EVERY) <= now && !self.pace.is_idle()
+        {
             self.requests.due = Some(now + LOOK_EVERY);
             self.requests.looking = Some(spawn(self.ops.clone().asked(partitions)));
         }
@@ -112,6 +118,9 @@ impl Task {
             Ok(Looked::Parked(partitions, parked, group)) => (partitions, parked, group),
             Ok(Looked::Asked(asked)) => {
                 self.requests.wanted = asked;
+                if asked {
+                    self.pace.touch();
+                }
                 return Ok(());
             }
             Err(error) if matches!(error.class(), ErrorClass::Retriable | ErrorClass::Record) => {

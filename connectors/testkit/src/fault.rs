@@ -62,6 +62,7 @@ struct State {
     rng: Rng,
     faults: Faults,
     counts: BTreeMap<&'static str, u64>,
+    calls: u64,
 }
 
 impl fmt::Debug for Script {
@@ -74,7 +75,7 @@ impl Script {
     /// Faults in the order that `seed` decides.
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> Self {
-        let state = State { rng: Rng::new(seed), faults, counts: BTreeMap::new() };
+        let state = State { rng: Rng::new(seed), faults, counts: BTreeMap::new(), calls: 0 };
         let held = Arc::new(watch::Sender::new(false));
         Script { state: Arc::new(Mutex::new(state)), held, outside: None }
     }
@@ -107,6 +108,12 @@ impl Script {
         self.lock().counts.clone()
     }
 
+    /// How often the sink was asked for anything.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,6 +134,7 @@ impl Script {
 
     /// What may go wrong before a call.
     async fn before(&self) -> Result<()> {
+        self.lock().calls += 1;
         if self.draw("slow", |faults| faults.slow) {
             let max = self.lock().faults.slow_max.as_millis();
             let delay = self.below(u64::try_from(max).unwrap_or(u64::MAX));

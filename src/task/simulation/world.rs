@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::events::{OneDecoder, PARTITIONS, decoder, produce, projection};
+use crate::connector::pace::Pace;
 use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
 use crate::task::*;
@@ -174,6 +175,7 @@ impl World {
             cache_bytes,
             generation: 1,
             paused: watch::channel(false).1,
+            pace: Arc::new(Pace::new(None, self.metrics.connector("c").inflight)),
             now: || NOW,
         };
         let cancel = CancellationToken::new();
