@@ -75,7 +75,15 @@ down *args:
 
 # The demo: events fold into a file, no server needed.
 demo *args:
-    cargo run --locked -- demo {{ args }}
+    cargo run --locked -p foldline --no-default-features --features sqlite -- demo {{ args }}
+
+# How long the README's first command takes a newcomer, with nothing downloaded and nothing built.
+first-minute:
+    tests/first-minute
+
+# Each connector's feature builds without the others.
+features:
+    tests/features
 
 # Run a worker; by default with the project's own config.
 run path="config":

@@ -1,25 +1,28 @@
 //! The one place where a checked config becomes concrete sources, sinks and projections.
+//!
+//! Each connector is a feature of the build; a config that names one that was left out is told so.
+
+#[cfg(feature = "kafka")]
+mod kafka;
+mod sinks;
 
 use std::fmt;
 use std::sync::Arc;
 
 use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
-use foldline_api::sink::{OnChange as SinkOnChange, Target, TargetSpec};
+use foldline_api::sink::{OnChange as SinkOnChange, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
+#[cfg(not(feature = "kafka"))]
 use foldline_language::config::diagnostic::Diagnostic;
 use foldline_language::config::projection::{Names, ProjectionConfig};
 use foldline_language::converter::{Decoder, Format};
 use foldline_language::projection::Projection;
-use foldline_sink_elasticsearch::{ElasticsearchConfig, ElasticsearchTarget};
-use foldline_sink_postgres::{PostgresConfig, PostgresTarget};
-use foldline_sink_sqlite::{SqliteConfig, SqliteTarget};
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
-use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Topics};
 
 use crate::config::{
-    self, Config, ConnectorConfig, ConverterKind, OnBadRecord, OnChange, PARKED_MAX, SinkConfig,
-    SinkKind, SourceConfig, SourceKind, Start,
+    Config, ConnectorConfig, ConverterKind, OnBadRecord, OnChange, PARKED_MAX, SinkConfig,
+    SourceConfig, SourceKind, Start,
 };
 use crate::connector::ConnectorSpec;
 use crate::maps::HashMap;
@@ -27,21 +30,16 @@ use crate::metrics::Metrics;
 use crate::policy;
 use crate::task::{Decoders, Limits};
 
-/// What is wrong with the properties of Kafka sources together: librdkafka compares its limits only where a
-/// client is made.
-pub(crate) fn limits(config: &Config) -> Vec<Diagnostic> {
-    let check = |source: &SourceConfig| {
-        let SourceKind::Kafka { properties, .. } = &source.kind else { return None };
-        let kafka = kafka_config(source, "validate", Topics::List(vec![String::new()]));
-        let error = kafka.and_then(|kafka| kafka.check_limits()).err()?;
-        let named = properties.keys().find(|name| error.message().contains(&format!("`{name}`")));
-        let path = match named {
-            Some(name) => format!("sources.{}.properties.{name}", source.name),
-            None => format!("sources.{}.properties", source.name),
-        };
-        Some(config.places.problem(&path, error.message()))
-    };
-    config.sources.values().filter_map(check).collect()
+#[cfg(feature = "kafka")]
+pub(crate) use kafka::limits;
+#[cfg(feature = "kafka")]
+pub use kafka::{Topics, kafka_config};
+use sinks::target;
+
+/// What is wrong with the properties of Kafka sources together; a build without Kafka has none.
+#[cfg(not(feature = "kafka"))]
+pub(crate) fn limits(_: &Config) -> Vec<Diagnostic> {
+    Vec::new()
 }
 
 /// What one connector refers to.
@@ -150,47 +148,6 @@ fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> T
     }
 }
 
-fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
-    Ok(match sink {
-        SinkKind::Postgres {
-            url,
-            password,
-            ca,
-            cert,
-            key,
-            connections,
-            schema_name,
-            statement_timeout,
-        } => {
-            let config = PostgresConfig {
-                url: url.expose().to_owned(),
-                password: password.as_ref().map(|password| password.expose().to_owned()),
-                ca: ca.clone(),
-                cert: cert.clone(),
-                key: key.clone(),
-                connections: *connections,
-                schema: schema_name.clone(),
-                statement_timeout: *statement_timeout,
-            };
-            Arc::new(PostgresTarget::new(config, spec)?)
-        }
-        SinkKind::Elasticsearch { urls, api_key, username, password, ca } => {
-            let config = ElasticsearchConfig {
-                urls: urls.clone(),
-                api_key: api_key.as_ref().map(|key| key.expose().to_owned()),
-                username: username.clone(),
-                password: password.as_ref().map(|password| password.expose().to_owned()),
-                ca: ca.clone(),
-            };
-            Arc::new(ElasticsearchTarget::new(&config, spec)?)
-        }
-        SinkKind::Sqlite { path } => {
-            Arc::new(SqliteTarget::new(SqliteConfig { path: path.clone() }, spec)?)
-        }
-        SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
-    })
-}
-
 /// What a connector makes and what it asks of its store, without a connection: `foldline plan`. Of SQL stores it is a
 /// script that runs as it stands; what takes parameters is in its comments.
 ///
@@ -203,19 +160,7 @@ pub fn plan(
 ) -> Result<Vec<String>> {
     let parts = parts(config, connector)?;
     let spec = target_spec(config, &parts, projection);
-    let script = |statements: Vec<String>| statements.iter().map(|sql| runnable(sql)).collect();
-    Ok(match &parts.sink.kind {
-        SinkKind::Postgres { schema_name, .. } => {
-            script(foldline_sink_postgres::plan(&spec, schema_name))
-        }
-        SinkKind::Elasticsearch { .. } => foldline_sink_elasticsearch::plan(&spec),
-        SinkKind::Sqlite { .. } => script(foldline_sink_sqlite::plan(&spec)),
-        SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
-    })
-}
-
-fn runnable(sql: &str) -> String {
-    if sql.starts_with("CREATE ") { format!("{sql};") } else { commented(sql) }
+    sinks::plan(&parts.sink.kind, &spec)
 }
 
 /// Text as comments of SQL.
@@ -251,76 +196,46 @@ pub async fn compare(
 }
 
 /// A regex takes no dead letters of this config: folding them would set them aside again.
-fn topics(config: &Config, names: &Names) -> Topics {
-    let dead_letters =
-        || config.connectors.values().map(|connector| connector.errors.dead_letter_topic.clone());
-    match names {
-        Names::List(list) => Topics::List(list.clone()),
-        Names::Regex(regex) => {
-            Topics::Regex { pattern: regex.clone(), except: dead_letters().collect() }
-        }
-    }
-}
-
-/// The Kafka client's settings for a source, with `group` and `topics`.
-///
-/// # Errors
-/// When the source is no Kafka.
-pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Result<KafkaConfig> {
-    let SourceKind::Kafka { bootstrap_servers, properties, group_protocol, group_instance_id } =
-        &source.kind
-    else {
-        return Err(Error::config(format!("source {:?} is not of type \"kafka\"", source.name)));
-    };
-    Ok(KafkaConfig {
-        bootstrap_servers: bootstrap_servers.clone(),
-        properties: properties
-            .iter()
-            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
-            .collect(),
-        group: group.to_owned(),
-        topics,
-        group_protocol: match group_protocol {
-            Some(config::GroupProtocol::Consumer) => GroupProtocol::Consumer,
-            Some(config::GroupProtocol::Classic) | None => GroupProtocol::Classic,
-        },
-        group_instance_id: group_instance_id.clone(),
-        client_id: format!("foldline-{group}"),
-    })
+fn dead_letter_topics(config: &Config) -> Vec<String> {
+    config.connectors.values().map(|one| one.errors.dead_letter_topic.clone()).collect()
 }
 
 fn log_of(config: &Config, parts: &Parts<'_>, group: &str) -> Result<Arc<dyn Log>> {
-    let topics = topics(config, &parts.projection.topics);
-    Ok(match &parts.source.kind {
-        SourceKind::Kafka { .. } => {
-            Arc::new(KafkaLog::new(kafka_config(parts.source, group, topics)?)?)
-        }
-        SourceKind::File { path } => {
-            let (topics, except) = match topics {
-                Topics::List(list) => (list, Vec::new()),
-                Topics::Regex { pattern, except } => (vec![pattern], except),
-            };
-            Arc::new(FileLog::new(FileConfig {
-                path: path.clone(),
-                topics,
-                except,
-                group: group.to_owned(),
-                tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
-            })?)
-        }
-    })
+    let SourceKind::File { path } = &parts.source.kind else {
+        return kafka_log(config, parts, group);
+    };
+    let (topics, except) = match &parts.projection.topics {
+        Names::List(list) => (list.clone(), Vec::new()),
+        Names::Regex(regex) => (vec![regex.clone()], dead_letter_topics(config)),
+    };
+    Ok(Arc::new(FileLog::new(FileConfig {
+        path: path.clone(),
+        topics,
+        except,
+        group: group.to_owned(),
+        tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
+    })?))
 }
 
 fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
     let topic = &parts.connector.errors.dead_letter_topic;
-    let group = &parts.connector.group;
-    Ok(match &parts.source.kind {
-        SourceKind::Kafka { .. } => {
-            let config = kafka_config(parts.source, group, Topics::List(vec![topic.clone()]))?;
-            Arc::new(KafkaDeadLetters::new(config, topic)?)
-        }
-        SourceKind::File { path } => Arc::new(FileDeadLetters::new(path, topic)?),
-    })
+    let SourceKind::File { path } = &parts.source.kind else {
+        return kafka_dead_letters(parts, topic);
+    };
+    Ok(Arc::new(FileDeadLetters::new(path, topic)?))
+}
+
+#[cfg(feature = "kafka")]
+use kafka::{kafka_dead_letters, kafka_log};
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_log(_: &Config, _: &Parts<'_>, _: &str) -> Result<Arc<dyn Log>> {
+    Err(crate::config::unsupported::lacks("kafka"))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka_dead_letters(_: &Parts<'_>, _: &str) -> Result<Arc<dyn DeadLetters>> {
+    Err(crate::config::unsupported::lacks("kafka"))
 }
 
 /// A decoder per topic that the config names, per regex, and one for all others.

@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
 
 use bytes::Bytes;
 use foldline_source_file::{FileProducer, NewRecord};
-use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing, Topics};
 
-use super::{Failure, runtime};
+use super::Failure;
+#[cfg(feature = "kafka")]
+use super::runtime;
 use crate::config::{Config, SourceConfig, SourceKind};
-use crate::registry;
 
 /// So many bad lines are shown.
 const SHOWN: usize = 10;
@@ -30,12 +30,7 @@ pub(super) fn produce(config: &Config, topic: &str, source: Option<&str>) -> Res
     let records = checked(std::io::stdin().lock())?;
     let count = match &source.kind {
         SourceKind::File { path } => append(&FileProducer::new(path), topic, records)?,
-        SourceKind::Kafka { .. } => {
-            let topics = Topics::List(vec![topic.to_owned()]);
-            let kafka =
-                registry::kafka_config(source, "produce", topics).map_err(Failure::failed)?;
-            runtime()?.block_on(send(&kafka, topic, records))?
-        }
+        SourceKind::Kafka { .. } => kafka::send(source, topic, records)?,
     };
     println!("{count} records to {topic}");
     Ok(())
@@ -94,24 +89,58 @@ fn append(
     Ok(count)
 }
 
-/// Sends in chunks, each acknowledged before the next.
-async fn send(
-    kafka: &KafkaConfig,
-    topic: &str,
-    records: impl Iterator<Item = Result<NewRecord, Failure>>,
-) -> Result<u64, Failure> {
-    const CHUNK: usize = 10_000;
-    let producer = KafkaProducer::new(kafka).map_err(Failure::failed)?;
-    let (mut chunk, mut count) = (Vec::new(), 0);
-    let mut records = records.peekable();
-    while let Some(record) = records.next() {
-        let NewRecord { partition, key, value, headers, timestamp } = record?;
-        chunk.push(Outgoing { key, value, headers, timestamp, partition });
-        if chunk.len() == CHUNK || records.peek().is_none() {
-            producer.send(topic, &chunk).await.map_err(Failure::failed)?;
-            count += chunk.len() as u64;
-            chunk.clear();
-        }
+#[cfg(not(feature = "kafka"))]
+mod kafka {
+    use super::{Failure, NewRecord, SourceConfig};
+    use crate::config::unsupported::lacks;
+
+    pub(super) fn send(
+        _: &SourceConfig,
+        _: &str,
+        _: impl Iterator<Item = Result<NewRecord, Failure>>,
+    ) -> Result<u64, Failure> {
+        Err(Failure::failed(lacks("kafka")))
     }
-    Ok(count)
+}
+
+#[cfg(feature = "kafka")]
+mod kafka {
+    use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing};
+
+    use super::{Failure, NewRecord, SourceConfig, runtime};
+    use crate::registry::{Topics, kafka_config};
+
+    /// Records of a chunk.
+    const CHUNK: usize = 10_000;
+
+    pub(super) fn send(
+        source: &SourceConfig,
+        topic: &str,
+        records: impl Iterator<Item = Result<NewRecord, Failure>>,
+    ) -> Result<u64, Failure> {
+        let topics = Topics::List(vec![topic.to_owned()]);
+        let kafka = kafka_config(source, "produce", topics).map_err(Failure::failed)?;
+        runtime()?.block_on(send_all(&kafka, topic, records))
+    }
+
+    /// Sends in chunks, each acknowledged before the next.
+    async fn send_all(
+        kafka: &KafkaConfig,
+        topic: &str,
+        records: impl Iterator<Item = Result<NewRecord, Failure>>,
+    ) -> Result<u64, Failure> {
+        let producer = KafkaProducer::new(kafka).map_err(Failure::failed)?;
+        let (mut chunk, mut count) = (Vec::new(), 0);
+        let mut records = records.peekable();
+        while let Some(record) = records.next() {
+            let NewRecord { partition, key, value, headers, timestamp } = record?;
+            chunk.push(Outgoing { key, value, headers, timestamp, partition });
+            if chunk.len() == CHUNK || records.peek().is_none() {
+                producer.send(topic, &chunk).await.map_err(Failure::failed)?;
+                count += chunk.len() as u64;
+                chunk.clear();
+            }
+        }
+        Ok(count)
+    }
 }

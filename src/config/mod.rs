@@ -16,7 +16,7 @@ mod schema;
 mod secret;
 mod sink;
 mod source;
-mod unsupported;
+pub(crate) mod unsupported;
 mod worker;
 
 pub use connector::{

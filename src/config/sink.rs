@@ -12,6 +12,11 @@ use super::kafka;
 use super::secret::{Secret, read_secret};
 use super::source::{ConverterKind, TopicConfig, read_converter, read_topics};
 
+/// Fewer starve one kind of work.
+#[cfg(feature = "postgres")]
+use foldline_sink_postgres::CONNECTIONS_MIN;
+#[cfg(not(feature = "postgres"))]
+const CONNECTIONS_MIN: u32 = 1;
 /// Connections of a sink where its config says nothing.
 const CONNECTIONS: usize = 8;
 /// The schema of Foldline's own bookkeeping in PostgreSQL.
@@ -94,6 +99,16 @@ impl SinkKind {
         }
     }
 
+    /// Whether this build has it: a kind that is a feature and was left out is known by name only.
+    pub fn is_built(&self) -> bool {
+        match self {
+            Self::Postgres { .. } => cfg!(feature = "postgres"),
+            Self::Elasticsearch { .. } => cfg!(feature = "elasticsearch"),
+            Self::Sqlite { .. } => cfg!(feature = "sqlite"),
+            Self::Kafka { .. } => true,
+        }
+    }
+
     /// What a connector calls its target here: `table`, `index` or `topic`.
     pub fn target_key(&self) -> &'static str {
         match self {
@@ -148,9 +163,8 @@ fn read_postgres(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
     }
     let cert = cert_field.and_then(|field| field.file_path());
     let key = key_field.and_then(|field| field.file_path());
-    let connections = reader
-        .get("connections")
-        .and_then(|field| field.number(foldline_sink_postgres::CONNECTIONS_MIN.into(), 10_000));
+    let connections =
+        reader.get("connections").and_then(|field| field.number(CONNECTIONS_MIN.into(), 10_000));
     let schema_name = reader.get("schema_name").and_then(|field| {
         let name = field.text()?;
         if name.len() > 63 || name.contains(['.', '\0']) {
@@ -185,6 +199,7 @@ fn check_postgres(field: &Field<'_>, url: &Secret) {
     if url.expose().contains("${") && field.cx.env.placeholders() {
         return;
     }
+    #[cfg(feature = "postgres")]
     if let Err(reason) = foldline_sink_postgres::check_url(url.expose()) {
         field.problem_with_help(reason, "url = \"postgres://user:password@host/database\"");
     }

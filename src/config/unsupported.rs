@@ -1,12 +1,13 @@
 //! What the config can say and this version cannot do yet.
 
+use foldline_api::Error;
 use foldline_language::config::diagnostic::{Diagnostic, join};
 use foldline_language::config::projection::ProjectionConfig;
 
 use super::connector::Start;
 use super::load::Config;
 use super::sink::SinkKind;
-use super::source::{ConverterKind, TopicConfig};
+use super::source::{ConverterKind, SourceKind, TopicConfig};
 
 /// What the config asks for and this version cannot do yet: errors where a fold would be wrong
 /// without it, warnings where it is merely left out.
@@ -17,6 +18,9 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
     }
     for source in config.sources.values() {
         let path = join("sources", &source.name);
+        if matches!(source.kind, SourceKind::Kafka { .. }) && !cfg!(feature = "kafka") {
+            list.lacks(&format!("{path}.type"), "kafka");
+        }
         list.converter(&format!("{path}.key"), Some(&source.key));
         list.converter(&format!("{path}.value"), Some(&source.value));
         for topic in source.topics.values() {
@@ -27,8 +31,12 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
         list.projection(projection);
     }
     for sink in config.sinks.values() {
+        let path = format!("{}.type", join("sinks", &sink.name));
         if let SinkKind::Kafka { .. } = sink.kind {
-            list.error(&format!("{}.type", join("sinks", &sink.name)), "sinks of type `kafka` are");
+            list.error(&path, "sinks of type `kafka` are");
+        }
+        if !sink.kind.is_built() {
+            list.lacks(&path, sink.kind.name());
         }
     }
     for connector in config.connectors.values() {
@@ -40,6 +48,13 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
     list.found
 }
 
+/// What one reads who asks for a connector that this build was made without.
+pub(crate) fn lacks(feature: &str) -> Error {
+    Error::config(format!(
+        "this build lacks {feature:?}: build with `--features {feature}`, or without `--no-default-features`"
+    ))
+}
+
 struct List<'a> {
     config: &'a Config,
     found: Vec<Diagnostic>,
@@ -49,6 +64,11 @@ impl List<'_> {
     fn error(&mut self, path: &str, what: &str) {
         let message = format!("{what} not available yet");
         self.found.push(self.config.places.problem(path, message));
+    }
+
+    fn lacks(&mut self, path: &str, feature: &str) {
+        let problem = self.config.places.problem(path, lacks(feature).message());
+        self.found.push(problem);
     }
 
     fn warn(&mut self, path: &str, message: &str) {

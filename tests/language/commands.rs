@@ -47,7 +47,7 @@ pub(crate) fn write(directory: &Path, text: &str) -> String {
     file.display().to_string()
 }
 
-/// The README's first command is `cargo run -- demo`, with more than one binary in the workspace.
+/// `cargo run` alone is the daemon, with more than one binary in the workspace.
 #[test]
 fn cargo_run_means_foldline() {
     let metadata = Command::new(env!("CARGO"))
