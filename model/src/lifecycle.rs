@@ -11,7 +11,8 @@ use foldline_api::binding::{Binding, Found};
 use foldline_api::lifecycle::{Act, Command, Facts, Outcome, Record, transition};
 use foldline_api::model;
 use foldline_api::rebuild::{By, Step};
-use foldline_api::sink::{DesiredState, OnChange, TargetSpec};
+use foldline_api::record::{Position, TopicPartition};
+use foldline_api::sink::{DesiredState, OnChange, StoredPosition, TargetSpec};
 use stateright::{Model, Property};
 
 /// A rule that can be left out.
@@ -23,6 +24,8 @@ pub enum Rule {
     Compared,
     /// A rollback carries the generation that it expects to be live.
     Expected,
+    /// Epochs are raised before a copy counts as taken.
+    Raised,
 }
 
 /// The model and its bound.
@@ -34,6 +37,8 @@ pub struct Lifecycle {
     pub commands: u8,
     /// How often a worker may crash.
     pub crashes: u8,
+    /// How often a copy of the live generation takes its place, as a restore does.
+    pub copies: u8,
 }
 
 /// What the books say: the record, and what follows from it and is not known to be done.
@@ -79,6 +84,12 @@ pub struct State {
     went_forth: bool,
     commands: u8,
     crashes: u8,
+    copies: u8,
+    /// What stands under the name of the first generation: which copy of it.
+    copy: u8,
+    epoch: u8,
+    /// The epoch under which a task took a partition before the last copy was made; it may wake at any time.
+    zombie: Option<u8>,
 }
 
 /// One step.
@@ -96,6 +107,8 @@ pub enum Action {
     Settle(usize),
     /// It dies.
     Crash(usize),
+    /// Someone restores the first generation from a backup, where a task still holds a partition.
+    Copy,
 }
 
 fn spec() -> TargetSpec {
@@ -121,16 +134,33 @@ impl Lifecycle {
     }
 
     /// What a command makes of the books; none where it changes nothing.
-    fn decided(books: &Books, command: Command) -> Option<Books> {
-        let found = Found { physical: books.record.binding.physical.clone(), has_rows: true };
-        let facts = Facts { found: Some(found), reached: true, ..Facts::default() };
+    fn decided(state: &State, command: Command) -> Option<Books> {
+        let books = &state.books;
+        let found = Found { physical: state.physical(), has_rows: true };
+        let place = |to: i64| StoredPosition {
+            partition: TopicPartition::new("events", 0),
+            topic_id: None,
+            beginning: Position(0),
+            position: Position(to),
+            epoch: 0,
+        };
+        let copies = state.books.record.beside.iter().map(|it| (it.number, it.physical.clone()));
+        let facts = Facts {
+            found: Some(found),
+            reached: true,
+            copies: copies.collect(),
+            positions: vec![place(1)],
+            ..Facts::default()
+        };
         match transition(Some(&books.record), &spec(), &facts, command) {
             Ok(Outcome::Changes(change)) => {
                 let mut record = change.record;
-                for beside in &mut record.beside {
-                    beside.physical = beside.number.to_string();
+                if command != Command::Adopt {
+                    for beside in &mut record.beside {
+                        beside.physical = state.physical_of(beside.number);
+                    }
+                    record.binding.physical = state.physical_of(record.binding.generation);
                 }
-                record.binding.physical = record.binding.generation.to_string();
                 Some(Books { record, due: change.steps, version: books.version + 1 })
             }
             Ok(_) | Err(_) => None,
@@ -139,6 +169,10 @@ impl Lifecycle {
 
     fn commands(&self, state: &State) -> Vec<Command> {
         let record = &state.books.record;
+        if state.physical() != record.binding.physical {
+            // A connector whose target was replaced has failed.
+            return vec![Command::Adopt];
+        }
         let mut all = vec![Command::Build(By::Operator), Command::DropOld(1)];
         if let Some(build) = record.build() {
             let number = build.number;
@@ -151,8 +185,28 @@ impl Lifecycle {
 }
 
 impl State {
-    fn perform(&mut self, act: Act) {
+    /// What stands under the name.
+    fn physical(&self) -> String {
+        self.physical_of(self.name)
+    }
+
+    fn physical_of(&self, generation: u64) -> String {
+        match (generation, self.copy) {
+            (1, copy) if copy > 0 => format!("copy {copy}"),
+            (other, _) => other.to_string(),
+        }
+    }
+
+    /// Whether a task from before the copy could write to it.
+    fn is_fenced(&self) -> bool {
+        let taken = self.physical() == self.books.record.binding.physical;
+        let open = self.books.due.is_empty() && taken;
+        self.copy == 0 || !open || self.zombie != Some(self.epoch)
+    }
+
+    fn perform(&mut self, act: Act, raises: bool) {
         match act {
+            Act::Take => self.epoch += u8::from(raises),
             Act::Make(number) => drop(self.stand.insert(number)),
             Act::Exchange { to, .. } => self.name = to,
             Act::Drop(number) => drop(self.stand.remove(&number)),
@@ -189,10 +243,18 @@ impl Model for Lifecycle {
             went_forth: false,
             commands: self.commands,
             crashes: self.crashes,
+            copies: self.copies,
+            copy: 0,
+            epoch: 0,
+            zombie: None,
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let idle = state.workers == [None, None] && state.books.due.is_empty();
+        if state.copies > 0 && idle && state.name == 1 && state.books.record.beside.is_empty() {
+            actions.push(Action::Copy);
+        }
         for at in [0, 1] {
             let Some(work) = &state.workers[at] else {
                 if self.keeps(Rule::Derived) && !state.books.due.is_empty() {
@@ -224,7 +286,7 @@ impl Model for Lifecycle {
         let mut state = last.clone();
         match action {
             Action::Decide(at, command) => {
-                let next = Self::decided(&state.books, command)?;
+                let next = Self::decided(&state, command)?;
                 let rolls_back = matches!(command, Command::RollBack(_));
                 let left = if rolls_back { &mut state.rollbacks } else { &mut state.commands };
                 *left -= 1;
@@ -257,7 +319,7 @@ impl Model for Lifecycle {
                 // Who finds other books than it read stops.
                 let same = work.books.version == last.books.version;
                 if same || !self.keeps(Rule::Compared) {
-                    state.perform(act);
+                    state.perform(act, self.keeps(Rule::Raised));
                 } else {
                     state.workers[at] = None;
                 }
@@ -267,6 +329,11 @@ impl Model for Lifecycle {
                 if work.books.version == state.books.version {
                     state.books.due.clear();
                 }
+            }
+            Action::Copy => {
+                state.copies -= 1;
+                state.copy += 1;
+                state.zombie = Some(state.epoch);
             }
             Action::Crash(at) => {
                 state.workers[at] = None;
@@ -280,6 +347,10 @@ impl Model for Lifecycle {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("settled books are what stands", |_, state: &State| state.agrees()),
+            Property::always(
+                "who held a partition before the copy is fenced",
+                |_, state: &State| state.is_fenced(),
+            ),
             Property::always("two rollbacks do not toggle", |_, state: &State| !state.went_forth),
             Property::sometimes("a rebuilt generation is live", |_, state: &State| {
                 state.books.due.is_empty() && state.name == 2
@@ -299,19 +370,34 @@ mod tests {
 
     #[test]
     fn the_store_is_what_the_books_say_whoever_crashes() {
-        let model = Lifecycle { without: None, commands: 6, crashes: 1 };
+        let model = Lifecycle { without: None, commands: 6, crashes: 1, copies: 0 };
         let checker = model.checker().threads(2).spawn_bfs().join();
         checker.assert_properties();
         println!("{} states", checker.unique_state_count());
     }
 
     #[test]
+    fn a_copy_is_taken_whoever_crashes_and_fences_who_was_there_before() {
+        let model = Lifecycle { without: None, commands: 3, crashes: 2, copies: 2 };
+        let checker = model.checker().threads(2).spawn_bfs().join();
+        let broken =
+            ["settled books are what stands", "who held a partition before the copy is fenced"];
+        assert!(broken.iter().all(|name| checker.discovery(name).is_none()));
+        println!("{} states", checker.unique_state_count());
+    }
+
+    #[test]
     fn each_rule_is_needed() {
-        for rule in [Rule::Derived, Rule::Compared, Rule::Expected] {
-            let model = Lifecycle { without: Some(rule), commands: 5, crashes: 1 };
+        for rule in [Rule::Derived, Rule::Compared, Rule::Expected, Rule::Raised] {
+            let copies = u8::from(rule == Rule::Raised);
+            let model = Lifecycle { without: Some(rule), commands: 5, crashes: 1, copies };
             let checker = model.checker().threads(2);
             let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-            let broken = ["settled books are what stands", "two rollbacks do not toggle"];
+            let broken = [
+                "settled books are what stands",
+                "two rollbacks do not toggle",
+                "who held a partition before the copy is fenced",
+            ];
             let found = broken.iter().find_map(|name| Some((name, checker.discovery(name)?)));
             let (name, path) = found.unwrap_or_else(|| panic!("it holds without {rule:?}"));
             println!("without {rule:?}, {name}:\n{path}");

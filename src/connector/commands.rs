@@ -80,6 +80,10 @@ impl Connector {
         }
         let generation = target.status().await?.generation;
         target.holes().skip(generation, to).await?;
+        // A stopped connector's positions have moved: what it leaves is another state now.
+        if let Err(error) = target.note_stopped().await {
+            tracing::warn!(%error, "what the stopped connector leaves is not noted: restart it");
+        }
         let holes = target.holes().holes(generation).await?;
         for hole in &holes {
             tracing::warn!("{hole} are left out, as an operator asked; a rebuild folds them");

@@ -52,7 +52,6 @@ impl Connector {
             opened = opening => opened?,
         };
         if opened.desired == DesiredState::Stopped {
-            self.set_state(State::Stopped, None);
             return self.wait_while_stopped(target.as_ref(), cancel).await;
         }
         match &opened.waits {
@@ -232,7 +231,17 @@ impl Connector {
         cancel: &CancellationToken,
     ) -> Result<SessionEnd> {
         let mut looks = Looks::new(&self.pace);
+        let mut noted = false;
         loop {
+            if !noted {
+                let Some(done) = cancel.run_until_cancelled(target.note_stopped()).await else {
+                    return Ok(SessionEnd::Cancelled);
+                };
+                noted = done.is_ok();
+                // Shown once it is noted: then a snapshot can be made.
+                let why = done.err().map(|error| format!("what it left is not noted yet: {error}"));
+                self.set_state(State::Stopped, why);
+            }
             let next = Instant::now() + FOLLOW_EVERY;
             tokio::select! {
                 biased;

@@ -150,7 +150,7 @@ ready_kafka() { timeout 20 "$services/kafka-topics" --bootstrap-server "$KAFKA" 
 start_elasticsearch() {
   local java; java=$(find_java)
   launch elasticsearch env ES_JAVA_HOME="$(dirname "$(dirname "$java")")" ES_JAVA_OPTS="-Xms1g -Xmx1g" \
-    "$elasticsearch_home/bin/elasticsearch"
+    "$elasticsearch_home/bin/elasticsearch" -Epath.repo="$lab/snapshots"
 }
 ready_elasticsearch() {
   curl -sf -m 5 "$ELASTICSEARCH/_cluster/health?wait_for_status=yellow&timeout=4s" >/dev/null 2>&1

@@ -5,16 +5,19 @@
 //! first. A store carries the change out: in one transaction, or, where it has none, the record first and then
 //! the steps, which are idempotent and derived again from the record by whoever reads it after a crash.
 
+mod adopt;
 mod open;
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use crate::binding::{Binding, Found, check_owner};
 use crate::error::{Error, Result};
 use crate::rebuild::{By, Phase, Role, Step};
-use crate::sink::{DesiredState, TargetSpec, Waits};
+use crate::sink::{DesiredState, StoredPosition, TargetSpec, Waits};
 use open::{displaced_by, listed, open, open_first, superseded};
 
 /// A generation beside the live one, as the books know it.
@@ -83,6 +86,24 @@ pub struct Facts {
     pub newest: u64,
     /// Kept generations of which nothing stands any more.
     pub lost: Vec<u64>,
+    /// What stands of the generations beside the live one, by number, and may be taken as it is.
+    /// [`Command::Adopt`] asks, and for all below.
+    pub copies: Vec<(u64, String)>,
+    /// Where the live generation's partitions stand.
+    pub positions: Vec<StoredPosition>,
+    /// What shows the store that rows and books are not of one moment.
+    pub torn: Option<String>,
+    /// The log as it is now.
+    pub log: LogNow,
+}
+
+/// What a copy is compared with before it is taken over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogNow {
+    /// How many members the connector's groups have.
+    pub members: usize,
+    /// The ids of its topics, where the log can tell.
+    pub topics: Vec<(Arc<str>, Option<String>)>,
 }
 
 /// What is asked of a target.
@@ -90,6 +111,8 @@ pub struct Facts {
 pub enum Command {
     /// Create what is missing, or go on.
     Open,
+    /// Take over what a restore from a backup left under the target's name, rows and books together.
+    Adopt,
     /// Record where the fold begins in a generation.
     Begin(u64),
     /// Empty this generation in place, and begin the next one.
@@ -115,6 +138,8 @@ pub enum Act {
     Create,
     /// Take the empty one that stands there.
     Adopt,
+    /// Take the one that stands there with its rows, and what stands of the generations beside it.
+    Take,
     /// See that the live one fits the model.
     Check,
     /// Add the model's new columns to the live one.
@@ -184,15 +209,21 @@ pub fn transition(
         check_owner(&record.binding, spec)?;
     }
     let Some(record) = record else {
-        return if command == Command::Open {
-            open_first(spec, facts)
-        } else {
-            Err(Error::fenced(format!("{:?} is not in the books: open it first", spec.target)))
+        return match command {
+            Command::Open => open_first(spec, facts),
+            Command::Adopt => Err(Error::config(format!(
+                "Foldline's own tables hold nothing of {:?}: restore them too, from the same backup, and adopt then",
+                spec.target
+            ))),
+            _ => {
+                Err(Error::fenced(format!("{:?} is not in the books: open it first", spec.target)))
+            }
         };
     };
     let live = record.binding.generation;
     match command {
         Command::Open => open(record, spec, facts),
+        Command::Adopt => adopt::adopt(record, spec, facts),
         Command::Begin(generation) if generation == live => Ok(Outcome::Stands(live)),
         Command::Begin(generation) => Err(Error::fenced(format!(
             "generation {generation} of {:?} is over: {live} is live",

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use smallvec::SmallVec;
 
+use crate::binding::Found;
 use crate::error::{Error, Result};
 use crate::hole::Holes;
 use crate::letters::BadRecord;
+use crate::lifecycle::{Change, LogNow};
 use crate::model::{Key, Model, Row};
 use crate::parked::{Changes, DROPPED, Parked, Parking};
 use crate::rebuild::Rebuilds;
@@ -80,6 +82,35 @@ pub struct Opened {
     pub notices: Vec<String>,
 }
 
+/// What [`Target::adopt`] took over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// The live generation.
+    pub generation: u64,
+    /// Whether what stands there is another table or index than the books meant until now.
+    pub copied: bool,
+    /// Whether it has rows.
+    pub has_rows: bool,
+    /// The numbers of the other generations that came along.
+    pub beside: Vec<u64>,
+    /// Sentences about what did not.
+    pub notices: Vec<String>,
+}
+
+impl Adopted {
+    /// What a change of [`crate::lifecycle::Command::Adopt`] took over of what was found.
+    #[must_use]
+    pub fn of(change: &Change, found: Option<&Found>, before: &str) -> Self {
+        Adopted {
+            generation: change.answer,
+            copied: found.is_some_and(|found| found.physical != before),
+            has_rows: found.is_some_and(|found| found.has_rows),
+            beside: change.record.beside.iter().map(|beside| beside.number).collect(),
+            notices: change.notices.clone(),
+        }
+    }
+}
+
 /// What [`Target::configure`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Configured {
@@ -137,6 +168,19 @@ pub trait Target: Send + Sync {
     /// # Errors
     /// Config errors name what was found and the way out.
     async fn open(&self) -> Result<Opened>;
+
+    /// Takes over what a restore from a backup left under the target's name, rows, books and parked events
+    /// together: see [`crate::lifecycle::Command::Adopt`]. `log` was asked just before.
+    ///
+    /// # Errors
+    /// Config errors name what stands against it and the way out; nothing is changed then.
+    async fn adopt(&self, log: &LogNow) -> Result<Adopted>;
+
+    /// Called once this worker's tasks have left because the connector is stopped. A store whose backups are not
+    /// of one moment notes what a copy that is made from now on must hold.
+    async fn note_stopped(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes an open target what the config says of it beside the projection (Elasticsearch's mapping and
     /// settings), as far as it can be changed as it stands. Asked once by each worker, after

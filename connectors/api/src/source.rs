@@ -36,6 +36,9 @@ pub trait Log: Send + Sync {
     /// returns an error of class Fenced.
     async fn commit(&self, commits: &[Commit]) -> Result<()>;
 
+    /// How many members the group has now, wherever they run.
+    async fn members(&self) -> Result<usize>;
+
     /// A consuming member of the group, for one task. `memory` bounds its queue, in bytes.
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>>;
 

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::adopt::SealDoc;
 use crate::bulk;
 use crate::client::{Client, Document};
 use crate::error::{Failure, Fault};
@@ -64,6 +65,9 @@ pub(crate) struct TargetDoc {
     /// folded it before are still to be fenced.
     #[serde(default)]
     pub(crate) swapped: bool,
+    /// What the connector left when it was stopped last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seal: Option<SealDoc>,
 }
 
 /// The generation that a rebuild in place comes after, as its topics were.
@@ -300,10 +304,18 @@ impl Books {
         Books { client, target: target.to_owned() }
     }
 
+    /// Whether the metadata index has been made.
+    pub(crate) async fn exist(&self) -> Result<bool> {
+        let reply = self.client.json(Method::Get, &format!("/_alias/{ALIAS}"), &[], None).await?;
+        if reply.status == 404 {
+            return Ok(false);
+        }
+        reply.read::<serde_json::Value>("looking for the metadata index").map(|_| true)
+    }
+
     /// Creates the metadata index if it is missing.
     pub(crate) async fn ensure(&self) -> Result<()> {
-        let reply = self.client.json(Method::Get, &format!("/_alias/{ALIAS}"), &[], None).await?;
-        if reply.status == 200 {
+        if self.exist().await? {
             return Ok(());
         }
         let body = json!({

@@ -57,7 +57,8 @@ impl TargetDoc {
                 Act::Exchange { to, .. } => doc.exchange(to),
                 Act::Drop(number) => doc.old.retain(|old| old.generation != number),
                 // Done where the index is.
-                Act::Create | Act::Adopt | Act::Check | Act::Extend | Act::Empty => {}
+                Act::Create | Act::Adopt | Act::Take => {}
+                Act::Check | Act::Extend | Act::Empty => {}
                 Act::Make(_) | Act::Finish(_) => {}
             }
         }

@@ -8,9 +8,10 @@
 //! In reading order: [`config`], `mapping` (the index that a model becomes), `document` (a row as
 //! JSON and back), `bulk`, `client` and `nodes` (requests), `books` (the metadata index), `error` (whose
 //! problem an answer is), `survey` and `template` (what stands in the cluster), [`target`] and [`writer`],
-//! `shape` and `drift` (what an index was made with, and whether it still is), `purge` (tombstones) and
+//! `shape` and `drift` (what an index was made with, and whether it still is), `purge` (tombstones), `adopt` (what a snapshot brought back) and
 //! [`mod@plan`].
 
+mod adopt;
 mod books;
 mod bulk;
 mod change;

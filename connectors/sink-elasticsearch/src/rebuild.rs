@@ -134,7 +134,7 @@ impl ElasticsearchTarget {
     }
 
     /// The record, settled, with no build that is being dropped.
-    async fn settled(&self) -> Result<Versioned<TargetDoc>> {
+    pub(crate) async fn settled(&self) -> Result<Versioned<TargetDoc>> {
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
             if !stored.value.ready {

@@ -10,12 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Found, check_owner};
 use foldline_api::hole::Holes;
-use foldline_api::lifecycle::{Act, Change, Command, Facts, Outcome, transition};
+use foldline_api::lifecycle::{Act, Change, Command, Facts, LogNow, Outcome, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    self, Beginning, Configured, DesiredState, Opened, Snapshot, StoredPosition, Target,
+    self, Adopted, Beginning, Configured, DesiredState, Opened, Snapshot, StoredPosition, Target,
     TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
@@ -80,7 +80,11 @@ impl ElasticsearchTarget {
     }
 
     /// What stands where the books say the live generation is.
-    async fn find(&self, stored: Option<&TargetDoc>, survey: &Survey) -> Result<Option<Found>> {
+    pub(crate) async fn find(
+        &self,
+        stored: Option<&TargetDoc>,
+        survey: &Survey,
+    ) -> Result<Option<Found>> {
         let Some(stored) = stored else {
             // Nothing recorded: an index with documents is someone's; an empty one can be taken.
             let mut found = None;
@@ -160,6 +164,7 @@ impl ElasticsearchTarget {
             old: Vec::new(),
             before: None,
             swapped: false,
+            seal: None,
         }
     }
 
@@ -286,7 +291,7 @@ impl ElasticsearchTarget {
         })
     }
 
-    async fn stored_positions(&self, doc: &TargetDoc) -> Result<Vec<StoredPosition>> {
+    pub(crate) async fn stored_positions(&self, doc: &TargetDoc) -> Result<Vec<StoredPosition>> {
         self.positions_of(doc.binding.generation, &doc.beginnings).await
     }
 
@@ -453,6 +458,15 @@ impl Target for ElasticsearchTarget {
             }
         }
         Err(contended())
+    }
+
+    async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
+        self.cluster.client.check_version().await?;
+        self.take_over(log).await
+    }
+
+    async fn note_stopped(&self) -> Result<()> {
+        self.seal().await
     }
 
     async fn status(&self) -> Result<Opened> {

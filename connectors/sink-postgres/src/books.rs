@@ -144,6 +144,12 @@ impl Books {
         self.open_verdicts(client).await
     }
 
+    /// Whether the books have been made.
+    pub(crate) async fn exist(&self, client: &Client) -> Result<bool> {
+        let sql = "SELECT to_regclass($1) IS NOT NULL";
+        read(self.query(client, sql, &[(&self.targets, Type::TEXT)]).await?.first(), 0)
+    }
+
     pub(crate) async fn query(
         &self,
         client: &Client,

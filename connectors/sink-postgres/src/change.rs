@@ -57,7 +57,7 @@ impl PostgresTarget {
                 Act::Exchange { to, .. } => later = self.exchange(client, at, to).await?,
                 Act::Drop(number) => self.drop_generation(client, at, number).await?,
                 // What becomes of the live table is done where it is opened or emptied.
-                Act::Create | Act::Adopt | Act::Check | Act::Extend | Act::Empty => {}
+                Act::Create | Act::Adopt | Act::Take | Act::Check | Act::Extend | Act::Empty => {}
             }
         }
         self.keep(client, at, &next, goals).await?;
@@ -108,6 +108,11 @@ impl PostgresTarget {
                     if !self.books.move_build(client, place, from, to).await? {
                         return Err(Error::fenced("the build ended meanwhile"));
                     }
+                }
+                Some(_) if known.is_some_and(|known| known.physical != beside.physical) => {
+                    self.books
+                        .take_generation(client, (label, beside.number), &beside.physical)
+                        .await?;
                 }
                 Some(_) => {}
                 None => {

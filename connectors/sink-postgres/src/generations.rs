@@ -158,6 +158,25 @@ impl Books {
         Ok(self.execute(client, &sql, &params).await? == 1)
     }
 
+    /// Another table has a generation's rows, of a restore from a backup. Transactions of the server that it was
+    /// loaded on say nothing here.
+    pub(crate) async fn take_generation(
+        &self,
+        client: &Client,
+        (target, number): (&str, u64),
+        physical: &str,
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE {} SET physical = $3, loaded_xid = CASE WHEN loaded_xid IS NOT NULL THEN \
+             pg_current_xact_id()::text::bigint END, updated_at = now() WHERE target = $1 AND generation = $2",
+            self.generations
+        );
+        let number = number.cast_signed();
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&number, Type::INT8), (&physical, Type::TEXT)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
     /// Forgets a generation beside the live one, its positions too.
     pub(crate) async fn forget_generation(
         &self,

@@ -1,6 +1,6 @@
 //! PostgreSQL as a sink: rows and positions in one transaction.
 //!
-//! In reading order: [`target`] (a table, as the worker asks for it), [`open`] (creates, binds and empties it), [`site`] (what
+//! In reading order: [`target`] (a table, as the worker asks for it), [`open`] (creates, binds and empties it), `adopt` (takes a restored one over), [`site`] (what
 //! stands in its place) and [`writer`] (loads states, writes flushes) are the sink. Below them: `flush` (a flush as statements), `statement` (the SQL of rows), `books` (the SQL of
 //! positions), `verdicts` (what is left out), `generations` (of those that are not live), `rebuild` and `steps` (building one beside the live
 //! one, swapping them), `carry` (what users put on a table), `snapshot` (rows and books of one moment), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
@@ -9,6 +9,7 @@
 //! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
 //! between transactions could lose: nothing is prepared, nothing must be prepared again.
 
+mod adopt;
 mod books;
 mod carry;
 mod change;

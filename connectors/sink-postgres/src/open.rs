@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use foldline_api::binding::{Binding, Found};
+use foldline_api::binding::Binding;
 use foldline_api::lifecycle::{Act, Change, Command, Facts, Outcome, transition};
 use foldline_api::sink::{Beginning, Opened};
 use foldline_api::{Error, Result};
@@ -25,16 +25,7 @@ impl PostgresTarget {
         let known = Some(place.label.clone());
         *self.label.lock().unwrap_or_else(PoisonError::into_inner) = known;
         let stored = self.books.entry(client, &place.label, "FOR UPDATE").await?;
-        let found = match &place.relation {
-            Some(relation) => {
-                let rows = format!("SELECT EXISTS (SELECT 1 FROM {})", place.table.sql());
-                Some(Found {
-                    physical: relation.oid.to_string(),
-                    has_rows: self.ask(client, &rows, 0).await?,
-                })
-            }
-            None => None,
-        };
+        let found = self.found(client, &place).await?;
         let facts = Facts { found, ..Facts::default() };
         let Some(entry) = stored else {
             return self.open_first(client, &place, &facts).await;
@@ -237,7 +228,7 @@ impl PostgresTarget {
         Ok(Opened { generation, positions, desired: entry.desired, waits: None, notices })
     }
 
-    async fn ask(&self, client: &Client, sql: &str, oid: u32) -> Result<bool> {
+    pub(crate) async fn ask(&self, client: &Client, sql: &str, oid: u32) -> Result<bool> {
         let wrong = |error| classify(error, &format!("looking at {:?}", self.spec.target));
         let with_oid = [(&oid as &(dyn ToSql + Sync), Type::OID)];
         let params = if sql.contains("$1") { &with_oid[..] } else { &[] };

@@ -6,10 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
 use foldline_api::hole::Holes;
-use foldline_api::lifecycle::{Command, Facts, Outcome, Record, transition};
+use foldline_api::lifecycle::{Command, Facts, LogNow, Outcome, Record, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::{Rebuilds, Role};
-use foldline_api::sink::{Beginning, DesiredState, Opened, Snapshot, Target, TargetSpec, Writer};
+use foldline_api::sink::{
+    Adopted, Beginning, DesiredState, Opened, Snapshot, Target, TargetSpec, Writer,
+};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -193,6 +195,15 @@ impl Target for PostgresTarget {
         within(OPEN_LIMIT, "opening the table", async {
             let session = self.lane.begin().await?;
             let result = self.open_in(&session.client).await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
+        within(OPEN_LIMIT, "taking the table over", async {
+            let session = self.lane.begin().await?;
+            let result = self.adopt_in(&session.client, log).await;
             session.finish(result).await
         })
         .await

@@ -82,6 +82,8 @@ fn perform(
             next.binding.physical = adopt(tx, spec)?;
             Ok(vec![format!("took the empty table {target:?}")])
         }
+        // It has its mark.
+        Act::Take => Ok(Vec::new()),
         Act::Check => schema::check_table(tx, spec).map(|()| Vec::new()),
         Act::Extend => schema::extend(tx, spec),
         Act::Empty => {

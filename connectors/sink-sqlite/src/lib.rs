@@ -34,6 +34,7 @@
 //! not survive (a view or an index over a column that is gone) is tried when the rebuild begins, and
 //! refused by name.
 
+mod adopt;
 mod books;
 mod carry;
 mod change;

@@ -185,6 +185,16 @@ pub(crate) fn find(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> 
     Ok(Some(Found { physical: physical.unwrap_or_default(), has_rows }))
 }
 
+/// The same of a table that is to be taken as it is: marked, if it was not.
+pub(crate) fn find_marked(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> {
+    let Some(found) = find(tx, target)? else { return Ok(None) };
+    let physical = match found.physical {
+        unmarked if unmarked.is_empty() => mark(tx, target)?,
+        marked => marked,
+    };
+    Ok(Some(Found { physical, ..found }))
+}
+
 /// A column that stands there: name, type, not null, without a default, place in the primary key.
 type Info = (String, String, bool, bool, i64);
 

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, check_owner};
 use foldline_api::hole::Holes;
-use foldline_api::lifecycle::{Change, Command, Facts, Outcome, Record as Lifecycle, transition};
+use foldline_api::lifecycle::{
+    Change, Command, Facts, LogNow, Outcome, Record as Lifecycle, transition,
+};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
 use foldline_api::sink::{
-    Beginning, DesiredState, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
+    Adopted, Beginning, DesiredState, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
 };
 use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::Transaction;
 
+use crate::adopt::take_over;
 use crate::books;
 use crate::change;
 use crate::database::{Access, Database, End};
@@ -171,6 +174,11 @@ fn status(tx: &Transaction<'_>, spec: &TargetSpec, notices: Vec<String>) -> Resu
 impl Target for SqliteTarget {
     async fn open(&self) -> Result<Opened> {
         self.run(Access::Write, open).await
+    }
+
+    async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
+        let log = log.clone();
+        self.run(Access::Write, move |tx, spec| take_over(tx, spec, &log)).await
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {

@@ -34,6 +34,20 @@ impl Store for Sqlite {
         outside(&self.0).execute_batch(&format!("DROP TABLE \"{target}\"")).unwrap();
     }
 
+    async fn copy_target(&self, target: &str) {
+        // What was made anew from its rows has no mark.
+        let outside = outside(&self.0);
+        let marks = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '!_foldline!_%' ESCAPE '!' \
+                     AND (tbl_name = ?1 OR tbl_name LIKE ?1 || '!_!_g%' ESCAPE '!')";
+        let mut statement = outside.prepare(marks).unwrap();
+        let marks = statement.query_map([target], |row| row.get(0)).unwrap();
+        let marks: Vec<String> = marks.collect::<rusqlite::Result<_>>().unwrap();
+        assert!(!marks.is_empty(), "{target}");
+        for mark in marks {
+            outside.execute_batch(&format!("DROP TRIGGER {mark}")).unwrap();
+        }
+    }
+
     fn name(&self, case: &str) -> String {
         format!("sales.{case}")
     }

@@ -333,6 +333,16 @@ impl Log for FileLog {
         .await
     }
 
+    async fn members(&self) -> Result<usize> {
+        let log = Arc::clone(&self.0);
+        blocking(move || match log.lock_group() {
+            Ok(_) => Ok(0),
+            Err(error) if error.class() == ErrorClass::Fenced => Ok(1),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>> {
         let lock = self.0.lock_group().map_err(|error| match error.class() {
             // Waiting would not help: the other worker does not share a file log's group.

@@ -21,6 +21,7 @@ use crate::commit::{COMMIT_TIMEOUT, refused};
 use crate::config::{KafkaConfig, TopicFilter};
 use crate::consumer::{Context, Member};
 use crate::error::{from_code, from_kafka};
+use crate::group::describe;
 use crate::native;
 use crate::reader::KafkaReader;
 use crate::source::KafkaSource;
@@ -341,6 +342,13 @@ impl Log for KafkaLog {
         }
         let commits = commits.to_vec();
         self.ask(move |asker| asker.commit(&commits)).await
+    }
+
+    async fn members(&self) -> Result<usize> {
+        let group = self.config.group.clone();
+        let asked =
+            self.ask(move |asker| describe(asker.client.client().native_client(), &group, ASK));
+        asked.await.map(|group| group.members.len())
     }
 
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>> {

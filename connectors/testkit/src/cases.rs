@@ -1,6 +1,7 @@
 //! The cases of the sink contract.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite of assertions")]
 
+pub(crate) mod adopt;
 pub(crate) mod deploys;
 pub(crate) mod flush;
 pub(crate) mod hole;

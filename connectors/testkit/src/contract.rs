@@ -7,6 +7,7 @@
 //! impl Store for Memory {
 //!     async fn target(&self, spec: TargetSpec) -> Arc<dyn Target> { self.0.target(spec) }
 //!     async fn drop_target(&self, target: &str) { self.0.drop_table(target) }
+//!     async fn copy_target(&self, target: &str) { self.0.copy_table(target) }
 //!     fn name(&self, case: &str) -> String { case.to_owned() }
 //! }
 //!
@@ -38,6 +39,10 @@ pub trait Store: Send + Sync {
 
     /// Drops the physical table or index as an operator would by hand, the books untouched.
     async fn drop_target(&self, target: &str);
+
+    /// Puts a faithful copy in the place of what stands of a target, of all its generations, the books untouched:
+    /// as a restore from a backup does.
+    async fn copy_target(&self, target: &str);
 
     /// A target's name that no other run uses, for a case.
     fn name(&self, case: &str) -> String;
@@ -82,6 +87,10 @@ pub async fn sink_contract(store: &dyn Store) {
     cases::deploys::what_a_newer_config_passed_over_comes_back_by_name_only(store).await;
     cases::deploys::a_command_for_another_generation_does_nothing(store).await;
     cases::deploys::what_continue_leaves_behind_is_told(store).await;
+    cases::adopt::a_copy_is_taken_over_with_its_books(store).await;
+    cases::adopt::what_is_no_faithful_copy_is_refused_by_name(store).await;
+    cases::adopt::a_copy_with_a_build_is_whole_or_the_build_is_ended_first(store).await;
+    cases::adopt::what_is_no_copy_stays_as_it_is_and_fences(store).await;
     cases::flush::rows_round_trip(store).await;
     cases::flush::every_type_round_trips(store).await;
     cases::flush::a_stale_version_conflicts(store).await;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::hole::Holes;
+use foldline_api::lifecycle::LogNow;
 use foldline_api::model::Key;
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::{By, Generations, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
-    Acquired, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot, StoredPosition,
-    Target, Writer, Written,
+    Acquired, Adopted, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot,
+    StoredPosition, Target, Writer, Written,
 };
 use foldline_api::source::DeadLetter;
 use foldline_api::{Error, Result};
@@ -186,6 +187,16 @@ impl Target for FaultyTarget {
     async fn open(&self) -> Result<Opened> {
         self.script.before().await?;
         self.script.after(self.inner.open().await?)
+    }
+
+    async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
+        self.script.before().await?;
+        self.script.after(self.inner.adopt(log).await?)
+    }
+
+    async fn note_stopped(&self) -> Result<()> {
+        self.script.before().await?;
+        self.inner.note_stopped().await
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {

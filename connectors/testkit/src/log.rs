@@ -390,6 +390,10 @@ impl Log for MemoryGroup {
         Ok(self.with(|group| group.committed.values().cloned().collect()))
     }
 
+    async fn members(&self) -> Result<usize> {
+        Ok(self.with(|group| group.members.len()))
+    }
+
     async fn commit(&self, commits: &[Commit]) -> Result<()> {
         self.with(|group| {
             if !group.members.is_empty() {

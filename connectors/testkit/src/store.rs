@@ -10,15 +10,15 @@ use foldline_api::binding::{Found, check_owner};
 use foldline_api::hole::{Hole, Holes};
 use foldline_api::letters::BadRecord;
 use foldline_api::lifecycle::{
-    Act, Change, Command, Facts, Outcome, Record as Lifecycle, transition,
+    Act, Change, Command, Facts, LogNow, Outcome, Record as Lifecycle, transition,
 };
 use foldline_api::model::{Key, Row};
 use foldline_api::parked::{DROPPED, Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
-    Beginning, DesiredState, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict, Target,
-    TargetSpec, Version, Writer,
+    Adopted, Beginning, DesiredState, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict,
+    Target, TargetSpec, Version, Writer,
 };
 use foldline_api::{Error, Result};
 
@@ -149,6 +149,15 @@ impl MemoryStore {
         }
     }
 
+    /// Puts a copy in the table's place behind the books' back, as a restore does: of all generations.
+    pub fn copy_table(&self, target: &str) {
+        let mut state = self.lock();
+        let physical = state.tick();
+        let entry = state.entries.entry(target.to_owned()).or_default();
+        let tables = entry.table.iter_mut().chain(entry.tables.values_mut());
+        tables.for_each(|table| table.physical = physical);
+    }
+
     /// Writes a row as someone with a shell may; none deletes it. Its version rises.
     pub fn edit(&self, target: &str, key: &Key, row: Option<Row>) {
         let mut state = self.lock();
@@ -225,6 +234,14 @@ pub struct Snapshot(BTreeMap<String, Entry>);
 impl Entry {
     pub(crate) fn generation(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.binding.generation)
+    }
+
+    /// What stands under the name.
+    fn found(&self) -> Option<Found> {
+        self.table.as_ref().map(|table| Found {
+            physical: table.physical.to_string(),
+            has_rows: table.rows.values().any(|kept| kept.row.is_some()),
+        })
     }
 
     pub(crate) fn is_continued(&self) -> bool {
@@ -340,7 +357,7 @@ impl Entry {
                     }
                 }
                 Act::Drop(number) => self.forget(number),
-                Act::Check | Act::Extend | Act::Finish(_) => {}
+                Act::Take | Act::Check | Act::Extend | Act::Finish(_) => {}
             }
         }
         let made =
@@ -462,11 +479,7 @@ impl Target for MemoryTarget {
         let mut state = self.store.lock();
         let fresh = state.tick();
         let entry = state.entries.entry(self.spec.target.clone()).or_default();
-        let found = entry.table.as_ref().map(|table| Found {
-            physical: table.physical.to_string(),
-            has_rows: table.rows.values().any(|kept| kept.row.is_some()),
-        });
-        let facts = Facts { found, ..Facts::default() };
+        let facts = Facts { found: entry.found(), ..Facts::default() };
         let change = match transition(entry.record.as_ref(), &self.spec, &facts, Command::Open)? {
             Outcome::Changes(change) => change,
             Outcome::Waits(waits) => {
@@ -482,6 +495,29 @@ impl Target for MemoryTarget {
             entry.carry_out(&change, fresh);
         }
         Ok(entry.opened(notices))
+    }
+
+    async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
+        let mut state = self.store.lock();
+        let entry = state.entries.entry(self.spec.target.clone()).or_default();
+        let facts = Facts {
+            found: entry.found(),
+            copies: entry
+                .tables
+                .iter()
+                .map(|(of, table)| (*of, table.physical.to_string()))
+                .collect(),
+            positions: entry.live_positions(),
+            log: log.clone(),
+            ..Facts::default()
+        };
+        let outcome = transition(entry.record.as_ref(), &self.spec, &facts, Command::Adopt)?;
+        let (Some(record), Outcome::Changes(change)) = (&entry.record, outcome) else {
+            return Err(Error::retriable("there is nothing to adopt"));
+        };
+        let adopted = Adopted::of(&change, facts.found.as_ref(), &record.binding.physical);
+        entry.carry_out(&change, 0);
+        Ok(adopted)
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {

@@ -28,6 +28,10 @@ impl Store for Memory {
         self.0.drop_table(target);
     }
 
+    async fn copy_target(&self, target: &str) {
+        self.0.copy_table(target);
+    }
+
     fn name(&self, case: &str) -> String {
         case.to_owned()
     }

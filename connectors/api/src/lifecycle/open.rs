@@ -16,8 +16,9 @@ pub(super) fn open_first(spec: &TargetSpec, facts: &Facts) -> Result<Outcome> {
         Some(found) if found.has_rows => {
             return Err(Error::config(format!(
                 "{:?} already has rows that no connector of Foldline wrote: give connector {:?} another target, or \
-                 empty this one",
-                spec.target, spec.connector
+                 empty this one; where it was restored from a backup, restore Foldline's own tables from it too, and \
+                 take it over with `foldline adopt {}`",
+                spec.target, spec.connector, spec.connector
             )));
         }
         Some(_) => Act::Adopt,
@@ -55,9 +56,10 @@ pub(super) fn open(record: &Record, spec: &TargetSpec, facts: &Facts) -> Result<
 
 fn replaced(spec: &TargetSpec) -> Error {
     Error::config(format!(
-        "{:?} was replaced by another of the same name that already has rows: empty it, and connector {:?} fills \
-         it anew",
-        spec.target, spec.connector
+        "{:?} was replaced by another of the same name that already has rows. Where it was restored from a backup \
+         together with Foldline's own tables, stop the workers and take it over as it is with `foldline adopt {}`; else \
+         empty it, and connector {:?} fills it anew",
+        spec.target, spec.connector, spec.connector
     ))
 }
 
@@ -96,7 +98,7 @@ fn missing(spec: &TargetSpec) -> Error {
     ))
 }
 
-fn check_log(stored: &Binding, spec: &TargetSpec) -> Result<()> {
+pub(super) fn check_log(stored: &Binding, spec: &TargetSpec) -> Result<()> {
     if stored.log != spec.log {
         return Err(Error::config(format!(
             "{:?} was folded from the log {:?}, and the source now leads to {:?}: point the source back, \

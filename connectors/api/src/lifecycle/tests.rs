@@ -78,6 +78,7 @@ fn ownership_comes_before_every_command() {
     done(&mut record, &deploy("v2"), Command::Build(By::Operator));
     let stranger = TargetSpec { connector: "other".to_owned(), ..deploy("v2") };
     for command in [
+        Command::Adopt,
         Command::Open,
         Command::Begin(2),
         Command::Empty(2),
@@ -208,4 +209,51 @@ fn a_dropped_target_is_begun_anew_under_a_number_that_never_was() {
     assert_eq!((change.answer, &*change.fences), (8, &[1][..]));
     assert_eq!(change.steps, [Act::Drop(2), Act::Create]);
     assert!(change.record.build().is_none());
+}
+
+#[test]
+fn a_copy_is_adopted_where_nobody_folds_and_rows_and_books_agree() {
+    let mut record = record();
+    swapped(&mut record, &deploy("v1"), By::Operator);
+    let build = done(&mut record, &deploy("v1"), Command::Build(By::Operator)).answer;
+    let place = |from: i64, to: i64| StoredPosition {
+        partition: crate::record::TopicPartition::new("events", 0),
+        topic_id: Some("a".to_owned()),
+        beginning: crate::record::Position(from),
+        position: crate::record::Position(to),
+        epoch: 1,
+    };
+    let found = |has_rows| Some(Found { physical: "copy".to_owned(), has_rows });
+    let all = Facts {
+        found: found(true),
+        copies: vec![(1, "one".to_owned()), (build, "three".to_owned())],
+        positions: vec![place(0, 5)],
+        ..Facts::default()
+    };
+    let adopt = |facts: &Facts| transition(Some(&record), &deploy("v1"), facts, Command::Adopt);
+    let Outcome::Changes(change) = adopt(&all).unwrap() else { panic!("nothing changes") };
+    assert_eq!((change.answer, change.fences), (2, vec![2, 1, build]));
+    assert_eq!((change.steps, change.notices), (vec![Act::Take], Vec::new()));
+    let physical: Vec<_> = change.record.beside.iter().map(|it| it.physical.as_str()).collect();
+    assert_eq!((change.record.binding.physical.as_str(), physical), ("copy", vec!["one", "three"]));
+    // What is kept for a rollback may be missing, what is being built may not.
+    let kept = Facts { copies: all.copies[1..].to_vec(), ..all.clone() };
+    let Outcome::Changes(change) = adopt(&kept).unwrap() else { panic!("nothing changes") };
+    assert_eq!((change.steps, change.record.beside.len()), (vec![Act::Drop(1), Act::Take], 1));
+    let topics = vec![(Arc::from("events"), Some("b".to_owned()))];
+    for (facts, why) in [
+        (Facts { copies: all.copies[..1].to_vec(), ..all.clone() }, "--cancel"),
+        (Facts { log: LogNow { members: 1, ..LogNow::default() }, ..all.clone() }, "has 1 member"),
+        (Facts { log: LogNow { members: 0, topics }, ..all.clone() }, "created again"),
+        (Facts { found: None, ..all.clone() }, "does not exist"),
+        (Facts { found: found(false), ..all.clone() }, "it has no rows"),
+        (Facts { positions: vec![place(5, 5)], ..all.clone() }, "has folded nothing"),
+        (Facts { torn: Some("it is torn".to_owned()), ..all.clone() }, "it is torn"),
+    ] {
+        let error = adopt(&facts).unwrap_err();
+        assert!(error.to_string().contains(why), "{why}: {error}");
+    }
+    let other = TargetSpec { log: "other".to_owned(), ..deploy("v1") };
+    assert!(transition(Some(&record), &other, &all, Command::Adopt).is_err());
+    assert!(transition(None, &deploy("v1"), &all, Command::Adopt).is_err());
 }

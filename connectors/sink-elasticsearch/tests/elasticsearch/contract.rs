@@ -20,6 +20,10 @@ impl Store for Cluster {
         self.0.drop_indexes(&format!("{target}-g")).await;
     }
 
+    async fn copy_target(&self, target: &str) {
+        self.0.copy_indexes(&format!("{target}-g")).await;
+    }
+
     fn name(&self, case: &str) -> String {
         format!("{}-{}", self.0.name, case.replace(' ', "-").to_lowercase())
     }

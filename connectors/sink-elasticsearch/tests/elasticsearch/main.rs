@@ -6,6 +6,7 @@
     reason = "clippy takes the helpers of an integration test for production code"
 )]
 
+mod adopt;
 mod aliases;
 mod contract;
 mod opening;

@@ -89,6 +89,61 @@ impl Bench {
         }
     }
 
+    /// Puts copies in the place of the indexes whose names start with `prefix`: other indexes, by their UUIDs. By a
+    /// snapshot, where the cluster has a place for one (`path.repo`), else by clones.
+    pub(crate) async fn copy_indexes(&self, prefix: &str) {
+        let path = format!("/{prefix}*?expand_wildcards=all&flat_settings=true");
+        let (_, indexes) = self.call("GET", &path, None).await;
+        let query = "/_nodes/settings?flat_settings=true&filter_path=**.path*";
+        let (_, nodes) = self.call("GET", query, None).await;
+        if nodes.to_string().contains("\"path.repo\"") {
+            self.restore_indexes(prefix).await;
+        } else {
+            for (index, made) in indexes.as_object().unwrap() {
+                self.clone_index(index, made).await;
+            }
+        }
+        let (_, copies) = self.call("GET", &path, None).await;
+        for (index, made) in indexes.as_object().unwrap() {
+            let uuid = |of: &Json| of["settings"]["index.uuid"].clone();
+            assert_ne!(uuid(&copies[index]), uuid(made), "{index} is the same");
+        }
+    }
+
+    async fn restore_indexes(&self, prefix: &str) {
+        let repository = format!("/_snapshot/{}", self.name);
+        let body = json!({ "type": "fs", "settings": { "location": self.name } });
+        self.call("PUT", &repository, Some(body)).await;
+        let body = json!({ "indices": format!("{prefix}*"), "include_global_state": false });
+        let path = format!("{repository}/one?wait_for_completion=true");
+        let (status, answer) = self.call("PUT", &path, Some(body.clone())).await;
+        assert_eq!((status, &answer["snapshot"]["state"]), (200, &json!("SUCCESS")), "{answer}");
+        self.drop_indexes(prefix).await;
+        let path = format!("{repository}/one/_restore?wait_for_completion=true");
+        let (status, answer) = self.call("POST", &path, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        self.call("DELETE", &format!("{repository}/one"), None).await;
+        self.call("DELETE", &repository, None).await;
+    }
+
+    async fn clone_index(&self, index: &str, made: &Json) {
+        let copy = format!("{index}-copy");
+        for (from, to) in [(index, copy.as_str()), (copy.as_str(), index)] {
+            self.call("PUT", &format!("/{from}/_block/write"), None).await;
+            let path = format!("/{from}/_clone/{to}?wait_for_active_shards=1");
+            let (status, answer) = self.call("PUT", &path, None).await;
+            assert_eq!(status, 200, "{answer}");
+            self.call("DELETE", &format!("/{from}"), None).await;
+        }
+        let blocked = made["settings"].get("index.blocks.write").cloned().unwrap_or_default();
+        let body = json!({ "index.blocks.write": blocked });
+        self.call("PUT", &format!("/{index}/_settings"), Some(body)).await;
+        for (alias, options) in made["aliases"].as_object().unwrap() {
+            let path = format!("/{index}/_alias/{alias}");
+            self.call("PUT", &path, Some(options.clone())).await;
+        }
+    }
+
     /// Removes what the test made: its indexes and its records in the books.
     pub(crate) async fn clean(self) {
         self.drop_indexes(&self.name).await;

@@ -2,13 +2,16 @@
 
 use foldline_api::ErrorClass;
 use foldline_api::column::ColumnType;
+use foldline_api::lifecycle::LogNow;
 use foldline_api::model::{Column, Model};
 use foldline_api::record::Position;
 use foldline_api::sink::{Beginning, DesiredState, OnChange, Target, Version, Waits, Written};
 use foldline_api::value::Value;
 use foldline_sink_postgres::PostgresTarget;
 
-use crate::support::{Fixture, Held, claim, column, key, model, orders, part, put, row};
+use crate::support::{
+    Fixture, Held, claim, column, dump, key, load, model, orders, part, put, row, url,
+};
 
 async fn refused(target: &PostgresTarget) -> String {
     let error = target.open().await.unwrap_err();
@@ -243,6 +246,44 @@ async fn a_replaced_table_with_rows_is_refused() {
         )
         .await;
     assert!(refused(&target).await.contains("was replaced"));
+}
+
+#[tokio::test]
+async fn a_table_that_was_restored_without_its_books_is_not_taken_over() {
+    let fixture = Fixture::new().await;
+    let mut held = fixture.writer(orders()).await;
+    held.durable(vec![put(row(1, 2, "a"), Version::Absent)]).await;
+    let (table, books) =
+        (format!("{}.orders", fixture.schema), format!("{}_books", fixture.schema));
+    let old = dump(&url(), &["-t", &table]);
+    held.durable(vec![put(row(2, 3, "b"), Version::Absent)]).await;
+    fixture.run("DROP TABLE {s}.orders").await;
+    load(&url(), &old);
+    let target = fixture.target(fixture.spec(orders()));
+    assert!(refused(&target).await.contains("was replaced"));
+    let error = target.adopt(&LogNow::default()).await.unwrap_err();
+    assert!(error.to_string().contains("its books were there before it"), "{error}");
+
+    // Both, of one dump, in one transaction.
+    let all = dump(&url(), &["-t", &table, "-t", &format!("{books}.*")]);
+    let drop = format!("DROP TABLE {table}; DROP SCHEMA {books} CASCADE; CREATE SCHEMA {books};");
+    load(&url(), &[b"BEGIN;".to_vec(), drop.into_bytes(), all, b"COMMIT;".to_vec()].concat());
+    let adopted = target.adopt(&LogNow::default()).await.unwrap();
+    assert!(adopted.copied && adopted.has_rows, "{adopted:?}");
+    target.open().await.unwrap();
+    // A grant and a trigger that come after the rows do not make the table younger.
+    let all = dump(&url(), &["-t", &table, "-t", &format!("{books}.*")]);
+    fixture
+        .run(&format!("DROP TABLE {table}; DROP SCHEMA {books} CASCADE; CREATE SCHEMA {books}"))
+        .await;
+    load(&url(), &all);
+    fixture
+        .run(
+            "GRANT SELECT ON {s}.orders TO PUBLIC; CREATE TRIGGER z BEFORE UPDATE ON {s}.orders FOR EACH ROW EXECUTE \
+             FUNCTION suppress_redundant_updates_trigger(); ANALYZE {s}.orders",
+        )
+        .await;
+    assert!(target.adopt(&LogNow::default()).await.unwrap().copied);
 }
 
 fn wider() -> Model {

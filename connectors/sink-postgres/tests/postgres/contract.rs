@@ -7,7 +7,7 @@ use foldline_api::sink::{Target, TargetSpec};
 use foldline_testkit::contract::Meddling;
 use foldline_testkit::{Store, sink_contract};
 
-use crate::support::Fixture;
+use crate::support::{Fixture, dump, load, url};
 
 struct Postgres(Fixture);
 
@@ -19,6 +19,21 @@ impl Store for Postgres {
 
     async fn drop_target(&self, target: &str) {
         self.0.sql.batch_execute(&format!("DROP TABLE {target}")).await.unwrap();
+    }
+
+    async fn copy_target(&self, target: &str) {
+        let books = format!("{}_books", self.0.schema);
+        let (kept, all) = (format!("{target}__g*"), format!("{books}.*"));
+        let dump = dump(&url(), &["-t", target, "-t", &kept, "-t", &all]);
+        let (schema, table) = target.split_once('.').unwrap();
+        let stand = format!(
+            "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables WHERE schemaname = \
+             '{books}' OR (schemaname = '{schema}' AND (tablename = '{table}' OR starts_with(tablename, \
+             '{table}__g')))"
+        );
+        let stand = self.0.text(&stand).await;
+        self.0.run(&format!("DROP TABLE {stand}")).await;
+        load(&url(), &dump);
     }
 
     fn name(&self, case: &str) -> String {

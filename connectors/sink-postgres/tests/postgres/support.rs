@@ -1,5 +1,7 @@
 //! A table, its books and a second session beside them.
 
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +21,25 @@ use tokio_postgres::{Client, NoTls};
 
 pub(crate) fn url() -> String {
     std::env::var("DATABASE_URL").expect("DATABASE_URL must name a PostgreSQL to test against")
+}
+
+/// What PostgreSQL's own tool writes of a database.
+pub(crate) fn dump(url: &str, arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new("pg_dump").arg(url).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Reads it back into a database.
+pub(crate) fn load(url: &str, dump: &[u8]) {
+    let mut psql = Command::new("psql")
+        .args(["-qX", "-v", "ON_ERROR_STOP=1", url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    psql.stdin.take().unwrap().write_all(dump).unwrap();
+    assert!(psql.wait().unwrap().success());
 }
 
 pub(crate) async fn session() -> Client {

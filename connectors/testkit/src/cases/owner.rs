@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use foldline_api::lifecycle::LogNow;
 use foldline_api::parked::{Changes, ParkedEvent, Request, Which};
 use foldline_api::rebuild::{By, Phase, Step};
 use foldline_api::record::{Position, Record};
@@ -40,6 +41,8 @@ async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &Parked
     }
     // A sink that has nothing to clear away may say that it did it.
     drop(stranger.maintain().await);
+    drop(stranger.note_stopped().await);
+    refused("adopt", stranger.adopt(&LogNow::default()).await);
     for generation in [live, build] {
         refused("a writer", stranger.writer(generation).await.map(drop));
     }
