@@ -1,10 +1,11 @@
 //! Foldline folds Kafka event streams into PostgreSQL, Elasticsearch and SQLite, from TOML alone.
 //!
 //! In reading order: [`config`] (what is asked for), `task` (the loop), [`connector`], [`rebuild`] and [`worker`] (who
-//! runs it), `admin` (what is seen from outside) and [`cli`]. The pure fold is a crate of its own,
-//! [`foldline_language`].
+//! runs it), `admin` (what is seen from outside), `adopt` (what a restore left) and [`cli`]. The pure fold is a crate of
+//! its own, [`foldline_language`].
 
 mod admin;
+mod adopt;
 mod chance;
 pub mod cli;
 pub mod config;

@@ -111,6 +111,12 @@ enum Command {
         #[command(flatten)]
         how: rebuild::Args,
     },
+    /// Take over what a restore from a backup left in the store, rows and Foldline's own tables together, while no
+    /// worker runs the connector.
+    Adopt {
+        /// The connector.
+        name: String,
+    },
     /// Show a connector's positions, or leave events out (--skip-to).
     Offsets(offsets::Offsets),
     /// Fold the log again and compare with what the store holds, while the connector runs on.
@@ -193,6 +199,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rebuild { named, how } => {
             runtime()?.block_on(rebuild::run(&named, &path(None), &how))
         }
+        Command::Adopt { name } => offline::adopt(path(None), &name),
         Command::Offsets(args) => runtime()?.block_on(offsets::run(&args, &path(None))),
         Command::Verify(args) => runtime()?.block_on(replays::verify(&args, &path(None))),
         Command::Explain(args) => runtime()?.block_on(replays::explain(&args, &path(None))),

@@ -11,6 +11,8 @@ use serde_json::json;
 
 use super::{Failure, load, runtime};
 use crate::config::{Config, ConnectorConfig, SinkKind, json_schema, process_env, unsupported};
+use crate::metrics::Metrics;
+use crate::printable;
 use crate::registry::{self, Compared};
 
 /// How long a plan waits for the store.
@@ -83,15 +85,35 @@ pub(super) fn diagnostic_json(diagnostic: &Diagnostic) -> serde_json::Value {
     })
 }
 
+fn connector<'c>(config: &'c Config, name: &str) -> Result<&'c ConnectorConfig, Failure> {
+    config.connectors.get(name).ok_or_else(|| {
+        let known: Vec<&str> = config.connectors.keys().map(String::as_str).collect();
+        let known = known.join(", ");
+        Failure::Failed(format!("there is no connector {name:?}: known are {known}"))
+    })
+}
+
+/// Takes over what a restore left.
+pub(super) fn adopt(path: PathBuf, name: &str) -> Result<(), Failure> {
+    crate::log::start("warn");
+    let config = load(path, &process_env())?;
+    let connector = connector(&config, name)?;
+    let projections =
+        projection::compile(&config.projections, &config.places).map_err(Failure::Config)?;
+    let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
+    let report = runtime()?.block_on(async {
+        let metrics = Metrics::new().map_err(Failure::failed)?;
+        let spec = registry::connector(&config, connector, projection, &metrics)
+            .map_err(Failure::failed)?;
+        crate::adopt::adopt(&spec).await.map_err(Failure::failed)
+    })?;
+    println!("{}", printable::lines(&report.to_string()));
+    Ok(())
+}
+
 pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
     let config = load(path, &process_env().with_placeholders())?;
-    let Some(connector) = config.connectors.get(name) else {
-        let known: Vec<&str> = config.connectors.keys().map(String::as_str).collect();
-        return Err(Failure::Failed(format!(
-            "there is no connector {name:?}: known are {}",
-            known.join(", ")
-        )));
-    };
+    let connector = connector(&config, name)?;
     let projections =
         projection::compile(&config.projections, &config.places).map_err(Failure::Config)?;
     let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };

@@ -1,5 +1,6 @@
 //! What must hold, each on real servers.
 
+mod adopt;
 mod bad_records;
 mod binding;
 mod examples;

@@ -69,8 +69,11 @@ fn add(rows: &mut Rows, columns: Columns, values: Vec<Option<String>>) {
 
 /// A connection of its own.
 pub(crate) async fn postgres() -> tokio_postgres::Client {
-    let (client, connection) =
-        tokio_postgres::connect(&servers::postgres(), tokio_postgres::NoTls).await.unwrap();
+    postgres_at(&servers::postgres()).await
+}
+
+async fn postgres_at(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute("set timezone = 'UTC'").await.unwrap();
     client
@@ -78,8 +81,12 @@ pub(crate) async fn postgres() -> tokio_postgres::Client {
 
 /// Runs a query; its rows as texts.
 pub(crate) async fn query(sql: &str) -> Vec<Vec<Option<String>>> {
+    query_at(&servers::postgres(), sql).await
+}
+
+async fn query_at(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
     let messages =
-        postgres().await.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        postgres_at(url).await.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let row = |message: &tokio_postgres::SimpleQueryMessage| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => {
             Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())
@@ -91,9 +98,14 @@ pub(crate) async fn query(sql: &str) -> Vec<Vec<Option<String>>> {
 
 /// All rows of a table in PostgreSQL.
 pub(crate) async fn postgres_rows(table: &str, columns: Columns) -> Rows {
+    postgres_rows_at(&servers::postgres(), table, columns).await
+}
+
+/// The same in another database.
+pub(crate) async fn postgres_rows_at(url: &str, table: &str, columns: Columns) -> Rows {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     let mut rows = Rows::new();
-    for row in query(&format!("select {} from {table}", names.join(", "))).await {
+    for row in query_at(url, &format!("select {} from {table}", names.join(", "))).await {
         add(&mut rows, columns, row);
     }
     rows
