@@ -18,6 +18,7 @@ mod maps;
 pub mod metrics;
 mod offload;
 pub mod policy;
+mod prepared;
 mod printable;
 pub mod rebuild;
 #[cfg(test)]

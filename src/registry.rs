@@ -28,6 +28,7 @@ use crate::connector::ConnectorSpec;
 use crate::maps::HashMap;
 use crate::metrics::Metrics;
 use crate::policy;
+use crate::prepared::prepared;
 use crate::task::{Decoders, Limits};
 
 #[cfg(feature = "kafka")]
@@ -77,9 +78,10 @@ pub(crate) fn connector(
     metrics: &Metrics,
 ) -> Result<ConnectorSpec> {
     let parts = parts(config, connector)?;
-    let decoders = Arc::new(TopicDecoders::new(&parts, projection)?);
-    let log = log_of(config, &parts, &connector.group)?;
-    let rebuild_log = log_of(config, &parts, &format!("{}.rebuild", connector.group))?;
+    let decoders: Arc<dyn Decoders> = Arc::new(TopicDecoders::new(&parts, projection)?);
+    let log = prepared(log_of(config, &parts, &connector.group)?, &decoders);
+    let rebuild_group = format!("{}.rebuild", connector.group);
+    let rebuild_log = prepared(log_of(config, &parts, &rebuild_group)?, &decoders);
     let spec = target_spec(config, &parts, projection);
     let sink = parts.sink.kind.clone();
     // Refused now rather than at the first event.
@@ -303,6 +305,11 @@ impl Decoders for TopicDecoders {
         let by_pattern =
             || self.patterns.iter().find(|(regex, _)| regex.is_match(topic)).map(|(_, d)| d);
         self.named.get(topic).or_else(by_pattern).unwrap_or(&self.other)
+    }
+
+    fn need_schemas(&self) -> bool {
+        let patterns = self.patterns.iter().map(|(_, decoder)| decoder);
+        self.named.values().chain(patterns).chain([&self.other]).any(Decoder::needs_schemas)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foldline_api::error::Result;
+use foldline_api::error::{Error, Result};
 use foldline_api::model::Key;
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::StoredVerdict;
@@ -10,7 +10,7 @@ use foldline_language::projection::{BadRecord, Effects, Projection, StateRef, St
 
 use super::states::{State, States};
 use crate::maps::HashMap;
-use crate::task::{Decoders, decode};
+use crate::task::{Decoders, UNPREPARED, decode};
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,7 @@ impl Fold {
         self.folded += 1;
         let (event, prepared) = match decode(&self.projection, &*self.decoders, record) {
             Ok(decoded) => decoded,
+            Err(bad) if bad.stage == UNPREPARED => return Err(Error::config(bad.reason)),
             Err(bad) => return Ok(self.bad(record, bad)),
         };
         let keys = prepared.keys().to_vec();

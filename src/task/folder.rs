@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldline_api::error::ErrorClass;
 use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Place};
 use foldline_api::record::{Position, Record, TopicPartition};
@@ -28,6 +29,9 @@ use super::parking::Parking;
 use crate::dead_letter::Reason;
 use crate::maps::{HashMap, HashSet};
 use crate::policy::OnBadRecord;
+
+/// The stage of a record that was read without what its converter needs. It is not bad: whoever decoded it is at fault.
+pub(crate) const UNPREPARED: &str = "unprepared";
 
 /// What became of decoding one record.
 type Outcome = Result<(Event, Prepared), BadRecord>;
@@ -121,6 +125,9 @@ pub(crate) struct Verdict {
 pub(crate) trait Decoders: Send + Sync + std::fmt::Debug {
     /// The decoder of `topic`.
     fn of(&self, topic: &Arc<str>) -> &Decoder;
+
+    /// Whether some topic's converters need schemas.
+    fn need_schemas(&self) -> bool;
 }
 
 struct Cached<'a>(&'a Cache);
@@ -142,7 +149,11 @@ pub(crate) fn decode(
 
 fn decode_with(projection: &Projection, decoder: &Decoder, record: &Record) -> Outcome {
     let event = decoder.decode(record).map_err(|error| BadRecord {
-        stage: if error.part == "key" { "key_converter" } else { "value_converter" },
+        stage: match (error.error.class(), error.part) {
+            (ErrorClass::Record, "key") => "key_converter",
+            (ErrorClass::Record, _) => "value_converter",
+            _ => UNPREPARED,
+        },
         reason: error.to_string(),
         read: Vec::new(),
     })?;
@@ -557,6 +568,11 @@ impl Folder {
 
     /// `keys` are those of the event, where it got so far that it has some.
     fn set_aside(&self, record: &Record, keys: &[Key], bad: BadRecord, batch: &mut Batch) -> Went {
+        if bad.stage == UNPREPARED {
+            let (of, offset) = (record.topic_partition(), record.offset);
+            batch.stop = Some(format!("{of} at offset {offset} cannot be decoded: {}", bad.reason));
+            return Went::Stopped;
+        }
         batch.reads.extend(bad.read);
         let reason = Reason { stage: bad.stage, message: bad.reason };
         let mut keys = Cow::Borrowed(keys);

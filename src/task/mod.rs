@@ -65,7 +65,7 @@ use ops::{Ops, Taken, WriteEnd};
 use requests::Requests;
 use topics::Topics;
 
-pub(crate) use folder::{Decoders, decode};
+pub(crate) use folder::{Decoders, UNPREPARED, decode};
 pub use inbox::Limits;
 pub(crate) use load::Load;
 pub(crate) use parking::Allowance;

@@ -24,6 +24,7 @@ use super::ops::Ops;
 use super::{States, Task, spawn};
 use crate::maps::HashSet;
 use crate::offload::busy;
+use crate::prepared::prepare;
 use crate::retry::{Attempts, retry};
 
 /// How often the books are asked for requests while keys are parked, but where the connector is idle.
@@ -291,6 +292,8 @@ impl Ops {
         if !same {
             return Err(Error::retriable("what is parked changed while it was read"));
         }
+        // No retry here: the live events go on meanwhile, and it is looked at again.
+        prepare(&*decoders, &records).await?;
         let events: Vec<_> =
             busy(|| records.iter().map(|record| decode(&projection, &*decoders, record)).collect());
         let keys: HashSet<&Key> =

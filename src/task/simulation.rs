@@ -8,6 +8,7 @@ mod letters;
 mod limits;
 mod parking;
 mod recreated;
+mod schemas;
 mod shown;
 mod world;
 
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use self::events::{Expect, plain_fold};
 pub(crate) use self::events::{OneDecoder, PARTITIONS, decoder, oracle, produce, projection};
+pub(crate) use self::schemas::Registry;
 use self::world::World;
 use super::*;
 use crate::maps::HashSet;
@@ -30,6 +32,7 @@ async fn run_seed(seed: u64) -> u64 {
     let mut world = World::new(seed);
     world.begin().await;
     world.script.set(Faults::some());
+    world.registry.away(300);
     world.start_task().await;
     for _ in 0..25 {
         world.produce();

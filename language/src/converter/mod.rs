@@ -1,20 +1,24 @@
 //! Converters: a record's bytes to values, as Kafka Connect's `key.converter` and `value.converter`.
-//! Only what the projection's mask names is built.
+//! Only what the projection's mask names is built. What a converter needs from outside is asked for before ([`schema`]).
 
 mod connect_json;
 mod json;
+pub mod schema;
 
 use std::sync::Arc;
 
+use foldline_api::ErrorClass;
 use foldline_api::budget::{Budget, Exceeded, Left};
 use foldline_api::json::JsonError;
 use foldline_api::record::Record;
 use foldline_api::value::Value;
 
+pub use schema::SchemaConverter;
+
 use crate::event::{Event, Mask, Slots};
 
 /// How a topic's keys or values are encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Format {
     /// Plain JSON.
     Json,
@@ -24,6 +28,14 @@ pub enum Format {
     Text,
     /// Bytes as they are.
     Bytes,
+    /// By schemas that stand elsewhere.
+    Schema(Arc<dyn SchemaConverter>),
+}
+
+impl Format {
+    fn needs_schemas(&self) -> bool {
+        matches!(self, Format::Schema(_))
+    }
 }
 
 /// Why bytes are not what the converter expects. Holds no payload.
@@ -41,6 +53,26 @@ pub enum ConvertError {
     /// Larger than a record may become.
     #[error(transparent)]
     Budget(#[from] Exceeded),
+    /// Not what its schema says, or it names a schema that does not exist.
+    #[error("{0}")]
+    Schema(String),
+    /// Decoded before its schema was asked for.
+    #[error("{0} was not asked for")]
+    NotPrepared(String),
+}
+
+impl ConvertError {
+    /// Whose problem it is: the record's, but for what was not prepared.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Json(_) | Self::Utf8 | Self::ConnectSchema(_) | Self::Budget(_) => {
+                ErrorClass::Record
+            }
+            Self::Schema(_) => ErrorClass::Record,
+            Self::NotPrepared(_) => ErrorClass::Config,
+        }
+    }
 }
 
 /// What a record's value is as a whole.
@@ -99,6 +131,28 @@ pub struct DecodeError {
 }
 
 impl Decoder {
+    /// Whether [`Decoder::prepare`] has anything to ask for.
+    #[must_use]
+    pub fn needs_schemas(&self) -> bool {
+        [self.key.as_ref(), Some(&self.value)].into_iter().flatten().any(Format::needs_schemas)
+    }
+
+    /// Gets what these records name, before they are decoded.
+    ///
+    /// # Errors
+    /// As of [`SchemaConverter::prepare`].
+    pub async fn prepare(&self, records: &[&Record]) -> foldline_api::Result<()> {
+        if let Some(Format::Schema(converter)) = &self.key {
+            let keys: Vec<&[u8]> = records.iter().filter_map(|r| r.key.as_deref()).collect();
+            converter.prepare(&keys).await?;
+        }
+        if let Format::Schema(converter) = &self.value {
+            let values: Vec<&[u8]> = records.iter().filter_map(|r| r.value.as_deref()).collect();
+            converter.prepare(&values).await?;
+        }
+        Ok(())
+    }
+
     /// Decodes what the mask names.
     ///
     /// # Errors
@@ -107,7 +161,7 @@ impl Decoder {
         let mut slots = self.empty();
         let budget = Budget::default();
         let shape = match &record.value {
-            Some(bytes) => fill(self.value, bytes, &self.mask, &mut slots, &budget)
+            Some(bytes) => fill(&self.value, bytes, &self.mask, &mut slots, &budget)
                 .map_err(|error| DecodeError { part: "value", error })?,
             None => Shape::Null,
         };
@@ -137,7 +191,7 @@ impl Decoder {
     }
 
     fn key(&self, record: &Record, budget: &Budget) -> Result<Value, DecodeError> {
-        match (self.key, &record.key) {
+        match (&self.key, &record.key) {
             (Some(format), Some(bytes)) => {
                 whole(format, bytes, budget).map_err(|error| DecodeError { part: "key", error })
             }
@@ -167,7 +221,7 @@ impl Decoder {
     /// be told.
     #[must_use]
     pub fn encode_key(&self, value: &Value) -> Option<Vec<u8>> {
-        match (self.key?, value) {
+        match (self.key.as_ref()?, value) {
             (Format::Text, Value::Text(text)) => Some(text.as_bytes().to_vec()),
             (Format::Text, Value::List(_) | Value::Map(_) | Value::Null) => None,
             (Format::Text, value) => {
@@ -175,13 +229,13 @@ impl Decoder {
             }
             (Format::Json, value) => Some(foldline_api::json::to_string(value).into_bytes()),
             (Format::Bytes, Value::Bytes(bytes)) => Some(bytes.to_vec()),
-            (Format::Bytes | Format::ConnectJson, _) => None,
+            (Format::Bytes | Format::ConnectJson | Format::Schema(_), _) => None,
         }
     }
 }
 
 fn fill(
-    format: Format,
+    format: &Format,
     bytes: &[u8],
     mask: &Mask,
     slots: &mut [Option<Value>],
@@ -189,7 +243,7 @@ fn fill(
 ) -> Result<Shape, ConvertError> {
     match format {
         Format::Json => Ok(json::fill(bytes, mask, slots, budget)?),
-        Format::ConnectJson | Format::Text | Format::Bytes => {
+        Format::ConnectJson | Format::Text | Format::Bytes | Format::Schema(_) => {
             let value = whole(format, bytes, budget)?;
             let shape = Shape::of(&value);
             if shape != Shape::Null {
@@ -200,7 +254,7 @@ fn fill(
     }
 }
 
-fn whole(format: Format, bytes: &[u8], budget: &Budget) -> Result<Value, ConvertError> {
+fn whole(format: &Format, bytes: &[u8], budget: &Budget) -> Result<Value, ConvertError> {
     match format {
         Format::Json => Ok(foldline_api::json::parse_within(bytes, budget)?),
         Format::ConnectJson => connect_json::decode(bytes, budget),
@@ -212,6 +266,7 @@ fn whole(format: Format, bytes: &[u8], budget: &Budget) -> Result<Value, Convert
             budget.bytes(bytes.len())?;
             Ok(Value::Bytes(Arc::from(bytes)))
         }
+        Format::Schema(converter) => converter.decode(bytes, budget),
     }
 }
 
@@ -308,7 +363,7 @@ mod tests {
                 value: Some(Bytes::copy_from_slice(text.as_bytes())),
                 headers: Vec::new(),
             };
-            let key = (value == Format::Json).then_some(value);
+            let key = matches!(value, Format::Json).then_some(Format::Json);
             let decoder = Decoder { key, value, mask: mask.clone(), slots };
             decoder.decode(&record).map(|event| event.slots.len())
         };

@@ -82,7 +82,7 @@ fn mask() -> (Mask, usize) {
 
 fn decoded(record: &Record, format: Format) -> String {
     let (mask, slots) = mask();
-    let decoder = Decoder { key: Some(format), value: format, mask: mask.clone(), slots };
+    let decoder = Decoder { key: Some(format.clone()), value: format, mask: mask.clone(), slots };
     let event = match decoder.decode(record) {
         Ok(event) => event,
         Err(error) => return error.to_string(),

@@ -9,7 +9,7 @@ use foldline_api::value::Value;
 use super::*;
 use crate::dead_letter::Origin;
 use crate::task::Allowance;
-use crate::task::simulation::{OneDecoder, decoder, projection};
+use crate::task::simulation::{OneDecoder, Registry, decoder, projection};
 
 fn record(offset: i64) -> Item {
     Item::Record(Record {
@@ -71,6 +71,20 @@ fn a_batch_that_takes_long_ends_where_it_is() {
     assert_eq!((batch.counts.applied, rest), (4, vec![4, 5]));
     let steps: Vec<_> = batch.steps.values().copied().collect();
     assert_eq!(steps, [(Position(0), Position(4))]);
+}
+
+/// Whoever decodes without asking for the schema is at fault, and not the record.
+#[test]
+fn what_was_not_asked_for_ends_the_task_and_makes_no_record_bad() {
+    let mut cache = Cache::new(1 << 20);
+    cache.set_complete(true);
+    let mut folder = folder(false);
+    folder.decoders = Registry::new(1).decoders(decoder(&folder.projection));
+    let batch = fold(&mut folder, &mut cache, 0, &[0]);
+    let stop = batch.stop.unwrap_or_default();
+    assert!(stop.contains("events-0 at offset 0") && stop.contains("not asked for"), "{stop}");
+    assert!(batch.letters.is_empty() && batch.bad.is_empty());
+    assert!(batch.steps.values().all(|(from, to)| from == to), "the position stays before it");
 }
 
 /// An isolated primary answers a read with a write that will be lost.

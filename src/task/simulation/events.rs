@@ -113,6 +113,10 @@ impl Decoders for OneDecoder {
     fn of(&self, _topic: &Arc<str>) -> &Decoder {
         &self.0
     }
+
+    fn need_schemas(&self) -> bool {
+        self.0.needs_schemas()
+    }
 }
 
 /// A projection of the simulation's config.

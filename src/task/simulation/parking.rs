@@ -50,6 +50,7 @@ impl World {
             assert!(target.parking().ask(1, &event.place(), request).await.unwrap());
         }
         self.script.set(Faults::some());
+        self.registry.away(300);
         self.start_task().await;
         for turn in 0.. {
             let which = Which { partitions: None, asked: true };
@@ -60,6 +61,7 @@ impl World {
             if turn == 100 {
                 // No more faults: from here on it must end.
                 self.script.set(Faults::default());
+                self.registry.away(0);
             }
             let pause = self.rng.below(4_000);
             tokio::time::sleep(Duration::from_millis(pause)).await;

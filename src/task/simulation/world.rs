@@ -16,9 +16,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::events::{OneDecoder, PARTITIONS, decoder, produce, projection};
+use super::schemas::Registry;
 use crate::connector::pace::Pace;
 use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
+use crate::prepared::prepared;
 use crate::task::*;
 
 /// Milliseconds since the epoch, always.
@@ -50,6 +52,9 @@ pub(super) struct World {
     /// Bytes for states; else the seed decides.
     pub(super) memory: Option<usize>,
     pub(super) allowance: Allowance,
+    /// Values are decoded by schemas of this registry.
+    pub(super) by_schema: bool,
+    pub(super) registry: Registry,
 }
 
 impl World {
@@ -62,6 +67,7 @@ impl World {
         let on_bad_record =
             if rng.chance(500) { OnBadRecord::Park } else { OnBadRecord::DeadLetter };
         World {
+            by_schema: rng.chance(250),
             loads,
             on_bad_record,
             ..World::of(name, store, rng, Script::new(seed ^ 0xF00D, Faults::some()))
@@ -81,6 +87,7 @@ impl World {
             }
         }));
         let group = log.group("g", &["events"]);
+        let registry = Registry::new(rng.clone().next_u64());
         World {
             name,
             projection,
@@ -101,6 +108,8 @@ impl World {
             goals: Vec::new(),
             memory: None,
             allowance: Allowance::new(1_000_000),
+            by_schema: false,
+            registry,
         }
     }
 
@@ -156,11 +165,18 @@ impl World {
         cache_bytes: usize,
     ) {
         let number = u32::try_from(self.tasks.len()).unwrap();
+        let plain = decoder(&self.projection);
+        let decoders: Arc<dyn Decoders> = if self.by_schema {
+            self.registry.decoders(plain)
+        } else {
+            Arc::new(OneDecoder(plain))
+        };
+        let log = prepared(Arc::clone(&self.group) as Arc<dyn Log>, &decoders);
         let spec = TaskSpec {
             projection: Arc::clone(&self.projection),
-            decoders: Arc::new(OneDecoder(decoder(&self.projection))),
-            source: self.group.source(number, 1 << 14).unwrap(),
-            log: Arc::clone(&self.group) as Arc<dyn Log>,
+            decoders,
+            source: log.source(number, 1 << 14).unwrap(),
+            log,
             writer,
             target: self.target(),
             dead_letters: Arc::new(self.letters.clone()),
@@ -226,6 +242,7 @@ impl World {
     /// Until every record is durable; restarts tasks that gave up.
     pub(super) async fn settle(&mut self) {
         self.script.set(Faults::default());
+        self.registry.away(0);
         for (task, cancel) in self.tasks.drain(..) {
             cancel.cancel();
             drop(task.await);
