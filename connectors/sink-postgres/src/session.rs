@@ -192,6 +192,23 @@ impl Session {
     }
 }
 
+/// The first whose `pg_current_xact_id` tells a transaction's id without wrapping around.
+const POSTGRES: u32 = 13;
+
+/// Refuses a server that is too old, by what it says of itself at each login, so before anything is made there. One that
+/// does not tell its version is taken.
+fn check_version(place: &str, version: Option<&str>) -> Result<()> {
+    let Some(version) = version else { return Ok(()) };
+    let major: String = version.chars().take_while(char::is_ascii_digit).collect();
+    if major.parse().is_ok_and(|major: u32| major < POSTGRES) {
+        return Err(Error::config(format!(
+            "{place}: PostgreSQL {version} is too old: Foldline needs PostgreSQL {POSTGRES} or a newer one, and made \
+             nothing there"
+        )));
+    }
+    Ok(())
+}
+
 /// A connection of its own.
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Client> {
     let attempt = endpoint.client.connect(endpoint.tls.clone());
@@ -219,6 +236,7 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Client> {
         }
         Err(_) => return Err(Error::retriable(format!("{}: no answer", endpoint.place))),
     };
+    check_version(&endpoint.place, connection.parameter("server_version"))?;
     // The task ends with the client; what ended it shows in the client's next call.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -275,6 +293,23 @@ mod tests {
         assert!(writing.is_another(), "back again");
         assert!(!lane().is_another());
         assert!(Arc::ptr_eq(&pool, &Pool::shared(&config).unwrap()), "one pool for one config");
+    }
+
+    #[test]
+    fn what_is_too_old_is_refused_by_its_name() {
+        for version in
+            ["13.22", "18.0", "15.14 (Debian 15.14-0+deb12u1)", "19devel", "13beta1", "next"]
+        {
+            assert!(check_version("here", Some(version)).is_ok(), "{version}");
+        }
+        assert!(check_version("here", None).is_ok());
+        for version in ["12.20", "9.6.24", "10.23 (Ubuntu 10.23-1)"] {
+            let error = check_version("here", Some(version)).unwrap_err();
+            assert_eq!(error.class(), foldline_api::ErrorClass::Config);
+            let says =
+                format!("here: PostgreSQL {version} is too old: Foldline needs PostgreSQL 13");
+            assert!(error.message().starts_with(&says), "{error}");
+        }
     }
 
     #[test]
