@@ -227,6 +227,8 @@ impl Books {
         generation: u64,
         partitions: &[TopicPartition],
     ) -> Result<()> {
+        // What was written a moment ago would be missed, and taken for the next generation's that has this number.
+        self.refresh().await?;
         for partition in partitions {
             for of in [generation.to_string(), letters::of(generation)] {
                 let of = format!("{}#{of}", self.target);

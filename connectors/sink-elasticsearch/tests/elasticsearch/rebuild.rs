@@ -1,11 +1,14 @@
 //! Generations: indexes beside the one that the alias names.
 
 use foldline_api::ErrorClass;
+use foldline_api::letters::BadRecord;
+use foldline_api::rebuild::{By, Step};
 use foldline_api::record::Position;
-use foldline_api::sink::{Target, Version, Written};
+use foldline_api::sink::{Flush, Target, Version, Written};
+use foldline_api::source::DeadLetter;
 use serde_json::json;
 
-use crate::support::{Bench, SMALL, beginning, durable, flush, opened, write};
+use crate::support::{Bench, SMALL, beginning, durable, flush, opened, partition, write};
 
 #[tokio::test]
 async fn a_rebuild_moves_the_alias_and_leaves_nothing_to_zombies() {
@@ -81,5 +84,47 @@ async fn a_rebuild_that_died_in_the_middle_is_finished_by_the_next_open() {
         writer.write(&flush(1, 0, 2, vec![write(1, Some(1), Version::Absent, 2)])).await.unwrap(),
     );
     assert_eq!(bench.search().await, 1);
+    bench.clean().await;
+}
+
+/// Begins a build that comes to position 6 with these bad records; its number.
+async fn built(target: &dyn Target, bad: Vec<BadRecord>) -> u64 {
+    let number = target.rebuilds().begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
+    let writer = target.writer(number).await.unwrap();
+    let epoch = writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch;
+    durable(writer.write(&Flush { bad, ..flush(epoch, 0, 6, vec![]) }).await.unwrap());
+    number
+}
+
+#[tokio::test]
+async fn the_letters_of_a_build_that_was_cancelled_at_once_are_gone_too() {
+    let bench = Bench::new("letters");
+    let (target, _) = opened(&bench, &bench.spec(&SMALL)).await;
+    let (settings, every) = ("/foldline-books/_settings", "index.refresh_interval");
+    // What is written is found once somebody asks for that, and not before.
+    bench.call("PUT", settings, Some(json!({ every: "-1" }))).await;
+    let left = tokio::spawn(async move {
+        let letter = DeadLetter {
+            partition: partition(),
+            offset: 1,
+            key: None,
+            value: None,
+            headers: vec![("why".into(), None)],
+        };
+        let (partition, offset, by_store) = (partition(), 1, true);
+        let bad = BadRecord { partition, offset, by_store, letter: Some(letter) };
+        let first = built(&target, vec![bad]).await;
+        target.rebuilds().cancel(None).await.unwrap();
+        let next = built(&target, Vec::new()).await;
+        for step in [Step::Follow, Step::Hold { patient: false }, Step::Swap] {
+            target.rebuilds().step(next, step).await.unwrap();
+        }
+        (first, next, target.rebuilds().letters(next, 10).await.unwrap())
+    })
+    .await;
+    bench.call("PUT", settings, Some(json!({ every: null }))).await;
+    let (first, next, letters) = left.unwrap();
+    assert_eq!(first, next, "a number that was never live is given again");
+    assert_eq!(letters, []);
     bench.clean().await;
 }
