@@ -15,6 +15,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite of assertions")]
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ use foldline_api::sink::{
     Version, Versions, Writer, Written,
 };
 use foldline_api::value::Value;
+use futures_util::StreamExt;
 use serde_json::json;
 
 use crate::cases;
@@ -47,6 +49,11 @@ pub trait Store: Send + Sync {
     /// A target's name that no other run uses, for a case.
     fn name(&self, case: &str) -> String;
 
+    /// How many cases run at a time: some where a store lets its callers wait.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// Changes a target by hand, the books untouched; false where the store has nothing of the kind.
     async fn meddle(&self, _target: &str, _what: Meddling) -> bool {
         false
@@ -66,65 +73,80 @@ pub enum Meddling {
     KeepEqual,
 }
 
-/// Runs every case against `store`. Panics with the case's name in the log's last line.
+/// Runs every case against `store`, each on a target of its own; panics where one fails.
 pub async fn sink_contract(store: &dyn Store) {
-    cases::lifecycle::first_open_is_empty_and_idempotent(store).await;
-    cases::lifecycle::begin_records_once(store).await;
-    cases::lifecycle::epochs_rise_with_each_acquire(store).await;
-    cases::lifecycle::positions_survive_a_new_connection(store).await;
-    cases::lifecycle::the_desired_state_is_kept(store).await;
-    cases::lifecycle::rebuild_empties_and_fences(store).await;
-    cases::lifecycle::rebuild_takes_new_beginnings(store).await;
-    cases::lifecycle::a_dropped_target_voids_its_positions(store).await;
-    cases::lifecycle::another_owner_is_refused(store).await;
-    cases::owner::no_command_of_another_connector_does_anything(store).await;
-    cases::lifecycle::another_model_is_refused_or_carried_over(store).await;
-    cases::rebuild::a_build_takes_the_place_of_the_live_generation(store).await;
-    cases::rebuild::a_build_that_is_not_reached_lets_the_live_generation_go_on(store).await;
-    cases::rebuild::a_cancelled_build_is_gone(store).await;
-    cases::rebuild::a_rollback_swaps_back_and_old_generations_are_dropped(store).await;
-    cases::deploys::a_build_that_was_never_live_is_not_superseded(store).await;
-    cases::deploys::what_a_newer_config_passed_over_comes_back_by_name_only(store).await;
-    cases::deploys::a_command_for_another_generation_does_nothing(store).await;
-    cases::deploys::what_continue_leaves_behind_is_told(store).await;
-    cases::adopt::a_copy_is_taken_over_with_its_books(store).await;
-    cases::adopt::what_is_no_faithful_copy_is_refused_by_name(store).await;
-    cases::adopt::a_copy_with_a_build_is_whole_or_the_build_is_ended_first(store).await;
-    cases::adopt::what_is_no_copy_stays_as_it_is_and_fences(store).await;
-    cases::flush::rows_round_trip(store).await;
-    cases::flush::every_type_round_trips(store).await;
-    cases::flush::a_stale_version_conflicts(store).await;
-    cases::flush::two_inserts_of_one_key_conflict(store).await;
-    cases::flush::a_deleted_row_is_gone_and_can_come_back(store).await;
-    cases::flush::a_delete_of_a_changed_row_conflicts(store).await;
-    cases::flush::checks_hold_the_position_back(store).await;
-    cases::flush::a_stale_epoch_is_fenced(store).await;
-    cases::flush::a_stale_position_is_fenced(store).await;
-    cases::flush::an_empty_flush_moves_positions(store).await;
-    cases::flush::a_flush_of_two_partitions_moves_both_or_none(store).await;
-    cases::flush::verdicts_come_back_with_the_lease(store).await;
-    cases::flush::decisions_come_back_until_the_position_is_past_them(store).await;
-    cases::flush::a_conflict_tells_what_was_written_all_the_same(store).await;
-    cases::flush::many_rows_in_one_flush(store).await;
-    cases::hole::a_hole_moves_the_position_fences_and_is_kept(store).await;
-    cases::meddling::a_column_lost_under_a_writer_stops_it_by_name(store).await;
-    cases::meddling::a_row_that_a_trigger_keeps_out_is_refused_by_the_triggers_name(store).await;
-    cases::meddling::a_write_that_changes_nothing_is_applied_where_a_trigger_leaves_it_out(store)
-        .await;
-    cases::snapshot::rows_and_books_are_of_one_moment(store).await;
-    cases::snapshot::pages_show_each_row_once(store).await;
-    cases::snapshot::all_verdicts_are_told(store).await;
-    cases::parking::parked_events_come_back_whole_until_they_are_freed(store).await;
-    cases::parking::a_flush_that_does_not_go_through_parks_and_frees_nothing(store).await;
-    cases::parking::a_replay_does_not_park_twice(store).await;
-    cases::parking::what_some_rows_hold_keeps_its_decision_while_it_is_parked(store).await;
-    cases::parking::the_next_generation_decides_anew_but_for_what_was_dropped(store).await;
-    cases::verdicts::a_build_decides_anew_what_the_live_generation_left_out(store).await;
-    cases::verdicts::a_verdict_is_of_one_life_of_its_topic(store).await;
-    cases::verdicts::what_was_dropped_stays_dropped_in_every_generation(store).await;
-    cases::verdicts::a_rebuild_in_place_that_is_not_done_hands_its_questions_on(store).await;
-    cases::letters::letters_of_what_is_bad_only_now_leave_at_the_swap(store).await;
-    cases::letters::a_cancelled_build_takes_its_letters_along(store).await;
+    futures_util::stream::iter(all(store)).for_each_concurrent(store.at_once(), |case| case).await;
+}
+
+type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+fn all(store: &dyn Store) -> Vec<Case<'_>> {
+    vec![
+        Box::pin(cases::lifecycle::first_open_is_empty_and_idempotent(store)),
+        Box::pin(cases::lifecycle::begin_records_once(store)),
+        Box::pin(cases::lifecycle::epochs_rise_with_each_acquire(store)),
+        Box::pin(cases::lifecycle::positions_survive_a_new_connection(store)),
+        Box::pin(cases::lifecycle::the_desired_state_is_kept(store)),
+        Box::pin(cases::lifecycle::rebuild_empties_and_fences(store)),
+        Box::pin(cases::lifecycle::rebuild_takes_new_beginnings(store)),
+        Box::pin(cases::lifecycle::a_dropped_target_voids_its_positions(store)),
+        Box::pin(cases::lifecycle::another_owner_is_refused(store)),
+        Box::pin(cases::owner::no_command_of_another_connector_does_anything(store)),
+        Box::pin(cases::lifecycle::another_model_is_refused_or_carried_over(store)),
+        Box::pin(cases::rebuild::a_build_takes_the_place_of_the_live_generation(store)),
+        Box::pin(cases::rebuild::a_build_that_is_not_reached_lets_the_live_generation_go_on(store)),
+        Box::pin(cases::rebuild::a_cancelled_build_is_gone(store)),
+        Box::pin(cases::rebuild::a_rollback_swaps_back_and_old_generations_are_dropped(store)),
+        Box::pin(cases::deploys::a_build_that_was_never_live_is_not_superseded(store)),
+        Box::pin(cases::deploys::what_a_newer_config_passed_over_comes_back_by_name_only(store)),
+        Box::pin(cases::deploys::a_command_for_another_generation_does_nothing(store)),
+        Box::pin(cases::deploys::what_continue_leaves_behind_is_told(store)),
+        Box::pin(cases::adopt::a_copy_is_taken_over_with_its_books(store)),
+        Box::pin(cases::adopt::what_is_no_faithful_copy_is_refused_by_name(store)),
+        Box::pin(cases::adopt::a_copy_with_a_build_is_whole_or_the_build_is_ended_first(store)),
+        Box::pin(cases::adopt::what_is_no_copy_stays_as_it_is_and_fences(store)),
+        Box::pin(cases::flush::rows_round_trip(store)),
+        Box::pin(cases::flush::every_type_round_trips(store)),
+        Box::pin(cases::flush::a_stale_version_conflicts(store)),
+        Box::pin(cases::flush::two_inserts_of_one_key_conflict(store)),
+        Box::pin(cases::flush::a_deleted_row_is_gone_and_can_come_back(store)),
+        Box::pin(cases::flush::a_delete_of_a_changed_row_conflicts(store)),
+        Box::pin(cases::flush::checks_hold_the_position_back(store)),
+        Box::pin(cases::flush::a_stale_epoch_is_fenced(store)),
+        Box::pin(cases::flush::a_stale_position_is_fenced(store)),
+        Box::pin(cases::flush::an_empty_flush_moves_positions(store)),
+        Box::pin(cases::flush::a_flush_of_two_partitions_moves_both_or_none(store)),
+        Box::pin(cases::flush::verdicts_come_back_with_the_lease(store)),
+        Box::pin(cases::flush::decisions_come_back_until_the_position_is_past_them(store)),
+        Box::pin(cases::flush::a_conflict_tells_what_was_written_all_the_same(store)),
+        Box::pin(cases::flush::many_rows_in_one_flush(store)),
+        Box::pin(cases::hole::a_hole_moves_the_position_fences_and_is_kept(store)),
+        Box::pin(cases::meddling::a_column_lost_under_a_writer_stops_it_by_name(store)),
+        Box::pin(cases::meddling::a_row_that_a_trigger_keeps_out_is_refused_by_the_triggers_name(
+            store,
+        )),
+        Box::pin(
+            cases::meddling::a_write_that_changes_nothing_is_applied_where_a_trigger_leaves_it_out(
+                store,
+            ),
+        ),
+        Box::pin(cases::snapshot::rows_and_books_are_of_one_moment(store)),
+        Box::pin(cases::snapshot::pages_show_each_row_once(store)),
+        Box::pin(cases::snapshot::all_verdicts_are_told(store)),
+        Box::pin(cases::parking::parked_events_come_back_whole_until_they_are_freed(store)),
+        Box::pin(cases::parking::a_flush_that_does_not_go_through_parks_and_frees_nothing(store)),
+        Box::pin(cases::parking::a_replay_does_not_park_twice(store)),
+        Box::pin(cases::parking::what_some_rows_hold_keeps_its_decision_while_it_is_parked(store)),
+        Box::pin(cases::parking::the_next_generation_decides_anew_but_for_what_was_dropped(store)),
+        Box::pin(cases::verdicts::a_build_decides_anew_what_the_live_generation_left_out(store)),
+        Box::pin(cases::verdicts::a_verdict_is_of_one_life_of_its_topic(store)),
+        Box::pin(cases::verdicts::what_was_dropped_stays_dropped_in_every_generation(store)),
+        Box::pin(cases::verdicts::a_rebuild_in_place_that_is_not_done_hands_its_questions_on(
+            store,
+        )),
+        Box::pin(cases::letters::letters_of_what_is_bad_only_now_leave_at_the_swap(store)),
+        Box::pin(cases::letters::a_cancelled_build_takes_its_letters_along(store)),
+    ]
 }
 
 /// The model of most cases: a bigint key and columns whose texts and numbers need care.

@@ -27,6 +27,11 @@ impl Store for Cluster {
     fn name(&self, case: &str) -> String {
         format!("{}-{}", self.0.name, case.replace(' ', "-").to_lowercase())
     }
+
+    // Making an index takes most of the time, and most of that is waiting.
+    fn at_once(&self) -> usize {
+        8
+    }
 }
 
 #[tokio::test]

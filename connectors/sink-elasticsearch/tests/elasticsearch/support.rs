@@ -111,8 +111,8 @@ impl Bench {
     }
 
     async fn restore_indexes(&self, prefix: &str) {
-        let repository = format!("/_snapshot/{}", self.name);
-        let body = json!({ "type": "fs", "settings": { "location": self.name } });
+        let repository = format!("/_snapshot/{prefix}");
+        let body = json!({ "type": "fs", "settings": { "location": prefix } });
         self.call("PUT", &repository, Some(body)).await;
         let body = json!({ "indices": format!("{prefix}*"), "include_global_state": false });
         let path = format!("{repository}/one?wait_for_completion=true");
