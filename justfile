@@ -25,6 +25,11 @@ it *args:
 unit *args:
     cargo test --locked --lib --bins {{ args }}
 
+# The contract and a short fold on each version of each server; `just matrix ends` takes the oldest and the newest of each, as CI
+# does, `just matrix postgres 13.22` one.
+matrix *args:
+    tests/matrix {{ args }}
+
 # Look for inputs that make expressions, converters, projections and their folds, configs or the reading of Elasticsearch's answers
 # panic; `just fuzz 3600` takes an hour for each of the five. The first three compile the language alone.
 fuzz seconds="60":

@@ -44,3 +44,40 @@ fn every_rule_of_exactness_has_its_place_and_its_test() {
         assert_named(&row[3], row);
     }
 }
+
+/// What the README's table says of one server, from its lines of tests/services/versions: name, version, Java, outcome.
+fn row_of_versions(name: &str, lines: &[Vec<&str>]) -> String {
+    let of = |outcomes: &[&str]| {
+        let fits = lines.iter().filter(|line| outcomes.contains(&line[3]));
+        fits.map(|line| line[1]).collect::<Vec<_>>().join(", ")
+    };
+    let refused = match (of(&["refused"]), of(&["classic"])) {
+        (refused, classic) if classic.is_empty() => refused,
+        (_, classic) => format!("with `group_protocol = \"consumer\"`: {classic}"),
+    };
+    format!("| {name} | {} | {refused} |", of(&["works", "classic"])).replace("|  |", "| |")
+}
+
+#[test]
+fn the_readme_has_the_versions_that_the_matrix_runs() {
+    let list = std::fs::read_to_string("tests/services/versions").unwrap();
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    let lines: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
+    let names = [
+        ("postgres", "PostgreSQL"),
+        ("elasticsearch", "Elasticsearch"),
+        ("opensearch", "OpenSearch"),
+        ("kafka", "Kafka"),
+    ];
+    let mut table = String::from("|---|---|---|\n");
+    let mut told = 0;
+    for (server, name) in names {
+        let of: Vec<Vec<&str>> = lines.iter().filter(|line| line[0] == server).cloned().collect();
+        told += of.len();
+        table += &row_of_versions(name, &of);
+        table.push('\n');
+    }
+    assert_eq!(told, lines.len(), "each line is of a server that the README names");
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    assert!(readme.contains(&table), "the README's table of versions must be\n{table}");
+}

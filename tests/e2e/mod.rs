@@ -23,4 +23,5 @@ mod shipped;
 mod soak;
 mod stores_agree;
 mod verify;
+mod versions;
 mod worker;

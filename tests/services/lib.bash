@@ -7,6 +7,8 @@ root=$(cd "$services/../.." && pwd)
 
 kafka_version=4.1.0
 elasticsearch_version=8.17.0
+elasticsearch_flavor=elasticsearch
+elasticsearch_sha256=c3e814c3fa6b31ffaa2bad55c3aa2121fd595b3ffe08a7adf3a4579adbcb91d9
 all_services="postgres kafka elasticsearch"
 
 # Ports of our own, so that servers which the machine already runs are never touched. A second lab beside the first one (its
@@ -28,8 +30,14 @@ if [ "$(id -u)" = 0 ]; then
 else
   lab=${FOLDLINE_LAB:-$HOME/.cache/foldline-lab} owner=$(id -un)
 fi
-kafka_home=$lab/kafka-$kafka_version
-elasticsearch_home=$lab/elasticsearch-$elasticsearch_version
+# Where downloads are kept.
+homes=$lab
+kafka_home=$homes/kafka-$kafka_version
+elasticsearch_home=$homes/elasticsearch-$elasticsearch_version
+# Debian's PostgreSQL, unless tests/matrix names another.
+postgres_version='' postgres_home=''
+# What Java the servers run on: Kafka 4 needs 17.
+java_lowest=17 java_highest=99
 
 say() { printf 'services: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -43,19 +51,20 @@ as_owner() {
   fi
 }
 
-# The newest Java that can run Kafka 4 (17 or later), as the servers' owner sees it.
+# A Java that fits, as the servers' owner sees it.
 find_java() {
   local java version
   for java in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} "$(command -v java || true)" /usr/lib/jvm/*/bin/java; do
     [ -x "$java" ] || continue
     version=$( (as_owner "$java" -version) 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1) || continue
-    if [ "${version:-0}" -ge 17 ]; then readlink -f "$java"; return 0; fi
+    if [ "${version:-0}" -ge "$java_lowest" ] && [ "$version" -le "$java_highest" ]; then readlink -f "$java"; return 0; fi
   done
   return 1
 }
 
 postgres_bin() {
   local initdb
+  if [ -n "$postgres_home" ]; then echo "$postgres_home/bin"; return; fi
   initdb=$(find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1)
   [ -n "$initdb" ] || initdb=$(command -v initdb) || return 1
   dirname "$(readlink -f "$initdb")"
@@ -70,12 +79,12 @@ docker_answers() {
 
 # ---- downloads -----------------------------------------------------------------------------------------------------------
 
-maven() { # DIRECTORY GOAL OPTION…
+maven() { # DIRECTORY GOAL OPTION…; checksums=-c where Maven Central has none
   local directory=$1 attempt; shift
   # Maven Central answers 429 now and then.
   for attempt in 1 2 3; do
     # In a directory of its own, since the plugin leaves files where it runs.
-    if (cd "$directory" && exec mvn -q -B -C "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:$1" "${@:2}") \
+    if (cd "$directory" && exec mvn -q -B "${checksums:--C}" "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:$1" "${@:2}") \
       >"$directory/maven.log" 2>&1 </dev/null; then return; fi
     sleep $((attempt * 5))
   done
@@ -93,7 +102,7 @@ log4j() { # LEVEL
 pid_of() {
   local pid
   pid=$(cat "$lab/$1.pid" 2>/dev/null) || return 0
-  if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$lab/"; then echo "$pid"; fi
+  if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -e "$lab/" -e "$homes/"; then echo "$pid"; fi
 }
 
 # A process and all below it: PostgreSQL's backends and Elasticsearch's JVM are children with groups of their own.
@@ -143,14 +152,15 @@ ready_postgres() { PGCONNECT_TIMEOUT=3 psql "$DATABASE_URL" -qAtXc 'select 1' >/
 
 start_kafka() {
   launch kafka "$(find_java)" -Xms256m -Xmx768m -Dlog4j2.configurationFile="$kafka_home/log4j2.properties" \
-    -cp "$kafka_home/libs/*" kafka.Kafka "$lab/kafka.properties"
+    -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$kafka_home/libs/*" kafka.Kafka "$lab/kafka.properties"
 }
 ready_kafka() { timeout 20 "$services/kafka-topics" --bootstrap-server "$KAFKA" --list >/dev/null 2>&1; }
 
 start_elasticsearch() {
   local java; java=$(find_java)
-  launch elasticsearch env ES_JAVA_HOME="$(dirname "$(dirname "$java")")" ES_JAVA_OPTS="-Xms1g -Xmx1g" \
-    "$elasticsearch_home/bin/elasticsearch" -Epath.repo="$lab/snapshots"
+  local prefix=ES; [ "$elasticsearch_flavor" = elasticsearch ] || prefix=OPENSEARCH
+  launch elasticsearch env "${prefix}_JAVA_HOME=$(dirname "$(dirname "$java")")" "${prefix}_JAVA_OPTS=-Xms1g -Xmx1g" \
+    "${prefix}_PATH_CONF=$lab/elasticsearch-config" "$elasticsearch_home/bin/$elasticsearch_flavor"
 }
 ready_elasticsearch() {
   curl -sf -m 5 "$ELASTICSEARCH/_cluster/health?wait_for_status=yellow&timeout=4s" >/dev/null 2>&1

@@ -1,5 +1,6 @@
 //! The three stores, read back into one comparable form.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ pub(crate) enum Kind {
     Decimal,
     /// To milliseconds since the epoch.
     Time,
+    /// Lists and objects, to JSON with its keys in order.
+    Json,
 }
 
 /// Columns in order; the first is the key.
@@ -34,16 +37,28 @@ pub(crate) const USERS: Columns =
     &[("user_id", Kind::Plain), ("events", Kind::Plain), ("spent", Kind::Plain)];
 
 impl Kind {
-    fn canonical(self, text: String) -> String {
+    pub(crate) fn canonical(self, text: String) -> String {
         match self {
             Kind::Plain => text,
             Kind::Decimal => decimal(&text),
+            Kind::Json => sorted(serde_json::from_str(&text).unwrap()).to_string(),
             Kind::Time => text.parse::<i64>().map(|_| text.clone()).unwrap_or_else(|_| {
                 let time: jiff::Timestamp =
                     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
                 time.as_millisecond().to_string()
             }),
         }
+    }
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, sorted(value)));
+            fields.collect::<BTreeMap<_, _>>().into_iter().collect()
+        }
+        other => other,
     }
 }
 
@@ -103,7 +118,11 @@ pub(crate) async fn postgres_rows(table: &str, columns: Columns) -> Rows {
 
 /// The same in another database.
 pub(crate) async fn postgres_rows_at(url: &str, table: &str, columns: Columns) -> Rows {
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let text = |(name, kind): &(&str, Kind)| match kind {
+        Kind::Json => format!("to_jsonb({name})"),
+        _ => (*name).to_owned(),
+    };
+    let names: Vec<String> = columns.iter().map(text).collect();
     let mut rows = Rows::new();
     for row in query_at(url, &format!("select {} from {table}", names.join(", "))).await {
         add(&mut rows, columns, row);
