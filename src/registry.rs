@@ -4,6 +4,9 @@
 
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "registry/without_kafka.rs"]
+mod kafka;
 mod sinks;
 
 use std::fmt;
@@ -13,8 +16,6 @@ use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
 use foldline_api::sink::{OnChange as SinkOnChange, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
-#[cfg(not(feature = "kafka"))]
-use foldline_language::config::diagnostic::Diagnostic;
 use foldline_language::config::projection::{Names, ProjectionConfig};
 use foldline_language::converter::{Decoder, Format};
 use foldline_language::projection::Projection;
@@ -31,17 +32,11 @@ use crate::policy;
 use crate::prepared::prepared;
 use crate::task::{Decoders, Limits};
 
-#[cfg(feature = "kafka")]
 pub(crate) use kafka::limits;
 #[cfg(feature = "kafka")]
 pub use kafka::{Topics, kafka_config};
+use kafka::{kafka_dead_letters, kafka_log};
 use sinks::target;
-
-/// What is wrong with the properties of Kafka sources together; a build without Kafka has none.
-#[cfg(not(feature = "kafka"))]
-pub(crate) fn limits(_: &Config) -> Vec<Diagnostic> {
-    Vec::new()
-}
 
 /// What one connector refers to.
 struct Parts<'a> {
@@ -225,19 +220,6 @@ fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
         return kafka_dead_letters(parts, topic);
     };
     Ok(Arc::new(FileDeadLetters::new(path, topic)?))
-}
-
-#[cfg(feature = "kafka")]
-use kafka::{kafka_dead_letters, kafka_log};
-
-#[cfg(not(feature = "kafka"))]
-fn kafka_log(_: &Config, _: &Parts<'_>, _: &str) -> Result<Arc<dyn Log>> {
-    Err(crate::config::unsupported::lacks("kafka"))
-}
-
-#[cfg(not(feature = "kafka"))]
-fn kafka_dead_letters(_: &Parts<'_>, _: &str) -> Result<Arc<dyn DeadLetters>> {
-    Err(crate::config::unsupported::lacks("kafka"))
 }
 
 /// A decoder per topic that the config names, per regex, and one for all others.

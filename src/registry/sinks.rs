@@ -5,15 +5,23 @@ use std::sync::Arc;
 use foldline_api::error::Result;
 use foldline_api::sink::{Target, TargetSpec};
 
-use super::{commented, not_yet};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use super::commented;
+use super::not_yet;
 use crate::config::SinkKind;
+#[cfg(not(all(feature = "postgres", feature = "elasticsearch", feature = "sqlite")))]
+use crate::config::unsupported::lacks;
 
 /// A target of a sink of this kind.
 ///
 /// # Errors
 /// A config error where the build or this version lacks the sink, or where its settings contradict each other.
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "elasticsearch", feature = "sqlite")),
+    expect(unused_variables, reason = "a build without sinks")
+)]
 pub(super) fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target>> {
-    Ok(match sink {
+    match sink {
         #[cfg(feature = "postgres")]
         SinkKind::Postgres {
             url,
@@ -35,7 +43,7 @@ pub(super) fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target
                 schema: schema_name.clone(),
                 statement_timeout: *statement_timeout,
             };
-            Arc::new(foldline_sink_postgres::PostgresTarget::new(config, spec)?)
+            Ok(Arc::new(foldline_sink_postgres::PostgresTarget::new(config, spec)?))
         }
         #[cfg(feature = "elasticsearch")]
         SinkKind::Elasticsearch { urls, api_key, username, password, ca } => {
@@ -46,49 +54,41 @@ pub(super) fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target
                 password: password.as_ref().map(|password| password.expose().to_owned()),
                 ca: ca.clone(),
             };
-            Arc::new(foldline_sink_elasticsearch::ElasticsearchTarget::new(&config, spec)?)
+            Ok(Arc::new(foldline_sink_elasticsearch::ElasticsearchTarget::new(&config, spec)?))
         }
         #[cfg(feature = "sqlite")]
         SinkKind::Sqlite { path } => {
             let config = foldline_sink_sqlite::SqliteConfig { path: path.clone() };
-            Arc::new(foldline_sink_sqlite::SqliteTarget::new(config, spec)?)
+            Ok(Arc::new(foldline_sink_sqlite::SqliteTarget::new(config, spec)?))
         }
-        #[cfg(not(feature = "postgres"))]
-        SinkKind::Postgres { .. } => return Err(crate::config::unsupported::lacks("postgres")),
-        #[cfg(not(feature = "elasticsearch"))]
-        SinkKind::Elasticsearch { .. } => {
-            return Err(crate::config::unsupported::lacks("elasticsearch"));
-        }
-        #[cfg(not(feature = "sqlite"))]
-        SinkKind::Sqlite { .. } => return Err(crate::config::unsupported::lacks("sqlite")),
-        SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
-    })
+        SinkKind::Kafka { .. } => Err(not_yet("a sink of type \"kafka\"")),
+        #[cfg(not(all(feature = "postgres", feature = "elasticsearch", feature = "sqlite")))]
+        kind => Err(lacks(kind.name())),
+    }
 }
 
 /// What the sink makes and asks for a target, without a connection.
 ///
 /// # Errors
 /// A config error where the build or this version lacks the sink.
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "elasticsearch", feature = "sqlite")),
+    expect(unused_variables, reason = "a build without sinks")
+)]
 pub(super) fn plan(sink: &SinkKind, spec: &TargetSpec) -> Result<Vec<String>> {
-    Ok(match sink {
+    match sink {
         #[cfg(feature = "postgres")]
         SinkKind::Postgres { schema_name, .. } => {
-            script(&foldline_sink_postgres::plan(spec, schema_name))
+            Ok(script(&foldline_sink_postgres::plan(spec, schema_name)))
         }
         #[cfg(feature = "elasticsearch")]
-        SinkKind::Elasticsearch { .. } => foldline_sink_elasticsearch::plan(spec),
+        SinkKind::Elasticsearch { .. } => Ok(foldline_sink_elasticsearch::plan(spec)),
         #[cfg(feature = "sqlite")]
-        SinkKind::Sqlite { .. } => script(&foldline_sink_sqlite::plan(spec)),
-        #[cfg(not(feature = "postgres"))]
-        SinkKind::Postgres { .. } => return Err(crate::config::unsupported::lacks("postgres")),
-        #[cfg(not(feature = "elasticsearch"))]
-        SinkKind::Elasticsearch { .. } => {
-            return Err(crate::config::unsupported::lacks("elasticsearch"));
-        }
-        #[cfg(not(feature = "sqlite"))]
-        SinkKind::Sqlite { .. } => return Err(crate::config::unsupported::lacks("sqlite")),
-        SinkKind::Kafka { .. } => return Err(not_yet("a sink of type \"kafka\"")),
-    })
+        SinkKind::Sqlite { .. } => Ok(script(&foldline_sink_sqlite::plan(spec))),
+        SinkKind::Kafka { .. } => Err(not_yet("a sink of type \"kafka\"")),
+        #[cfg(not(all(feature = "postgres", feature = "elasticsearch", feature = "sqlite")))]
+        kind => Err(lacks(kind.name())),
+    }
 }
 
 /// Statements as a script that runs as it stands: what takes parameters is in its comments.

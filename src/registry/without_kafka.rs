@@ -1,0 +1,24 @@
+//! Kafka as a source, in a build that was made without.
+
+use std::sync::Arc;
+
+use foldline_api::error::Result;
+use foldline_api::source::{DeadLetters, Log};
+use foldline_language::config::diagnostic::Diagnostic;
+
+use super::Parts;
+use crate::config::Config;
+use crate::config::unsupported::lacks;
+
+/// Nothing more than that it is lacking is known of its properties.
+pub(crate) fn limits(_: &Config) -> Vec<Diagnostic> {
+    Vec::new()
+}
+
+pub(super) fn kafka_log(_: &Config, _: &Parts<'_>, _: &str) -> Result<Arc<dyn Log>> {
+    Err(lacks("kafka"))
+}
+
+pub(super) fn kafka_dead_letters(_: &Parts<'_>, _: &str) -> Result<Arc<dyn DeadLetters>> {
+    Err(lacks("kafka"))
+}
