@@ -6,7 +6,7 @@ use std::process::ExitCode;
 /// and then holes that a growing table leaves in the heap count for a fifth of a worker's memory (mallopt(3)).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn map_large_allocations() {
-    const FROM: libc::c_int = 1 << 20;
+    const FROM: libc::c_int = 256 << 10;
     // SAFETY: it takes two numbers, and no other thread runs yet.
     #[expect(unsafe_code, reason = "there is no other way to glibc's settings from within")]
     unsafe {

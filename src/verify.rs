@@ -27,8 +27,24 @@ use crate::offload::Pace;
 use crate::policy::backoff;
 use crate::replay::{Fold, Merge, Outcome, Parts, State, whole};
 
-/// Rows of one page.
+/// Rows of one page, at most, and about their bytes.
 const PAGE: usize = 1_000;
+const PAGE_BYTES: usize = 4 << 20;
+
+/// How many rows are read at a time: few at first, and as many as fit by the size of the last ones.
+#[derive(Clone, Copy, Debug)]
+struct Page(usize);
+
+impl Page {
+    const FIRST: Page = Page(4);
+
+    /// For what comes after these rows.
+    fn after<'l>(self, rows: impl ExactSizeIterator<Item = &'l Loaded>) -> Page {
+        let count = rows.len().max(1);
+        let largest = rows.map(Loaded::heap_bytes).max().unwrap_or(0);
+        Page((PAGE_BYTES / largest.max(1)).clamp(1, PAGE.min(count.max(self.0) * 2)))
+    }
+}
 /// Progress is told once in so many records.
 const TELL_EVERY: u64 = 50_000;
 /// Rows that the fold meets at no moment in so many rounds stay as they are.
@@ -274,11 +290,13 @@ impl Verify {
         let mut snapshot = self.parts.target.snapshot().await?;
         let books = snapshot.books().clone();
         self.fold_to(&books).await?;
+        let mut few = Page::FIRST;
         loop {
-            let page = snapshot.next(PAGE).await?;
+            let page = snapshot.next(few.0).await?;
             if page.is_empty() {
                 break;
             }
+            few = few.after(page.iter().map(|(_, loaded)| loaded));
             for (key, loaded) in page {
                 if self.fold.wants(&key) {
                     self.summary.rows += 1;
@@ -288,8 +306,12 @@ impl Verify {
         }
         // What the pages did not show may be a tombstone that is newer than the books.
         let missing = self.fold.unseen()?;
-        for keys in missing.chunks(PAGE) {
-            for (key, loaded) in keys.iter().zip(snapshot.load(keys).await?) {
+        let (mut rest, mut few) = (&*missing, Page::FIRST);
+        while !rest.is_empty() {
+            let (keys, behind) = rest.split_at(rest.len().min(few.0));
+            let rows = snapshot.load(keys).await?;
+            (rest, few) = (behind, few.after(rows.iter()));
+            for (key, loaded) in keys.iter().zip(rows) {
                 self.summary.rows += 1;
                 self.compare(key.clone(), loaded, &books).await?;
             }
@@ -321,8 +343,12 @@ impl Verify {
             self.fold_to(&books).await?;
             let passed = self.ahead.extract_if(|_, found| !is_ahead(&found.marks, &books));
             let passed: Vec<Key> = passed.map(|(key, _)| key).collect();
-            for keys in passed.chunks(PAGE) {
-                for (key, loaded) in keys.iter().zip(snapshot.load(keys).await?) {
+            let (mut rest, mut few) = (&*passed, Page::FIRST);
+            while !rest.is_empty() {
+                let (keys, behind) = rest.split_at(rest.len().min(few.0));
+                let rows = snapshot.load(keys).await?;
+                (rest, few) = (behind, few.after(rows.iter()));
+                for (key, loaded) in keys.iter().zip(rows) {
                     self.compare(key.clone(), loaded, &books).await?;
                 }
             }
@@ -342,10 +368,13 @@ impl Verify {
                 tokio::time::sleep(backoff(round.min(3))).await;
             }
             let mut still = Vec::new();
-            for keys in open.chunks(PAGE) {
+            let (mut rest, mut few) = (&*open, Page::FIRST);
+            while !rest.is_empty() {
+                let (keys, behind) = rest.split_at(rest.len().min(few.0));
                 let mut snapshot = self.parts.target.snapshot().await?;
                 let books = snapshot.books().clone();
                 let rows = snapshot.load(keys).await?;
+                (rest, few) = (behind, few.after(rows.iter()));
                 drop(snapshot);
                 self.fold_to(&books).await?;
                 for (key, loaded) in keys.iter().zip(rows) {

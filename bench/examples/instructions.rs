@@ -128,7 +128,10 @@ impl Table {
         let prepared = projection.prepare(event)?;
         let key = prepared.single().ok_or("an event of several keys")?;
         let row = self.0.entry(key.clone()).or_default();
-        Ok(usize::from(projection.apply_single(event, &prepared, row)? == Touched::Written))
+        Ok(usize::from(matches!(
+            projection.apply_single(event, &prepared, row)?,
+            Touched::Written(_)
+        )))
     }
 }
 

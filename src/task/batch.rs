@@ -1,19 +1,23 @@
 //! A batch: what one flush makes durable, and what it was folded from. Its rows are the cache's.
 
-use bytes::Bytes;
 use foldline_api::letters::BadRecord;
 use foldline_api::model::Key;
 use foldline_api::parked::Place;
-use foldline_api::record::{Position, TopicPartition};
+use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
     Advance, Check, Flush, Marks, RowWrite, StoredDecision, StoredVerdict, Version,
 };
 use foldline_api::source::DeadLetter;
 
-use super::cache::{Cache, Entry};
+use super::cache::{Cache, Entry, Grown};
 use super::inbox::Item;
 use super::parking::Aside;
 use crate::maps::{HashMap, HashSet};
+
+/// A batch grows to no more records: a time is kept of each.
+const RECORDS_MAX: usize = 1 << 20;
+/// What a record takes that is kept, beside its own bytes.
+const HELD: usize = 512;
 
 /// How many records ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(crate) struct Batch {
     /// Of records that were let go.
     timestamps: Vec<i64>,
     bytes: usize,
+    /// Of records that letters and parked events hold.
+    held: usize,
     pub(crate) counts: Counts,
     pub(crate) letters: Vec<DeadLetter>,
     /// What the letters are about, in their order, and whether only the store could tell.
@@ -162,12 +168,6 @@ impl Batch {
         Flush { advances, writes, checks, verdicts, bad, decisions, parking }
     }
 
-    /// The bytes of its letters' records.
-    pub(super) fn letters_bytes(&self) -> usize {
-        let parts = self.letters.iter().flat_map(|letter| [&letter.key, &letter.value]);
-        parts.flatten().map(Bytes::len).sum()
-    }
-
     /// What the books keep of its bad records; in a build with the letters, which wait for the swap.
     fn bad_records(&self, outbox: bool) -> Vec<BadRecord> {
         let each = self.bad.iter().zip(&self.letters);
@@ -178,12 +178,28 @@ impl Batch {
         each.map(record).collect()
     }
 
-    /// Writes this row; by how many bytes it has grown, or shrunk.
-    pub(super) fn write(&mut self, key: &Key, entry: &mut Entry) -> isize {
-        if !entry.write_in(self.number) {
-            return 0;
+    /// Writes this row, which was changed by so many bytes, where that is known.
+    pub(super) fn write(&mut self, key: &Key, entry: &mut Entry, by: Option<isize>) -> Grown {
+        let (news, grown) = entry.changed(key, self.number, by);
+        if news {
+            self.written.push((key.prefix(), key.clone()));
         }
-        self.written.push((key.prefix(), key.clone()));
-        entry.weigh_again(key)
+        grown
+    }
+
+    /// A record is kept with it, for a letter or among the parked ones.
+    pub(super) fn hold(&mut self, record: &Record) {
+        self.held += record.bytes() + HELD;
+    }
+
+    /// Whether it may take in more records while another batch is written, for as long as that takes: `bytes_max` of them
+    /// may be kept with it.
+    pub(super) fn may_grow(&self, bytes_max: usize) -> bool {
+        self.held <= bytes_max && self.records < RECORDS_MAX
+    }
+
+    /// Bytes of the records that are kept with it.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held
     }
 }

@@ -9,6 +9,10 @@ use super::States;
 use super::let_go::LetGo;
 use crate::maps::HashMap;
 
+/// What a row has beyond this counts half as much again: on its way from the store and to it a large one is there in copies
+/// that are as large.
+const LARGE: usize = 256 << 10;
+
 /// A key's state as this task believes it to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -81,6 +85,26 @@ impl Entry {
         self.written == batch
     }
 
+    /// It was measured to be larger by so many bytes; the same.
+    fn weigh_more(&mut self, by: isize) -> isize {
+        let by = if self.bytes as usize > LARGE { by + by / 2 } else { by };
+        self.bytes =
+            u32::try_from((self.bytes as usize).saturating_add_signed(by)).unwrap_or(u32::MAX);
+        by
+    }
+
+    /// Notes that `batch` has changed it, by so many bytes where that is known: whether that is news, and what it comes to.
+    pub(crate) fn changed(&mut self, key: &Key, batch: u64, by: Option<isize>) -> (bool, Grown) {
+        let (before, held) = (self.written, self.bytes as usize);
+        let news = self.write_in(batch);
+        let by = match by {
+            // To measure a large row for each small event on it would cost more than the event.
+            Some(by) if !news => self.weigh_more(by),
+            _ => self.weigh_again(key),
+        };
+        (news, Grown { by, held: if news { (before, held) } else { (0, 0) } })
+    }
+
     /// Counts its bytes anew; the difference.
     pub(crate) fn weigh_again(&mut self, key: &Key) -> isize {
         let before = self.bytes;
@@ -88,13 +112,27 @@ impl Entry {
         self.bytes as isize - before as isize
     }
 
+    /// By how many bytes `row` is larger than what is here; none where one of them is none.
+    pub(crate) fn grown_to(&self, row: Option<&Row>) -> Option<isize> {
+        Some(row?.grown_from(self.row.as_ref()?))
+    }
+
     fn weigh(&self, key: &Key) -> u32 {
         // The table is some two thirds full, and the row's allocation has a head.
         const FIXED: usize = size_of::<(Key, Entry)>() * 3 / 2 + 16;
         let marks = self.marks.as_ref().map_or(0, |_| size_of::<Marks>() + 16);
-        let bytes = FIXED + marks + key.heap_bytes() + self.row.as_ref().map_or(0, Row::heap_bytes);
+        let row = self.row.as_ref().map_or(0, Row::heap_bytes);
+        let bytes = FIXED + marks + key.heap_bytes() + row + row.saturating_sub(LARGE) / 2;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
+}
+
+/// How a change of a row counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Grown {
+    by: isize,
+    /// The batch that wrote it before, and its bytes then: a write under way holds the row as it was.
+    held: (u64, usize),
 }
 
 /// The states of one task's keys.
@@ -103,6 +141,13 @@ pub(crate) struct Cache {
     entries: HashMap<Key, Entry>,
     bytes: usize,
     bytes_max: usize,
+    /// What batches up to this one used may be let go.
+    durable: u64,
+    /// The batch that is being written, and bytes of rows as it holds them that are others by now.
+    writing: Option<u64>,
+    held: usize,
+    /// The last batch for which nothing more could be let go.
+    tight: u64,
     /// The keys that were here and are not any more: one that is not among them is new. None where the
     /// store may have keys that never were here.
     let_go: Option<LetGo>,
@@ -115,12 +160,63 @@ impl Cache {
     /// An empty cache that keeps at most about `bytes_max` between batches.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let bytes_max = bytes_max - bytes_max / Self::LET_GO;
-        Cache { entries: HashMap::default(), bytes: 0, bytes_max, let_go: None }
+        Cache {
+            entries: HashMap::default(),
+            bytes: 0,
+            bytes_max,
+            durable: 0,
+            writing: None,
+            held: 0,
+            tight: 0,
+            let_go: None,
+        }
+    }
+
+    /// An empty one of the same size.
+    pub(crate) fn another(&self) -> Self {
+        Cache::new(self.bytes_max + self.bytes_max / (Self::LET_GO - 1))
+    }
+
+    /// Takes in all that another one holds; this one is empty.
+    pub(crate) fn adopt(&mut self, other: Cache) {
+        (self.entries, self.bytes) = (other.entries, other.bytes);
+    }
+
+    /// Batch `number` is being written, or none any more.
+    pub(crate) fn set_writing(&mut self, number: Option<u64>) {
+        (self.writing, self.held) = (number, 0);
+    }
+
+    /// Bytes that are free.
+    fn free(&self) -> usize {
+        self.bytes_max.saturating_sub(self.bytes + self.held)
+    }
+
+    /// Makes room for so many bytes, as far as that can be had, and at most half of all; the bytes that are free then.
+    pub(crate) fn make_room(&mut self, bytes: usize) -> usize {
+        if self.free() < bytes {
+            let wanted = bytes.clamp(self.bytes_max / 4, self.bytes_max / 2);
+            self.shrink_to(self.bytes_max.saturating_sub(wanted + self.held));
+        }
+        self.free()
+    }
+
+    /// Whether batch `number` may take in more. Lets states go for it that no batch in flight uses, once.
+    pub(crate) fn has_room(&mut self, number: u64) -> bool {
+        if self.is_over() && self.tight != number {
+            self.make_room(1);
+            if self.is_over() {
+                self.tight = number;
+            }
+        }
+        !self.is_over()
     }
 
     /// Forgets everything: after a rollback, a reconnect, a revocation.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
+        // A write under way holds what it writes all the same.
+        self.held = if self.writing.is_some() { self.bytes } else { 0 };
         self.bytes = 0;
         self.let_go = None;
     }
@@ -214,19 +310,30 @@ impl Cache {
         }
     }
 
-    /// Rows have grown by so many bytes, or shrunk.
-    pub(crate) fn grow(&mut self, by: isize) {
+    /// A row has grown, or shrunk.
+    pub(crate) fn grow(&mut self, Grown { by, held: (batch, bytes) }: Grown) {
         self.bytes = self.bytes.saturating_add_signed(by);
+        if self.writing == Some(batch) {
+            self.held += bytes;
+        }
     }
 
-    /// Gives back what is over the bound: entries not used since the last time go first. What a batch
-    /// after `durable` uses stays.
+    /// Gives back what is over the bound. What a batch after `durable` uses stays.
     pub(crate) fn shrink(&mut self, durable: u64) {
+        self.durable = durable;
+        if self.bytes > self.bytes_max {
+            self.shrink_to(self.bytes_max / 4 * 3);
+        }
+    }
+
+    /// Lets entries go until so many bytes are left: those not used since the last time go first, and those of batches in
+    /// flight stay.
+    fn shrink_to(&mut self, goal: usize) {
+        let durable = self.durable;
         for _ in 0..2 {
-            if self.bytes <= self.bytes_max {
+            if self.bytes <= goal {
                 return;
             }
-            let goal = self.bytes_max / 4 * 3;
             let mut bytes = self.bytes;
             let let_go = &mut self.let_go;
             self.entries.retain(|key, entry| {
@@ -250,7 +357,7 @@ impl Cache {
 
     /// Whether more is held than should be, because batches in flight use it.
     pub(crate) fn is_over(&self) -> bool {
-        self.bytes > self.bytes_max
+        self.bytes + self.held > self.bytes_max
     }
 
     /// Bytes held, roughly.
@@ -341,5 +448,44 @@ mod tests {
         let entry = cache.touch(&key(1), 1).unwrap();
         entry.mark(&a, 7);
         assert!(entry.has(&a, 7) && !entry.has(&a, 8) && !entry.has(&b, 0));
+    }
+
+    #[test]
+    fn what_a_write_holds_counts_as_long_as_it_is_written() {
+        let mut cache = Cache::new(100_000);
+        cache.insert(key(1), loaded(1), 1);
+        let entry = cache.touch(&key(1), 1).unwrap();
+        let (news, grown) = entry.changed(&key(1), 1, Some(0));
+        assert!(news);
+        cache.grow(grown);
+        let free = cache.free();
+        cache.set_writing(Some(1));
+        let entry = cache.touch(&key(1), 2).unwrap();
+        let (_, grown) = entry.changed(&key(1), 2, Some(0));
+        cache.grow(grown);
+        assert_eq!(cache.free(), free - cache.bytes(), "there are two of it");
+        let (news, again) = cache.touch(&key(1), 2).unwrap().changed(&key(1), 2, Some(7));
+        cache.grow(again);
+        assert!(!news);
+        cache.set_writing(None);
+        assert_eq!(cache.free(), free - 7);
+    }
+
+    #[test]
+    fn room_is_made_of_what_no_batch_uses() {
+        let mut cache = Cache::new(100_000);
+        for n in 0..300 {
+            cache.insert(key(n), loaded(n), if n < 150 { 1 } else { 2 });
+        }
+        let all = cache.bytes();
+        cache.shrink(1);
+        let used = all / 2;
+        assert!(cache.make_room(60_000) >= 50_000 || cache.bytes() == used, "{}", cache.bytes());
+        assert!((150..300).all(|n| cache.get(&key(n)).is_some()));
+        assert!(cache.has_room(3));
+        (300..1_000).for_each(|n| cache.insert(key(n), loaded(n), 3));
+        assert!(!cache.has_room(3), "batches in flight use all of it");
+        cache.shrink(3);
+        assert!(cache.has_room(4));
     }
 }

@@ -25,7 +25,7 @@ use super::cache::{Cache, Entry};
 use super::coverage::Watch;
 use super::decisions::Decisions;
 use super::inbox::Item;
-use super::parking::Parking;
+use super::parking::{Allowance, Parking};
 use crate::dead_letter::Reason;
 use crate::maps::{HashMap, HashSet};
 use crate::policy::OnBadRecord;
@@ -43,7 +43,7 @@ pub(super) enum Went {
     On,
     /// The batch ends before it.
     Stopped,
-    /// Nowhere yet: it needs a state that is not in the cache.
+    /// Nowhere yet: it needs a state that is not in the cache, or for which there is no room.
     Missing,
 }
 
@@ -68,8 +68,10 @@ pub(crate) struct Decoded {
     /// What the items from `folded` on decode to.
     rest: Vec<Option<Outcome>>,
     folded: usize,
-    /// Keys whose states are not in the cache.
+    /// Keys whose states are not in the cache, in the order in which they are needed.
     pub(crate) missing: Vec<Key>,
+    /// So many of them are the first item's: without these nothing can be folded.
+    pub(crate) first: usize,
 }
 
 impl Decoded {
@@ -85,7 +87,9 @@ impl Decoded {
 
     /// The batch, to be folded again.
     pub(crate) fn into_batch(self, bytes_max: usize) -> Batch {
-        let Decoded { mut batch, items, .. } = self;
+        let Decoded { mut batch, mut items, .. } = self;
+        // With what it was known to take none of.
+        items.append(&mut batch.aside.rest);
         batch.keep(items, bytes_max);
         batch
     }
@@ -109,6 +113,8 @@ pub(crate) struct Folder {
     pub(super) parking: Parking,
     /// How long one batch may be folded before it ends where it is; none where it must take all it is given.
     pub(super) slice: Option<Duration>,
+    /// So many bytes of decoded records wait for their states at most, but for one record.
+    pub(super) decoded_max: usize,
     /// Who we are, for the headers of dead letters.
     pub(crate) origin: Arc<crate::dead_letter::Origin>,
 }
@@ -159,6 +165,29 @@ fn decode_with(projection: &Projection, decoder: &Decoder, record: &Record) -> O
     })?;
     let prepared = projection.prepare(&event)?;
     Ok((event, prepared))
+}
+
+/// Of the memory for states, what decoded records may take that wait for theirs.
+const DECODED: usize = 8;
+
+/// Keys whose states are to be loaded, each once.
+#[derive(Default)]
+struct Missing {
+    keys: Vec<Key>,
+    known: HashSet<Key>,
+    first: usize,
+}
+
+impl Missing {
+    /// Those of an item.
+    fn add<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
+        let is_first = self.keys.is_empty();
+        let news = keys.filter(|key| self.known.insert((*key).clone()));
+        self.keys.extend(news.cloned());
+        if is_first {
+            self.first = self.keys.len();
+        }
+    }
 }
 
 /// A partition that the batch has records of.
@@ -263,6 +292,12 @@ impl<'a> Progress<'a> {
         self.batch.steps.values().all(|(from, to)| from == to) && !self.lanes.iter().any(begun)
     }
 
+    /// Whether nothing more fits beside what it holds: its rows, with what other batches in flight hold, fill the cache. A
+    /// single item is taken whatever its rows take, since all of its effects are one.
+    fn is_full(&mut self) -> bool {
+        !self.cache.has_room(self.batch.number) && !self.is_fresh()
+    }
+
     fn finish(mut self) -> Batch {
         for lane in self.lanes {
             if let Some(step) = self.batch.steps.get_mut(&lane.partition) {
@@ -285,7 +320,25 @@ impl Folder {
             decisions: Decisions::default(),
             parking: Parking::new(spec.allowance.clone()),
             slice: None,
+            decoded_max: spec.cache_bytes / DECODED,
             origin: Arc::new(spec.origin.clone()),
+        }
+    }
+
+    /// One that folds by the same rules, and knows nothing yet.
+    pub(super) fn apart(&self) -> Self {
+        Folder {
+            projection: Arc::clone(&self.projection),
+            decoders: Arc::clone(&self.decoders),
+            on_bad_record: self.on_bad_record,
+            keeps_marks: self.keeps_marks,
+            verdicts: HashMap::default(),
+            asked: Asked::default(),
+            decisions: Decisions::default(),
+            parking: Parking::new(Allowance::new(0)),
+            slice: self.slice,
+            decoded_max: self.decoded_max,
+            origin: Arc::clone(&self.origin),
         }
     }
 
@@ -310,11 +363,18 @@ impl Folder {
         before: &dyn Fn(&TopicPartition) -> Position,
     ) -> Decoded {
         let mut progress = Progress::new(self, cache, before, batch);
-        let (mut missing, mut rest, mut folded) = (HashSet::default(), Vec::new(), 0);
+        let (mut missing, mut rest, mut folded) = (Missing::default(), Vec::new(), 0);
+        let (mut decoded, mut tight) = (0, false);
         let mut decoder: Option<(&Arc<str>, &Decoder)> = None;
         let begun = Instant::now();
         for item in &items {
-            if rest.is_empty() && self.is_long(folded, begun) {
+            tight = rest.is_empty() && progress.is_full();
+            let ends = if rest.is_empty() {
+                tight || self.is_long(folded, begun)
+            } else {
+                decoded > self.decoded_max
+            };
+            if ends {
                 break;
             }
             let mut outcome = match item {
@@ -340,23 +400,22 @@ impl Folder {
                     Went::Missing => {}
                 }
             }
-            if let Some(Ok((_, prepared))) = &outcome {
+            if let Some(Ok((event, prepared))) = &outcome {
                 // Touched, so that it is still there when the batch is folded.
-                let absent = prepared.keys().iter().filter(|key| !progress.touch(key));
-                missing.extend(absent.cloned());
+                missing.add(prepared.keys().iter().filter(|key| !progress.touch(key)));
+                decoded += event.left.made();
             }
             rest.push(outcome);
         }
-        let batch = progress.finish();
+        let mut batch = progress.finish();
+        batch.aside.tight |= tight;
         // Behind what is folded are those that need a state, or else those that the batch ends before.
-        let end = if rest.is_empty() { folded } else { items.len() };
-        let batch = self.close(batch, &mut items, end);
-        let mut missing: Vec<Key> = missing.into_iter().collect();
-        missing.sort_unstable();
-        Decoded { batch, items, rest, folded, missing }
+        let batch = self.close(batch, &mut items, folded + rest.len());
+        let Missing { keys: missing, first, .. } = missing;
+        Decoded { batch, items, rest, folded, missing, first }
     }
 
-    /// Folds the rest of a batch; every key of it is in the cache by now. The batch, and what it grew by.
+    /// Folds the rest of a batch, as far as its states were loaded and there is room. The batch, and what it grew by.
     pub(crate) fn fold(
         &mut self,
         decoded: Decoded,
@@ -364,20 +423,25 @@ impl Folder {
         before: &dyn Fn(&TopicPartition) -> Position,
     ) -> (Batch, Vec<Item>) {
         let Decoded { batch, mut items, rest, mut folded, .. } = decoded;
-        let (begun, first) = (Instant::now(), folded);
+        let (begun, first, mut tight) = (Instant::now(), folded, false);
         let mut progress = Progress::new(self, cache, before, batch);
         for (item, mut outcome) in items.iter().skip(folded).zip(rest) {
             if self.is_long(folded - first, begun) {
                 break;
             }
+            tight = progress.is_full();
+            if tight {
+                break;
+            }
             let went = progress.apply(item, &mut outcome);
-            debug_assert!(went != Went::Missing, "a state was not loaded");
+            tight = went == Went::Missing;
             if went != Went::On {
                 break;
             }
             folded += 1;
         }
-        let batch = progress.finish();
+        let mut batch = progress.finish();
+        batch.aside.tight |= tight;
         (self.close(batch, &mut items, folded), items)
     }
 
@@ -392,7 +456,8 @@ impl Folder {
 
     /// The batch has grown by the items before `end`, and takes none behind.
     fn close(&mut self, mut batch: Batch, items: &mut Vec<Item>, end: usize) -> Batch {
-        batch.aside.rest.extend(items.drain(end..));
+        // Before what it was already known to take none of.
+        batch.aside.rest.splice(0..0, items.drain(end..));
         self.parking.folded(&mut batch);
         self.note_asked(&batch);
         batch
@@ -482,11 +547,11 @@ impl Folder {
             return Ok(());
         }
         match self.projection.apply_single(event, prepared, &mut entry.row)? {
-            Touched::Written => {
+            Touched::Written(by) => {
                 if self.keeps_marks {
                     entry.mark(partition, event.offset);
                 }
-                let grown = batch.write(key, entry);
+                let grown = batch.write(key, entry, by);
                 cache.grow(grown);
                 batch.counts.applied += 1;
             }
@@ -553,11 +618,12 @@ impl Folder {
                 batch.reads.extend(reads);
                 for (key, row) in writes {
                     let Some(entry) = cache.touch(&key, batch.number) else { continue };
+                    let by = entry.grown_to(row.as_ref());
                     entry.row = row;
                     if self.keeps_marks {
                         entry.mark(partition, event.offset);
                     }
-                    let grown = batch.write(&key, entry);
+                    let grown = batch.write(&key, entry, by);
                     cache.grow(grown);
                 }
                 batch.counts.applied += 1;
@@ -589,6 +655,7 @@ impl Folder {
                 let by_store = reason.stage == "sink";
                 batch.bad.push(((record.topic_partition(), record.offset), by_store));
                 batch.letters.push(crate::dead_letter::letter(record, &reason, &self.origin));
+                batch.hold(record);
                 batch.counts.dead_lettered += 1;
                 Went::On
             }
@@ -616,7 +683,7 @@ fn touch_all(prepared: &Prepared, cache: &mut Cache, batch: u64) -> bool {
 /// lost): the row is written once more, guarded by the version just read, before the position moves.
 fn prove(key: &Key, entry: &mut Entry, batch: &mut Batch) {
     if !entry.proven {
-        batch.write(key, entry);
+        let _ = batch.write(key, entry, None);
     }
 }
 

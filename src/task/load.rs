@@ -39,9 +39,9 @@ const RECORDS_MAX: usize = 2_000;
 /// A store that keeps decisions with the positions is not to be given more of them at once.
 const DECISIONS_MAX: usize = 2_000;
 
-/// Letters are kept in the books, not in memory.
+/// Letters are kept in the books, not in memory, and so are parked events.
 const LETTERS_MAX: usize = 500;
-const LETTERS_BYTES_MAX: usize = 4 << 20;
+const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// One partition that is loaded.
 #[derive(Debug)]
@@ -269,9 +269,10 @@ impl Loader {
                     Wrote::Not => return Ok(false),
                 }
             } else if (self.batch.closed
+                || std::mem::take(&mut self.batch.aside.tight)
                 || self.cache.is_over()
                 || self.batch.letters.len() > LETTERS_MAX
-                || self.batch.letters_bytes() > LETTERS_BYTES_MAX
+                || self.batch.held_bytes() > HELD_BYTES_MAX
                 || self.batch.decisions.len() > DECISIONS_MAX)
                 && !self.flush().await?.is_durable()
             {
@@ -290,7 +291,9 @@ impl Loader {
         let decoded =
             busy(|| self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &folded));
         if !decoded.missing.is_empty() {
-            let states = self.ops.clone().load(decoded.missing.clone()).await?;
+            let (missing, first) = (decoded.missing.clone(), decoded.first);
+            let room = self.cache.make_room(self.ops.expected(missing.len()));
+            let states = self.ops.clone().load(missing, first, room).await?;
             self.cache.take(states, number);
         }
         let (mut batch, items) = busy(|| self.folder.fold(decoded, &mut self.cache, &folded));

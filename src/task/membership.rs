@@ -90,6 +90,7 @@ impl Task {
         self.requests.cancel();
         // A write under way is fenced by the new owner or was in time; either way it is not asked again.
         let batch = self.writing.take().map(|writing| writing.batch);
+        self.cache.set_writing(None);
         self.fold_again(batch);
         let gone = partitions.iter().cloned().collect();
         let abandoned = self.inbox.drop_partitions(Some(&gone));
@@ -165,6 +166,7 @@ impl Task {
 
     fn abandon_rest(&mut self) {
         let batch = self.writing.take().map(|writing| writing.batch);
+        self.cache.set_writing(None);
         self.fold_again(batch);
         self.abandon_inbox();
     }

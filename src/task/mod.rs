@@ -362,9 +362,11 @@ impl Task {
                 && !batch.closed
                 && self.writing.is_some()
                 && self.inbox.lets_grow(batch.rows())
-                && !self.cache.is_over()
+                && batch.may_grow(self.kept_bytes_max)
         };
-        self.loading.is_none()
+        // What is written makes room for the next batch, and what is acquired for nothing.
+        let fits = self.writing.is_none() || !self.cache.is_over();
+        fits && self.loading.is_none()
             && self.stop.is_none()
             && self.yield_until.is_none()
             && self.held.steady()
@@ -389,11 +391,11 @@ impl Task {
             let before = |partition: &TopicPartition| held.folded(partition);
             let (folder, watch, cache) = (&mut self.folder, &mut self.watch, &mut self.cache);
             let decoded = busy(|| folder.decode(watch, batch, items, cache, &before));
-            let handle = if decoded.missing.is_empty() {
-                None
-            } else {
-                Some(spawn(self.ops.clone().load(decoded.missing.clone())))
-            };
+            let handle = (!decoded.missing.is_empty()).then(|| {
+                let (missing, first) = (decoded.missing.clone(), decoded.first);
+                let room = self.cache.make_room(self.ops.expected(missing.len()));
+                spawn(self.ops.clone().load(missing, first, room))
+            });
             self.loading = Some(Loading { decoded, handle });
         }
         if let Some(Loading { handle: None, .. }) = &self.loading

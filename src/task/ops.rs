@@ -2,6 +2,7 @@
 //! They run beside the loop, one on the writing side and one on the reading side, and own no state.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
@@ -37,7 +38,46 @@ pub(crate) struct Ops {
     pub(crate) outbox: bool,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) status: TaskStatus,
+    /// How much a load asks for.
+    pub(super) stride: Arc<Stride>,
 }
+
+/// How many states are asked for at a time. A store reads no more rows than fit, but may have to send what was asked for.
+#[derive(Debug)]
+pub(super) struct Stride {
+    /// No more than this.
+    keys: AtomicUsize,
+    /// Bytes of a state as the last loads had them, the largest of late.
+    bytes: AtomicUsize,
+}
+
+impl Default for Stride {
+    fn default() -> Self {
+        Stride { keys: AtomicUsize::new(FIRST_KEYS), bytes: AtomicUsize::new(FIRST_BYTES) }
+    }
+}
+
+impl Stride {
+    /// How many keys to ask for where there is room for so many bytes.
+    fn keys(&self, room: usize) -> usize {
+        let fit = room / self.bytes.load(Ordering::Relaxed).max(1);
+        (fit + fit / 4 + 1).min(self.keys.load(Ordering::Relaxed))
+    }
+
+    /// Of so many keys, so many states came, of so many bytes.
+    fn came(&self, asked: usize, came: usize, bytes: usize) {
+        let keys = if came < asked { came } else { asked.max(FIRST_KEYS).saturating_mul(8) };
+        self.keys.store(keys.max(1), Ordering::Relaxed);
+        let before = self.bytes.load(Ordering::Relaxed);
+        self.bytes.store((bytes / came.max(1)).max(before / 2), Ordering::Relaxed);
+    }
+}
+
+/// A task's first load asks for so many states at first, each taken to be so large.
+const FIRST_KEYS: usize = 64;
+const FIRST_BYTES: usize = 256;
+/// States that one record needs are read whatever there is room for, about so many bytes at a time.
+const NEEDED_BYTES: usize = 1 << 20;
 
 /// How a write ended.
 #[derive(Debug)]
@@ -84,7 +124,13 @@ impl Ops {
             outbox: spec.outbox,
             metrics: spec.metrics.clone(),
             status: spec.status.clone(),
+            stride: Arc::default(),
         }
+    }
+
+    /// What these keys' states will take, by what the last ones took.
+    pub(super) fn expected(&self, keys: usize) -> usize {
+        keys.saturating_mul(self.stride.bytes.load(Ordering::Relaxed))
     }
 
     /// Takes partitions over; learns their topic's id first, since a position names its topic's life.
@@ -120,22 +166,41 @@ impl Ops {
         Ok(Taken { acquired, topic_ids, ends, untouched })
     }
 
-    /// Reads states, in parts where all at once is too much or one of them is to blame. A key that the store
+    /// Reads states, in their order: those of the `first` keys, and of so many more as there is room for in bytes. In parts
+    /// where all at once is too much or one of them is to blame. A key that the store
     /// cannot even name is in no row; a write under it is refused, and its record found as with any refusal.
-    pub(super) async fn load(self, keys: Vec<Key>) -> Result<States> {
+    pub(super) async fn load(self, keys: Vec<Key>, first: usize, room: usize) -> Result<States> {
         let mut states = States { loaded: Vec::with_capacity(keys.len()), nowhere: Vec::new() };
+        let mut left = room;
         let mut parts = vec![&*keys];
         while let Some(part) = parts.pop() {
+            let needed = states.loaded.len() < first;
+            if left == 0 && !needed {
+                break;
+            }
+            let (most, keys) = if needed && left < NEEDED_BYTES {
+                (NEEDED_BYTES, first - states.loaded.len())
+            } else {
+                (left, part.len())
+            };
+            let keys = keys.min(part.len()).min(self.stride.keys(most));
+            let (part, behind) = part.split_at(keys);
+            parts.extend(Some(behind).filter(|behind| !behind.is_empty()));
             let read = || async {
-                match self.writer.load(part).await {
+                match self.writer.load_some(part, most).await {
                     Err(error) if error.is_too_much() && part.len() > 1 => Ok(Err(error)),
                     Err(error) if reaction(error.class()) == Reaction::Blame => Ok(Err(error)),
                     read => read.map(Ok),
                 }
             };
             match retry(&self, "load", read).await? {
-                Ok(loaded) if loaded.len() == part.len() => {
-                    states.loaded.extend(part.iter().cloned().zip(loaded));
+                Ok(loaded) if (1..=part.len()).contains(&loaded.len()) => {
+                    let bytes = loaded.iter().map(Loaded::heap_bytes).sum();
+                    self.stride.came(part.len(), loaded.len(), bytes);
+                    left = left.saturating_sub(bytes);
+                    let (read, behind) = part.split_at(loaded.len());
+                    parts.extend(Some(behind).filter(|behind| !behind.is_empty()));
+                    states.loaded.extend(read.iter().cloned().zip(loaded));
                 }
                 Ok(_) => {
                     let wrong = "the sink answered for other keys than it was asked for";
@@ -203,5 +268,23 @@ impl Ops {
         partitions: &[TopicPartition],
     ) -> Result<Vec<StoredPosition>> {
         retry(self, "write", || self.writer.positions(partitions)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_asks_for_little_more_than_there_is_room_for() {
+        let stride = Stride::default();
+        assert_eq!(stride.keys(usize::MAX), FIRST_KEYS, "nothing is known of them");
+        stride.came(64, 64, 64 * 100);
+        assert_eq!(stride.keys(1 << 30), 512);
+        stride.came(512, 512, 512 * 100);
+        assert!(stride.keys(1 << 30) > 4_000, "small rows come at once");
+        stride.came(4_000, 60, 60_000_000);
+        assert!((60..=80).contains(&stride.keys(64_000_000)), "{}", stride.keys(64_000_000));
+        assert_eq!(stride.keys(0), 1);
     }
 }

@@ -97,6 +97,8 @@ pub(crate) struct Aside {
     pub(super) rest: Vec<Item>,
     /// It ends there because no more may be parked.
     pub(super) full: bool,
+    /// It ends there because what it touches fills the memory for states.
+    pub(super) tight: bool,
 }
 
 /// Parked by one batch that is not durable yet.
@@ -230,6 +232,7 @@ impl Folder {
         parked.extend(keys.iter().cloned());
         batch.aside.changes.park.push(ParkedEvent { record: record.clone(), keys, reason });
         batch.aside.events += 1;
+        batch.hold(record);
         batch.counts.parked += 1;
         Went::On
     }
@@ -259,6 +262,10 @@ impl Task {
         let rest = std::mem::take(&mut batch.aside.rest);
         if !rest.is_empty() {
             self.inbox.put_back(rest, tokio::time::Instant::now());
+        }
+        if std::mem::take(&mut batch.aside.tight) {
+            // As many as went in, so that not each batch decodes what the next one folds.
+            self.inbox.narrow(batch.records.saturating_mul(2));
         }
         if batch.aside.full {
             let full = self.folder.full();

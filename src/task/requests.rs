@@ -13,16 +13,16 @@ use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{StoredDecision, StoredVerdict};
 use foldline_language::event::Event;
-use foldline_language::projection::{BadRecord, Prepared, Projection};
+use foldline_language::projection::{BadRecord, Prepared};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::batch::{Batch, Counts};
 use super::cache::Cache;
-use super::folder::{Decoders, Folder, decode};
+use super::folder::{Folder, decode};
 use super::ops::Ops;
-use super::{States, Task, spawn};
-use crate::maps::HashSet;
+use super::{Task, spawn};
+use crate::maps::{HashMap, HashSet};
 use crate::offload::busy;
 use crate::prepared::prepare;
 use crate::retry::{Attempts, retry};
@@ -71,18 +71,36 @@ impl Requests {
 pub(super) enum Looked {
     /// Whether someone wants something.
     Asked(bool),
-    /// All that is parked in these partitions, and what the first request is about.
-    Parked(Vec<TopicPartition>, Vec<Parked>, Option<Group>),
+    /// All that is parked in these partitions, and what came of the first request.
+    Parked(Vec<TopicPartition>, Vec<Parked>, Option<Box<CarriedOut>>),
 }
 
-/// Parked events that stand and fall together, as they are to be folded.
+/// What a parked record decodes to.
+type Decoded = Result<(Event, Prepared), BadRecord>;
+
+/// A request that was carried out, but for its flush.
 #[derive(Debug)]
-pub(super) struct Group {
-    parked: Vec<Parked>,
-    events: Vec<Result<(Event, Prepared), BadRecord>>,
-    /// The states of their keys.
-    states: States,
+pub(super) struct CarriedOut {
+    /// Of the events that the request is about.
+    partition: TopicPartition,
+    at: Position,
+    batch: Batch,
+    /// The rows that the batch writes.
+    cache: Cache,
 }
+
+/// What a request is carried out with, beside the task: its records and states come one after the other, so that not all of
+/// them are in memory.
+pub(super) struct Apart {
+    folder: Folder,
+    cache: Cache,
+    number: u64,
+    /// Where each partition stands.
+    at: HashMap<TopicPartition, Position>,
+}
+
+/// Parked records are read by about so many bytes.
+const READ_BYTES: usize = 1 << 20;
 
 impl Task {
     /// Looks for requests now and then; once there is one, as soon as nothing is in flight.
@@ -100,10 +118,16 @@ impl Task {
             let quiet = self.idle() && self.held.steady() && self.held.revocation().is_none();
             if quiet && self.yield_until.is_none() {
                 let partitions = self.held.partitions();
-                let (projection, decoders) =
-                    (Arc::clone(&self.folder.projection), Arc::clone(&self.folder.decoders));
-                let group = self.ops.clone().group(partitions, projection, decoders);
-                self.requests.looking = Some(spawn(group));
+                self.batches += 1;
+                let at = |of: &TopicPartition| (of.clone(), self.held.folded(of));
+                let apart = Apart {
+                    folder: self.folder.apart(),
+                    // What is cached is as the store has it; what a retry that fails leaves behind is not.
+                    cache: self.cache.another(),
+                    number: self.batches,
+                    at: partitions.iter().map(at).collect(),
+                };
+                self.requests.looking = Some(spawn(self.ops.clone().group(partitions, apart)));
             }
         } else if *self.requests.due.get_or_insert(now + LOOK_EVERY) <= now && !self.pace.is_idle()
         {
@@ -115,8 +139,8 @@ impl Task {
     /// The books were looked at.
     pub(super) fn on_looked(&mut self, looked: Result<Looked>) -> Result<()> {
         self.requests.looking = None;
-        let (partitions, parked, group) = match looked {
-            Ok(Looked::Parked(partitions, parked, group)) => (partitions, parked, group),
+        let (partitions, parked, done) = match looked {
+            Ok(Looked::Parked(partitions, parked, done)) => (partitions, parked, done),
             Ok(Looked::Asked(asked)) => {
                 self.requests.wanted = asked;
                 if asked {
@@ -139,15 +163,11 @@ impl Task {
         self.requests.wanted = false;
         self.folder.parking.relearn(&partitions, &parked);
         self.show_parked();
-        let first = group.as_ref().and_then(|group| group.parked.first());
-        let Some(partition) = first.map(|parked| parked.partition.clone()) else { return Ok(()) };
-        let Some(group) = group else { return Ok(()) };
-        self.batches += 1;
-        // What is cached is as the store has it; what a retry that fails leaves behind is not.
+        let Some(CarriedOut { partition, at, batch, cache }) = done.map(|done| *done) else {
+            return Ok(());
+        };
         self.cache.clear();
-        let at = self.held.folded(&partition);
-        let (folder, cache, number) = (&mut self.folder, &mut self.cache, self.batches);
-        let batch = busy(|| folder.carry_out(number, group, at, cache));
+        self.cache.adopt(cache);
         self.folded = Some(with_fence(batch, partition, at));
         Ok(())
     }
@@ -179,51 +199,36 @@ fn with_fence(mut batch: Batch, partition: TopicPartition, at: Position) -> Batc
     batch
 }
 
+/// What a request does with an event of its group.
+fn leaves(request: Request, event: &Parked) -> bool {
+    match request {
+        Request::Retry => false,
+        Request::Drop => true,
+        Request::Skip => event.reason.is_some(),
+    }
+}
+
 impl Folder {
-    /// Does what is asked of a group of parked events, all of them or none. `at` is where their partition
-    /// stands: they lie before it.
-    fn carry_out(&mut self, number: u64, group: Group, at: Position, cache: &mut Cache) -> Batch {
-        let Group { parked, events, states } = group;
-        cache.take(states, number);
-        self.recall_decisions(&parked, at);
-        let request = parked.iter().find_map(|event| event.request).unwrap_or(Request::Retry);
-        let leaves = |event: &Parked| match request {
-            Request::Retry => false,
-            Request::Drop => true,
-            Request::Skip => event.reason.is_some(),
-        };
-        let mut batch = Batch::new(number);
-        for (event, decoded) in parked.iter().zip(events) {
-            if leaves(event) {
+    /// Does what is asked of some of a group's events: the first that is still bad, and why.
+    fn carry_out(
+        &self,
+        request: Request,
+        events: Vec<(&Parked, Decoded)>,
+        cache: &mut Cache,
+        batch: &mut Batch,
+    ) -> Result<(), (i64, BadRecord)> {
+        for (event, decoded) in events {
+            if leaves(request, event) {
                 let (partition, offset) = event.place();
                 batch.verdicts.push(StoredVerdict::new(partition, offset, DROPPED, None));
                 continue;
             }
             let applied = decoded.and_then(|(record, mut prepared)| {
-                self.apply(&event.partition, &record, &mut prepared, cache, &mut batch)
+                self.apply(&event.partition, &record, &mut prepared, cache, batch)
             });
-            if let Err(bad) = applied {
-                tracing::info!(event = event.id(), "parked events stay: one of them is still bad");
-                // What the events before it did is undone with the states that it was done to.
-                cache.clear();
-                let mut batch = Batch::new(number);
-                let reason = format!("{}: {}", bad.stage, bad.reason);
-                keep(&mut batch, &parked, event.offset, &reason);
-                return batch;
-            }
+            applied.map_err(|bad| (event.offset, bad))?;
         }
-        let first = parked.first().map(Parked::id);
-        tracing::info!(
-            events = parked.len(),
-            first,
-            request = request.name(),
-            "parked events freed"
-        );
-        // They were counted when they were parked.
-        batch.counts = Counts::default();
-        batch.aside.changes.free = parked.iter().map(Parked::place).collect();
-        batch.aside.attempt = Some(parked);
-        batch
+        Ok(())
     }
 
     /// What the rows decided that hold some of these events already binds; the rest is decided anew.
@@ -266,24 +271,69 @@ impl Ops {
         retry(self, "parked", || parking.parked(self.generation, which)).await
     }
 
-    /// All that is parked in these partitions, and what the first request is about, with the states of its
-    /// keys.
-    async fn group(
-        self,
-        partitions: Vec<TopicPartition>,
-        projection: Arc<Projection>,
-        decoders: Arc<dyn Decoders>,
-    ) -> Result<Looked> {
+    /// All that is parked in these partitions, and what comes of the first request.
+    async fn group(self, partitions: Vec<TopicPartition>, apart: Apart) -> Result<Looked> {
         let which = Which { partitions: Some(partitions.clone()), asked: false };
         let parked = self.parked(&which).await?;
         let asked = |group: &Vec<Parked>| group.iter().any(|event| event.request.is_some());
         let Some(group) = groups(parked.clone()).into_iter().find(asked) else {
             return Ok(Looked::Parked(partitions, parked, None));
         };
-        let places: Vec<Place> = group.iter().map(Parked::place).collect();
+        let done = self.carry_out(group, apart).await?;
+        Ok(Looked::Parked(partitions, parked, done.map(Box::new)))
+    }
+
+    /// Does what is asked of a group of parked events, all of them or none. They lie before where their partition stands.
+    async fn carry_out(&self, group: Vec<Parked>, mut apart: Apart) -> Result<Option<CarriedOut>> {
+        let Some(partition) = group.first().map(|event| event.partition.clone()) else {
+            return Ok(None);
+        };
+        let at = apart.at.get(&partition).copied().unwrap_or_default();
+        apart.folder.recall_decisions(&group, at);
+        let request = group.iter().find_map(|event| event.request).unwrap_or(Request::Retry);
+        let mut batch = Batch::new(apart.number);
+        let (mut rest, mut few) = (&*group, 1);
+        while !rest.is_empty() {
+            let (some, behind) = rest.split_at(rest.len().min(few));
+            let records = self.parked_records(some).await?;
+            let bytes: usize = records.iter().map(Record::bytes).sum();
+            few = (READ_BYTES / (bytes / some.len()).max(1)).clamp(1, few * 4);
+            let (projection, decoders) =
+                (Arc::clone(&apart.folder.projection), Arc::clone(&apart.folder.decoders));
+            // No retry here: the live events go on meanwhile, and it is looked at again.
+            prepare(&*decoders, &records).await?;
+            let decoded: Vec<_> =
+                busy(|| records.iter().map(|r| decode(&projection, &*decoders, r)).collect());
+            drop(records);
+            self.bring(&decoded, &mut apart).await?;
+            let Apart { folder, cache, .. } = &mut apart;
+            let events = some.iter().zip(decoded).collect();
+            if let Err((offset, bad)) =
+                busy(|| folder.carry_out(request, events, cache, &mut batch))
+            {
+                tracing::info!(%partition, offset, "parked events stay: one of them is still bad");
+                // What the events before it did is undone with the states that it was done to.
+                cache.clear();
+                let mut batch = Batch::new(apart.number);
+                keep(&mut batch, &group, offset, &format!("{}: {}", bad.stage, bad.reason));
+                return Ok(Some(CarriedOut { partition, at, batch, cache: apart.cache }));
+            }
+            rest = behind;
+        }
+        let (events, first) = (group.len(), group.first().map(Parked::id));
+        tracing::info!(events, first, request = request.name(), "parked events freed");
+        // They were counted when they were parked.
+        batch.counts = Counts::default();
+        batch.aside.changes.free = group.iter().map(Parked::place).collect();
+        batch.aside.attempt = Some(group);
+        Ok(Some(CarriedOut { partition, at, batch, cache: apart.cache }))
+    }
+
+    async fn parked_records(&self, events: &[Parked]) -> Result<Vec<Record>> {
+        let places: Vec<Place> = events.iter().map(Parked::place).collect();
         let parking = self.target.parking();
         let records: Vec<Record> =
-            retry(&self, "parked", || parking.records(self.generation, &places)).await?;
+            retry(self, "parked", || parking.records(self.generation, &places)).await?;
         let same = records.len() == places.len()
             && records
                 .iter()
@@ -292,17 +342,20 @@ impl Ops {
         if !same {
             return Err(Error::retriable("what is parked changed while it was read"));
         }
-        // No retry here: the live events go on meanwhile, and it is looked at again.
-        prepare(&*decoders, &records).await?;
-        let events: Vec<_> =
-            busy(|| records.iter().map(|record| decode(&projection, &*decoders, record)).collect());
-        let keys: HashSet<&Key> =
-            events.iter().flatten().flat_map(|(_, prepared)| prepared.keys()).collect();
+        Ok(records)
+    }
+
+    /// Reads the states of these events' keys that are not there yet.
+    async fn bring(&self, events: &[Decoded], apart: &mut Apart) -> Result<()> {
+        let keys = events.iter().flatten().flat_map(|(_, prepared)| prepared.keys());
+        let keys: HashSet<&Key> = keys.filter(|key| apart.cache.get(key).is_none()).collect();
         let mut keys: Vec<Key> = keys.into_iter().cloned().collect();
         keys.sort_unstable();
-        let states =
-            if keys.is_empty() { States::default() } else { self.clone().load(keys).await? };
-        let group = Group { parked: group, events, states };
-        Ok(Looked::Parked(partitions, parked, Some(group)))
+        if !keys.is_empty() {
+            let all = keys.len();
+            let states = self.clone().load(keys, all, 0).await?;
+            apart.cache.take(states, apart.number);
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 mod events;
 mod letters;
 mod limits;
+mod memory;
 mod parking;
 mod recreated;
 mod schemas;
@@ -29,7 +30,20 @@ use super::*;
 use crate::maps::HashSet;
 
 async fn run_seed(seed: u64) -> u64 {
-    let mut world = World::new(seed);
+    run(World::new(seed), seed).await
+}
+
+/// Rows that alone are larger than what there is room for, and events of a few bytes beside large ones.
+async fn run_large(seed: u64) -> u64 {
+    let mut rng = Rng::new(seed);
+    let store =
+        if rng.chance(500) { MemoryStore::transactional() } else { MemoryStore::with_marks() };
+    let (loads, memory) = (rng.chance(300), Some(2_000 + rng.below(30_000) as usize));
+    let script = Script::new(seed ^ 0xF00D, Faults::some());
+    run(World { loads, memory, ..World::of("large", store, rng, script) }, seed).await
+}
+
+async fn run(mut world: World, seed: u64) -> u64 {
     world.begin().await;
     world.script.set(Faults::some());
     world.registry.away(300);
@@ -192,8 +206,14 @@ fn any_faults_end_in_the_plain_fold() {
 }
 
 #[test]
+fn batches_that_memory_ends_end_in_the_plain_fold() {
+    each_seed(5, run_large);
+}
+
+#[test]
 fn a_seed_replays() {
     replays(run_seed);
+    replays(run_large);
 }
 
 /// Three members, each with a partition of its own, fold the same four rows through a slow store.

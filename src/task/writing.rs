@@ -36,6 +36,7 @@ impl Task {
         let outbox = self.ops.outbox;
         let flush = batch.flush(&self.cache, &|partition| held.epoch(partition), outbox);
         let flush = Arc::new(flush);
+        self.cache.set_writing(Some(batch.number));
         self.folder.decisions.keep(&batch.decisions);
         let letters = std::mem::take(&mut batch.letters);
         // Those of a build wait in its books for the swap.
@@ -48,6 +49,7 @@ impl Task {
 
     pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
         let Some(mut writing) = self.writing.take() else { return Ok(()) };
+        self.cache.set_writing(None);
         self.carried_out(&writing.batch);
         match end {
             WriteEnd::Known(Written::Durable(versions)) => self.durable(writing, &versions),

@@ -9,6 +9,7 @@ mod fleet;
 mod group;
 mod holes;
 mod kills;
+mod memory;
 mod million;
 mod network;
 mod outages;

@@ -61,6 +61,14 @@ pub struct Left {
     bytes: usize,
 }
 
+impl Left {
+    /// Bytes that were made so far.
+    #[must_use]
+    pub fn made(self) -> usize {
+        BYTES_MAX.saturating_sub(self.bytes)
+    }
+}
+
 impl Default for Left {
     fn default() -> Self {
         Left { steps: STEPS_MAX, bytes: BYTES_MAX }

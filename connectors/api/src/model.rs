@@ -247,6 +247,13 @@ impl Row {
     pub fn heap_bytes(&self) -> usize {
         16 + self.0.iter().map(|v| size_of::<Value>() + v.heap_bytes()).sum::<usize>()
     }
+
+    /// By how many bytes it is larger than `before`, another state of it. What both share is not looked at.
+    #[must_use]
+    pub fn grown_from(&self, before: &Row) -> isize {
+        let pairs = self.0.iter().zip(before.0.iter());
+        pairs.map(|(now, before)| now.grown_from(before)).sum()
+    }
 }
 
 #[cfg(test)]

@@ -283,8 +283,14 @@ pub trait Writer: Send + Sync {
     /// while the live one is held for a swap.
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired>;
 
-    /// Reads the states of `keys`, in their order, in one round trip.
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>>;
+    /// Reads the states of `keys`, in their order: of all, or of the first ones whose rows come to about `bytes_max`, but
+    /// always of one. More than that is never in memory, but for one row and what comes from the store at once.
+    async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>>;
+
+    /// Reads the states of all `keys`, in their order, however large they are.
+    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        self.load_some(keys, usize::MAX).await
+    }
 
     /// Writes a flush: rows and positions together, or, where the store has no transactions, guarded
     /// rows first and positions last.
@@ -429,6 +435,12 @@ impl Loaded {
     #[must_use]
     pub fn absent() -> Self {
         Loaded { row: None, version: Version::Absent, marks: Marks::new() }
+    }
+
+    /// Bytes on the heap, roughly: what a load is bounded by.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.row.as_ref().map_or(0, Row::heap_bytes)
     }
 }
 

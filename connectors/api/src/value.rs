@@ -160,6 +160,18 @@ impl Value {
         }
     }
 
+    /// By how many bytes it is larger than `before`; the same value in the same place is not looked at.
+    #[must_use]
+    pub fn grown_from(&self, before: &Value) -> isize {
+        let same = match (self, before) {
+            (Value::Text(now), Value::Text(before)) => Arc::ptr_eq(now, before),
+            (Value::List(now), Value::List(before)) => Arc::ptr_eq(now, before),
+            (Value::Map(now), Value::Map(before)) => Arc::ptr_eq(now, before),
+            _ => false,
+        };
+        if same { 0 } else { self.heap_bytes().cast_signed() - before.heap_bytes().cast_signed() }
+    }
+
     /// Bytes on the heap, roughly: what a cache or a queue counts.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

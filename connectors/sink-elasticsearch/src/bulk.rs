@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::error::{Cause, Failure};
 
 /// Bytes of one bulk request, at most, unless one document alone is larger.
-pub(crate) const BYTES_MAX: usize = 8 << 20;
+pub(crate) const BYTES_MAX: usize = 4 << 20;
 /// Documents of one bulk request, at most.
 pub(crate) const ITEMS_MAX: usize = 5_000;
 

@@ -8,7 +8,8 @@ use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderValue;
 use foldline_api::sink::Version;
 use foldline_api::{Error, Result, mask};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -21,7 +22,9 @@ use crate::error::{Cause, Failure, Fault};
 use crate::nodes::{Nodes, Request};
 
 /// Requests of one write or load under way at a time.
-const IN_FLIGHT: usize = 4;
+pub(crate) const IN_FLIGHT: usize = 4;
+/// No more is sent while so many bytes are under way.
+const BYTES_IN_FLIGHT: usize = 12 << 20;
 /// How often items that were refused for now are sent before the worker hears of it.
 const ATTEMPTS: u32 = 4;
 /// The first pause before such items are sent again; it doubles.
@@ -52,6 +55,8 @@ pub(crate) struct Client {
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Bytes,
+    /// It was larger than it was to be.
+    pub(crate) unread: bool,
 }
 
 impl Reply {
@@ -158,7 +163,8 @@ impl Client {
         body: Option<&Json>,
     ) -> Result<Reply> {
         let body = body.map(|body| Bytes::from(body.to_string()));
-        self.nodes.send(Request { method, path, query }, body).await
+        let request = Request { method, path, query, bytes_max: usize::MAX };
+        self.nodes.send(request, body).await
     }
 
     /// As [`Client::bulk`], of items that are there as text.
@@ -184,16 +190,9 @@ impl Client {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; items];
         let mut pending: Vec<usize> = (0..items).collect();
         for attempt in 0..ATTEMPTS {
-            let sent = bulk::requests(&pending, lines)
-                .map(|(chosen, body)| self.bulk_request(alias, lines, chosen, body));
-            // All requests are waited for, also when one failed: the next step must find them ended.
-            let answers: Vec<Result<Vec<(usize, Outcome)>>> =
-                stream::iter(sent).buffer_unordered(IN_FLIGHT).collect().await;
-            for answer in answers {
-                for (at, outcome) in answer? {
-                    if let Some(slot) = outcomes.get_mut(at) {
-                        *slot = Some(outcome);
-                    }
+            for (at, outcome) in self.send_all(alias, &pending, lines).await? {
+                if let Some(slot) = outcomes.get_mut(at) {
+                    *slot = Some(outcome);
                 }
             }
             pending.retain(|&at| {
@@ -211,6 +210,35 @@ impl Client {
             .collect()
     }
 
+    /// Sends these items, each once. A request is written when there is room for it beside those that are under way.
+    async fn send_all(
+        &self,
+        alias: &str,
+        items: &[usize],
+        lines: &Lines<'_>,
+    ) -> Result<Vec<(usize, Outcome)>> {
+        let mut requests = bulk::requests(items, lines);
+        let (mut under_way, mut bytes) = (FuturesUnordered::new(), 0);
+        let mut answers = Vec::new();
+        loop {
+            while under_way.len() < IN_FLIGHT
+                && bytes < BYTES_IN_FLIGHT
+                && let Some((chosen, body)) = requests.next()
+            {
+                let size = body.len();
+                bytes += size;
+                let request = self.bulk_request(alias, lines, chosen, body);
+                under_way.push(request.map(move |answer| (size, answer)));
+            }
+            // All requests are waited for, also when one failed: the next step must find them ended.
+            let Some((size, answer)) = under_way.next().await else { break };
+            bytes -= size;
+            answers.push(answer);
+        }
+        let answers: Vec<Vec<(usize, Outcome)>> = answers.into_iter().collect::<Result<_>>()?;
+        Ok(answers.concat())
+    }
+
     /// One bulk request of the chosen items; halved as long as the cluster finds it too large.
     async fn bulk_request(
         &self,
@@ -226,7 +254,8 @@ impl Client {
         let mut out = Vec::with_capacity(chosen.len());
         let mut stack = vec![(chosen, body)];
         while let Some((part, body)) = stack.pop() {
-            let request = Request { method: Method::Post, path: &path, query: &query };
+            let bytes_max = usize::MAX;
+            let request = Request { method: Method::Post, path: &path, query: &query, bytes_max };
             let reply = self.nodes.send(request, Some(Bytes::from(body))).await?;
             match reply.success() {
                 Ok(body) => {
@@ -262,11 +291,39 @@ impl Client {
     ) -> Result<Vec<Document>> {
         let requests: Vec<_> = ids
             .chunks(per_request.max(1))
-            .map(|ids| self.mget_request(index, ids, source))
+            .map(|ids| self.mget_request(index, ids, source, usize::MAX))
             .collect();
         let answers: Vec<Vec<Document>> =
             stream::iter(requests).buffered(IN_FLIGHT).try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// The same with content: an answer of more than `bytes_max` is not read, but asked for again in parts.
+    pub(crate) async fn mget_within(
+        &self,
+        index: &str,
+        ids: &[String],
+        per_request: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Document>> {
+        let parts = ids.chunks(per_request.max(1)).map(|ids| async move {
+            let mut documents = Vec::with_capacity(ids.len());
+            let mut stack = vec![ids];
+            while let Some(ids) = stack.pop() {
+                let bytes_max = if ids.len() > 1 { bytes_max } else { usize::MAX };
+                match self.mget_request(index, ids, true, bytes_max).await {
+                    Err(error) if error.is_too_much() => {
+                        let (first, second) = ids.split_at(ids.len() / 2);
+                        stack.extend([second, first]);
+                    }
+                    found => documents.append(&mut found?),
+                }
+            }
+            Ok::<_, Error>(documents)
+        });
+        let parts: Vec<Vec<Document>> =
+            stream::iter(parts.collect::<Vec<_>>()).buffered(IN_FLIGHT).try_collect().await?;
+        Ok(parts.into_iter().flatten().collect())
     }
 
     async fn mget_request(
@@ -274,10 +331,11 @@ impl Client {
         index: &str,
         ids: &[String],
         source: bool,
+        bytes_max: usize,
     ) -> Result<Vec<Document>> {
         let mut attempt = 0;
         loop {
-            match self.mget_once(index, ids, source).await {
+            match self.mget_once(index, ids, source, bytes_max).await {
                 // An index that another worker just created answers so until its shards are up.
                 Err(error) if attempt < READ_ATTEMPTS && is_unavailable(&error) => {
                     pause(attempt).await;
@@ -288,11 +346,21 @@ impl Client {
         }
     }
 
-    async fn mget_once(&self, index: &str, ids: &[String], source: bool) -> Result<Vec<Document>> {
+    async fn mget_once(
+        &self,
+        index: &str,
+        ids: &[String],
+        source: bool,
+        bytes_max: usize,
+    ) -> Result<Vec<Document>> {
         let query = [("_source", if source { "true" } else { "false" })];
-        let body = serde_json::json!({ "ids": ids });
+        let body = Bytes::from(serde_json::json!({ "ids": ids }).to_string());
         let path = format!("/{index}/_mget");
-        let reply = self.json(Method::Post, &path, &query, Some(&body)).await?;
+        let request = Request { method: Method::Post, path: &path, query: &query, bytes_max };
+        let reply = self.nodes.send(request, Some(body)).await?;
+        if reply.unread {
+            return Err(Error::retriable("more documents than fit into memory").too_much());
+        }
         let found: Found = reply.read("reading documents")?;
         if found.docs.len() != ids.len() {
             return Err(Error::retriable("an answer to fewer documents than were asked for"));

@@ -34,6 +34,8 @@ pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     pub(crate) path: &'a str,
     pub(crate) query: &'a [(&'a str, &'a str)],
+    /// An answer of more bytes is not read.
+    pub(crate) bytes_max: usize,
 }
 
 impl Request<'_> {
@@ -159,7 +161,7 @@ impl Node {
 
     async fn send(
         &self,
-        Request { method, path, query }: Request<'_>,
+        Request { method, path, query, bytes_max }: Request<'_>,
         body: Option<Bytes>,
     ) -> Result<Reply, elasticsearch::Error> {
         let mut headers = HeaderMap::new();
@@ -169,7 +171,11 @@ impl Node {
         let sent = self.transport.send(method, path, headers, Some(query), body, Some(TIMEOUT));
         let response = sent.await?;
         let status = response.status_code().as_u16();
-        Ok(Reply { status, body: response.bytes().await? })
+        let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        if response.content_length().is_some_and(|bytes| bytes > most) {
+            return Ok(Reply { status, body: Bytes::new(), unread: true });
+        }
+        Ok(Reply { status, body: response.bytes().await?, unread: false })
     }
 }
 
@@ -230,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_write_that_may_be_done_is_not_sent_to_another_node() {
-        let idempotent = |method, path| Request { method, path, query: &[] }.is_idempotent();
+        let idempotent = |method, path| {
+            Request { method, path, query: &[], bytes_max: usize::MAX }.is_idempotent()
+        };
         assert!(!idempotent(Method::Post, "/orders-g1-w-0/_bulk"));
         assert!(!idempotent(Method::Post, "/_aliases"));
         assert!(idempotent(Method::Post, "/orders-g1-w-0/_mget"));

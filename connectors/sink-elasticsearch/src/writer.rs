@@ -22,7 +22,7 @@ use crate::books::{
     Books, DecisionDoc, NextDoc, PositionDoc, TargetDoc, VerdictDoc, Versioned, add_beginnings,
 };
 use crate::bulk::{self, Outcome};
-use crate::client::Client;
+use crate::client::{Client, Document, IN_FLIGHT};
 use crate::document;
 use crate::drift::DriftWatch;
 use crate::error::{Failure, Fault};
@@ -31,11 +31,10 @@ use crate::parking;
 use crate::survey::Cluster;
 use crate::verdicts;
 
-/// Documents of one multi-get, at most and at least.
+/// Documents of one multi-get, at most.
 const LOAD_MAX: usize = 2_000;
-const LOAD_MIN: usize = 20;
-/// Bytes that one multi-get's answer should stay below.
-const LOAD_BYTES: usize = 8 << 20;
+/// Bytes that one multi-get's answer should stay below; one of twice as many is asked for again in parts.
+const LOAD_BYTES: usize = 1 << 20;
 /// How often a partition's place is read again because another task changed it.
 const ATTEMPTS: u32 = 20;
 
@@ -121,6 +120,21 @@ impl ElasticsearchWriter {
             )));
         }
         Ok(stored)
+    }
+
+    /// The state that a document holds.
+    fn state(&self, found: &Document) -> Result<Loaded> {
+        let (row, marks) = match (&found.source, found.version) {
+            (None, Version::Absent) => (None, Marks::new()),
+            (None, Version::At(..)) => {
+                return Err(Error::config(format!(
+                    "a document of {:?} has no _source: enable _source and rebuild",
+                    self.cluster.names.alias()
+                )));
+            }
+            (Some(source), _) => document::decode(&self.model, source.get().as_bytes())?,
+        };
+        Ok(Loaded { row, version: found.version, marks })
     }
 
     fn not_live(&self) -> Error {
@@ -373,31 +387,30 @@ impl Writer for ElasticsearchWriter {
         Ok(acquired)
     }
 
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+    async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>> {
         let ids: Vec<String> = keys.iter().map(document::id).collect();
-        let average = self.document_bytes.load(Ordering::Relaxed).max(1);
-        let per_request = (LOAD_BYTES / average).clamp(LOAD_MIN, LOAD_MAX);
-        let found = self.client.mget(&self.alias, &ids, true, per_request).await?;
-        let mut loaded = Vec::with_capacity(found.len());
-        let mut bytes = 0;
-        for found in found {
-            let (row, marks) = match (&found.source, found.version) {
-                (None, Version::Absent) => (None, Marks::new()),
-                (None, Version::At(..)) => {
-                    return Err(Error::config(format!(
-                        "a document of {:?} has no _source: enable _source and rebuild",
-                        self.cluster.names.alias()
-                    )));
+        let mut loaded = Vec::with_capacity(ids.len());
+        let mut room = bytes_max;
+        while let Some(ids) = ids.get(loaded.len()..).filter(|ids| !ids.is_empty())
+            && (room > 0 || loaded.is_empty())
+        {
+            let average = self.document_bytes.load(Ordering::Relaxed).max(1);
+            let per_request = (LOAD_BYTES / average).clamp(1, LOAD_MAX);
+            let fit = (room.min(LOAD_BYTES * IN_FLIGHT) / average).clamp(1, LOAD_MAX * IN_FLIGHT);
+            let (ids, _) = ids.split_at(ids.len().min(fit));
+            let found = self.client.mget_within(&self.alias, ids, per_request, LOAD_BYTES * 2);
+            let found = found.await?;
+            let length = |found: &Document| found.source.as_ref().map_or(0, |s| s.get().len());
+            let bytes: usize = found.iter().map(length).sum();
+            self.document_bytes.store((average + bytes / ids.len()) / 2, Ordering::Relaxed);
+            for found in found {
+                if room == 0 && !loaded.is_empty() {
+                    break;
                 }
-                (Some(source), _) => {
-                    bytes += source.get().len();
-                    document::decode(&self.model, source.get().as_bytes())?
-                }
-            };
-            loaded.push(Loaded { row, version: found.version, marks });
-        }
-        if !loaded.is_empty() {
-            self.document_bytes.store((average + bytes / loaded.len()) / 2, Ordering::Relaxed);
+                let state = self.state(&found)?;
+                room = room.saturating_sub(state.heap_bytes());
+                loaded.push(state);
+            }
         }
         Ok(loaded)
     }

@@ -21,8 +21,8 @@ use crate::codec::{
 
 /// Rows of one statement, and of the statements that are sent before the first answer is awaited.
 pub(crate) const ROWS_MAX: usize = 100_000;
-/// Bytes of the same, roughly.
-const BYTES_MAX: usize = 32 << 20;
+/// Bytes of the same, roughly, unless one row alone is larger: on its way a row is there three times more.
+const BYTES_MAX: usize = 4 << 20;
 /// From so many new rows on a load copies them.
 const COPY_MIN: usize = 1_000;
 
@@ -178,7 +178,11 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn push(&mut self, part: Part<'a>, bytes: usize) {
         match self.windows.last_mut() {
-            Some(window) if self.rows < ROWS_MAX && self.bytes < BYTES_MAX => window.push(part),
+            Some(window)
+                if self.rows < ROWS_MAX && (self.bytes == 0 || self.bytes + bytes <= BYTES_MAX) =>
+            {
+                window.push(part);
+            }
             _ => {
                 self.windows.push(vec![part]);
                 (self.rows, self.bytes) = (0, 0);
@@ -208,14 +212,15 @@ impl<'a> Parts<'a> {
     ) {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         for row in rows {
-            bytes += size(&row);
-            chunk.push(row);
-            if chunk.len() >= self.rows_max || bytes >= BYTES_MAX {
+            let more = size(&row);
+            if !chunk.is_empty() && (chunk.len() >= self.rows_max || bytes + more > BYTES_MAX) {
                 let count = chunk.len();
                 self.push(part(std::mem::take(&mut chunk)), bytes);
                 self.rows += count;
                 bytes = 0;
             }
+            bytes += more;
+            chunk.push(row);
         }
         if !chunk.is_empty() {
             let count = chunk.len();
@@ -530,6 +535,30 @@ mod tests {
         assert_eq!(copied[0], ["Live", "Copy"]);
         let halved = names(&cut(&flush, false, true, ROWS_MAX / 2));
         assert_eq!(halved.concat().len(), 6, "each statement has half of the rows");
+    }
+
+    #[test]
+    fn what_is_sent_at_once_is_bounded_by_its_bytes() {
+        let large = |id: i64, bytes: usize| {
+            let row = Row::new(vec![Value::Int(id), Value::text(&"x".repeat(bytes))]);
+            let version = if id % 2 == 0 { Version::Absent } else { Version::At(7, 0) };
+            RowWrite { row: Some(row), ..write(id, true, version) }
+        };
+        let mut writes: Vec<RowWrite> = (0..40).map(|id| large(id, 300_000)).collect();
+        writes.push(large(40, BYTES_MAX * 2));
+        let flush = Flush { writes, ..Flush::default() };
+        for copy in [false, true] {
+            let windows = cut(&flush, false, copy, ROWS_MAX);
+            let bytes = |part: &Part<'_>| match part {
+                Part::Update(rows) => rows.iter().map(|(write, _)| bytes_of(write)).sum(),
+                Part::Insert(rows) | Part::Copy(rows) => rows.iter().map(|w| bytes_of(w)).sum(),
+                _ => 0_usize,
+            };
+            let bytes: Vec<usize> = windows.iter().map(|w| w.iter().map(bytes).sum()).collect();
+            let over: Vec<_> = bytes.iter().filter(|bytes| **bytes > BYTES_MAX).collect();
+            assert_eq!(over.len(), 1, "the one row that is larger itself: {bytes:?}");
+            assert!(bytes.len() <= 6, "{bytes:?}");
+        }
     }
 
     #[test]

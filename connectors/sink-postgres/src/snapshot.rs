@@ -9,6 +9,7 @@ use foldline_api::model::{Key, Model};
 use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
+use futures_util::TryStreamExt;
 use tokio_postgres::{Client, Row};
 
 use crate::books;
@@ -116,7 +117,7 @@ impl Snapshot for PostgresSnapshot {
             let label = self.table.label();
             let mut out = Vec::with_capacity(rows.len());
             for row in &rows {
-                let (_, loaded) = read_row(&self.model, &label, row)?;
+                let loaded = read_row(&self.model, &label, row)?;
                 if let Some(row) = &loaded.row {
                     out.push((self.model.key_of(row), loaded));
                 }
@@ -128,18 +129,21 @@ impl Snapshot for PostgresSnapshot {
 
     async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
         let label = self.table.label();
-        let loading = load(&self.session.client, &self.load, &self.model, &label, keys);
+        let place = (&*self.load, &*label);
+        let loading = load(&self.session.client, place, &self.model, keys, usize::MAX);
         within(LIMIT, "reading rows", loading).await?.map_err(|e| classify(e, &self.doing()))
     }
 }
 
-/// The rows of `keys`, in their order, by [`Statements::load`]. PostgreSQL's own refusal is left to the caller.
+/// The rows of `keys`, in their order, by [`Statements::load`]: of all, or of the first ones that come to `bytes_max`. The
+/// rows come in any order, so those of the last keys are let go when they are too much. PostgreSQL's own refusal is left
+/// to the caller.
 pub(crate) async fn load(
     client: &Client,
-    sql: &str,
+    (sql, label): (&str, &str),
     model: &Model,
-    label: &str,
     keys: &[Key],
+    bytes_max: usize,
 ) -> Result<std::result::Result<Vec<Loaded>, tokio_postgres::Error>> {
     let mut params = Vec::with_capacity(model.key.len());
     for (at, column) in model.key_columns().enumerate() {
@@ -148,23 +152,40 @@ pub(crate) async fn load(
             .map_err(|error| Error::record(format!("key column {:?}: {error}", column.name)))?;
         params.push((encoded, wire_array_type(&column.ty)));
     }
-    let refs: Vec<_> = params.iter().map(|(encoded, ty)| (as_param(encoded), ty.clone())).collect();
-    let rows = match client.query_typed(sql, &refs).await {
+    let refs = params.iter().map(|(encoded, ty)| (as_param(encoded), ty.clone()));
+    let rows = match client.query_typed_raw(sql, refs).await {
         Ok(rows) => rows,
         Err(error) => return Ok(Err(error)),
     };
-    let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
-    let mut out: Vec<Loaded> = keys.iter().map(|_| absent()).collect();
-    for row in &rows {
-        let (at, loaded) = read_row(model, label, row)?;
-        let slot = usize::try_from(at - 1).ok().and_then(|at| out.get_mut(at));
-        *slot.ok_or_else(|| Error::retriable("PostgreSQL sent a row nobody asked for"))? = loaded;
+    let mut rows = std::pin::pin!(rows);
+    let mut out: Vec<Loaded> = keys.iter().map(|_| Loaded::absent()).collect();
+    let mut bytes = 0_usize;
+    loop {
+        let row = match rows.try_next().await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(Ok(out)),
+            Err(error) => return Ok(Err(error)),
+        };
+        let at = place(&row).filter(|at| *at < keys.len());
+        let at = at.ok_or_else(|| Error::retriable("PostgreSQL sent a row nobody asked for"))?;
+        // Behind those that are kept.
+        let Some(slot) = out.get_mut(at) else { continue };
+        *slot = read_row(model, label, &row)?;
+        bytes = bytes.saturating_add(slot.heap_bytes());
+        while bytes > bytes_max && out.len() > 1 {
+            bytes -= out.pop().map_or(0, |last| last.heap_bytes());
+        }
     }
-    Ok(Ok(out))
 }
 
-/// A row as [`Statements::load`] shows it: its place among the keys, and the state.
-fn read_row(model: &Model, label: &str, row: &Row) -> Result<(i64, Loaded)> {
+/// A row's place among the keys.
+fn place(row: &Row) -> Option<usize> {
+    let ord = row.try_get::<_, Raw<'_>>(0).ok()?.i64()?;
+    usize::try_from(ord - 1).ok()
+}
+
+/// The state in a row as [`Statements::load`] shows it.
+fn read_row(model: &Model, label: &str, row: &Row) -> Result<Loaded> {
     let raw = |at| {
         row.try_get::<_, Raw<'_>>(at)
             .map_err(|error| classify(error, &format!("reading {label:?}")))
@@ -182,11 +203,10 @@ fn read_row(model: &Model, label: &str, row: &Row) -> Result<(i64, Loaded)> {
         })?;
         values.push(value);
     }
-    let (at, xmin) = (raw(0)?.i64(), raw(count + 1)?.u32());
-    let (Some(at), Some(xmin)) = (at, xmin) else {
+    let Some(xmin) = raw(count + 1)?.u32() else {
         return Err(Error::retriable("PostgreSQL sent a row without its version"));
     };
     let version = Version::At(u64::from(xmin), 0);
     let row = Some(foldline_api::model::Row::new(values));
-    Ok((at, Loaded { row, version, marks: Marks::new() }))
+    Ok(Loaded { row, version, marks: Marks::new() })
 }

@@ -1,7 +1,7 @@
 //! What the table's own triggers made of a flush. A row that is not written because a trigger left it out looks to
 //! the count of a statement just like one that another writer changed: they are told apart under the rows' locks.
 
-use foldline_api::model::Key;
+use foldline_api::model::{Key, Row};
 use foldline_api::sink::{Flush, Loaded, RowWrite, Version, Written};
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
@@ -10,8 +10,19 @@ use crate::identifier::literal;
 use crate::snapshot;
 use crate::writer::PostgresWriter;
 
-/// So many rows are looked at with one statement.
+/// So many rows are looked at with one statement, of about so many bytes.
 const ROWS_MAX: usize = 10_000;
+const BYTES_MAX: usize = 4 << 20;
+
+/// How many rows are looked at next: by the bytes that were to be written.
+fn few(writes: &[RowWrite]) -> usize {
+    let mut bytes = 0;
+    let fits = |write: &&RowWrite| {
+        bytes += write.row.as_ref().map_or(0, Row::heap_bytes);
+        bytes <= BYTES_MAX
+    };
+    writes.iter().take(ROWS_MAX).take_while(fits).count().max(1)
+}
 
 /// What became of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +78,14 @@ impl PostgresWriter {
         short: bool,
     ) -> Result<Option<Written>> {
         let mut refused = false;
-        for writes in flush.writes.chunks(ROWS_MAX) {
+        let mut rest = &*flush.writes;
+        while !rest.is_empty() {
+            let (writes, behind) = rest.split_at(few(rest));
+            rest = behind;
             let keys: Vec<Key> = writes.iter().map(|write| write.key.clone()).collect();
             let sql = format!("{} FOR NO KEY UPDATE OF t", self.statements.load);
-            let rows = snapshot::load(client, &sql, &self.model, &self.place.label, &keys).await?;
+            let place = (&*sql, &*self.place.label);
+            let rows = snapshot::load(client, place, &self.model, &keys, usize::MAX).await?;
             let rows = rows.map_err(|error| self.classify(error, "looking at"))?;
             for (write, now) in writes.iter().zip(&rows) {
                 match end_of(write, now, mine, short) {

@@ -545,15 +545,16 @@ impl Writer for PostgresWriter {
         .await
     }
 
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+    async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         within(LOAD_LIMIT, "reading states", async {
             let refused = |error| self.classify(error, "reading");
             let read = async |client: &Client| {
-                let (load, label) = (&self.statements.load, &self.place.label);
-                snapshot::load(client, load, &self.model, label, keys).await?.map_err(refused)
+                let place = (&*self.statements.load, &*self.place.label);
+                let read = snapshot::load(client, place, &self.model, keys, bytes_max).await?;
+                read.map_err(refused)
             };
             let read = self.loading.take().await?.at_once(BEGIN_READ, read, refused).await;
             match read {

@@ -87,7 +87,7 @@ fn serve(
                 let _ = reply.send(rows);
             }
             Ask::Load(keys, reply) => {
-                let _ = reply.send(hold.load(&tx, &keys));
+                let _ = reply.send(hold.load(&tx, &keys, usize::MAX));
             }
         }
     }

@@ -216,14 +216,23 @@ impl Hold {
         Ok(acquired)
     }
 
-    pub(crate) fn load(&self, tx: &Transaction<'_>, keys: &[Key]) -> Result<Vec<Loaded>> {
+    /// See [`Writer::load_some`].
+    pub(crate) fn load(
+        &self,
+        tx: &Transaction<'_>,
+        keys: &[Key],
+        bytes_max: usize,
+    ) -> Result<Vec<Loaded>> {
         self.check_live(tx)?;
         self.check_fit(tx)?;
         let model = &self.spec.model;
         let mut select = tx.prepare_cached(&self.statements.select).map_err(sql)?;
         let mut print = Fingerprint::default();
-        let mut out = Vec::with_capacity(keys.len());
+        let (mut out, mut bytes) = (Vec::with_capacity(keys.len()), 0_usize);
         for key in keys {
+            if bytes >= bytes_max && !out.is_empty() {
+                break;
+            }
             let mut rows = select.query(params_from_iter(encode_key(model, key))).map_err(sql)?;
             let Some(stored) = rows.next().map_err(sql)? else {
                 out.push(Loaded::absent());
@@ -237,7 +246,9 @@ impl Hold {
                 values.push(decode(column, cell)?);
             }
             let row = Some(Row::new(values));
-            out.push(Loaded { row, version: print.version(), marks: Marks::new() });
+            let loaded = Loaded { row, version: print.version(), marks: Marks::new() };
+            bytes = bytes.saturating_add(loaded.heap_bytes());
+            out.push(loaded);
         }
         Ok(out)
     }
@@ -392,12 +403,15 @@ impl Writer for SqliteWriter {
         self.run(Access::Write, move |tx, hold| hold.acquire(tx, &claims).map(End::Commit)).await
     }
 
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+    async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let keys = keys.to_vec();
-        self.run(Access::Read, move |tx, hold| hold.load(tx, &keys).map(End::Commit)).await
+        let load = move |tx: &Transaction<'_>, hold: &Hold| {
+            hold.load(tx, &keys, bytes_max).map(End::Commit)
+        };
+        self.run(Access::Read, load).await
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {

@@ -107,6 +107,7 @@ fn all(store: &dyn Store) -> Vec<Case<'_>> {
         Box::pin(cases::adopt::what_is_no_copy_stays_as_it_is_and_fences(store)),
         Box::pin(cases::flush::rows_round_trip(store)),
         Box::pin(cases::flush::every_type_round_trips(store)),
+        Box::pin(cases::flush::a_load_stops_where_its_bytes_end(store)),
         Box::pin(cases::flush::a_stale_version_conflicts(store)),
         Box::pin(cases::flush::two_inserts_of_one_key_conflict(store)),
         Box::pin(cases::flush::a_deleted_row_is_gone_and_can_come_back(store)),

@@ -336,9 +336,9 @@ impl Writer for FaultyWriter {
         self.script.after(self.inner.acquire(claims).await?)
     }
 
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+    async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>> {
         self.script.before().await?;
-        self.inner.load(keys).await
+        self.inner.load_some(keys, bytes_max).await
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {

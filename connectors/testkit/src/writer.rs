@@ -265,7 +265,7 @@ impl Writer for MemoryWriter {
         Ok(acquired)
     }
 
-    async fn load(&self, keys: &[Key]) -> Result<Vec<Loaded>> {
+    async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>> {
         let mut state = self.store.lock();
         let entry = self.entry(&mut state)?;
         // For one there is always time.
@@ -282,7 +282,16 @@ impl Writer for MemoryWriter {
                 marks: kept.map(|kept| kept.marks.clone()).unwrap_or_default(),
             }
         };
-        Ok(keys.iter().map(load).collect())
+        let (mut loaded, mut bytes) = (Vec::new(), 0_usize);
+        for key in keys {
+            let state: Loaded = load(key);
+            bytes = bytes.saturating_add(state.heap_bytes());
+            if bytes > bytes_max && !loaded.is_empty() {
+                break;
+            }
+            loaded.push(state);
+        }
+        Ok(loaded)
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {

@@ -67,8 +67,8 @@ pub enum Effects {
 /// What an event with a single step does to its only row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// The row is another now, or gone.
-    Written,
+    /// The row is another now, or gone. By how many bytes it has grown, or shrunk, where there is one as before.
+    Written(Option<isize>),
     /// The row is as it was, and had a say in that.
     Read,
     /// The row is as it was.
@@ -108,7 +108,7 @@ impl Projection {
         }
         *row = slot.state.take().filter(|_| slot.exists);
         Ok(match (slot.touched && (slot.exists || slot.existed), slot.consulted) {
-            (true, _) => Touched::Written,
+            (true, _) => Touched::Written((slot.exists && slot.existed).then_some(slot.grown)),
             (false, true) => Touched::Read,
             (false, false) => Touched::No,
         })
@@ -227,6 +227,7 @@ impl Projection {
             let values = row.values_mut();
             for (column, value) in changes {
                 if let Some(place) = values.get_mut(column) {
+                    slot.grown += value.grown_from(place);
                     *place = value;
                 }
             }
@@ -256,6 +257,7 @@ impl Projection {
             if row.get(*column) != &value
                 && let Some(place) = row.values_mut().get_mut(*column)
             {
+                slot.grown += value.grown_from(place);
                 *place = value;
             }
         }
@@ -310,6 +312,8 @@ struct Slot {
     consulted: bool,
     /// Whether computed columns must be evaluated again.
     stale: bool,
+    /// By how many bytes the row has grown.
+    grown: isize,
 }
 
 type Slots = SmallVec<[Slot; 1]>;
@@ -317,7 +321,15 @@ type Slots = SmallVec<[Slot; 1]>;
 impl Slot {
     fn new(row: Option<Row>) -> Self {
         let exists = row.is_some();
-        Slot { existed: exists, exists, state: row, touched: false, consulted: false, stale: false }
+        Slot {
+            existed: exists,
+            exists,
+            state: row,
+            touched: false,
+            consulted: false,
+            stale: false,
+            grown: 0,
+        }
     }
 
     fn delete(&mut self) {

@@ -12,19 +12,27 @@ use crate::task::Allowance;
 use crate::task::simulation::{OneDecoder, Registry, decoder, projection};
 
 fn record(offset: i64) -> Item {
+    record_of(offset, br#"{"id":1}"#)
+}
+
+fn record_of(offset: i64, value: &[u8]) -> Item {
     Item::Record(Record {
         topic: "events".into(),
         partition: 0,
         offset,
         timestamp: None,
         key: None,
-        value: Some(Bytes::from_static(br#"{"id":1}"#)),
+        value: Some(Bytes::copy_from_slice(value)),
         headers: Headers::new(),
     })
 }
 
 fn folder(keeps_marks: bool) -> Folder {
-    let projection = projection("hot");
+    folder_of("hot", keeps_marks)
+}
+
+fn folder_of(projection: &'static str, keeps_marks: bool) -> Folder {
+    let projection = self::projection(projection);
     Folder {
         decoders: Arc::new(OneDecoder(decoder(&projection))),
         on_bad_record: OnBadRecord::DeadLetter,
@@ -34,6 +42,7 @@ fn folder(keeps_marks: bool) -> Folder {
         decisions: Decisions::default(),
         parking: Parking::new(Allowance::new(0)),
         slice: None,
+        decoded_max: usize::MAX,
         origin: Arc::new(Origin::default()),
         projection,
     }
@@ -106,4 +115,77 @@ fn a_row_whose_marks_were_only_read_is_written_once_before_its_events_count_as_f
     cache.written(&key, Version::At(8, 1));
     let batch = fold(&mut folder(true), &mut cache, 0, &[0]);
     assert_eq!((batch.counts.replayed, batch.rows()), (1, 0), "that write was acknowledged");
+}
+
+/// How large a row of `grown` becomes, and what the cache may hold.
+const ROW: usize = 100_000;
+const ROOM: usize = 1_000_000;
+
+/// Folds these ids into batch after batch as a task does that writes each at once; the most bytes that any batch held.
+fn most_held(
+    folder: &mut Folder,
+    cache: &mut Cache,
+    ids: &[i64],
+    load: impl Fn(&Key) -> Loaded,
+) -> usize {
+    let mut watch = Watch::new(&folder.projection);
+    let record =
+        |(offset, id): (i64, &i64)| record_of(offset, format!(r#"{{"id":{id}}}"#).as_bytes());
+    let mut items: Vec<Item> = (0..).zip(ids).map(record).collect();
+    let (mut at, mut most, mut number) = (0, 0, 0);
+    while !items.is_empty() {
+        number += 1;
+        let before = |_: &TopicPartition| Position(at);
+        let decoded = folder.decode(&mut watch, Batch::new(number), items, cache, &before);
+        let mut room = cache.make_room(ROW * decoded.missing.len());
+        for (nth, key) in decoded.missing.iter().enumerate() {
+            let loaded = load(key);
+            if nth >= decoded.first && loaded.heap_bytes() > room {
+                break;
+            }
+            room = room.saturating_sub(loaded.heap_bytes());
+            cache.insert(key.clone(), loaded, number);
+        }
+        let (mut batch, folded) = folder.fold(decoded, cache, &before);
+        assert!(!folded.is_empty(), "each batch takes at least one record");
+        most = most.max(cache.bytes());
+        at += i64::try_from(folded.len()).unwrap();
+        items = std::mem::take(&mut batch.aside.rest);
+        cache.shrink(number);
+    }
+    assert_eq!(at, i64::try_from(ids.len()).unwrap(), "all are folded, each once");
+    most
+}
+
+fn grown(length: usize) -> impl Fn(&Key) -> Loaded {
+    move |key: &Key| {
+        let text = Value::text(&"x".repeat(length));
+        let row = Row::new(vec![key.values()[0].clone(), text]);
+        Loaded { row: Some(row), version: Version::At(1, 0), marks: Marks::new() }
+    }
+}
+
+/// Tiny events on large rows, in all of which they would take sixty times what there is room for.
+#[test]
+fn a_batch_holds_no_more_than_there_is_room_for_and_one_row() {
+    for keeps_marks in [false, true] {
+        let mut folder = folder_of("grown", keeps_marks);
+        let ids: Vec<i64> = (0..600).collect();
+        let mut cache = Cache::new(ROOM);
+        let most = most_held(&mut folder, &mut cache, &ids, grown(ROW - 500));
+        assert!(most < ROOM + ROW, "{most} with states that are loaded");
+        assert!(most > ROOM / 2, "{most}: the room is used");
+    }
+}
+
+/// Rows that their own handler doubles, again and again within one batch.
+#[test]
+fn a_batch_ends_where_its_rows_outgrow_the_room() {
+    let mut folder = folder_of("grown", false);
+    let ids: Vec<i64> = (0..12).flat_map(|_| 0..200).collect();
+    let mut cache = Cache::new(ROOM);
+    cache.set_complete(true);
+    let most = most_held(&mut folder, &mut cache, &ids, |_: &Key| Loaded::absent());
+    // The longest row: 32 bytes, doubled eleven times.
+    assert!(most < ROOM + (32 << 12), "{most}");
 }

@@ -92,6 +92,30 @@ id    = "bigint"
 n     = { type = "bigint", default = 0 }
 [[projections.hot.on]]
 add   = { n = "event.misspelt == null ? 1 : 2" }
+[projections.grown]
+topics = ["events"]
+key    = { id = "event.id" }
+[projections.grown.fields]
+id    = "bigint"
+s     = "text"
+[[projections.grown.on]]
+when  = "size(coalesce(state.s, '')) < 60000"
+set   = { s = "coalesce(state.s, 'xxxxxxxxxxxxxxxx') + coalesce(state.s, 'xxxxxxxxxxxxxxxx')" }
+[[projections.grown.on]]
+set   = { s = "state.s" }
+[projections.large]
+topics = ["events"]
+key    = { id = "string(partition) + ':' + string(event.id)" }
+[projections.large.fields]
+id    = "text"
+n     = { type = "bigint", default = 0 }
+s     = "text"
+[[projections.large.on]]
+when  = "event.kind == 'drop'"
+delete = true
+[[projections.large.on]]
+add   = { n = 1 }
+set   = { s = "coalesce(state.s, '') + event.p" }
 [projections.order]
 topics = ["events"]
 key    = { id = "event.id" }
@@ -157,6 +181,11 @@ pub(crate) fn produce(rng: &mut Rng, projection: &str, log: &MemoryLog) {
 /// One record's value. A few are bad; `exists` is only asked where one partition feeds the key.
 fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String {
     let id = rng.below(12);
+    if projection == "large" {
+        let (kind, length) = (if rng.chance(20) { "drop" } else { "add" }, rng.below(2_000));
+        let text = "x".repeat(usize::try_from(length).unwrap());
+        return format!(r#"{{"id":{id},"kind":"{kind}","p":"{text}"}}"#);
+    }
     let v = format!("{}.{:02}", rng.below(100), rng.below(100));
     match rng.below(20) {
         0 => r#"{"id":"none","kind":"add","v":1}"#.to_owned(),

@@ -52,6 +52,7 @@ async fn a_letter_is_sent_under_a_lease_only() {
             outbox: false,
             metrics: world.metrics.connector("c"),
             status: TaskStatus::default(),
+            stride: Arc::default(),
         };
         let write = async |flush: Arc<Flush>| {
             let letters = vec![letter(flush.advances[0].from.0)];

@@ -131,6 +131,26 @@ pub(crate) async fn every_type_round_trips(store: &dyn Store) {
     assert!(loaded.iter().zip(&again).all(|(loaded, row)| loaded.row.as_ref() == Some(row)));
 }
 
+pub(crate) async fn a_load_stops_where_its_bytes_end(store: &dyn Store) {
+    let mut bench = Bench::new(store, "bytes", model()).await;
+    let text = "x".repeat(200_000);
+    let write = |id| bench.write(id, Some(bench.row(id, &text, id)), Version::Absent);
+    let writes = (1..=40).map(write).collect();
+    bench.durable(writes).await;
+    // Some that are not there among them.
+    let keys: Vec<_> =
+        (1..=50).map(|id| key_of(if id % 5 == 0 { 1_000 + id } else { id })).collect();
+    let all = bench.writer.load(&keys).await.unwrap();
+    assert_eq!(all.len(), keys.len());
+    for bytes_max in [0, 1, 1_000_000, 3_000_000] {
+        let some = bench.writer.load_some(&keys, bytes_max).await.unwrap();
+        let rows = some.iter().filter(|loaded| loaded.row.is_some()).count();
+        assert!(!some.is_empty() && rows <= bytes_max / 200_000 + 1, "{rows} rows of {bytes_max}");
+        assert!(some.len() >= bytes_max / 400_000, "{} of {bytes_max}", some.len());
+        assert_eq!(some, all[..some.len()], "the first ones");
+    }
+}
+
 pub(crate) async fn a_stale_version_conflicts(store: &dyn Store) {
     let mut bench = Bench::new(store, "stale", model()).await;
     let row = bench.row(1, "a", 1);
