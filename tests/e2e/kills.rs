@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use foldline_api::failpoint::{self, Failpoint};
 
+use crate::support::daemon::{ABORTED, Daemon};
 use crate::support::ledger::{BOTH, Ledger};
 use crate::support::log;
 use crate::support::oracle::{Oracle, assert_same};
@@ -19,9 +20,6 @@ use crate::support::setup::{
 };
 use crate::support::stores::{ORDERS, USERS, sqlite_rows};
 use crate::support::{servers, use_servers, wait};
-
-/// SIGABRT: a failpoint's way to die.
-const ABORTED: i32 = 6;
 
 fn kills(fewest: u64) -> u64 {
     std::env::var("FOLDLINE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(fewest)
@@ -146,11 +144,7 @@ async fn a_death_at_each_failpoint_over_a_file_log_leaves_the_plain_fold() {
 }
 
 /// Lets the log grow until the worker has died; the signal that it died of.
-async fn die(
-    files: &mut Files,
-    mut worker: crate::support::daemon::Daemon,
-    armed: &str,
-) -> Option<i32> {
+async fn die(files: &mut Files, mut worker: Daemon, armed: &str) -> Option<i32> {
     wait::until(&format!("the worker dies at {armed}"), wait::SOON, async || {
         files.grow();
         worker.ended().map(|status| status.signal()).ok_or("it lives".to_owned())

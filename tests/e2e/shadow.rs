@@ -146,10 +146,27 @@ async fn read_index(index: &str, stop: &AtomicBool) -> u64 {
             number(&answer["hits"]["total"]["value"]),
             number(&answer["aggregations"]["changes"]["value"]),
         );
-        assert!(now.0 >= last.0 && now.1 >= last.1, "{index} went back from {last:?} to {now:?}");
+        if now.0 < last.0 || now.1 < last.1 {
+            let state = state_of(index, &search).await;
+            panic!("{index} went back from {last:?} to {now:?}; {state}");
+        }
         (last, reads) = (now, reads + 1);
     }
     reads
+}
+
+/// What tells a search that saw less from an index that has less.
+async fn state_of(index: &str, search: &Value) -> String {
+    let (_, pointed) = elasticsearch("GET", &format!("_alias/{index}"), None).await;
+    let (_, again) = elasticsearch("POST", &format!("{index}/_search"), Some(search.clone())).await;
+    let (_, refreshed) = elasticsearch("POST", &format!("{index}/_refresh"), None).await;
+    let (_, all) = elasticsearch("POST", &format!("{index}/_search"), Some(search.clone())).await;
+    format!(
+        "it is {pointed}, at {:?}; again {}; refreshed {refreshed}: {}",
+        std::time::SystemTime::now(),
+        again["aggregations"],
+        all["aggregations"]
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

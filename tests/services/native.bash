@@ -129,6 +129,8 @@ PROPERTIES
 
 prepare_elasticsearch() {
   local config=$lab/elasticsearch-config
+  # Its launcher writes there, whoever put it there.
+  own "$elasticsearch_home"
   if [ ! -f "$lab/elasticsearch/.made" ]; then
     mkdir -p "$lab/elasticsearch"; touch "$lab/elasticsearch/.made"; own "$lab/elasticsearch"
   fi

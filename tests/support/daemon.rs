@@ -13,6 +13,9 @@ use super::wait;
 
 const LOG_LINES: usize = 60;
 
+/// SIGABRT: a failpoint's way to die.
+pub(crate) const ABORTED: i32 = 6;
+
 /// A running worker; dropping it kills it.
 pub(crate) struct Daemon {
     child: Child,
