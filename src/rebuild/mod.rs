@@ -5,6 +5,7 @@
 //! first makes it, the others see it in the books. Nothing of a rebuild is kept anywhere else, so a worker
 //! that crashed goes on from what it finds.
 
+mod ends;
 mod outbox;
 mod progress;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::dead_letter::Origin;
 use crate::log::task_span;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::task::{Allowance, Ended, Load, TaskSpec, TaskStatus};
+use ends::Ends;
 pub use progress::Progress;
 
 /// How often the books are asked whether another worker began a build, but where the connector is idle; one that is begun
@@ -119,6 +121,7 @@ pub(crate) struct Driver<'a> {
     again: Instant,
     /// Since when the build is held, as seen from here.
     held: Option<Instant>,
+    ends: Ends,
     /// Since when the build would be held but for old snapshots.
     near: Option<Instant>,
     hold_again: Instant,
@@ -139,17 +142,17 @@ impl<'a> Driver<'a> {
         restart: &'a (dyn Fn() + Send + Sync),
     ) -> Self {
         let now = Instant::now();
-        let (running, held, near) = (None, None, None);
         Driver {
             spec,
             watch,
             pace,
             target,
             restart,
-            running,
+            running: None,
             again: now,
-            held,
-            near,
+            held: None,
+            ends: Ends::default(),
+            near: None,
             hold_again: now,
             within: NEAR,
             swap_again: now,
@@ -373,7 +376,11 @@ impl<'a> Driver<'a> {
         ours: bool,
     ) -> Result<()> {
         if build.phase != Phase::Holding {
-            self.held = None;
+            self.ends = Ends::default();
+            if self.held.take().is_some() {
+                // Whoever let the live tasks go on, they do for a while.
+                self.hold_again = Instant::now() + HOLD_PAUSE;
+            }
         }
         let behind = build.behind(&generations.positions);
         let step = match build.phase {
@@ -381,6 +388,9 @@ impl<'a> Driver<'a> {
             Phase::Following
                 if ours && behind <= self.within && Instant::now() >= self.hold_again =>
             {
+                if Ends::behind(self.spec, rebuilds, build).await? > self.within {
+                    return Ok(());
+                }
                 let since = *self.near.get_or_insert_with(Instant::now);
                 Step::Hold { patient: since.elapsed() < self.spec.snapshot_wait }
             }
@@ -390,6 +400,9 @@ impl<'a> Driver<'a> {
                 if since.elapsed() > rebuilds.hold_max() {
                     Step::Release
                 } else if ours && behind == 0 && Instant::now() >= self.swap_again {
+                    if self.ends.missing(self.spec, rebuilds, build).await? > 0 {
+                        return Ok(());
+                    }
                     Step::Swap
                 } else {
                     return Ok(());
@@ -428,7 +441,6 @@ impl<'a> Driver<'a> {
                 tracing::info!(generation, "holding the live generation");
             }
             (Step::Release, _) => {
-                self.hold_again = Instant::now() + HOLD_PAUSE;
                 self.within = if self.within > NEAR_LEAST { self.within / 2 } else { NEAR };
                 tracing::info!(generation, "not reached in time, going on");
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldline_api::model::Row;
+use foldline_api::model::{Key, Row};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_api::source::{Log, Start};
@@ -40,6 +40,32 @@ impl Worker {
     async fn stop(self) {
         self.cancel.cancel();
         self.running.await.unwrap();
+    }
+}
+
+/// What a reader has seen: how far each partition was folded, and how far each row.
+#[derive(Default)]
+struct Seen {
+    positions: BTreeMap<TopicPartition, i64>,
+    rows: BTreeMap<(Key, TopicPartition), i64>,
+}
+
+impl Seen {
+    fn look(&mut self, store: &MemoryStore) {
+        for stored in store.positions("t") {
+            let before = self.positions.entry(stored.partition.clone()).or_default();
+            assert!(stored.position.0 >= *before, "{} went back", stored.partition);
+            *before = stored.position.0;
+        }
+        // A row can be ahead of its partition's position where rows are written one by one.
+        for (key, marks) in store.marks("t") {
+            for mark in marks.iter() {
+                let place = (key.clone(), mark.partition.clone());
+                let before = self.rows.entry(place).or_default();
+                assert!(mark.position.0 >= *before, "row {key} went back in {}", mark.partition);
+                *before = mark.position.0;
+            }
+        }
     }
 }
 
@@ -155,16 +181,11 @@ impl World {
     }
 
     /// Lets some time pass; whoever reads meanwhile never sees an earlier state.
-    async fn pass(&mut self, millis: u64, seen: &mut BTreeMap<TopicPartition, i64>) {
+    async fn pass(&mut self, millis: u64, seen: &mut Seen) {
         for _ in 0..millis / 20 {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            if self.rolls_back {
-                continue;
-            }
-            for stored in self.store.positions("t") {
-                let before = seen.entry(stored.partition.clone()).or_default();
-                assert!(stored.position.0 >= *before, "{} went back", stored.partition);
-                *before = stored.position.0;
+            if !self.rolls_back {
+                seen.look(&self.store);
             }
         }
     }
@@ -203,7 +224,7 @@ impl World {
 
 async fn run_seed(seed: u64) -> usize {
     let mut world = World::new(seed);
-    let mut seen = BTreeMap::new();
+    let mut seen = Seen::default();
     world.start_worker();
     for _ in 0..25 {
         world.produce();

@@ -53,6 +53,18 @@ impl Record {
         self.beside.iter().find(|beside| beside.role.phase().is_some())
     }
 
+    /// Whether build `generation` holds the live generation.
+    ///
+    /// # Errors
+    /// Retriable where it does not.
+    pub fn held_by(&self, generation: u64) -> Result<()> {
+        let build = self.build().filter(|build| build.number == generation);
+        if build.and_then(|build| build.role.phase()) == Some(Phase::Holding) {
+            return Ok(());
+        }
+        Err(Error::retriable(format!("generation {generation} does not hold the live one")))
+    }
+
     /// Those kept for a rollback, the newest last.
     pub fn old(&self) -> impl DoubleEndedIterator<Item = &Beside> {
         self.beside.iter().filter(|beside| beside.role == Role::Old)

@@ -9,7 +9,7 @@
 //! | loading | following | [`Step::Follow`]: the load is durable; indexes and settings are restored |
 //! | following | holding | [`Step::Hold`]: the live generation's tasks are fenced, its readers go on |
 //! | holding | following | [`Step::Release`]: the positions were not reached in time |
-//! | holding | live | [`Step::Swap`]: names change in one step; what was live is kept |
+//! | holding | live | [`Step::Swap`]: the positions are reached; names change in one step; what was live is kept |
 //! | any | none | [`Rebuilds::cancel`] |
 //!
 //! Every step is whole or not done at all, may be asked for by any worker and any number of times, and
@@ -111,6 +111,15 @@ impl Build {
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.goals.iter().all(|(partition, goal)| position_of(&self.positions, partition) >= *goal)
+    }
+
+    /// How many offsets it is behind these ends of the log.
+    #[must_use]
+    pub fn behind_log(&self, ends: &[(TopicPartition, Position)]) -> i64 {
+        let missing = |(partition, end): &(TopicPartition, Position)| {
+            (end.0 - position_of(&self.positions, partition).0).max(0)
+        };
+        ends.iter().map(missing).sum()
     }
 
     /// How many offsets it is behind `live`.
@@ -223,6 +232,22 @@ pub trait Rebuilds: Send + Sync {
     /// So long the live generation's tasks are held for a swap at most; then they go on, and it is tried again.
     fn hold_max(&self) -> Duration {
         HOLD_MAX
+    }
+
+    /// Whether readers may see more of the live generation than its positions say: where rows are not written in one
+    /// transaction with them, a writer that was killed or fenced between leaves such rows. A swap then waits until the
+    /// build has reached the log's end as it was when [`Rebuilds::fence`] returned: nothing that is seen is of a later event.
+    fn rows_precede_positions(&self) -> bool {
+        false
+    }
+
+    /// Makes sure that nobody writes rows of the live generation, which build `generation` holds. May be asked for any number
+    /// of times.
+    ///
+    /// # Errors
+    /// Retriable where the build does not hold it.
+    async fn fence(&self, _generation: u64) -> Result<()> {
+        Ok(())
     }
 
     /// Carries out a step of build `generation`.

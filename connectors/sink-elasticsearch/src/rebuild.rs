@@ -338,6 +338,18 @@ impl Rebuilds for ElasticsearchTarget {
         Ok(Generations { live, projection, desired, positions, build, old })
     }
 
+    // A flush writes its documents before it moves the positions.
+    fn rows_precede_positions(&self) -> bool {
+        true
+    }
+
+    async fn fence(&self, generation: u64) -> Result<()> {
+        let doc = self.settled().await?.value;
+        doc.record().held_by(generation)?;
+        // Whoever held it may have gone before it fenced.
+        self.fence_live(&doc).await
+    }
+
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         let stored = self.settled().await?;
         // Whether a swap has reached the positions is asked once nobody moves them.

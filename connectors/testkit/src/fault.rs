@@ -266,6 +266,16 @@ impl Rebuilds for FaultyTarget {
         self.inner.rebuilds().hold_max()
     }
 
+    fn rows_precede_positions(&self) -> bool {
+        self.inner.rebuilds().rows_precede_positions()
+    }
+
+    async fn fence(&self, generation: u64) -> Result<()> {
+        self.script.before().await?;
+        self.inner.rebuilds().fence(generation).await?;
+        self.script.after(())
+    }
+
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         self.script.before().await?;
         self.script.after(self.inner.rebuilds().step(generation, step).await?)

@@ -147,6 +147,17 @@ impl Rebuilds for MemoryTarget {
         })
     }
 
+    fn rows_precede_positions(&self) -> bool {
+        self.store.keeps_marks()
+    }
+
+    async fn fence(&self, generation: u64) -> Result<()> {
+        // Writers ask for the phase with each row.
+        let state = self.store.lock();
+        let record = self.owned(&state)?.record.clone().ok_or_else(|| self.unknown())?;
+        record.held_by(generation)
+    }
+
     async fn step(&self, generation: u64, step: Step) -> Result<Stepped> {
         let mut state = self.store.lock();
         let entry = self.owned(&state)?;

@@ -128,6 +128,17 @@ impl MemoryStore {
         rows.filter_map(|(key, kept)| Some((key.clone(), kept.row.clone()?))).collect()
     }
 
+    /// How far a reader sees each key of a target folded, tombstones too; nothing where the store keeps no marks.
+    #[must_use]
+    pub fn marks(&self, target: &str) -> BTreeMap<Key, Marks> {
+        let state = self.lock();
+        let table = state.entries.get(target).and_then(|entry| entry.table.as_ref());
+        let rows = table.into_iter().flat_map(|table| table.rows.iter());
+        rows.filter(|_| self.keeps_marks)
+            .map(|(key, kept)| (key.clone(), kept.marks.clone()))
+            .collect()
+    }
+
     /// The positions of a target's live generation.
     #[must_use]
     pub fn positions(&self, target: &str) -> Vec<StoredPosition> {

@@ -100,8 +100,18 @@ pub(crate) async fn a_build_takes_the_place_of_the_live_generation(store: &dyn S
 pub(crate) async fn a_build_that_is_not_reached_lets_the_live_generation_go_on(store: &dyn Store) {
     let mut live = bench(store, "build_release").await;
     let _build = begun(&live).await;
+    let precede = rebuilds(&live).rows_precede_positions();
+    assert_eq!(precede, live.writer.keeps_marks(), "marks are for rows that precede the positions");
     done(&live, 2, Step::Follow).await;
+    assert!(!precede || rebuilds(&live).fence(2).await.is_err(), "it is not held yet");
     done(&live, 2, HOLD).await;
+    rebuilds(&live).fence(2).await.unwrap();
+    let late = live.flush(vec![live.write(2, Some(live.row(2, "late", 1)), Version::Absent)]);
+    assert!(!matches!(live.writer.write(&late).await, Ok(Written::Durable(_))));
+    assert_eq!(
+        live.writer.load(&[key_of(2)]).await.map_or(None, |mut found| found.remove(0).row),
+        None
+    );
     done(&live, 2, Step::Release).await;
     assert_eq!(phase(&live).await, Some(Phase::Following));
     let acquired = live.writer.acquire(&[claim(0, 0)]).await.unwrap();

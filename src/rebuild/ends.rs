@@ -1,0 +1,49 @@
+//! The ends of the log that a swap waits for, where readers may see rows of events behind the positions.
+
+use foldline_api::error::Result;
+use foldline_api::rebuild::{Build, Rebuilds};
+use foldline_api::record::{Position, TopicPartition};
+
+use crate::connector::ConnectorSpec;
+
+/// The log's ends as they were when nobody wrote to the held generation any more: none of its rows is of a later event.
+#[derive(Debug, Default)]
+pub(super) struct Ends(Option<Vec<(TopicPartition, Position)>>);
+
+impl Ends {
+    /// Where the log ends now, if readers may see that much of it.
+    async fn now(
+        spec: &ConnectorSpec,
+        rebuilds: &dyn Rebuilds,
+    ) -> Result<Vec<(TopicPartition, Position)>> {
+        if !rebuilds.rows_precede_positions() {
+            return Ok(Vec::new());
+        }
+        Ok(super::goals(&spec.rebuild_log.partitions().await?))
+    }
+
+    /// How many offsets a build is behind what readers may see now. A hold is begun only where that is little: it would
+    /// not be reached in time.
+    pub(super) async fn behind(
+        spec: &ConnectorSpec,
+        rebuilds: &dyn Rebuilds,
+        build: &Build,
+    ) -> Result<i64> {
+        Ok(build.behind_log(&Self::now(spec, rebuilds).await?))
+    }
+
+    /// How many offsets a build is behind what readers may see of the generation that it holds.
+    pub(super) async fn missing(
+        &mut self,
+        spec: &ConnectorSpec,
+        rebuilds: &dyn Rebuilds,
+        build: &Build,
+    ) -> Result<i64> {
+        if self.0.is_none() {
+            rebuilds.fence(build.generation).await?;
+            // Only now: what was written before is of events before this end.
+            self.0 = Some(Self::now(spec, rebuilds).await?);
+        }
+        Ok(self.0.as_deref().map_or(0, |ends| build.behind_log(ends)))
+    }
+}
