@@ -52,6 +52,12 @@ impl Timestamp {
         Self::from_micros(millis.checked_mul(1_000)?)
     }
 
+    /// From nanoseconds since the epoch, to the nearest microsecond, as the text of a moment is read.
+    #[must_use]
+    pub fn from_nanos(nanos: i64) -> Option<Self> {
+        Self::from_micros(i64::try_from(nanos_to_micros(i128::from(nanos))).ok()?)
+    }
+
     /// Microseconds since the epoch.
     #[must_use]
     pub fn micros(self) -> i64 {
@@ -171,6 +177,12 @@ impl Time {
     #[must_use]
     pub fn from_micros(micros: i64) -> Option<Self> {
         (0..MICROS_PER_DAY).contains(&micros).then_some(Time(micros))
+    }
+
+    /// From nanoseconds since midnight, to the nearest microsecond.
+    #[must_use]
+    pub fn from_nanos(nanos: i64) -> Option<Self> {
+        Self::from_micros(i64::try_from(nanos_to_micros(i128::from(nanos))).ok()?)
     }
 
     /// Microseconds since midnight.

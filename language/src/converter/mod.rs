@@ -1,6 +1,7 @@
 //! Converters: a record's bytes to values, as Kafka Connect's `key.converter` and `value.converter`.
 //! Only what the projection's mask names is built. What a converter needs from outside is asked for before ([`schema`]).
 
+pub mod avro;
 mod connect_json;
 mod json;
 pub mod schema;
@@ -15,6 +16,7 @@ use foldline_api::value::Value;
 
 pub use schema::SchemaConverter;
 
+use self::avro::Avro;
 use crate::event::{Event, Mask, Slots};
 
 /// How a topic's keys or values are encoded.
@@ -28,6 +30,8 @@ pub enum Format {
     Text,
     /// Bytes as they are.
     Bytes,
+    /// Avro by one schema, made for the mask of its decoder.
+    Avro(Arc<Avro>),
     /// By schemas that stand elsewhere.
     Schema(Arc<dyn SchemaConverter>),
 }
@@ -107,6 +111,21 @@ impl Shape {
     }
 }
 
+/// What a value was, beside what was taken of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// What it is as a whole.
+    pub shape: Shape,
+    /// The event's name as its schema tells it.
+    pub name: Option<Arc<str>>,
+}
+
+impl From<Shape> for Filled {
+    fn from(shape: Shape) -> Self {
+        Filled { shape, name: None }
+    }
+}
+
 /// Decodes the records of one topic for one projection.
 #[derive(Clone, Debug)]
 pub struct Decoder {
@@ -160,13 +179,13 @@ impl Decoder {
     pub fn decode(&self, record: &Record) -> Result<Event, DecodeError> {
         let mut slots = self.empty();
         let budget = Budget::default();
-        let shape = match &record.value {
+        let filled = match &record.value {
             Some(bytes) => fill(&self.value, bytes, &self.mask, &mut slots, &budget)
                 .map_err(|error| DecodeError { part: "value", error })?,
-            None => Shape::Null,
+            None => Shape::Null.into(),
         };
         let key = self.key(record, &budget)?;
-        Ok(event(record, shape, slots, key, budget.left()))
+        Ok(event(record, filled, slots, key, budget.left()))
     }
 
     /// Decodes all but the value, which is not in its format.
@@ -175,7 +194,8 @@ impl Decoder {
     /// When the key is not in its format either.
     pub fn decode_without_value(&self, record: &Record) -> Result<Event, DecodeError> {
         let shape = if record.value.is_none() { Shape::Null } else { Shape::Object };
-        Ok(event(record, shape, self.empty(), self.decode_key(record)?, Left::default()))
+        let key = self.decode_key(record)?;
+        Ok(event(record, shape.into(), self.empty(), key, Left::default()))
     }
 
     fn empty(&self) -> Slots {
@@ -200,10 +220,11 @@ impl Decoder {
     }
 }
 
-fn event(record: &Record, shape: Shape, slots: Slots, key: Value, left: Left) -> Event {
+fn event(record: &Record, filled: Filled, slots: Slots, key: Value, left: Left) -> Event {
+    let Filled { shape, name } = filled;
     Event {
         slots,
-        name: None,
+        name,
         tombstone: shape == Shape::Null,
         no_object: shape.no_object(),
         key,
@@ -229,7 +250,7 @@ impl Decoder {
             }
             (Format::Json, value) => Some(foldline_api::json::to_string(value).into_bytes()),
             (Format::Bytes, Value::Bytes(bytes)) => Some(bytes.to_vec()),
-            (Format::Bytes | Format::ConnectJson | Format::Schema(_), _) => None,
+            (Format::Bytes | Format::ConnectJson | Format::Avro(_) | Format::Schema(_), _) => None,
         }
     }
 }
@@ -240,16 +261,17 @@ fn fill(
     mask: &Mask,
     slots: &mut [Option<Value>],
     budget: &Budget,
-) -> Result<Shape, ConvertError> {
+) -> Result<Filled, ConvertError> {
     match format {
-        Format::Json => Ok(json::fill(bytes, mask, slots, budget)?),
+        Format::Json => Ok(json::fill(bytes, mask, slots, budget)?.into()),
+        Format::Avro(avro) => avro.fill(bytes, slots, budget),
         Format::ConnectJson | Format::Text | Format::Bytes | Format::Schema(_) => {
             let value = whole(format, bytes, budget)?;
             let shape = Shape::of(&value);
             if shape != Shape::Null {
                 take(&value, mask, slots);
             }
-            Ok(shape)
+            Ok(shape.into())
         }
     }
 }
@@ -266,6 +288,7 @@ fn whole(format: &Format, bytes: &[u8], budget: &Budget) -> Result<Value, Conver
             budget.bytes(bytes.len())?;
             Ok(Value::Bytes(Arc::from(bytes)))
         }
+        Format::Avro(avro) => avro.decode(bytes, budget),
         Format::Schema(converter) => converter.decode(bytes, budget),
     }
 }

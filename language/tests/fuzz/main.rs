@@ -9,6 +9,9 @@
     reason = "a test that cannot go on says so and ends"
 )]
 
+mod avro;
 mod converters;
 mod expressions;
+#[path = "../avro/generate.rs"]
+mod generate;
 mod projections;
