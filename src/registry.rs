@@ -17,7 +17,9 @@ use foldline_api::error::{Error, Result};
 use foldline_api::sink::{OnChange as SinkOnChange, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
 use foldline_language::config::projection::{Names, ProjectionConfig};
+use foldline_language::converter::avro::Avro;
 use foldline_language::converter::{Decoder, Format};
+use foldline_language::event::Mask;
 use foldline_language::projection::Projection;
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
 
@@ -263,19 +265,22 @@ fn decode_with(
     value: &ConverterKind,
 ) -> Result<Decoder> {
     Ok(Decoder {
-        key: if projection.reads_key() { Some(format(key)?) } else { None },
-        value: format(value)?,
+        key: if projection.reads_key() { Some(format(key, projection.mask())?) } else { None },
+        value: format(value, projection.mask())?,
         mask: projection.mask().clone(),
         slots: projection.slots(),
     })
 }
 
-fn format(kind: &ConverterKind) -> Result<Format> {
+fn format(kind: &ConverterKind, mask: &Mask) -> Result<Format> {
     Ok(match kind {
         ConverterKind::Json => Format::Json,
         ConverterKind::ConnectJson => Format::ConnectJson,
         ConverterKind::Text => Format::Text,
         ConverterKind::Bytes => Format::Bytes,
+        ConverterKind::AvroFile(file) => {
+            Format::Avro(Arc::new(Avro::new(Arc::clone(&file.schema), file.framing, mask)))
+        }
         ConverterKind::Avro { .. } | ConverterKind::Protobuf { .. } => {
             return Err(not_yet(&format!("the converter {:?}", kind.name())));
         }

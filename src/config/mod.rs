@@ -4,6 +4,7 @@
 //! section reads it. What projections are made of, and how any section is read, is the language's own
 //! ([`foldline_language::config`]).
 
+mod avro;
 mod checks;
 mod connector;
 mod env;
@@ -19,6 +20,7 @@ mod source;
 pub(crate) mod unsupported;
 mod worker;
 
+pub use avro::AvroFile;
 pub use connector::{
     BatchConfig, ConnectorConfig, ErrorsConfig, OnBadRecord, OnChange, PARKED_MAX, Start,
 };

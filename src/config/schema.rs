@@ -140,9 +140,16 @@ fn sources() -> Definitions {
 
 fn topics() -> Definitions {
     let names = ["json", "connect-json", "avro", "protobuf", "text", "bytes"];
+    let framings = ["auto", "none", "single-object"];
     let converter = [
         ("type", choice("From bytes to a value.", &names)),
         ("registry", text("Where its schemas come from.")),
+        ("schema", text("Avro: the schema's file, in place of a registry.")),
+        (
+            "references",
+            texts("Files of types that the schema names, each after those that it names."),
+        ),
+        ("framing", choice("What stands before a value; by default auto.", &framings)),
     ];
     let ingest = [("schema", text("JSON Schema file that posted values must fit."))];
     let ingest_or_flag = json!({ "description": "Opens POST /topics/NAME.", "anyOf": [{ "type": "boolean" }, of("ingest")] });
@@ -159,7 +166,7 @@ fn topics() -> Definitions {
         "anyOf": [{ "type": "string", "enum": names }, of("converter")],
     });
     vec![
-        ("converter", object("A converter with a registry.", &["type"], &converter)),
+        ("converter", object("A converter and its schemas.", &["type"], &converter)),
         ("converter_or_name", converter_or_name),
         ("topic", object("What a topic has of its own.", &[], &topic)),
         ("ingest", object("Ingest that checks what comes.", &[], &ingest)),

@@ -8,6 +8,7 @@ use foldline_language::config::tree::Item;
 use indexmap::IndexMap;
 use regex::Regex;
 
+use super::avro::{self, AvroFile};
 use super::kafka;
 use super::names::check_topic;
 use super::secret::Secret;
@@ -73,6 +74,8 @@ pub enum ConverterKind {
         /// The registry's name.
         registry: String,
     },
+    /// Avro by a schema from a file.
+    AvroFile(AvroFile),
     /// Protobuf with schemas from a registry.
     Protobuf {
         /// The registry's name.
@@ -88,7 +91,7 @@ impl ConverterKind {
             Self::ConnectJson => "connect-json",
             Self::Text => "text",
             Self::Bytes => "bytes",
-            Self::Avro { .. } => "avro",
+            Self::Avro { .. } | Self::AvroFile(_) => "avro",
             Self::Protobuf { .. } => "protobuf",
         }
     }
@@ -97,7 +100,7 @@ impl ConverterKind {
     pub fn registry(&self) -> Option<&str> {
         match self {
             Self::Avro { registry } | Self::Protobuf { registry } => Some(registry),
-            Self::Json | Self::ConnectJson | Self::Text | Self::Bytes => None,
+            Self::Json | Self::ConnectJson | Self::Text | Self::Bytes | Self::AvroFile(_) => None,
         }
     }
 }
@@ -193,15 +196,20 @@ pub(super) fn read_converter(
     registries: &[&str],
 ) -> Option<ConverterKind> {
     let field = field?;
-    let (name, registry) = if field.is_table() {
+    let (name, registry, file) = if field.is_table() {
         let mut reader = field.table("converter")?;
         let name = reader.required("type", "\"avro\"");
         let registry = reader.get("registry");
+        let file = avro::Keys::read(&mut reader);
         reader.finish();
-        (name?, registry)
+        (name?, registry, file)
     } else {
-        (field.clone(), None)
+        (field.clone(), None, avro::Keys::default())
     };
+    if file.are_given() {
+        let is_avro = name.node.as_str() == Some("avro");
+        return avro::read(&name, is_avro, file, registry).map(ConverterKind::AvroFile);
+    }
     #[derive(Clone, Copy)]
     enum Needs {
         Nothing(fn() -> ConverterKind),
@@ -228,8 +236,13 @@ pub(super) fn read_converter(
             [only] => Some(kind((*only).to_owned())),
             _ => {
                 let text = name.node.as_str().unwrap_or("avro");
-                let help = format!("{{ type = \"{text}\", registry = \"main\" }}");
-                name.problem_with_help(format!("`{text}` needs a `registry`"), help);
+                let mut help = format!("{{ type = \"{text}\", registry = \"main\" }}");
+                let mut needs = "a `registry`".to_owned();
+                if text == "avro" {
+                    needs.push_str(" or a `schema`");
+                    help.push_str(", or { type = \"avro\", schema = \"order.avsc\" }");
+                }
+                name.problem_with_help(format!("`{text}` needs {needs}"), help);
                 None
             }
         },

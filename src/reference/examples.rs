@@ -2,6 +2,7 @@
 
 use foldline_language::config::env::Env;
 use foldline_language::projection::test;
+use foldline_testkit::page::blocks;
 
 use super::{configs, page};
 use crate::config::{load, unsupported};
@@ -13,6 +14,11 @@ fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
     assert!(configs.len() >= 10, "{} configs", configs.len());
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
+    for block in blocks(&page()) {
+        if let Some(name) = block.kind.strip_prefix("json ") {
+            std::fs::write(directory.path().join(name), &block.text).unwrap();
+        }
+    }
     let mut tests = 0;
     for (line, text) in configs {
         std::fs::write(&file, &text).unwrap();

@@ -1,6 +1,7 @@
 //! What must hold, each on real servers.
 
 mod adopt;
+mod avro;
 mod bad_records;
 mod binding;
 mod examples;

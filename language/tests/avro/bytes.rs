@@ -8,6 +8,7 @@ use foldline_api::value::Value;
 use foldline_language::converter::Shape;
 use foldline_language::converter::avro::{Compiled, Reference, Schema};
 use foldline_language::event::{Mask, PathSet};
+use foldline_testkit::page;
 
 fn schema(text: &str) -> Arc<Schema> {
     Arc::new(Schema::parse(text, &[]).unwrap_or_else(|error| panic!("{error}: {text}")))
@@ -284,6 +285,37 @@ fn a_record_names_the_event_and_in_a_union_itself() {
         named(&nested, &["what", "one"], &bytes).0,
         [some("{}"), some(r#"{"@record":"com.shop.OrderGone","why":"x"}"#)]
     );
+}
+
+/// The table of `docs/reference.md`.
+#[test]
+fn each_type_is_read_as_the_reference_says() {
+    let uuid = [&[72][..], b"00000000-0000-0000-0000-000000000000"].concat();
+    let zeros = [0; 16];
+    let samples = [
+        &zeros[..0],
+        &zeros[..1],
+        &zeros[..4],
+        &zeros[..8],
+        &zeros[..12],
+        &zeros,
+        &[2, 0],
+        &[6, 2, 1, 4],
+        &uuid,
+    ];
+    let mut types = 0;
+    for row in page::table("docs/reference.md", "### Avro") {
+        let [schemas, wanted] = &row[..] else { panic!("{row:?}") };
+        for text in schemas {
+            let compiled = Compiled::new(schema(text), &Mask::Whole(0));
+            let read = |bytes: &&[u8]| compiled.decode(bytes, &Budget::default(), || None).ok();
+            let value =
+                samples.iter().find_map(read).unwrap_or_else(|| panic!("no sample of {text}"));
+            assert_eq!(value.type_name(), wanted[0], "{text}");
+            types += 1;
+        }
+    }
+    assert!(types > 25, "{types} types");
 }
 
 /// Schemas that registries hold, though the specification or a library refuses them.

@@ -1,0 +1,93 @@
+//! `{ type = "avro", schema = "order.avsc" }`: Avro by a schema from a file. It is read with the config, so that `validate` tells what
+//! is wrong with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foldline_language::config::reader::{Field, Reader};
+use foldline_language::converter::avro::{Framing, Reference, Schema};
+
+/// A schema from a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvroFile {
+    /// Where it stands.
+    pub path: PathBuf,
+    /// What it is.
+    pub schema: Arc<Schema>,
+    /// What stands before a value.
+    pub framing: Framing,
+}
+
+/// The keys of a converter that say it.
+#[derive(Default)]
+pub(super) struct Keys<'a> {
+    schema: Option<Field<'a>>,
+    references: Option<Field<'a>>,
+    framing: Option<Field<'a>>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn read(reader: &mut Reader<'a>) -> Self {
+        Keys {
+            schema: reader.get("schema"),
+            references: reader.get("references"),
+            framing: reader.get("framing"),
+        }
+    }
+
+    pub(super) fn are_given(&self) -> bool {
+        self.schema.is_some() || self.references.is_some() || self.framing.is_some()
+    }
+}
+
+pub(super) fn read(
+    name: &Field<'_>,
+    is_avro: bool,
+    keys: Keys<'_>,
+    registry: Option<Field<'_>>,
+) -> Option<AvroFile> {
+    let Some(field) = keys.schema else {
+        let beside = "stands beside `schema`";
+        keys.references.inspect(|field| field.problem(format!("`references` {beside}")));
+        keys.framing.inspect(|field| field.problem(format!("`framing` {beside}")));
+        return None;
+    };
+    if !is_avro {
+        name.problem("only `avro` reads by a `schema` from a file");
+        return None;
+    }
+    if let Some(registry) = registry {
+        registry.problem("the schema is from a file: leave out `registry` or `schema`");
+        return None;
+    }
+    let framings = [
+        ("auto", Framing::Auto),
+        ("none", Framing::None),
+        ("single-object", Framing::SingleObject),
+    ];
+    let framing = match keys.framing {
+        Some(field) => field.choice(&framings)?,
+        None => Framing::default(),
+    };
+    let mut references = Vec::new();
+    for path in keys.references.map_or(Some(Vec::new()), |f| f.list("a list of files"))? {
+        let text = text_of(&path, &path.file_path()?)?;
+        references.push((path.text()?, text));
+    }
+    let references: Vec<Reference<'_>> =
+        references.iter().map(|(name, text)| Reference { name, text }).collect();
+    let path = field.file_path()?;
+    let text = text_of(&field, &path)?;
+    match Schema::parse(&text, &references) {
+        Ok(schema) => Some(AvroFile { path, schema: Arc::new(schema), framing }),
+        Err(error) => {
+            field.problem(format!("{} is no Avro schema: {error}", path.display()));
+            None
+        }
+    }
+}
+
+fn text_of(field: &Field<'_>, path: &Path) -> Option<String> {
+    let read = std::fs::read_to_string(path);
+    read.map_err(|error| field.problem(format!("{} cannot be read: {error}", path.display()))).ok()
+}
