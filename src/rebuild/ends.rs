@@ -6,9 +6,10 @@ use foldline_api::record::{Position, TopicPartition};
 
 use crate::connector::ConnectorSpec;
 
-/// The log's ends as they were when nobody wrote to the held generation any more: none of its rows is of a later event.
+/// The log's ends as they were when nobody wrote to the held generation any more: none of its rows is of a later event. With the
+/// build that holds it, since what another one waited for says nothing of this one.
 #[derive(Debug, Default)]
-pub(super) struct Ends(Option<Vec<(TopicPartition, Position)>>);
+pub(super) struct Ends(Option<(u64, Vec<(TopicPartition, Position)>)>);
 
 impl Ends {
     /// Where the log ends now, if readers may see that much of it.
@@ -39,11 +40,15 @@ impl Ends {
         rebuilds: &dyn Rebuilds,
         build: &Build,
     ) -> Result<i64> {
-        if self.0.is_none() {
-            rebuilds.fence(build.generation).await?;
-            // Only now: what was written before is of events before this end.
-            self.0 = Some(Self::now(spec, rebuilds).await?);
-        }
-        Ok(self.0.as_deref().map_or(0, |ends| build.behind_log(ends)))
+        let known = self.0.take().filter(|(generation, _)| *generation == build.generation);
+        let (_, ends) = match known {
+            Some(known) => self.0.insert(known),
+            None => {
+                rebuilds.fence(build.generation).await?;
+                // Only now: what was written before is of events before this end.
+                self.0.insert((build.generation, Self::now(spec, rebuilds).await?))
+            }
+        };
+        Ok(build.behind_log(ends))
     }
 }

@@ -58,7 +58,6 @@ download_elasticsearch() {
   chmod -R a+rX "$scratch"; chmod a+x "$scratch/$elasticsearch_flavor-$elasticsearch_version"/bin/*
   mv "$scratch/$elasticsearch_flavor-$elasticsearch_version" "$elasticsearch_home"
   rm -rf "$scratch"
-  own "$elasticsearch_home"
 }
 
 # ---- preparing -----------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ impl Build {
     /// Whether every partition's goal is durable.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
-        self.goals.iter().all(|(partition, goal)| position_of(&self.positions, partition) >= *goal)
+        self.behind_log(&self.goals) == 0
     }
 
     /// How many offsets it is behind these ends of the log.
