@@ -27,7 +27,7 @@ use crate::config::{Config, ConnectorConfig};
 use crate::connector::{Connector, State, View};
 use crate::metrics::Metrics;
 use crate::rebuild::Progress;
-use crate::task::Snapshot;
+use crate::task::{BlockedBy, Snapshot};
 
 /// What the handlers share.
 pub(crate) struct App {
@@ -242,6 +242,7 @@ fn status_json(app: &App, name: &str) -> Answer<Json_> {
             "state": view.state.name(),
             "worker_id": worker,
             "partitions": partitions_json(task),
+            "blocked_by": task.blocked_by().map(BlockedBy::name),
         });
         if let Some(trace) = &task.trouble {
             one["trace"] = json!(trace);
@@ -258,6 +259,7 @@ fn status_json(app: &App, name: &str) -> Answer<Json_> {
         "lag": view.lag(),
         "rate": (view.rate * 10.0).round() / 10.0,
         "parked_keys": view.parked_keys,
+        "blocked_by": view.blocked_by().map(BlockedBy::name),
         "last_error": view.last_error(),
         "rebuild": view.rebuild.as_ref().map(Progress::json),
         "kept_generations": view.kept,

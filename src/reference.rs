@@ -4,6 +4,7 @@
 mod examples;
 mod promises;
 mod schema;
+mod status;
 
 use foldline_testkit::page::{self, Block, blocks};
 

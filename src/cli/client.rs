@@ -176,7 +176,8 @@ async fn statuses(worker: &Worker, name: Option<&str>) -> Result<Vec<Json>, Fail
 
 /// The table that `status` prints.
 fn table(all: &[Json]) -> String {
-    let head = ["NAME", "STATE", "TASKS", "LAG", "EVENTS/S", "GENERATION", "LAST ERROR"];
+    let head =
+        ["NAME", "STATE", "TASKS", "LAG", "EVENTS/S", "GENERATION", "BLOCKED BY", "LAST ERROR"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     for status in all {
         let text = |json: &Json| printable::line(json.as_str().unwrap_or_default()).into_owned();
@@ -187,6 +188,7 @@ fn table(all: &[Json]) -> String {
             status["lag"].to_string(),
             status["rate"].to_string(),
             status["generation"].to_string(),
+            text(&status["blocked_by"]),
             text(&status["last_error"]),
         ]);
     }
@@ -236,15 +238,15 @@ mod tests {
     fn the_table_lines_up() {
         let all = [
             json!({"name": "orders", "connector": {"state": "RUNNING"}, "tasks": [{}], "lag": 1200,
-                   "rate": 40000.5, "generation": 1, "last_error": null}),
+                   "rate": 40000.5, "generation": 1, "blocked_by": "contention", "last_error": null}),
             json!({"name": "orders-search", "connector": {"state": "FAILED"}, "tasks": [], "lag": 0,
                    "rate": 0.0, "generation": 12, "last_error": "no such index",
                    "holes": [{"topic": "es", "partition": 2, "from": 5, "to": 9}]}),
         ];
         let expect = "\
-NAME           STATE    TASKS   LAG  EVENTS/S  GENERATION  LAST ERROR
-orders         RUNNING      1  1200   40000.5           1
-orders-search  FAILED       0     0       0.0          12  no such index
+NAME           STATE    TASKS   LAG  EVENTS/S  GENERATION  BLOCKED BY  LAST ERROR
+orders         RUNNING      1  1200   40000.5           1  contention
+orders-search  FAILED       0     0       0.0          12              no such index
 orders-search: offsets 5 to 8 of es:2 are left out, as an operator asked; a rebuild folds them
 ";
         assert_eq!(table(&all), expect);

@@ -32,7 +32,7 @@ use crate::metrics::ConnectorMetrics;
 use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
 use crate::rebuild::{Driver, Progress, Watch};
 use crate::retry::{Attempts, retry};
-use crate::task::{Decoders, Limits, Snapshot, TaskStatus};
+use crate::task::{BlockedBy, Decoders, Limits, Snapshot, TaskStatus};
 use pace::Pace;
 use session::SessionEnd;
 
@@ -159,6 +159,12 @@ impl View {
     #[must_use]
     pub fn lag(&self) -> i64 {
         self.tasks.iter().flat_map(|t| &t.partitions).map(|p| p.lag()).sum()
+    }
+
+    /// By what the first of its tasks that does not move is kept from it.
+    #[must_use]
+    pub fn blocked_by(&self) -> Option<BlockedBy> {
+        self.tasks.iter().find_map(Snapshot::blocked_by)
     }
 
     /// The last error, of the connector or of a task.

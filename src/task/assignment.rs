@@ -302,6 +302,11 @@ impl Assignment {
         self.revoking.clone()
     }
 
+    /// Whether partitions are being given back.
+    pub(super) fn is_revoking(&self) -> bool {
+        self.revoking.is_some()
+    }
+
     pub(super) fn remove(&mut self, partition: &TopicPartition) {
         self.held.remove(partition);
         self.waiting.remove(partition);

@@ -5,8 +5,8 @@ use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::hash_map::EntryRef;
 
-use super::States;
 use super::let_go::LetGo;
+use super::pipeline::States;
 use crate::maps::HashMap;
 
 /// What a row has beyond this counts half as much again: on its way from the store and to it a large one is there in copies

@@ -8,11 +8,61 @@ use foldline_api::record::TopicPartition;
 use tokio::time::Instant;
 
 use super::ops::Taken;
-use super::{DRAIN, Task};
+use super::pipeline::Call;
+use super::{COMMIT_EVERY, DRAIN, Task, spawn};
+
+/// The calls by which a task takes partitions over and commits to its group, one of each at a time.
+pub(super) struct Membership {
+    acquiring: Option<Call<Taken>>,
+    committing: Option<Call<()>>,
+    /// The generation that is written, for the mark in the commit metadata.
+    generation: u64,
+}
+
+impl Membership {
+    pub(super) fn new(generation: u64) -> Self {
+        Membership { acquiring: None, committing: None, generation }
+    }
+
+    /// Whether partitions are being taken over.
+    pub(super) fn acquires(&self) -> bool {
+        self.acquiring.is_some()
+    }
+
+    /// Whether positions are being committed.
+    pub(super) fn commits(&self) -> bool {
+        self.committing.is_some()
+    }
+
+    /// The calls that are under way.
+    pub(super) fn calls(&mut self) -> (Option<&mut Call<Taken>>, Option<&mut Call<()>>) {
+        (self.acquiring.as_mut(), self.committing.as_mut())
+    }
+
+    pub(super) fn acquire(&mut self, call: Call<Taken>) {
+        self.acquiring = Some(call);
+    }
+}
 
 impl Task {
+    /// Commits what is durable, now and then.
+    pub(super) fn start_commit(&mut self, now: Instant) {
+        if self.membership.commits() {
+            return;
+        }
+        let Some(commits) = self.held.take_commits(now, self.membership.generation) else { return };
+        self.held.next_commit(now + COMMIT_EVERY);
+        let committer = self.source.committer();
+        self.membership.committing = Some(spawn(async move {
+            Failpoint::BeforeCommit.reach();
+            committer.commit(&commits).await?;
+            Failpoint::AfterCommit.reach();
+            Ok(())
+        }));
+    }
+
     pub(super) fn on_acquired(&mut self, taken: Taken) -> Result<()> {
-        self.acquiring = None;
+        self.membership.acquiring = None;
         let Taken { acquired, topic_ids, ends, untouched } = taken;
         self.folder.recall(&acquired, &ends);
         let fresh = self.held.is_fresh();
@@ -26,19 +76,19 @@ impl Task {
         // Only while no state was read before, and only a hint: inserts are guarded.
         if !acquired.empty {
             self.cache.set_complete(false);
-        } else if fresh && self.fences == 0 {
+        } else if fresh && self.contention.fences() == 0 {
             self.cache.set_complete(true);
         }
-        self.broken = None;
+        self.exit.forget_broken(None);
         self.source.start(&starts)?;
-        self.show_assigned(self.held.len());
+        self.gauges.assigned(self.held.len());
         self.show_parked();
         self.show();
         Ok(())
     }
 
     pub(super) fn on_committed(&mut self, committed: Result<()>) {
-        self.committing = None;
+        self.membership.committing = None;
         match committed {
             Ok(()) => {
                 self.held.committed();
@@ -52,7 +102,7 @@ impl Task {
                 if self.held.unmarked() {
                     // Nothing is written before the group knows this generation.
                     self.ops.status.trouble(&error);
-                    if self.reading_trouble.admit(Instant::now().into_std()).is_some() {
+                    if self.read_errors.admit() {
                         tracing::warn!(%error, "the group takes no offsets; writing waits for its first");
                     }
                 }
@@ -76,9 +126,8 @@ impl Task {
         self.ops.metrics.rebalances.inc();
         tracing::info!(count = partitions.len(), "partitions revoked, draining");
         self.requests.cancel();
-        let abandoned =
-            self.inbox.drop_partitions(Some(&self.held.revoking(partitions, now + DRAIN)));
-        self.count_abandoned(abandoned);
+        let abandoned = self.pipeline.abandon(Some(&self.held.revoking(partitions, now + DRAIN)));
+        self.gauges.abandoned(abandoned);
         Failpoint::Revoke.reach();
     }
 
@@ -89,12 +138,12 @@ impl Task {
         tracing::warn!(count = partitions.len(), "partitions lost");
         self.requests.cancel();
         // A write under way is fenced by the new owner or was in time; either way it is not asked again.
-        let batch = self.writing.take().map(|writing| writing.batch);
+        let batch = self.pipeline.written().map(|writing| writing.batch);
         self.cache.set_writing(None);
         self.fold_again(batch);
         let gone = partitions.iter().cloned().collect();
-        let abandoned = self.inbox.drop_partitions(Some(&gone));
-        self.count_abandoned(abandoned);
+        let abandoned = self.pipeline.abandon(Some(&gone));
+        self.gauges.abandoned(abandoned);
         self.drop_partitions(partitions);
         // What was written together with them has an unknown outcome.
         self.abandon_inbox();
@@ -103,13 +152,13 @@ impl Task {
 
     fn drop_partitions(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
-            self.broken = self.broken.take().filter(|(of, _)| of != partition);
+            self.exit.forget_broken(Some(partition));
             self.held.remove(partition);
             self.folder.parking.release(partition);
             self.ops.sent.forget(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
-        self.show_assigned(self.held.len());
+        self.gauges.assigned(self.held.len());
         self.show_parked();
         self.show();
     }
@@ -119,7 +168,7 @@ impl Task {
     pub(super) fn finish_revocation(&mut self, now: Instant) -> Result<()> {
         let Some((partitions, deadline)) = self.held.revocation() else { return Ok(()) };
         let drained =
-            self.idle() && self.committing.is_none() && !self.held.uncommitted(&partitions);
+            self.idle() && !self.membership.commits() && !self.held.uncommitted(&partitions);
         if !drained && now < deadline {
             if self.idle() {
                 self.held.next_commit(now);
@@ -128,8 +177,8 @@ impl Task {
         }
         self.fold_again(None);
         let gone = partitions.iter().cloned().collect();
-        let abandoned = self.inbox.drop_partitions(Some(&gone));
-        self.count_abandoned(abandoned);
+        let abandoned = self.pipeline.abandon(Some(&gone));
+        self.gauges.abandoned(abandoned);
         self.drop_partitions(&partitions);
         Failpoint::Release.reach();
         self.source.release(&partitions)
@@ -138,7 +187,7 @@ impl Task {
     /// Commits what is durable and leaves the group, each within a bound.
     pub(super) async fn leave(mut self) {
         self.abandon_rest();
-        if let Some(commits) = self.held.all_durable(self.generation) {
+        if let Some(commits) = self.held.all_durable(self.membership.generation) {
             let committer = self.source.committer();
             let commit = tokio::time::timeout(Duration::from_secs(5), committer.commit(&commits));
             match commit.await {
@@ -151,7 +200,7 @@ impl Task {
             self.folder.parking.release(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
-        self.show_assigned(0);
+        self.gauges.assigned(0);
         self.show_parked();
         let closed = tokio::time::timeout(DRAIN, self.source.close()).await;
         if closed.is_err() {
@@ -160,12 +209,12 @@ impl Task {
     }
 
     pub(super) fn abandon_inbox(&mut self) {
-        let abandoned = self.inbox.drop_partitions(None);
-        self.count_abandoned(abandoned);
+        let abandoned = self.pipeline.abandon(None);
+        self.gauges.abandoned(abandoned);
     }
 
     fn abandon_rest(&mut self) {
-        let batch = self.writing.take().map(|writing| writing.batch);
+        let batch = self.pipeline.written().map(|writing| writing.batch);
         self.cache.set_writing(None);
         self.fold_again(batch);
         self.abandon_inbox();

@@ -5,20 +5,28 @@
 //! committed. Reading, folding and writing overlap: while one batch is written, the next is folded and
 //! the one after gathers in the inbox.
 //!
-//! In reading order: this file (the loop and the fold's turn in it), `inbox`, `folder`, `batch`, `cache`, `let_go` (its keys of before),
-//! `writing` (what each end of a flush leads to), `membership` (partitions that come and go), `parking` (keys set aside) and
-//! `requests` (what the operator wants of them), `assignment` (positions), `accounting`, `status` and `ops` (the
-//! calls), `letters` (which of them are sent), `topics` (whether a topic was made anew); `load` comes before the loop where a
-//! generation is built.
+//! The loop's state is held by parts, each of which changes what is its own: `pipeline` (what is in flight), `assignment`
+//! (positions), `contention` (how long other writers get their turn), `exit` (that the task is to end), `membership` (calls to
+//! the group), `parking` and `requests`, `topics` and `gauges`. Whether something more is folded or written follows from what
+//! stands of them at one moment (`blocked`).
+//!
+//! In reading order: this file (the loop and the fold's turn in it), `pipeline`, `inbox`, `folder`, `batch`, `cache`, `let_go`
+//! (its keys of before), `blocked`, `writing` (what each end of a flush leads to), `contention`, `membership` (partitions that
+//! come and go), `parking` (keys set aside) and `requests` (what the operator wants of them), `assignment`, `exit`, `gauges`,
+//! `status` and `ops` (the calls), `letters` (which of them are sent), `topics` (whether a topic was made anew); `load` comes
+//! before the loop where a generation is built.
 
-mod accounting;
 mod asked;
 mod assignment;
 mod batch;
+mod blocked;
 mod cache;
+mod contention;
 mod coverage;
 mod decisions;
+mod exit;
 mod folder;
+mod gauges;
 mod inbox;
 mod let_go;
 mod letters;
@@ -26,6 +34,7 @@ mod load;
 mod membership;
 mod ops;
 mod parking;
+mod pipeline;
 mod requests;
 mod status;
 mod topics;
@@ -37,10 +46,9 @@ use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
-use foldline_api::model::Key;
 use foldline_api::parked::Place;
 use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Flush, Loaded, Target, Writer};
+use foldline_api::sink::{Target, Writer};
 use foldline_api::source::{DeadLetters, Log, Source, SourceEvent, Wanted};
 use foldline_api::throttle::Throttle;
 use foldline_language::projection::Projection;
@@ -56,15 +64,21 @@ use crate::metrics::ConnectorMetrics;
 use crate::offload::busy;
 use crate::policy::{OnBadRecord, Reaction, reaction};
 use assignment::Assignment;
-use batch::Batch;
+use blocked::Facts;
 use cache::Cache;
+use contention::Contention;
 use coverage::Watch;
+use exit::ExitIntent;
 use folder::{Decoded, Folder};
-use inbox::{Inbox, Item};
-use ops::{Ops, Taken, WriteEnd};
+use gauges::Gauges;
+use inbox::Item;
+use membership::Membership;
+use ops::Ops;
+use pipeline::{Pipeline, States};
 use requests::Requests;
 use topics::Topics;
 
+pub use blocked::BlockedBy;
 pub(crate) use folder::{Decoders, UNPREPARED, decode};
 pub use inbox::Limits;
 pub(crate) use load::Load;
@@ -125,26 +139,18 @@ const IDLE_EVERY: Duration = Duration::from_secs(10);
 /// After so many errors in a row the source is given up for a new one.
 const SOURCE_ERRORS_MAX: u32 = 100;
 
-/// Keys with their states as the store has them.
+/// Errors in a row, and which of the lines about them are logged.
 #[derive(Debug, Default)]
-struct States {
-    loaded: Vec<(Key, Loaded)>,
-    /// Those of them that the store cannot even name: absent, and so they stay.
-    nowhere: Vec<Key>,
+struct Errors {
+    count: u32,
+    lines: Throttle,
 }
 
-struct Writing {
-    batch: Batch,
-    flush: Arc<Flush>,
-    started: Instant,
-    /// The states were forgotten meanwhile: the cache must not take the versions in.
-    forgotten: bool,
-    handle: AbortOnDropHandle<Result<WriteEnd>>,
-}
-
-struct Loading {
-    decoded: Decoded,
-    handle: Option<AbortOnDropHandle<Result<States>>>,
+impl Errors {
+    /// Whether a line about the newest is to be logged.
+    fn admit(&mut self) -> bool {
+        self.lines.admit(Instant::now().into_std()).is_some()
+    }
 }
 
 pub(crate) struct Task {
@@ -152,53 +158,26 @@ pub(crate) struct Task {
     ops: Ops,
     folder: Folder,
     cache: Cache,
-    inbox: Inbox,
     /// Which paths no event ever had.
     watch: Watch,
-    /// At most so many bytes of records are kept to be folded again; those of a batch that grew beyond are
-    /// read again.
-    kept_bytes_max: usize,
     held: Assignment,
-    loading: Option<Loading>,
-    folded: Option<Batch>,
-    writing: Option<Writing>,
-    /// What is to be folded again was let go: the source is to deliver it again.
-    reads_again: bool,
-    acquiring: Option<AbortOnDropHandle<Result<Taken>>>,
-    committing: Option<AbortOnDropHandle<Result<()>>>,
+    pipeline: Pipeline,
+    contention: Contention,
+    exit: ExitIntent,
+    membership: Membership,
     /// What the operator wants of parked keys.
     requests: Requests,
     /// Whether the topics are still the same.
     topics: Topics,
-    batches: u64,
-    fences: u32,
-    /// Conflicts in a row.
-    collisions: u32,
-    /// So many flushes more leave room for other writers of the same rows.
-    contended: u32,
-    /// Until then nothing is folded or written, so that another writer gets its turn.
-    yield_until: Option<Instant>,
-    /// Errors of the source in a row.
-    source_errors: u32,
-    /// Of lines about the source, and about writes.
-    reading_trouble: Throttle,
-    writing_trouble: Throttle,
-    /// Writes in a row that left nothing behind.
-    write_failures: u32,
-    /// The reason to end once everything folded is durable.
-    stop: Option<String>,
-    /// What cannot be read: the reason to end once all before it is durable.
-    broken: Option<(TopicPartition, Error)>,
-    stopping: Option<Instant>,
-    generation: u64,
-    /// This task's part of the gauges.
-    shown_assigned: i64,
-    shown_parked: i64,
+    gauges: Gauges,
+    /// Of the source.
+    read_errors: Errors,
+    /// Writes that left nothing behind.
+    write_errors: Errors,
     paused: watch::Receiver<bool>,
     pace: Arc<Pace>,
     /// How often it was woken by that.
     wakings: u64,
-    now: fn() -> i64,
 }
 
 impl Task {
@@ -208,37 +187,20 @@ impl Task {
             folder: Folder { slice: Some(FOLD_SLICE), ..Folder::new(&spec) },
             source: spec.source,
             cache: Cache::new(spec.cache_bytes),
-            inbox: Inbox::new(spec.limits),
             watch: Watch::new(&spec.projection),
-            kept_bytes_max: spec.limits.bytes,
             held: Assignment::new(Instant::now() + COMMIT_EVERY),
-            loading: None,
-            folded: None,
-            writing: None,
-            reads_again: false,
-            acquiring: None,
-            committing: None,
+            pipeline: Pipeline::new(spec.limits),
+            contention: Contention::default(),
+            exit: ExitIntent::default(),
+            membership: Membership::new(spec.generation),
             requests: Requests::default(),
             topics: Topics::default(),
-            batches: 0,
-            fences: 0,
-            collisions: 0,
-            contended: 0,
-            yield_until: None,
-            source_errors: 0,
-            reading_trouble: Throttle::default(),
-            writing_trouble: Throttle::default(),
-            write_failures: 0,
-            stop: None,
-            broken: None,
-            stopping: None,
-            generation: spec.generation,
-            shown_assigned: 0,
-            shown_parked: 0,
+            gauges: Gauges::new(spec.metrics, spec.status, spec.now),
+            read_errors: Errors::default(),
+            write_errors: Errors::default(),
             paused: spec.paused,
             wakings: spec.pace.wakings(),
             pace: spec.pace,
-            now: spec.now,
         }
     }
 
@@ -267,18 +229,18 @@ impl Task {
             }
             let timer = self.timer();
             let wanted = self.wanted();
+            let (writing, loading) = self.pipeline.calls();
+            let (acquiring, committing) = self.membership.calls();
             tokio::select! {
                 biased;
-                () = cancel.cancelled(), if self.stopping.is_none() => {
-                    self.stopping = Some(Instant::now() + DRAIN);
+                () = cancel.cancelled(), if !self.exit.is_told() => {
+                    self.exit.tell(Instant::now() + DRAIN);
                     self.abandon_inbox();
                 }
-                end = join(self.writing.as_mut().map(|w| &mut w.handle)) => self.on_written(end?)?,
-                acquired = join(self.acquiring.as_mut()) => self.on_acquired(acquired?)?,
-                loaded = join(self.loading.as_mut().and_then(|l| l.handle.as_mut())) => {
-                    self.on_loaded(loaded?);
-                }
-                committed = join(self.committing.as_mut()) => self.on_committed(committed),
+                end = join(writing) => self.on_written(end?)?,
+                acquired = join(acquiring) => self.on_acquired(acquired?)?,
+                loaded = join(loading) => self.on_loaded(loaded?),
+                committed = join(committing) => self.on_committed(committed),
                 same = join(self.topics.call()) => {
                     same?;
                     self.on_same_topics();
@@ -286,7 +248,7 @@ impl Task {
                 looked = join(self.requests.call()) => self.on_looked(looked)?,
                 event = self.source.next(wanted) => match event {
                     Ok(event) => {
-                        self.source_errors = 0;
+                        self.read_errors.count = 0;
                         self.on_event(event);
                     }
                     Err(error) => self.on_source_error(error)?,
@@ -300,30 +262,49 @@ impl Task {
 
     /// Rebalances always; records only while there is room for them.
     fn wanted(&self) -> Wanted {
-        let ending = self.stopping.is_some() || self.stop.is_some() || self.broken.is_some();
-        if self.inbox.has_room() && !ending && !*self.paused.borrow() {
+        if self.pipeline.inbox.has_room() && !self.exit.is_set() && !*self.paused.borrow() {
             Wanted::All
         } else {
             Wanted::Control
         }
     }
 
+    /// What stands of the parts now.
+    fn facts(&self) -> Facts {
+        Facts {
+            ends: self.exit.is_stopped(),
+            stands_back: self.contention.until().is_some(),
+            acquires: self.membership.acquires(),
+            lost: !self.held.steady(),
+            revokes: self.held.is_revoking(),
+            unmarked: self.held.unmarked(),
+            requested: self.requests.block(),
+            parking_full: self.folder.parking.is_full(),
+            loading: self.pipeline.is_loading(),
+            folded: self.pipeline.folded(|came| self.topics.confirmed(came)),
+            writing: self.pipeline.is_writing(),
+            memory_full: self.cache.is_over(),
+            delivered: !self.pipeline.inbox.is_empty(),
+            log_fails: self.read_errors.count > 0,
+            paused: *self.paused.borrow(),
+        }
+    }
+
     /// Starts whatever can start now.
     fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
-        if std::mem::take(&mut self.reads_again) {
+        if self.pipeline.take_reads_again() {
             // It is told again, behind what is read again.
-            self.broken = None;
+            self.exit.forget_broken(None);
             self.source.start(&self.held.restart())?;
         }
-        self.yield_until = self.yield_until.filter(|until| *until > now);
-        // The first flush of a generation waits for the group to know it (rule 12).
-        let may_write = self.yield_until.is_none() && !self.held.unmarked();
-        if self.writing.is_none() && self.acquiring.is_none() {
+        self.contention.pass(now);
+        // Who takes partitions over writes nothing meanwhile, so that no flush is of an epoch that was just raised.
+        if !self.pipeline.is_writing() && !self.membership.acquires() {
             if let Some(partitions) = self.held.take_waiting(now) {
-                self.acquiring = Some(spawn(self.ops.clone().acquire(partitions)));
-            } else if let Some(batch) =
-                self.folded.take_if(|batch| may_write && self.topics.confirmed(batch.came))
+                self.membership.acquire(spawn(self.ops.clone().acquire(partitions)));
+            } else if self.facts().write().is_none()
+                && let Some(batch) = self.pipeline.take_folded()
             {
                 self.start_write(batch);
             }
@@ -331,99 +312,58 @@ impl Task {
         self.advance_requests(now);
         self.start_fold(now);
         self.ask_topics(false, now);
-        let confirmed = |batch: &Batch| self.topics.confirmed(batch.came);
-        if self.writing.is_none()
-            && self.acquiring.is_none()
-            && self.folded.as_ref().is_some_and(confirmed)
-            && may_write
-        {
+        let facts = self.facts();
+        if facts.folded.is_some() && facts.write().is_none() {
+            // It was folded just now: while it is written, the next is folded.
             return self.advance();
         }
-        if self.committing.is_none()
-            && let Some(commits) = self.held.take_commits(now, self.generation)
-        {
-            self.held.next_commit(now + COMMIT_EVERY);
-            let committer = self.source.committer();
-            self.committing = Some(spawn(async move {
-                Failpoint::BeforeCommit.reach();
-                committer.commit(&commits).await?;
-                Failpoint::AfterCommit.reach();
-                Ok(())
-            }));
-        }
-        self.finish_revocation(now)
-    }
-
-    /// Whether something more may be folded: into a new batch, or into one that waits for its write.
-    fn may_fold(&self) -> bool {
-        let grows = |batch: &Batch| {
-            // A request on parked events is a flush of its own.
-            batch.aside.attempt.is_none()
-                && !batch.closed
-                && self.writing.is_some()
-                && self.inbox.lets_grow(batch.rows())
-                && batch.may_grow(self.kept_bytes_max)
-        };
-        // What is written makes room for the next batch, and what is acquired for nothing.
-        let fits = self.writing.is_none() || !self.cache.is_over();
-        fits && self.loading.is_none()
-            && self.stop.is_none()
-            && self.yield_until.is_none()
-            && self.held.steady()
-            && !self.requests.block()
-            && !self.folder.parking.is_full()
-            // What is folded now would hold the revocation up.
-            && self.held.revocation().is_none()
-            && self.folded.as_ref().is_none_or(grows)
+        self.start_commit(now);
+        self.finish_revocation(now)?;
+        self.gauges.blocked_by(self.facts().all(), now);
+        Ok(())
     }
 
     fn start_fold(&mut self, now: Instant) {
-        if self.may_fold() {
-            let Some(items) = self.inbox.cut(now) else { return };
-            // Before the fold, so that the answer comes beside it.
-            self.ask_topics(true, now);
-            let mut batch = self.folded.take().unwrap_or_else(|| {
-                self.batches += 1;
-                Batch::new(self.batches)
-            });
-            batch.came = self.topics.last();
-            let held = &self.held;
-            let before = |partition: &TopicPartition| held.folded(partition);
-            let (folder, watch, cache) = (&mut self.folder, &mut self.watch, &mut self.cache);
-            let decoded = busy(|| folder.decode(watch, batch, items, cache, &before));
-            let handle = (!decoded.missing.is_empty()).then(|| {
-                let (missing, first) = (decoded.missing.clone(), decoded.first);
-                let room = self.cache.make_room(self.ops.expected(missing.len()));
-                spawn(self.ops.clone().load(missing, first, room))
-            });
-            self.loading = Some(Loading { decoded, handle });
+        if self.facts().fold().is_some() {
+            return;
         }
-        if let Some(Loading { handle: None, .. }) = &self.loading
-            && let Some(Loading { decoded, .. }) = self.loading.take()
-        {
+        let Some(items) = self.pipeline.inbox.cut(now) else { return };
+        // Before the fold, so that the answer comes beside it.
+        self.ask_topics(true, now);
+        let mut batch = self.pipeline.open();
+        batch.came = self.topics.last();
+        let held = &self.held;
+        let before = |partition: &TopicPartition| held.folded(partition);
+        let (folder, watch, cache) = (&mut self.folder, &mut self.watch, &mut self.cache);
+        let decoded = busy(|| folder.decode(watch, batch, items, cache, &before));
+        if decoded.missing.is_empty() {
             self.fold(decoded);
+            return;
         }
+        let (missing, first) = (decoded.missing.clone(), decoded.first);
+        let room = self.cache.make_room(self.ops.expected(missing.len()));
+        self.pipeline.load(decoded, spawn(self.ops.clone().load(missing, first, room)));
     }
 
     fn fold(&mut self, decoded: Decoded) {
         let held = &self.held;
         let (folder, cache) = (&mut self.folder, &mut self.cache);
         let (mut batch, items) = busy(|| folder.fold(decoded, cache, &|p| held.folded(p)));
-        batch.keep(items, self.kept_bytes_max);
+        self.pipeline.keep(&mut batch, items);
         self.set_aside(&mut batch);
         for (partition, (_, to)) in &batch.steps {
             self.held.set_folded(partition, *to);
         }
         if batch.stop.is_some() {
-            self.stop.clone_from(&batch.stop);
+            self.exit.stop(batch.stop.clone());
             self.abandon_inbox();
         }
         Failpoint::AfterFold.reach();
-        self.folded = Some(batch);
+        self.pipeline.fold(batch);
     }
 
     fn on_loaded(&mut self, loaded: States) {
-        let Some(Loading { decoded, .. }) = self.loading.take() else { return };
+        let Some(decoded) = self.pipeline.loaded() else { return };
         self.cache.take(loaded, decoded.number());
         self.fold(decoded);
     }
@@ -431,15 +371,15 @@ impl Task {
     /// The source gets over a machine problem by itself; it is shown meanwhile.
     fn on_source_error(&mut self, error: Error) -> Result<()> {
         self.ops.metrics.error("source", error.class().label()).inc();
-        self.source_errors += 1;
+        self.read_errors.count += 1;
+        let errors = self.read_errors.count;
         // One that says nothing else any more is at its end: a new session makes another.
-        if reaction(error.class()) != Reaction::Retry || self.source_errors > SOURCE_ERRORS_MAX {
+        if reaction(error.class()) != Reaction::Retry || errors > SOURCE_ERRORS_MAX {
             return Err(error);
         }
         self.ops.metrics.retry("read").inc();
         self.ops.status.trouble(&error);
-        if self.reading_trouble.admit(Instant::now().into_std()).is_some() {
-            let errors = self.source_errors;
+        if self.read_errors.admit() {
             tracing::warn!(%error, errors, "the source has trouble and goes on trying");
         }
         Ok(())
@@ -451,27 +391,26 @@ impl Task {
             SourceEvent::Records(records) => {
                 self.pace.touch();
                 let delivered = records.len() as u64;
-                self.ops.metrics.fetched.inc_by(delivered);
-                self.ops.metrics.inflight.add(delivered as i64);
+                self.gauges.fetched(delivered);
                 self.topics.came(self.held.topics_of(&records));
-                let strays = if self.stop.is_some() {
+                let strays = if self.exit.is_stopped() {
                     delivered
                 } else {
-                    let inbox = &mut self.inbox;
+                    let inbox = &mut self.pipeline.inbox;
                     self.held.take_in(records, |record| inbox.push(Item::Record(record), now))
                 };
-                self.count_abandoned(strays);
+                self.gauges.abandoned(strays);
             }
             SourceEvent::End(partition, position) => {
                 if self.held.ended(&partition, position) {
                     self.topics.came(self.held.topic_of(&partition).into_iter().collect());
-                    self.inbox.push(Item::End(partition, position), now);
+                    self.pipeline.inbox.push(Item::End(partition, position), now);
                 }
                 self.show();
             }
             SourceEvent::Broken(partition, error) => {
                 tracing::error!(%error, %partition, "what was read before it is folded first");
-                self.broken = Some((partition, error));
+                self.exit.broken(partition, error);
             }
             SourceEvent::Assigned(partitions) => self.assigned(partitions),
             SourceEvent::Revoked(partitions) => self.revoked(partitions, now),
@@ -480,41 +419,27 @@ impl Task {
     }
 
     fn idle(&self) -> bool {
-        self.writing.is_none()
-            && self.folded.is_none()
-            && self.loading.is_none()
-            && self.acquiring.is_none()
+        self.pipeline.is_drained() && !self.membership.acquires()
     }
 
     fn finished(&mut self) -> Result<Option<Ended>> {
-        if let Some(reason) = &self.stop
-            && self.idle()
-        {
-            return Err(Error::record(reason.clone()));
-        }
-        if self.idle()
-            && self.inbox.is_empty()
-            && let Some((_, error)) = self.broken.take()
-        {
-            return Err(error);
-        }
-        let Some(deadline) = self.stopping else { return Ok(None) };
-        if (self.writing.is_none() && self.folded.is_none() && self.loading.is_none())
-            || Instant::now() >= deadline
-        {
-            return Ok(Some(Ended::Stopped));
-        }
-        Ok(None)
+        let (drained, empty) = (self.pipeline.is_drained(), self.pipeline.inbox.is_empty());
+        self.exit.finish((self.idle(), drained, empty), Instant::now())
+    }
+
+    /// Shows positions and lag.
+    fn show(&self) {
+        self.gauges.positions(self.held.snapshot(&self.source.ends()));
     }
 
     fn timer(&self) -> Instant {
         let now = Instant::now();
         let mut at = now + IDLE_EVERY;
-        let due = self.inbox.due().filter(|_| self.may_fold());
-        let commit = self.held.commit_due().filter(|_| self.committing.is_none());
+        let due = self.pipeline.inbox.due().filter(|_| self.facts().fold().is_none());
+        let commit = self.held.commit_due().filter(|_| !self.membership.commits());
         let asked = self.requests.timer().filter(|_| !self.pace.is_idle());
         let held = self.held.timer();
-        let others = [due, held, commit, asked, self.stopping, self.yield_until];
+        let others = [due, held, commit, asked, self.exit.deadline(), self.contention.until()];
         for other in others.into_iter().flatten() {
             at = at.min(other);
         }

@@ -14,11 +14,12 @@ use foldline_api::sink::{
 };
 use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
+use super::TaskSpec;
 use super::assignment::Outcome;
 use super::letters::Sent;
+use super::pipeline::States;
 use super::status::TaskStatus;
 use super::topics::recreated;
-use super::{States, TaskSpec};
 use crate::metrics::ConnectorMetrics;
 use crate::policy::{Reaction, reaction};
 use crate::retry::{Attempts, retry};

@@ -261,11 +261,11 @@ impl Task {
     pub(super) fn set_aside(&mut self, batch: &mut Batch) {
         let rest = std::mem::take(&mut batch.aside.rest);
         if !rest.is_empty() {
-            self.inbox.put_back(rest, tokio::time::Instant::now());
+            self.pipeline.inbox.put_back(rest, tokio::time::Instant::now());
         }
         if std::mem::take(&mut batch.aside.tight) {
             // As many as went in, so that not each batch decodes what the next one folds.
-            self.inbox.narrow(batch.records.saturating_mul(2));
+            self.pipeline.inbox.narrow(batch.records.saturating_mul(2));
         }
         if batch.aside.full {
             let full = self.folder.full();
@@ -278,11 +278,9 @@ impl Task {
         }
     }
 
-    /// The gauge belongs to all tasks of the connector: each adds and takes away its own part.
+    /// Shows how many keys are parked.
     pub(super) fn show_parked(&mut self) {
-        let keys = self.folder.parking.count();
-        self.ops.metrics.parked_keys.add(keys - self.shown_parked);
-        self.shown_parked = keys;
+        self.gauges.parked(self.folder.parking.count());
     }
 }
 

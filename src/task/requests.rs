@@ -109,22 +109,22 @@ impl Task {
             return;
         }
         let partitions = self.folder.parking.partitions();
-        let ending = self.stopping.is_some() || self.stop.is_some();
+        let ending = self.exit.is_told() || self.exit.is_stopped();
         if ending || (partitions.is_empty() && !self.requests.wanted) {
             (self.requests.wanted, self.requests.due) = (false, None);
             return;
         }
         if self.requests.wanted {
-            let quiet = self.idle() && self.held.steady() && self.held.revocation().is_none();
-            if quiet && self.yield_until.is_none() {
+            let quiet = self.idle() && self.held.steady() && !self.held.is_revoking();
+            if quiet && self.contention.until().is_none() {
                 let partitions = self.held.partitions();
-                self.batches += 1;
+                let number = self.pipeline.number();
                 let at = |of: &TopicPartition| (of.clone(), self.held.folded(of));
                 let apart = Apart {
                     folder: self.folder.apart(),
                     // What is cached is as the store has it; what a retry that fails leaves behind is not.
                     cache: self.cache.another(),
-                    number: self.batches,
+                    number,
                     at: partitions.iter().map(at).collect(),
                 };
                 self.requests.looking = Some(spawn(self.ops.clone().group(partitions, apart)));
@@ -157,7 +157,7 @@ impl Task {
             Err(error) => return Err(error),
         };
         // Partitions came or moved meanwhile: once more, when all is quiet.
-        if !self.idle() || !self.held.steady() || self.held.revocation().is_some() {
+        if !self.idle() || !self.held.steady() || self.held.is_revoking() {
             return Ok(());
         }
         self.requests.wanted = false;
@@ -168,7 +168,7 @@ impl Task {
         };
         self.cache.clear();
         self.cache.adopt(cache);
-        self.folded = Some(with_fence(batch, partition, at));
+        self.pipeline.fold(with_fence(batch, partition, at));
         Ok(())
     }
 
@@ -185,11 +185,10 @@ impl Task {
         self.ops.metrics.error("write", error.class().label()).inc();
         self.fold_again(None);
         let Some(first) = group.first() else { return };
-        self.batches += 1;
-        let mut batch = Batch::new(self.batches);
+        let mut batch = Batch::new(self.pipeline.number());
         let (at, partition) = (self.held.folded(&first.partition), first.partition.clone());
         keep(&mut batch, group, first.offset, &format!("sink: {error}"));
-        self.folded = Some(with_fence(batch, partition, at));
+        self.pipeline.fold(with_fence(batch, partition, at));
     }
 }
 

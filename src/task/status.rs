@@ -1,8 +1,15 @@
 //! What a task shows of itself. Written by the task, read by the worker's REST and metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use foldline_api::record::{Position, TopicPartition};
+use tokio::time::Instant;
+
+use super::blocked::BlockedBy;
+
+/// A batch on its way is no standstill: what nothing moves by is shown after so long.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
 /// One partition as its task sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +43,18 @@ pub struct Snapshot {
     pub newest: Option<i64>,
     /// Records with a durable outcome since the task began.
     pub consumed: u64,
+    /// By what nothing moves, and since when.
+    pub(crate) blocked: Option<(BlockedBy, Instant)>,
     /// The write that fails again and again: it stays in `trouble` while other calls work.
     pub(crate) writing: Option<String>,
+}
+
+impl Snapshot {
+    /// By what nothing has moved for a while.
+    #[must_use]
+    pub fn blocked_by(&self) -> Option<BlockedBy> {
+        self.blocked.filter(|(_, since)| since.elapsed() >= BLOCKED_AFTER).map(|(by, _)| by)
+    }
 }
 
 /// The shared cell.
@@ -61,6 +78,14 @@ impl TaskStatus {
             // What fails now is the nearer cause: a closed index cannot be read, whatever a write said of it before.
             s.trouble = Some(error.to_string());
             s.last_error.clone_from(&s.trouble);
+        });
+    }
+
+    /// By what nothing moves from now on. One reason that comes after another tells of the same standstill.
+    pub(crate) fn blocked(&self, by: Option<BlockedBy>, now: Instant) {
+        self.update(|s| {
+            let since = s.blocked.map_or(now, |(_, since)| since);
+            s.blocked = by.map(|by| (by, since));
         });
     }
 

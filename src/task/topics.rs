@@ -71,11 +71,9 @@ impl Task {
         if self.topics.asking.is_some() || self.topics.confirmed(self.topics.came) {
             return;
         }
-        let loading = self.loading.as_ref().map(|loading| loading.decoded.came());
-        let folded = self.folded.as_ref().map(|batch| batch.came);
-        let waits = loading.max(folded).is_some_and(|number| !self.topics.confirmed(number));
-        let comes = self.idle() && self.inbox.due().is_some();
-        let haste = (cut || waits) && self.writing.is_none();
+        let waits = self.pipeline.came().is_some_and(|number| !self.topics.confirmed(number));
+        let comes = self.idle() && self.pipeline.inbox.due().is_some();
+        let haste = (cut || waits) && !self.pipeline.is_writing();
         let soon = |at: Instant| now.saturating_duration_since(at) < ASK_EVERY;
         if !(cut || waits || comes) || (!haste && self.topics.asked_at.is_some_and(soon)) {
             return;

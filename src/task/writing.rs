@@ -1,7 +1,6 @@
 //! One flush: how it begins, and what each way that it may end leads to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
 use foldline_api::record::TopicPartition;
@@ -12,23 +11,10 @@ use super::assignment::Outcome;
 use super::batch::Batch;
 use super::inbox::Item;
 use super::ops::WriteEnd;
-use super::{Task, Writing, spawn};
+use super::pipeline::Writing;
+use super::{Task, spawn};
 use crate::chance::fraction;
 use crate::policy::backoff;
-
-/// After so many fences in a row the member leaves its group, so that the partition can move.
-const FENCES_MAX: u32 = 8;
-
-/// After two writers met on a row, so many flushes leave room for the other.
-const CONTENDED_FLUSHES: u32 = 64;
-/// The longest that a task stands back for another writer.
-const TURN_MAX: Duration = Duration::from_millis(500);
-
-/// How long to stand back after so many collisions in a row: by chance, so that two do not meet in step.
-fn turn(collisions: u32) -> Duration {
-    let full = Duration::from_millis(2_u64 << collisions.min(8));
-    full.min(TURN_MAX).mul_f64(fraction())
-}
 
 impl Task {
     pub(super) fn start_write(&mut self, mut batch: Batch) {
@@ -41,14 +27,14 @@ impl Task {
         let letters = std::mem::take(&mut batch.letters);
         // Those of a build wait in its books for the swap.
         let letters = if outbox { Vec::new() } else { letters };
-        let pause = backoff(self.write_failures);
+        let pause = backoff(self.write_errors.count);
         let handle = spawn(self.ops.clone().write(letters, Arc::clone(&flush), pause));
-        self.writing =
-            Some(Writing { batch, flush, started: Instant::now(), forgotten: false, handle });
+        let started = Instant::now();
+        self.pipeline.write(Writing { batch, flush, started, forgotten: false, handle });
     }
 
     pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
-        let Some(mut writing) = self.writing.take() else { return Ok(()) };
+        let Some(mut writing) = self.pipeline.written() else { return Ok(()) };
         self.cache.set_writing(None);
         self.carried_out(&writing.batch);
         match end {
@@ -63,7 +49,7 @@ impl Task {
                 if let Some(error) = trouble {
                     self.write_trouble(&error);
                     if error.is_too_much() {
-                        self.inbox.limit(writing.batch.records);
+                        self.pipeline.inbox.limit(writing.batch.records);
                     }
                 }
                 match self.held.compare(&writing.flush, &positions) {
@@ -81,11 +67,9 @@ impl Task {
     /// to write, and each time some writer of each row has come further.
     fn conflict(&mut self, writing: Writing, written: &[Option<Version>]) {
         self.ops.metrics.conflicts.inc();
-        self.collisions += 1;
-        self.contended = CONTENDED_FLUSHES;
         let Writing { batch, flush, forgotten, .. } = writing;
         let (records, number) = (batch.records, batch.number);
-        self.inbox.stay_small();
+        self.pipeline.inbox.stay_small();
         self.give_back(Some(batch));
         self.cache.forget_since(number);
         if !forgotten {
@@ -96,17 +80,17 @@ impl Task {
                 self.cache.written(&write.key, version);
             }
         }
-        if self.collisions > 2 {
-            self.inbox.narrow(records);
+        self.contention.conflict(Instant::now(), fraction());
+        if self.contention.repeats() {
+            self.pipeline.inbox.narrow(records);
         }
-        self.yield_until = Some(Instant::now() + turn(self.collisions));
     }
 
     fn write_trouble(&mut self, error: &Error) {
-        self.write_failures += 1;
-        self.ops.status.write_fails(error, self.write_failures);
-        if self.writing_trouble.admit(Instant::now().into_std()).is_some() {
-            let failures = self.write_failures;
+        self.write_errors.count += 1;
+        let failures = self.write_errors.count;
+        self.ops.status.write_fails(error, failures);
+        if self.write_errors.admit() {
             tracing::warn!(%error, failures, "a write failed; the sink was asked what became of it");
         }
     }
@@ -146,22 +130,18 @@ impl Task {
         self.cache.shrink(batch.number);
         if self.cache.is_over() {
             // Rows are larger than their events: what batches in flight pin is all that is left.
-            self.inbox.narrow(batch.records);
+            self.pipeline.inbox.narrow(batch.records);
         } else {
-            self.inbox.widen();
+            self.pipeline.inbox.widen();
         }
         if *versions == Versions::Unknown {
             // As after every write into a table with triggers.
-            self.inbox.stay_small();
+            self.pipeline.inbox.stay_small();
         }
-        (self.fences, self.collisions, self.write_failures) = (0, 0, 0);
-        if self.contended > 0 {
-            // Else whoever came first would stay first: its next batch is ready before another's is read.
-            self.contended -= 1;
-            let room = started.elapsed().min(TURN_MAX).mul_f64(fraction());
-            self.yield_until = Some(Instant::now() + room);
-        }
-        self.account(&batch, &flush, started);
+        self.write_errors.count = 0;
+        self.contention.durable(Instant::now(), started.elapsed(), fraction);
+        self.gauges.flushed(&batch, &flush, started);
+        self.show();
     }
 
     /// Everything that is folded and not durable, and `batch` before it, goes back to be folded anew
@@ -172,26 +152,9 @@ impl Task {
     }
 
     fn give_back(&mut self, batch: Option<Batch>) {
-        let now = Instant::now();
-        if let Some(writing) = &mut self.writing {
-            writing.forgotten = true;
-        }
-        let kept = self.kept_bytes_max;
-        let loading = self.loading.take().map(|loading| loading.decoded.into_batch(kept));
-        // The newest first, since each is put back before all others.
-        let batches = [loading, self.folded.take(), batch];
-        if batches.iter().flatten().any(|batch| batch.let_go) {
-            let records: usize = batches.iter().flatten().map(|batch| batch.records).sum();
-            self.count_abandoned(records as u64);
-            self.abandon_inbox();
-            self.reads_again = true;
-        } else {
-            for batch in batches.into_iter().flatten() {
-                self.inbox.put_back(batch.items, now);
-            }
-        }
-        self.folder.parking.forget(self.writing.as_ref().map(|writing| writing.batch.number));
-        self.held.fold_from_durable(self.writing.as_ref().map(|writing| &writing.batch.steps));
+        self.gauges.abandoned(self.pipeline.give_back(batch, Instant::now()));
+        self.folder.parking.forget(self.pipeline.writes());
+        self.held.fold_from_durable(self.pipeline.write_steps());
     }
 
     /// The store refused the data: halve until the record to blame is alone.
@@ -206,21 +169,22 @@ impl Task {
             self.folder.blame(alone, error);
         }
         self.fold_again(Some(batch));
-        self.inbox.narrow(records);
+        self.pipeline.inbox.narrow(records);
     }
 
     /// Another writer holds what this task thought it held: let everything go and acquire again.
     fn fenced(&mut self, batch: Batch) -> Result<()> {
         self.ops.metrics.fenced.inc();
-        self.fences += 1;
-        tracing::warn!(fences = self.fences, "fenced: another writer moved this task's positions");
+        let wait = self.contention.fenced();
+        tracing::warn!(
+            fences = self.contention.fences(),
+            "fenced: another writer moved this task's positions"
+        );
         self.fold_again(Some(batch));
         self.abandon_inbox();
-        if self.fences > FENCES_MAX {
+        let Some(wait) = wait else {
             return Err(Error::fenced("fenced again and again: leaving the group"));
-        }
-        // The first fence may be one's own forgotten commit; later ones give the other side room.
-        let wait = if self.fences == 1 { Duration::ZERO } else { backoff(self.fences) };
+        };
         self.held.acquire_all(Instant::now() + wait);
         Ok(())
     }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use foldline_testkit::{Faults, MemoryStore, Rng, Script};
 
-use super::runtime;
 use super::world::{NOW, World};
+use super::{BlockedBy, runtime};
 
 fn append(world: &World, partition: i32, event: &str, time: i64) {
     let value = Bytes::from(event.to_owned());
@@ -49,6 +49,33 @@ fn rows_records_and_their_age_are_counted() {
         let mut places: Vec<_> = places.collect();
         places.sort_unstable();
         assert_eq!(places, [(0, 4, 0), (1, 1, 0), (2, 0, 0)]);
+    });
+}
+
+#[test]
+fn what_is_in_the_way_is_shown_while_nothing_moves() {
+    runtime(3).block_on(async {
+        let mut world = world().await;
+        let pause = |seconds| tokio::time::sleep(std::time::Duration::from_secs(seconds));
+        let shown = |world: &World| world.status.snapshot().blocked_by();
+        world.group.refuse_commits(true);
+        append(&world, 0, r#"{"id":1,"kind":"add"}"#, NOW);
+        world.start_task().await;
+        pause(60).await;
+        assert_eq!(shown(&world), Some(BlockedBy::Group));
+        world.group.refuse_commits(false);
+        world.catch_up().await;
+        pause(5).await;
+        assert_eq!(shown(&world), None, "there is nothing to do");
+
+        let slow_max = std::time::Duration::from_secs(200);
+        world.script.set(Faults { slow: 1_000, slow_max, ..Faults::default() });
+        append(&world, 0, r#"{"id":2,"kind":"add"}"#, NOW);
+        pause(5).await;
+        assert_eq!(shown(&world), Some(BlockedBy::Write));
+        world.script.set(Faults::default());
+        world.catch_up().await;
+        assert_eq!(shown(&world), None, "it has just moved");
     });
 }
 

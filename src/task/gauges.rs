@@ -1,0 +1,106 @@
+//! What a task counts and shows. A record is counted once, when its outcome is durable (rule 17).
+
+use foldline_api::sink::Flush;
+use tokio::time::Instant;
+
+use super::batch::Batch;
+use super::blocked::BlockedBy;
+use super::status::{PartitionStatus, TaskStatus};
+use crate::metrics::ConnectorMetrics;
+
+/// Metrics and status as one task moves them. Some gauges belong to all tasks of the connector: each adds and takes away its
+/// own part.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    metrics: ConnectorMetrics,
+    status: TaskStatus,
+    assigned: i64,
+    parked: i64,
+    blocked_by: Option<BlockedBy>,
+    /// Milliseconds since the epoch; only for latency.
+    now: fn() -> i64,
+}
+
+impl Gauges {
+    pub(super) fn new(metrics: ConnectorMetrics, status: TaskStatus, now: fn() -> i64) -> Self {
+        Gauges { metrics, status, assigned: 0, parked: 0, blocked_by: None, now }
+    }
+
+    /// What a flush made durable.
+    pub(super) fn flushed(&self, batch: &Batch, flush: &Flush, started: Instant) {
+        let metrics = &self.metrics;
+        let counts = &batch.counts;
+        metrics.applied.inc_by(counts.applied);
+        metrics.filtered.inc_by(counts.filtered);
+        metrics.replayed.inc_by(counts.replayed);
+        metrics.dead_lettered.inc_by(counts.dead_lettered);
+        metrics.skipped.inc_by(counts.skipped);
+        metrics.parked.inc_by(counts.parked);
+        metrics.consumed.inc_by(counts.consumed());
+        self.abandoned(batch.duplicates);
+        metrics.inflight.sub(counts.consumed() as i64);
+        let rows = flush.writes.len();
+        let upserts = flush.writes.iter().filter(|write| write.row.is_some()).count();
+        metrics.upserts.inc_by(upserts as u64);
+        metrics.deletes.inc_by((rows - upserts) as u64);
+        metrics.batch_rows.observe(rows as f64);
+        metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
+        let now = (self.now)();
+        let latency = metrics.latency_seconds.local();
+        let mut newest = None;
+        for timestamp in batch.timestamps() {
+            latency.observe((now - timestamp).max(0) as f64 / 1_000.0);
+            newest = newest.max(Some(timestamp));
+        }
+        latency.flush();
+        self.status.update(|s| {
+            s.consumed += counts.consumed();
+            s.newest = s.newest.max(newest);
+            if let Some((_, since)) = &mut s.blocked {
+                *since = Instant::now();
+            }
+        });
+    }
+
+    /// So many records came.
+    pub(super) fn fetched(&self, records: u64) {
+        self.metrics.fetched.inc_by(records);
+        self.metrics.inflight.add(records as i64);
+    }
+
+    /// So many records were let go that had come, since another task folds them or they are read again.
+    pub(super) fn abandoned(&self, records: u64) {
+        self.metrics.abandoned.inc_by(records);
+        self.metrics.inflight.sub(records as i64);
+    }
+
+    /// Positions and lag of all partitions that are held.
+    pub(super) fn positions(&self, partitions: Vec<PartitionStatus>) {
+        for status in &partitions {
+            let tp = &status.partition;
+            self.metrics.lag(&tp.topic, tp.partition).set(status.lag());
+        }
+        self.status.update(|s| s.partitions = partitions);
+    }
+
+    /// So many partitions are held.
+    pub(super) fn assigned(&mut self, held: usize) {
+        let held = i64::try_from(held).unwrap_or(i64::MAX);
+        self.metrics.assigned.add(held - self.assigned);
+        self.assigned = held;
+    }
+
+    /// So many keys are parked.
+    pub(super) fn parked(&mut self, keys: i64) {
+        self.metrics.parked_keys.add(keys - self.parked);
+        self.parked = keys;
+    }
+
+    /// What nothing moves by. The status is told of changes only.
+    pub(super) fn blocked_by(&mut self, by: Option<BlockedBy>, now: Instant) {
+        if self.blocked_by != by {
+            self.blocked_by = by;
+            self.status.blocked(by, now);
+        }
+    }
+}
