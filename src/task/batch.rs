@@ -9,9 +9,9 @@ use foldline_api::sink::{
 };
 use foldline_api::source::DeadLetter;
 
+use super::aside::{Aside, Purpose};
 use super::cache::{Cache, Entry, Grown};
 use super::inbox::Item;
-use super::parking::Aside;
 use crate::maps::{HashMap, HashSet};
 
 /// A batch grows to no more records: a time is kept of each.
@@ -68,6 +68,8 @@ pub(crate) struct Batch {
     pub(super) verdicts: Vec<StoredVerdict>,
     /// What it sets aside with its key, or does about what is.
     pub(super) aside: Aside,
+    /// What it is for, where it is side work: a flush that moves no position.
+    pub(super) side: Option<Purpose>,
     /// What became of events of several keys, where that was not simply that all applied.
     pub(crate) decisions: Vec<StoredDecision>,
     /// The record that it was folded for alone, see [`super::asked`].

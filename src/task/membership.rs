@@ -125,7 +125,7 @@ impl Task {
     pub(super) fn revoked(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
         self.ops.metrics.rebalances.inc();
         tracing::info!(count = partitions.len(), "partitions revoked, draining");
-        self.requests.cancel();
+        self.side_work.cancel();
         let abandoned = self.pipeline.abandon(Some(&self.held.revoking(partitions, now + DRAIN)));
         self.gauges.abandoned(abandoned);
         Failpoint::Revoke.reach();
@@ -136,7 +136,7 @@ impl Task {
         self.ops.metrics.rebalances.inc();
         self.ops.metrics.fenced.inc();
         tracing::warn!(count = partitions.len(), "partitions lost");
-        self.requests.cancel();
+        self.side_work.cancel();
         // A write under way is fenced by the new owner or was in time; either way it is not asked again.
         let batch = self.pipeline.written().map(|writing| writing.batch);
         self.cache.set_writing(None);

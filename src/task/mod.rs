@@ -7,15 +7,16 @@
 //!
 //! The loop's state is held by parts, each of which changes what is its own: `pipeline` (what is in flight), `assignment`
 //! (positions), `contention` (how long other writers get their turn), `exit` (that the task is to end), `membership` (calls to
-//! the group), `parking` and `requests`, `topics` and `gauges`. Whether something more is folded or written follows from what
+//! the group), `parking`, `side_work`, `topics` and `gauges`. Whether something more is folded or written follows from what
 //! stands of them at one moment (`blocked`).
 //!
 //! In reading order: this file (the loop and the fold's turn in it), `pipeline`, `inbox`, `folder`, `batch`, `cache`, `let_go`
 //! (its keys of before), `blocked`, `writing` (what each end of a flush leads to), `contention`, `membership` (partitions that
-//! come and go), `parking` (keys set aside) and `requests` (what the operator wants of them), `assignment`, `exit`, `gauges`,
+//! come and go), `parking` (keys set aside), `side_work` (what is written beside the log's records) and `requests` (what the operator wants of parked keys), `assignment`, `exit`, `gauges`,
 //! `status` and `ops` (the calls), `letters` (which of them are sent), `topics` (whether a topic was made anew); `load` comes
 //! before the loop where a generation is built.
 
+mod aside;
 mod asked;
 mod assignment;
 mod batch;
@@ -36,6 +37,7 @@ mod ops;
 mod parking;
 mod pipeline;
 mod requests;
+mod side_work;
 mod status;
 mod topics;
 mod writing;
@@ -75,7 +77,7 @@ use inbox::Item;
 use membership::Membership;
 use ops::Ops;
 use pipeline::{Pipeline, States};
-use requests::Requests;
+use side_work::SideWork;
 use topics::Topics;
 
 pub use blocked::BlockedBy;
@@ -165,8 +167,7 @@ pub(crate) struct Task {
     contention: Contention,
     exit: ExitIntent,
     membership: Membership,
-    /// What the operator wants of parked keys.
-    requests: Requests,
+    side_work: SideWork,
     /// Whether the topics are still the same.
     topics: Topics,
     gauges: Gauges,
@@ -193,7 +194,7 @@ impl Task {
             contention: Contention::default(),
             exit: ExitIntent::default(),
             membership: Membership::new(spec.generation),
-            requests: Requests::default(),
+            side_work: SideWork::default(),
             topics: Topics::default(),
             gauges: Gauges::new(spec.metrics, spec.status, spec.now),
             read_errors: Errors::default(),
@@ -245,7 +246,7 @@ impl Task {
                     same?;
                     self.on_same_topics();
                 }
-                looked = join(self.requests.call()) => self.on_looked(looked)?,
+                found = join(self.side_work.call()) => self.on_found(found)?,
                 event = self.source.next(wanted) => match event {
                     Ok(event) => {
                         self.read_errors.count = 0;
@@ -254,7 +255,7 @@ impl Task {
                     Err(error) => self.on_source_error(error)?,
                 },
                 Ok(()) = self.paused.changed() => {}
-                () = self.pace.woken(&mut self.wakings) => self.requests.look_now(Instant::now()),
+                () = self.pace.woken(&mut self.wakings) => self.side_work.look_now(Instant::now()),
                 () = tokio::time::sleep_until(timer) => {}
             }
         }
@@ -278,7 +279,7 @@ impl Task {
             lost: !self.held.steady(),
             revokes: self.held.is_revoking(),
             unmarked: self.held.unmarked(),
-            requested: self.requests.block(),
+            requested: self.side_work.block(),
             parking_full: self.folder.parking.is_full(),
             loading: self.pipeline.is_loading(),
             folded: self.pipeline.folded(|came| self.topics.confirmed(came)),
@@ -309,7 +310,7 @@ impl Task {
                 self.start_write(batch);
             }
         }
-        self.advance_requests(now);
+        self.advance_side_work(now);
         self.start_fold(now);
         self.ask_topics(false, now);
         let facts = self.facts();
@@ -437,7 +438,7 @@ impl Task {
         let mut at = now + IDLE_EVERY;
         let due = self.pipeline.inbox.due().filter(|_| self.facts().fold().is_none());
         let commit = self.held.commit_due().filter(|_| !self.membership.commits());
-        let asked = self.requests.timer().filter(|_| !self.pace.is_idle());
+        let asked = self.side_work.timer().filter(|_| !self.pace.is_idle());
         let held = self.held.timer();
         let others = [due, held, commit, asked, self.exit.deadline(), self.contention.until()];
         for other in others.into_iter().flatten() {

@@ -10,18 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldline_api::model::Key;
-use foldline_api::parked::{Changes, Parked, ParkedEvent};
+use foldline_api::parked::{Parked, ParkedEvent};
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::Acquired;
 
 use super::Task;
+use super::aside::ParkedKeys;
 use super::batch::Batch;
 use super::folder::{Folder, Went};
-use super::inbox::Item;
 use crate::maps::{HashMap, HashSet};
-
-/// Parked keys by partition, as texts.
-type ParkedKeys = HashMap<TopicPartition, HashSet<String>>;
 
 /// How many events a connector may still park before it pauses. Its tasks share it.
 #[derive(Clone, Debug)]
@@ -81,24 +78,6 @@ impl Allowance {
     fn give_back(&self, events: u64) {
         self.0.left.fetch_add(events, Ordering::Relaxed);
     }
-}
-
-/// What a batch sets aside, or does about what is set aside.
-#[derive(Debug, Default)]
-pub(crate) struct Aside {
-    /// What its flush changes in the books.
-    pub(super) changes: Changes,
-    keys: ParkedKeys,
-    /// How many events are parked with them.
-    events: u64,
-    /// Set where it carries out a request: the events that the request is about.
-    pub(super) attempt: Option<Vec<Parked>>,
-    /// What came behind the record that the batch ends before.
-    pub(super) rest: Vec<Item>,
-    /// It ends there because no more may be parked.
-    pub(super) full: bool,
-    /// It ends there because what it touches fills the memory for states.
-    pub(super) tight: bool,
 }
 
 /// Parked by one batch that is not durable yet.

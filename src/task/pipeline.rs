@@ -89,7 +89,7 @@ impl Pipeline {
     pub(super) fn folded(&self, confirmed: impl FnOnce(u64) -> bool) -> Option<Folded> {
         let batch = self.folded.as_ref()?;
         // A flush of side work is one of its own.
-        let grows = batch.aside.attempt.is_none()
+        let grows = batch.side.is_none()
             && !batch.closed
             && self.inbox.lets_grow(batch.rows())
             && batch.may_grow(self.kept_bytes_max);

@@ -1,202 +1,34 @@
-//! What the operator wants of parked keys, carried out by the owner of their partition.
+//! What the operator wants of parked keys, carried out by the owner of their partition as side work ([`super::side_work`]).
 //!
 //! Events that share keys stand and fall together: all of a retry applies, in order, or nothing of it, and
-//! then the books say why. Nothing else is folded or written meanwhile, so that the books, read at the
-//! beginning, are all there is to know.
+//! then the books say why.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::error::{Error, Result};
 use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{StoredDecision, StoredVerdict};
 use foldline_language::event::Event;
 use foldline_language::projection::{BadRecord, Prepared};
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
+use super::aside::Purpose;
 use super::batch::{Batch, Counts};
 use super::cache::Cache;
 use super::folder::{Folder, decode};
 use super::ops::Ops;
-use super::{Task, spawn};
-use crate::maps::{HashMap, HashSet};
+use super::side_work::{Apart, Found, SideFlush};
+use crate::maps::HashSet;
 use crate::offload::busy;
 use crate::prepared::prepare;
-use crate::retry::{Attempts, retry};
-
-/// How often the books are asked for requests while keys are parked, but where the connector is idle.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Where it stands with requests.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    /// When the books are looked at next.
-    due: Option<Instant>,
-    /// Someone wants something: folding waits until it is done.
-    wanted: bool,
-    looking: Option<AbortOnDropHandle<Result<Looked>>>,
-}
-
-impl Requests {
-    /// Whether the fold has to wait.
-    pub(super) fn block(&self) -> bool {
-        self.wanted
-    }
-
-    /// When the books are looked at next.
-    pub(super) fn timer(&self) -> Option<Instant> {
-        self.due.filter(|_| !self.wanted && self.looking.is_none())
-    }
-
-    /// Someone may want something.
-    pub(super) fn look_now(&mut self, now: Instant) {
-        self.due = self.due.map(|_| now);
-    }
-
-    pub(super) fn call(&mut self) -> Option<&mut AbortOnDropHandle<Result<Looked>>> {
-        self.looking.as_mut()
-    }
-
-    /// Lets go of a call, as partitions are about to move; what is wanted is found again.
-    pub(super) fn cancel(&mut self) {
-        (self.looking, self.wanted) = (None, false);
-    }
-}
-
-/// What a look into the books found.
-#[derive(Debug)]
-pub(super) enum Looked {
-    /// Whether someone wants something.
-    Asked(bool),
-    /// All that is parked in these partitions, and what came of the first request.
-    Parked(Vec<TopicPartition>, Vec<Parked>, Option<Box<CarriedOut>>),
-}
+use crate::retry::retry;
 
 /// What a parked record decodes to.
 type Decoded = Result<(Event, Prepared), BadRecord>;
 
-/// A request that was carried out, but for its flush.
-#[derive(Debug)]
-pub(super) struct CarriedOut {
-    /// Of the events that the request is about.
-    partition: TopicPartition,
-    at: Position,
-    batch: Batch,
-    /// The rows that the batch writes.
-    cache: Cache,
-}
-
-/// What a request is carried out with, beside the task: its records and states come one after the other, so that not all of
-/// them are in memory.
-pub(super) struct Apart {
-    folder: Folder,
-    cache: Cache,
-    number: u64,
-    /// Where each partition stands.
-    at: HashMap<TopicPartition, Position>,
-}
-
 /// Parked records are read by about so many bytes.
 const READ_BYTES: usize = 1 << 20;
-
-impl Task {
-    /// Looks for requests now and then; once there is one, as soon as nothing is in flight.
-    pub(super) fn advance_requests(&mut self, now: Instant) {
-        if self.requests.looking.is_some() {
-            return;
-        }
-        let partitions = self.folder.parking.partitions();
-        let ending = self.exit.is_told() || self.exit.is_stopped();
-        if ending || (partitions.is_empty() && !self.requests.wanted) {
-            (self.requests.wanted, self.requests.due) = (false, None);
-            return;
-        }
-        if self.requests.wanted {
-            let quiet = self.idle() && self.held.steady() && !self.held.is_revoking();
-            if quiet && self.contention.until().is_none() {
-                let partitions = self.held.partitions();
-                let number = self.pipeline.number();
-                let at = |of: &TopicPartition| (of.clone(), self.held.folded(of));
-                let apart = Apart {
-                    folder: self.folder.apart(),
-                    // What is cached is as the store has it; what a retry that fails leaves behind is not.
-                    cache: self.cache.another(),
-                    number,
-                    at: partitions.iter().map(at).collect(),
-                };
-                self.requests.looking = Some(spawn(self.ops.clone().group(partitions, apart)));
-            }
-        } else if *self.requests.due.get_or_insert(now + LOOK_EVERY) <= now && !self.pace.is_idle()
-        {
-            self.requests.due = Some(now + LOOK_EVERY);
-            self.requests.looking = Some(spawn(self.ops.clone().asked(partitions)));
-        }
-    }
-
-    /// The books were looked at.
-    pub(super) fn on_looked(&mut self, looked: Result<Looked>) -> Result<()> {
-        self.requests.looking = None;
-        let (partitions, parked, done) = match looked {
-            Ok(Looked::Parked(partitions, parked, done)) => (partitions, parked, done),
-            Ok(Looked::Asked(asked)) => {
-                self.requests.wanted = asked;
-                if asked {
-                    self.pace.touch();
-                }
-                return Ok(());
-            }
-            Err(error) if matches!(error.class(), ErrorClass::Retriable | ErrorClass::Record) => {
-                self.requests.wanted = false;
-                self.ops.failed("parked", &error);
-                tracing::warn!(%error, "a request on parked events cannot be followed yet");
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        // Partitions came or moved meanwhile: once more, when all is quiet.
-        if !self.idle() || !self.held.steady() || self.held.is_revoking() {
-            return Ok(());
-        }
-        self.requests.wanted = false;
-        self.folder.parking.relearn(&partitions, &parked);
-        self.show_parked();
-        let Some(CarriedOut { partition, at, batch, cache }) = done.map(|done| *done) else {
-            return Ok(());
-        };
-        self.cache.clear();
-        self.cache.adopt(cache);
-        self.pipeline.fold(with_fence(batch, partition, at));
-        Ok(())
-    }
-
-    /// A flush that carries out a request is over, whatever came of it: the books say what is parked now,
-    /// and whether there is more to do.
-    pub(super) fn carried_out(&mut self, batch: &Batch) {
-        if batch.aside.attempt.is_some() {
-            self.requests.wanted = true;
-        }
-    }
-
-    /// The store refused what a retry gives: its events stay parked, for this reason.
-    pub(super) fn retry_refused(&mut self, group: &[Parked], error: &Error) {
-        self.ops.metrics.error("write", error.class().label()).inc();
-        self.fold_again(None);
-        let Some(first) = group.first() else { return };
-        let mut batch = Batch::new(self.pipeline.number());
-        let (at, partition) = (self.held.folded(&first.partition), first.partition.clone());
-        keep(&mut batch, group, first.offset, &format!("sink: {error}"));
-        self.pipeline.fold(with_fence(batch, partition, at));
-    }
-}
-
-/// A flush that moves no position, under the fence of its partition.
-fn with_fence(mut batch: Batch, partition: TopicPartition, at: Position) -> Batch {
-    batch.steps.insert(partition, (at, at));
-    batch
-}
 
 /// What a request does with an event of its group.
 fn leaves(request: Request, event: &Parked) -> bool {
@@ -209,13 +41,13 @@ fn leaves(request: Request, event: &Parked) -> bool {
 
 impl Folder {
     /// Does what is asked of some of a group's events: the first that is still bad, and why.
-    fn carry_out(
+    fn carry_out<'p>(
         &self,
         request: Request,
-        events: Vec<(&Parked, Decoded)>,
+        events: Vec<(&'p Parked, Decoded)>,
         cache: &mut Cache,
         batch: &mut Batch,
-    ) -> Result<(), (i64, BadRecord)> {
+    ) -> Result<(), (&'p Parked, BadRecord)> {
         for (event, decoded) in events {
             if leaves(request, event) {
                 let (partition, offset) = event.place();
@@ -225,7 +57,7 @@ impl Folder {
             let applied = decoded.and_then(|(record, mut prepared)| {
                 self.apply(&event.partition, &record, &mut prepared, cache, batch)
             });
-            applied.map_err(|bad| (event.offset, bad))?;
+            applied.map_err(|bad| (event, bad))?;
         }
         Ok(())
     }
@@ -246,23 +78,31 @@ impl Folder {
     }
 }
 
-/// Notes why a group stays, at the event at `offset`; its requests are done with.
-fn keep(batch: &mut Batch, group: &[Parked], offset: i64, reason: &str) {
+/// Notes why a group stays, at the event that `failed`; its requests are done with. The flush has this number, and its
+/// partition stands there.
+pub(super) fn kept(
+    (number, at): (u64, Position),
+    group: &[Parked],
+    failed: &Parked,
+    reason: &str,
+    cache: Cache,
+) -> SideFlush {
+    let mut batch = Batch::new(number);
     for event in group {
-        let failed = event.offset == offset;
+        let failed = event.offset == failed.offset;
         if failed || event.request.is_some() {
             let why = failed.then(|| reason.to_owned());
             batch.aside.changes.keep.push((event.place(), why));
         }
     }
-    batch.aside.attempt = Some(group.to_vec());
+    SideFlush::new(batch, (failed.partition.clone(), at), Purpose::Parked(group.to_vec()), cache)
 }
 
 impl Ops {
     /// Whether someone wants something of what is parked in these partitions.
-    async fn asked(self, partitions: Vec<TopicPartition>) -> Result<Looked> {
+    pub(super) async fn asked(self, partitions: Vec<TopicPartition>) -> Result<Found> {
         let which = Which { partitions: Some(partitions), asked: true };
-        Ok(Looked::Asked(!self.parked(&which).await?.is_empty()))
+        Ok(Found::Wanted(!self.parked(&which).await?.is_empty()))
     }
 
     async fn parked(&self, which: &Which) -> Result<Vec<Parked>> {
@@ -271,19 +111,23 @@ impl Ops {
     }
 
     /// All that is parked in these partitions, and what comes of the first request.
-    async fn group(self, partitions: Vec<TopicPartition>, apart: Apart) -> Result<Looked> {
+    pub(super) async fn group(
+        self,
+        partitions: Vec<TopicPartition>,
+        apart: Apart,
+    ) -> Result<Found> {
         let which = Which { partitions: Some(partitions.clone()), asked: false };
         let parked = self.parked(&which).await?;
         let asked = |group: &Vec<Parked>| group.iter().any(|event| event.request.is_some());
         let Some(group) = groups(parked.clone()).into_iter().find(asked) else {
-            return Ok(Looked::Parked(partitions, parked, None));
+            return Ok(Found::Prepared(partitions, parked, None));
         };
         let done = self.carry_out(group, apart).await?;
-        Ok(Looked::Parked(partitions, parked, done.map(Box::new)))
+        Ok(Found::Prepared(partitions, parked, done.map(Box::new)))
     }
 
     /// Does what is asked of a group of parked events, all of them or none. They lie before where their partition stands.
-    async fn carry_out(&self, group: Vec<Parked>, mut apart: Apart) -> Result<Option<CarriedOut>> {
+    async fn carry_out(&self, group: Vec<Parked>, mut apart: Apart) -> Result<Option<SideFlush>> {
         let Some(partition) = group.first().map(|event| event.partition.clone()) else {
             return Ok(None);
         };
@@ -307,15 +151,15 @@ impl Ops {
             self.bring(&decoded, &mut apart).await?;
             let Apart { folder, cache, .. } = &mut apart;
             let events = some.iter().zip(decoded).collect();
-            if let Err((offset, bad)) =
+            if let Err((failed, bad)) =
                 busy(|| folder.carry_out(request, events, cache, &mut batch))
             {
+                let offset = failed.offset;
                 tracing::info!(%partition, offset, "parked events stay: one of them is still bad");
                 // What the events before it did is undone with the states that it was done to.
                 cache.clear();
-                let mut batch = Batch::new(apart.number);
-                keep(&mut batch, &group, offset, &format!("{}: {}", bad.stage, bad.reason));
-                return Ok(Some(CarriedOut { partition, at, batch, cache: apart.cache }));
+                let reason = format!("{}: {}", bad.stage, bad.reason);
+                return Ok(Some(kept((apart.number, at), &group, failed, &reason, apart.cache)));
             }
             rest = behind;
         }
@@ -324,8 +168,7 @@ impl Ops {
         // They were counted when they were parked.
         batch.counts = Counts::default();
         batch.aside.changes.free = group.iter().map(Parked::place).collect();
-        batch.aside.attempt = Some(group);
-        Ok(Some(CarriedOut { partition, at, batch, cache: apart.cache }))
+        Ok(Some(SideFlush::new(batch, (partition, at), Purpose::Parked(group), apart.cache)))
     }
 
     async fn parked_records(&self, events: &[Parked]) -> Result<Vec<Record>> {

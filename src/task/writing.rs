@@ -7,11 +7,13 @@ use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Loaded, RowWrite, Version, Versions, Written};
 use tokio::time::Instant;
 
+use super::aside::Purpose;
 use super::assignment::Outcome;
 use super::batch::Batch;
 use super::inbox::Item;
 use super::ops::WriteEnd;
 use super::pipeline::Writing;
+use super::requests::kept;
 use super::{Task, spawn};
 use crate::chance::fraction;
 use crate::policy::backoff;
@@ -36,12 +38,14 @@ impl Task {
     pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
         let Some(mut writing) = self.pipeline.written() else { return Ok(()) };
         self.cache.set_writing(None);
-        self.carried_out(&writing.batch);
+        if writing.batch.side.is_some() {
+            self.side_work.flushed();
+        }
         match end {
             WriteEnd::Known(Written::Durable(versions)) => self.durable(writing, &versions),
             WriteEnd::Known(Written::Conflict { written }) => self.conflict(writing, &written),
-            WriteEnd::Known(Written::Rejected(error)) => match writing.batch.aside.attempt.take() {
-                Some(group) => self.retry_refused(&group, &error),
+            WriteEnd::Known(Written::Rejected(error)) => match writing.batch.side.take() {
+                Some(purpose) => self.side_work_refused(&purpose, &error),
                 None => self.rejected(writing.batch, &error),
             },
             WriteEnd::Known(Written::Fenced) => return self.fenced(writing.batch),
@@ -170,6 +174,18 @@ impl Task {
         }
         self.fold_again(Some(batch));
         self.pipeline.inbox.narrow(records);
+    }
+
+    /// The store refused what side work wrote: what is written instead, from states that are read anew.
+    fn side_work_refused(&mut self, purpose: &Purpose, error: &Error) {
+        self.ops.metrics.error("write", error.class().label()).inc();
+        self.fold_again(None);
+        let number = self.pipeline.number();
+        let Purpose::Parked(group) = purpose;
+        let Some(first) = group.first() else { return };
+        let at = self.held.folded(&first.partition);
+        let reason = format!("sink: {error}");
+        self.flush_aside(kept((number, at), group, first, &reason, self.cache.another()));
     }
 
     /// Another writer holds what this task thought it held: let everything go and acquire again.
