@@ -20,8 +20,8 @@ use foldline_api::source::{
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::decoding::Decoders;
 use crate::policy::backoff;
-use crate::task::Decoders;
 
 /// Gets what these records name, the records of a topic together.
 ///

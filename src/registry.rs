@@ -28,11 +28,12 @@ use crate::config::{
     SourceConfig, SourceKind, Start,
 };
 use crate::connector::ConnectorSpec;
+use crate::decoding::Decoders;
 use crate::maps::HashMap;
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::prepared::prepared;
-use crate::task::{Decoders, Limits};
+use crate::task::Limits;
 
 pub(crate) use kafka::limits;
 #[cfg(feature = "kafka")]

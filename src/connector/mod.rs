@@ -27,12 +27,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::decoding::Decoders;
 use crate::log::connector_span;
 use crate::metrics::ConnectorMetrics;
 use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
 use crate::rebuild::{Driver, Progress, Watch};
 use crate::retry::{Attempts, retry};
-use crate::task::{BlockedBy, Decoders, Limits, Snapshot, TaskStatus};
+use crate::task::{BlockedBy, Limits, Snapshot, TaskStatus};
 use pace::Pace;
 use session::SessionEnd;
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Connector;
 use crate::reset::{self, Verdict};
-use crate::task::recreated;
+use crate::topic_ids::recreated;
 
 /// What the log said before the store was open counts for so long.
 const INFOS_FRESH: Duration = Duration::from_secs(5);

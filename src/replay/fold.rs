@@ -9,8 +9,8 @@ use foldline_api::sink::StoredVerdict;
 use foldline_language::projection::{BadRecord, Effects, Projection, StateRef, States as Read};
 
 use super::states::{State, States};
+use crate::decoding::{Decoders, UNPREPARED, decode};
 use crate::maps::HashMap;
-use crate::task::{Decoders, UNPREPARED, decode};
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]

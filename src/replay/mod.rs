@@ -20,8 +20,9 @@ use foldline_api::sink::{Books, StoredPosition, StoredVerdict, Target};
 use foldline_api::source::{Log, PartitionInfo, Stretch};
 use foldline_language::projection::Projection;
 
+use crate::decoding::Decoders;
 use crate::policy::OnBadRecord;
-use crate::task::{Decoders, same_topics};
+use crate::topic_ids::{recreated, same_topics};
 
 pub(crate) use fold::{Fold, Folded, Outcome};
 pub(crate) use merge::Merge;
@@ -82,7 +83,7 @@ impl Parts {
             if let (Some(old), Some(new)) = (&position.topic_id, &info.topic_id)
                 && old != new
             {
-                return Err(crate::task::recreated(&position.partition.topic));
+                return Err(recreated(&position.partition.topic));
             }
             if info.low > position.beginning && position.position > position.beginning {
                 return Err(Error::config(format!(

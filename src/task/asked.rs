@@ -11,10 +11,8 @@ use foldline_api::error::Error;
 use foldline_api::model::Key;
 use foldline_api::parked::Place;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Acquired, Lease, StoredVerdict};
+use foldline_api::sink::StoredVerdict;
 
-use super::batch::Batch;
-use super::folder::{Folder, Verdict};
 use crate::maps::{HashMap, HashSet};
 
 /// What a task has to ask.
@@ -56,10 +54,39 @@ impl Asked {
         follows || self.places.contains(&(partition.clone(), offset))
     }
 
-    fn ask(&mut self, place: Place, ends: &[(TopicPartition, Position)]) {
+    /// A record to be asked about; where the log ended says how far its rows are written alone.
+    pub(super) fn ask(&mut self, place: Place, ends: &[(TopicPartition, Position)]) {
         let end = ends.iter().find(|(of, _)| *of == place.0).map(|(_, end)| *end);
         self.ends.insert(place.0.clone(), end.unwrap_or_default());
         self.places.insert(place);
+    }
+
+    /// A partition was just acquired: what is to be asked of it is told anew.
+    pub(super) fn forget(&mut self, of: &TopicPartition) {
+        self.places.retain(|(partition, _)| partition != of);
+    }
+
+    /// What the live generation has parked since the store refused it.
+    pub(super) fn parked(&self) -> Arc<[Place]> {
+        Arc::clone(&self.parked)
+    }
+
+    /// An asked record touches these rows.
+    pub(super) fn touches<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
+        self.keys.extend(keys.cloned());
+    }
+
+    /// The store refused a record alone. A constraint may fire before a stale state shows, and another may come
+    /// before anyone looks which it was: only the same answer twice, from fresh states, is a verdict.
+    pub(super) fn refused(&mut self, place: Place, error: &Error) -> Option<(Place, Verdict)> {
+        let seen = Some((place, error.definition().map(str::to_owned)));
+        if self.suspect != seen {
+            self.suspect = seen;
+            return None;
+        }
+        let (place, definition) = self.suspect.take()?;
+        self.places.remove(&place);
+        Some((place, Verdict { reason: error.to_string(), definition, stored: false }))
     }
 
     /// What lies before the positions is answered.
@@ -76,65 +103,19 @@ impl Asked {
     }
 }
 
+/// A refusal by the store, and whether the store knows of it already.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) reason: String,
+    pub(crate) definition: Option<String>,
+    pub(crate) stored: bool,
+}
+
 impl Verdict {
     /// What a flush keeps of it, where the store does not have it yet.
     pub(super) fn to_keep(&self, partition: &TopicPartition, offset: i64) -> Option<StoredVerdict> {
         let Verdict { reason, definition, stored } = self;
         let keep = || StoredVerdict::new(partition.clone(), offset, reason, definition.clone());
         (!stored).then(keep)
-    }
-}
-
-impl Folder {
-    /// Takes in verdicts of partitions that were just acquired: to repeat, or to ask about. None of them is this
-    /// generation's own yet.
-    pub(super) fn recall_verdicts(
-        &mut self,
-        acquired: &Acquired,
-        ends: &[(TopicPartition, Position)],
-    ) {
-        for lease in &acquired.leases {
-            self.verdicts.retain(|(partition, _), _| *partition != lease.partition);
-            self.asked.places.retain(|(partition, _)| *partition != lease.partition);
-        }
-        for StoredVerdict { partition, offset, reason, definition, holds } in &acquired.verdicts {
-            let place = (partition.clone(), *offset);
-            if *holds {
-                let (reason, definition) = (reason.clone(), definition.clone());
-                self.verdicts.insert(place, Verdict { reason, definition, stored: false });
-            } else {
-                self.asked.ask(place, ends);
-            }
-        }
-        let parked = Arc::clone(&self.asked.parked);
-        for place in parked.iter() {
-            let ahead = |lease: &Lease| lease.partition == place.0 && lease.position.0 <= place.1;
-            if acquired.leases.iter().any(ahead) && !self.verdicts.contains_key(place) {
-                self.asked.ask(place.clone(), ends);
-            }
-        }
-    }
-
-    /// Learns the rows of an asked record that `batch` holds.
-    pub(super) fn note_asked(&mut self, batch: &Batch) {
-        if batch.alone.is_some() {
-            self.asked.keys.extend(batch.keys().cloned());
-        }
-    }
-
-    /// The store refused a record alone. A constraint may fire before a stale state shows, and another may come
-    /// before anyone looks which it was: only the same answer twice, from fresh states, is a verdict.
-    pub(super) fn blame(&mut self, place: Place, error: &Error) {
-        let definition = error.definition().map(str::to_owned);
-        let seen = Some((place, definition));
-        if self.asked.suspect != seen {
-            self.asked.suspect = seen;
-            return;
-        }
-        if let Some((place, definition)) = self.asked.suspect.take() {
-            self.asked.places.remove(&place);
-            let verdict = Verdict { reason: error.to_string(), definition, stored: false };
-            self.verdicts.insert(place, verdict);
-        }
     }
 }

@@ -9,8 +9,8 @@ use foldline_api::source::Commit;
 use tokio::time::Instant;
 
 use super::status::PartitionStatus;
-use super::topics::Known;
 use crate::maps::{HashMap, HashSet};
+use crate::topic_ids::Known;
 
 #[derive(Debug)]
 struct Held {

@@ -6,12 +6,19 @@ use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::hash_map::EntryRef;
 
 use super::let_go::LetGo;
-use super::pipeline::States;
 use crate::maps::HashMap;
 
 /// What a row has beyond this counts half as much again: on its way from the store and to it a large one is there in copies
 /// that are as large.
 const LARGE: usize = 256 << 10;
+
+/// Keys with their states as the store has them.
+#[derive(Debug, Default)]
+pub(super) struct States {
+    pub(super) loaded: Vec<(Key, Loaded)>,
+    /// Those of them that the store cannot even name: absent, and so they stay.
+    pub(super) nowhere: Vec<Key>,
+}
 
 /// A key's state as this task believes it to be.
 #[derive(Clone, Debug)]

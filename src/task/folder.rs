@@ -1,11 +1,9 @@
 //! The fold of a batch: decode, name the keys, then apply event by event to cached states, in place. Pure but
 //! for the cache, which its task owns.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldline_api::error::ErrorClass;
 use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Place};
 use foldline_api::record::{Position, Record, TopicPartition};
@@ -18,23 +16,22 @@ use foldline_language::projection::{
 
 use tokio::time::Instant;
 
+use self::progress::{Missing, Progress};
 use super::TaskSpec;
-use super::asked::Asked;
+use super::asked::{Asked, Verdict};
 use super::batch::Batch;
 use super::cache::{Cache, Entry};
 use super::coverage::Watch;
 use super::decisions::Decisions;
 use super::inbox::Item;
 use super::parking::{Allowance, Parking};
-use crate::dead_letter::Reason;
-use crate::maps::{HashMap, HashSet};
+use crate::decoding::{self, Decoders, decode_with};
+use crate::maps::HashMap;
 use crate::policy::OnBadRecord;
 
-/// The stage of a record that was read without what its converter needs. It is not bad: whoever decoded it is at fault.
-pub(crate) const UNPREPARED: &str = "unprepared";
-
-/// What became of decoding one record.
-type Outcome = Result<(Event, Prepared), BadRecord>;
+mod bad;
+mod progress;
+mod verdicts;
 
 /// Where an item leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +63,7 @@ pub(crate) struct Decoded {
     /// What the batch grows by.
     items: Vec<Item>,
     /// What the items from `folded` on decode to.
-    rest: Vec<Option<Outcome>>,
+    rest: Vec<Option<decoding::Decoded>>,
     folded: usize,
     /// Keys whose states are not in the cache, in the order in which they are needed.
     pub(crate) missing: Vec<Key>,
@@ -119,23 +116,6 @@ pub(crate) struct Folder {
     pub(crate) origin: Arc<crate::dead_letter::Origin>,
 }
 
-/// A refusal by the store, and whether the store knows of it already.
-#[derive(Clone, Debug)]
-pub(crate) struct Verdict {
-    pub(crate) reason: String,
-    pub(crate) definition: Option<String>,
-    pub(crate) stored: bool,
-}
-
-/// Which decoder a topic takes.
-pub(crate) trait Decoders: Send + Sync + std::fmt::Debug {
-    /// The decoder of `topic`.
-    fn of(&self, topic: &Arc<str>) -> &Decoder;
-
-    /// Whether some topic's converters need schemas.
-    fn need_schemas(&self) -> bool;
-}
-
 struct Cached<'a>(&'a Cache);
 
 impl States for Cached<'_> {
@@ -144,169 +124,8 @@ impl States for Cached<'_> {
     }
 }
 
-/// All that can be said of a record before states are known.
-pub(crate) fn decode(
-    projection: &Projection,
-    decoders: &dyn Decoders,
-    record: &Record,
-) -> Result<(Event, Prepared), BadRecord> {
-    decode_with(projection, decoders.of(&record.topic), record)
-}
-
-fn decode_with(projection: &Projection, decoder: &Decoder, record: &Record) -> Outcome {
-    let event = decoder.decode(record).map_err(|error| BadRecord {
-        stage: match (error.error.class(), error.part) {
-            (ErrorClass::Record, "key") => "key_converter",
-            (ErrorClass::Record, _) => "value_converter",
-            _ => UNPREPARED,
-        },
-        reason: error.to_string(),
-        read: Vec::new(),
-    })?;
-    let prepared = projection.prepare(&event)?;
-    Ok((event, prepared))
-}
-
 /// Of the memory for states, what decoded records may take that wait for theirs.
 const DECODED: usize = 8;
-
-/// Keys whose states are to be loaded, each once.
-#[derive(Default)]
-struct Missing {
-    keys: Vec<Key>,
-    known: HashSet<Key>,
-    first: usize,
-}
-
-impl Missing {
-    /// Those of an item.
-    fn add<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
-        let is_first = self.keys.is_empty();
-        let news = keys.filter(|key| self.known.insert((*key).clone()));
-        self.keys.extend(news.cloned());
-        if is_first {
-            self.first = self.keys.len();
-        }
-    }
-}
-
-/// A partition that the batch has records of.
-struct Lane {
-    partition: TopicPartition,
-    /// Where the partition stands.
-    reached: Position,
-}
-
-/// A batch being folded: applies items one by one.
-struct Progress<'a> {
-    folder: &'a Folder,
-    cache: &'a mut Cache,
-    /// Where each partition stands before the batch.
-    before: &'a dyn Fn(&TopicPartition) -> Position,
-    batch: Batch,
-    /// The partitions so far, and which of them the last item was of.
-    lanes: Vec<Lane>,
-    last: usize,
-}
-
-impl<'a> Progress<'a> {
-    fn new(
-        folder: &'a Folder,
-        cache: &'a mut Cache,
-        before: &'a dyn Fn(&TopicPartition) -> Position,
-        batch: Batch,
-    ) -> Self {
-        Progress { folder, cache, before, batch, lanes: Vec::new(), last: 0 }
-    }
-
-    /// Finds the lane of an item.
-    fn turn_to(&mut self, topic: &Arc<str>, partition: i32) {
-        // Neighbours share their partition, and those of one partition mostly the very same name.
-        let is_of = |lane: &Lane| {
-            lane.partition.partition == partition && Arc::ptr_eq(&lane.partition.topic, topic)
-        };
-        if self.lanes.get(self.last).is_some_and(is_of) {
-            return;
-        }
-        let known = self.lanes.iter().position(|lane| {
-            lane.partition.partition == partition && lane.partition.topic == *topic
-        });
-        self.last = known.unwrap_or_else(|| {
-            let partition = TopicPartition { topic: Arc::clone(topic), partition };
-            let from = || (self.before)(&partition);
-            let reached = self.batch.steps.get(&partition).map_or_else(from, |step| step.1);
-            self.batch.steps.entry(partition.clone()).or_insert((reached, reached));
-            self.lanes.push(Lane { partition, reached });
-            self.lanes.len() - 1
-        });
-    }
-
-    /// Applies an item, once the states that it needs are there.
-    fn apply(&mut self, item: &Item, outcome: &mut Option<Outcome>) -> Went {
-        let (topic, partition) = match item {
-            Item::Record(record) => (&record.topic, record.partition),
-            Item::End(partition, _) => (&partition.topic, partition.partition),
-        };
-        self.turn_to(topic, partition);
-        let fresh = self.folder.asked.is_idle() || self.is_fresh();
-        let Progress { folder, cache, batch, lanes, last, .. } = self;
-        // It was just found.
-        let Some(lane) = lanes.get_mut(*last) else { return Went::Stopped };
-        let mut went = Went::On;
-        match (item, outcome) {
-            // Positions only go forward: what lies below is folded already.
-            (Item::Record(record), _) if record.next() <= lane.reached => batch.duplicates += 1,
-            (Item::Record(record), Some(outcome)) => {
-                let keys = outcome.as_ref().map_or(&[][..], |(_, prepared)| prepared.keys());
-                let alone = folder.asked.wants_alone(&lane.partition, record.offset, keys);
-                if batch.closed || (alone && !fresh) {
-                    batch.closed = true;
-                    return Went::Stopped;
-                }
-                went = folder.fold_record(record, &lane.partition, outcome, cache, batch);
-                if went == Went::On {
-                    lane.reached = record.next();
-                    if alone {
-                        batch.alone = Some((lane.partition.clone(), record.offset));
-                        batch.closed = true;
-                    }
-                }
-            }
-            (Item::Record(record), None) => lane.reached = record.next(),
-            (Item::End(_, position), _) => lane.reached = lane.reached.max(*position),
-        }
-        went
-    }
-
-    /// Whether the state of `key` is in the cache; if so it stays until the batch is durable.
-    fn touch(&mut self, key: &Key) -> bool {
-        self.cache.touch(key, self.batch.number).is_some()
-    }
-
-    /// Whether nothing was folded into the batch yet.
-    fn is_fresh(&self) -> bool {
-        let begun = |lane: &Lane| {
-            let step = self.batch.steps.get(&lane.partition);
-            step.is_some_and(|(from, _)| *from != lane.reached)
-        };
-        self.batch.steps.values().all(|(from, to)| from == to) && !self.lanes.iter().any(begun)
-    }
-
-    /// Whether nothing more fits beside what it holds: its rows, with what other batches in flight hold, fill the cache. A
-    /// single item is taken whatever its rows take, since all of its effects are one.
-    fn is_full(&mut self) -> bool {
-        !self.cache.has_room(self.batch.number) && !self.is_fresh()
-    }
-
-    fn finish(mut self) -> Batch {
-        for lane in self.lanes {
-            if let Some(step) = self.batch.steps.get_mut(&lane.partition) {
-                step.1 = step.1.max(lane.reached);
-            }
-        }
-        self.batch
-    }
-}
 
 impl Folder {
     pub(crate) fn new(spec: &TaskSpec) -> Self {
@@ -467,7 +286,7 @@ impl Folder {
         &self,
         record: &Record,
         partition: &TopicPartition,
-        outcome: &mut Outcome,
+        outcome: &mut decoding::Decoded,
         cache: &mut Cache,
         batch: &mut Batch,
     ) -> Went {
@@ -512,7 +331,7 @@ impl Folder {
         &self,
         record: &Record,
         verdict: &Verdict,
-        outcome: &Outcome,
+        outcome: &decoding::Decoded,
         cache: &mut Cache,
         batch: &mut Batch,
     ) -> Result<(), Halt> {
@@ -630,47 +449,6 @@ impl Folder {
             }
         }
         Ok(())
-    }
-
-    /// `keys` are those of the event, where it got so far that it has some.
-    fn set_aside(&self, record: &Record, keys: &[Key], bad: BadRecord, batch: &mut Batch) -> Went {
-        if bad.stage == UNPREPARED {
-            let (of, offset) = (record.topic_partition(), record.offset);
-            batch.stop = Some(format!("{of} at offset {offset} cannot be decoded: {}", bad.reason));
-            return Went::Stopped;
-        }
-        batch.reads.extend(bad.read);
-        let reason = Reason { stage: bad.stage, message: bad.reason };
-        let mut keys = Cow::Borrowed(keys);
-        if self.on_bad_record == OnBadRecord::Park && keys.is_empty() {
-            keys = Cow::Owned(self.keys_of_bad(record));
-        }
-        match self.on_bad_record {
-            OnBadRecord::Park if !keys.is_empty() => {
-                let why = format!("{}: {}", reason.stage, reason.message);
-                self.park(record, &keys, Some(why), batch)
-            }
-            // Where nobody can tell whose event it is, nobody can tell which events would have to wait.
-            OnBadRecord::DeadLetter | OnBadRecord::Park => {
-                let by_store = reason.stage == "sink";
-                batch.bad.push(((record.topic_partition(), record.offset), by_store));
-                batch.letters.push(crate::dead_letter::letter(record, &reason, &self.origin));
-                batch.hold(record);
-                batch.counts.dead_lettered += 1;
-                Went::On
-            }
-            OnBadRecord::Skip => {
-                batch.counts.skipped += 1;
-                Went::On
-            }
-            OnBadRecord::Stop => {
-                batch.stop = Some(format!(
-                    "record {}-{} at offset {} is bad ({}: {}) and on_bad_record is \"stop\"",
-                    record.topic, record.partition, record.offset, reason.stage, reason.message
-                ));
-                Went::Stopped
-            }
-        }
     }
 }
 

@@ -62,12 +62,13 @@ use tracing::Instrument;
 
 use crate::connector::pace::Pace;
 use crate::dead_letter::Origin;
+use crate::decoding::Decoders;
 use crate::metrics::ConnectorMetrics;
 use crate::offload::busy;
 use crate::policy::{OnBadRecord, Reaction, reaction};
 use assignment::Assignment;
 use blocked::Facts;
-use cache::Cache;
+use cache::{Cache, States};
 use contention::Contention;
 use coverage::Watch;
 use exit::ExitIntent;
@@ -76,17 +77,15 @@ use gauges::Gauges;
 use inbox::Item;
 use membership::Membership;
 use ops::Ops;
-use pipeline::{Pipeline, States};
+use pipeline::Pipeline;
 use side_work::SideWork;
 use topics::Topics;
 
 pub use blocked::BlockedBy;
-pub(crate) use folder::{Decoders, UNPREPARED, decode};
 pub use inbox::Limits;
 pub(crate) use load::Load;
 pub(crate) use parking::Allowance;
 pub use status::{PartitionStatus, Snapshot, TaskStatus};
-pub(crate) use topics::{recreated, same_topics};
 
 /// What a task is made of.
 pub(crate) struct TaskSpec {

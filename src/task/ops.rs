@@ -16,13 +16,13 @@ use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
 use super::TaskSpec;
 use super::assignment::Outcome;
+use super::cache::States;
 use super::letters::Sent;
-use super::pipeline::States;
 use super::status::TaskStatus;
-use super::topics::recreated;
 use crate::metrics::ConnectorMetrics;
 use crate::policy::{Reaction, reaction};
 use crate::retry::{Attempts, retry};
+use crate::topic_ids::recreated;
 
 /// What the calls need; cheap to clone.
 #[derive(Clone)]

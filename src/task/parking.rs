@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldline_api::model::Key;
-use foldline_api::parked::{Parked, ParkedEvent};
-use foldline_api::record::{Record, TopicPartition};
+use foldline_api::parked::Parked;
+use foldline_api::record::TopicPartition;
 use foldline_api::sink::Acquired;
 
 use super::Task;
 use super::aside::ParkedKeys;
 use super::batch::Batch;
-use super::folder::{Folder, Went};
 use crate::maps::{HashMap, HashSet};
 
 /// How many events a connector may still park before it pauses. Its tasks share it.
@@ -104,7 +103,12 @@ impl Parking {
 
     /// Whether an event of `partition` with one of `keys` has to wait behind parked ones, `here` those of
     /// the batch itself.
-    fn holds(&self, partition: &TopicPartition, keys: &[Key], here: &ParkedKeys) -> bool {
+    pub(super) fn holds(
+        &self,
+        partition: &TopicPartition,
+        keys: &[Key],
+        here: &ParkedKeys,
+    ) -> bool {
         if self.held.is_empty() && self.pending.is_empty() && here.is_empty() {
             return false;
         }
@@ -182,56 +186,24 @@ impl Parking {
         self.held.values().map(|keys| i64::try_from(keys.len()).unwrap_or(i64::MAX)).sum()
     }
 
+    /// Takes room for one more parked event, if there is any.
+    pub(super) fn take(&self) -> bool {
+        self.allowance.take()
+    }
+
+    /// How many events may be parked.
+    pub(super) fn max(&self) -> u64 {
+        self.allowance.max()
+    }
+
+    /// Whether what is over them waits for a person; else it ends the task.
+    fn waits(&self) -> bool {
+        self.allowance.0.waits
+    }
+
     /// Whether nothing more is folded, as it might have to be parked.
     pub(super) fn is_full(&self) -> bool {
-        self.allowance.0.waits && self.allowance.is_overdrawn()
-    }
-}
-
-impl Folder {
-    /// Whether an event waits behind parked ones, of earlier batches or of this one.
-    pub(super) fn waits(&self, partition: &TopicPartition, keys: &[Key], batch: &Batch) -> bool {
-        self.parking.holds(partition, keys, &batch.aside.keys)
-    }
-
-    /// Sets a record aside with its keys, as long as more may be.
-    pub(super) fn park(
-        &self,
-        record: &Record,
-        keys: &[Key],
-        reason: Option<String>,
-        batch: &mut Batch,
-    ) -> Went {
-        if !self.parking.allowance.take() {
-            batch.aside.full = true;
-            return Went::Stopped;
-        }
-        let keys: Vec<String> = keys.iter().map(Key::to_string).collect();
-        let parked = batch.aside.keys.entry(record.topic_partition()).or_default();
-        parked.extend(keys.iter().cloned());
-        batch.aside.changes.park.push(ParkedEvent { record: record.clone(), keys, reason });
-        batch.aside.events += 1;
-        batch.hold(record);
-        batch.counts.parked += 1;
-        Went::On
-    }
-
-    /// The keys that a record would have touched which is bad before any is known.
-    pub(super) fn keys_of_bad(&self, record: &Record) -> Vec<Key> {
-        let decoder = self.decoders.of(&record.topic);
-        match decoder.decode(record) {
-            Ok(event) => self.projection.keys_of_bad(&event),
-            Err(_) => decoder
-                .decode_without_value(record)
-                .map(|event| self.projection.keys_without_value(&event))
-                .unwrap_or_default(),
-        }
-    }
-
-    /// Why no more may be parked.
-    pub(super) fn full(&self) -> String {
-        let max = self.parking.allowance.max();
-        format!("{max} events are parked, and errors.limit allows no more")
+        self.waits() && self.allowance.is_overdrawn()
     }
 }
 
@@ -248,7 +220,7 @@ impl Task {
         }
         if batch.aside.full {
             let full = self.folder.full();
-            if self.folder.parking.allowance.0.waits {
+            if self.folder.parking.waits() {
                 // The connector pauses, and what is paused is resumed by a person.
                 self.ops.status.trouble(&foldline_api::Error::record(full));
             } else {

@@ -4,26 +4,18 @@
 use std::sync::Arc;
 
 use foldline_api::error::Result;
-use foldline_api::model::Key;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Flush, Loaded};
+use foldline_api::sink::Flush;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::batch::Batch;
 use super::blocked::Folded;
+use super::cache::States;
 use super::folder::Decoded;
 use super::inbox::{Inbox, Item, Limits};
 use super::ops::WriteEnd;
 use crate::maps::{HashMap, HashSet};
-
-/// Keys with their states as the store has them.
-#[derive(Debug, Default)]
-pub(super) struct States {
-    pub(super) loaded: Vec<(Key, Loaded)>,
-    /// Those of them that the store cannot even name: absent, and so they stay.
-    pub(super) nowhere: Vec<Key>,
-}
 
 /// A batch that is being written.
 pub(super) struct Writing {

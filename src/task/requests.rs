@@ -10,22 +10,19 @@ use foldline_api::model::Key;
 use foldline_api::parked::{DROPPED, Parked, Place, Request, Which, groups};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{StoredDecision, StoredVerdict};
-use foldline_language::event::Event;
-use foldline_language::projection::{BadRecord, Prepared};
+use foldline_language::projection::BadRecord;
 
 use super::aside::Purpose;
 use super::batch::{Batch, Counts};
 use super::cache::Cache;
-use super::folder::{Folder, decode};
+use super::folder::Folder;
 use super::ops::Ops;
 use super::side_work::{Apart, Found, SideFlush};
+use crate::decoding::{Decoded, decode};
 use crate::maps::HashSet;
 use crate::offload::busy;
 use crate::prepared::prepare;
 use crate::retry::retry;
-
-/// What a parked record decodes to.
-type Decoded = Result<(Event, Prepared), BadRecord>;
 
 /// Parked records are read by about so many bytes.
 const READ_BYTES: usize = 1 << 20;

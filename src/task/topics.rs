@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
-use foldline_api::source::Log;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ops::Ops;
 use super::{Task, spawn_at_once};
-use crate::maps::HashMap;
 use crate::retry::{Attempts, retry};
+use crate::topic_ids::{Known, same_topics};
 
 /// While a write is under way the batch behind it grows: no more often than this it is asked for it. When the
 /// write ends, what is still open is asked at once.
@@ -24,9 +23,6 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 
 /// How long the log is asked why it does not have an offset.
 const REASON: Duration = Duration::from_secs(5);
-
-/// Topics with their ids as the store has them.
-pub(crate) type Known = HashMap<Arc<str>, String>;
 
 /// What was asked of the log, and what it is to be asked.
 #[derive(Debug, Default)]
@@ -131,27 +127,4 @@ impl Ops {
     pub(super) async fn same_topics(self, known: Known) -> Result<()> {
         retry(&Quiet(&self), "topics", || same_topics(&*self.log, &known)).await
     }
-}
-
-/// Asks the log whether these topics have these ids.
-///
-/// # Errors
-/// A config error where one was made anew.
-pub(crate) async fn same_topics(log: &dyn Log, known: &Known) -> Result<()> {
-    let topics: Vec<Arc<str>> = known.keys().cloned().collect();
-    for (topic, id) in topics.iter().zip(log.topic_ids(&topics).await?) {
-        if id.is_some() && id.as_ref() != known.get(topic) {
-            return Err(recreated(topic));
-        }
-    }
-    Ok(())
-}
-
-/// The sentence for a topic that was deleted and made again under its name.
-pub(crate) fn recreated(topic: &str) -> Error {
-    Error::config(format!(
-        "topic {topic:?} was deleted and created again since its events were folded: its offsets start \
-         anew and the stored positions belong to the old one. Rebuild from the new topic with `foldline \
-         rebuild NAME --in-place`, or restore the old topic"
-    ))
 }
