@@ -12,7 +12,7 @@ use foldline_api::parked::Which;
 use foldline_api::sink::{Adopted, DesiredState, Opened};
 use foldline_api::source::PartitionInfo;
 
-use crate::connector::ConnectorSpec;
+use crate::connector_spec::ConnectorSpec;
 
 /// What was taken over, to be printed.
 #[derive(Debug)]

@@ -13,8 +13,9 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now_millis;
 use crate::config::{self, process_env};
-use crate::connector::{View, now_millis};
+use crate::connector::View;
 use crate::worker::Worker;
 
 /// Arguments of the demo.
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let producer = FileProducer::new(&dir.join("log"));
     producer.create_topic(TOPIC, PARTITIONS)?;
     let cancel = CancellationToken::new();
-    tokio::spawn(crate::cli::cancel_on_signal(cancel.clone()));
+    tokio::spawn(crate::signals::cancel_on_signal(cancel.clone()));
     let growing = CancellationToken::new();
     let grow = tokio::task::spawn_blocking({
         let stop = growing.clone();

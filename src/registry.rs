@@ -27,7 +27,7 @@ use crate::config::{
     Config, ConnectorConfig, ConverterKind, OnBadRecord, OnChange, PARKED_MAX, SinkConfig,
     SourceConfig, SourceKind, Start,
 };
-use crate::connector::ConnectorSpec;
+use crate::connector_spec::ConnectorSpec;
 use crate::decoding::Decoders;
 use crate::maps::HashMap;
 use crate::metrics::Metrics;

@@ -234,7 +234,7 @@ fn run_worker(config: Config) -> Result<(), Failure> {
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let cancel = CancellationToken::new();
-        tokio::spawn(cancel_on_signal(cancel.clone()));
+        tokio::spawn(crate::signals::cancel_on_signal(cancel.clone()));
         worker.run(cancel).await.map_err(|error| {
             Failure::Failed(format!("the listener (worker.listen) cannot be opened: {error}"))
         })
@@ -242,26 +242,4 @@ fn run_worker(config: Config) -> Result<(), Failure> {
     // A call into a client library that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ended
-}
-
-/// Cancels on the first signal, ends the process on the second.
-pub(crate) async fn cancel_on_signal(cancel: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be caught: the worker ends without flushing");
-        return;
-    };
-    for turn in 0..2 {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if turn == 0 {
-            cancel.cancel();
-        }
-    }
-    tracing::warn!("second signal: leaving at once");
-    std::process::exit(1);
 }

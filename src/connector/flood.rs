@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ConnectorSpec;
+use crate::connector_spec::ConnectorSpec;
 use crate::task::Allowance;
 
 /// Counts bad records over a sliding hour, and lets tasks park so many events in it.

@@ -3,12 +3,12 @@
 //!
 //! In reading order: this file (the handle and its states), `opening` (how a session begins), `session` (its
 //! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records), `parked` (keys set aside), `commands`
-//! (what the operator asks for) and `pace` (how often the store is asked).
+//! (what the operator asks for) and `idle` (the look of one that has nothing to do).
 
 mod commands;
 mod flood;
+mod idle;
 mod opening;
-pub(crate) mod pace;
 mod parked;
 mod rebuilding;
 mod session;
@@ -16,25 +16,22 @@ mod session;
 mod tests;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
 use foldline_api::hole::Hole;
 use foldline_api::sink::Target;
-use foldline_api::source::{DeadLetters, Log, Start};
-use foldline_language::projection::Projection;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::decoding::Decoders;
+use crate::clock::now_millis;
+use crate::connector_spec::ConnectorSpec;
 use crate::log::connector_span;
-use crate::metrics::ConnectorMetrics;
-use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
+use crate::pace::Pace;
+use crate::policy::{Reaction, backoff, reaction};
 use crate::rebuild::{Driver, Progress, Watch};
 use crate::retry::{Attempts, retry};
-use crate::task::{BlockedBy, Limits, Snapshot, TaskStatus};
-use pace::Pace;
+use crate::task::{BlockedBy, Snapshot, TaskStatus};
 use session::SessionEnd;
 
 /// Kafka Connect's states of a connector or task.
@@ -67,68 +64,6 @@ impl State {
             State::Failed => "FAILED",
             State::Restarting => "RESTARTING",
         }
-    }
-}
-
-/// What a connector is made of; made once from the config.
-pub(crate) struct ConnectorSpec {
-    pub(crate) name: String,
-    pub(crate) group: String,
-    pub(crate) tasks_max: usize,
-    pub(crate) start: Start,
-    pub(crate) limits: Limits,
-    pub(crate) on_bad_record: OnBadRecord,
-    /// More bad records than this in an hour pause the connector.
-    pub(crate) errors_max: Option<u64>,
-    /// More events than this parked in an hour do, too.
-    pub(crate) parked_max: u64,
-    pub(crate) projection: Arc<Projection>,
-    pub(crate) decoders: Arc<dyn Decoders>,
-    pub(crate) log: Arc<dyn Log>,
-    /// The same log for the group that folds a rebuild.
-    pub(crate) rebuild_log: Arc<dyn Log>,
-    /// So many generations that were live are kept for a rollback.
-    pub(crate) keep_generations: usize,
-    /// How long a swap waits for transactions that are open since before the end of the load.
-    pub(crate) snapshot_wait: Duration,
-    /// How often it asks its store while it is idle; none where it does not.
-    pub(crate) idle_poll_interval: Option<Duration>,
-    /// Makes the target once the log's identity is known.
-    pub(crate) target: Box<dyn Fn(String) -> Result<Arc<dyn Target>> + Send + Sync>,
-    pub(crate) dead_letters: Arc<dyn DeadLetters>,
-    pub(crate) metrics: ConnectorMetrics,
-    /// Bytes for the queues and the caches of all its tasks.
-    pub(crate) memory: usize,
-}
-
-/// One batch's records take at most this part of a task's memory. What is folded and written at once should fit into a
-/// processor's cache; while a write is under way the next batch grows anyway.
-const IN_FLIGHT: usize = 128;
-
-/// What one task has of its connector's memory.
-pub(crate) struct Share {
-    /// Bytes for what was fetched and not taken in.
-    pub(crate) fetched: usize,
-    /// Bytes for states.
-    pub(crate) cache: usize,
-    /// What bounds a batch.
-    pub(crate) limits: Limits,
-}
-
-impl ConnectorSpec {
-    /// How many tasks there are for so many partitions.
-    pub(crate) fn tasks(&self, partitions: usize) -> usize {
-        self.tasks_max.min(partitions).max(1)
-    }
-
-    /// The memory of one of `tasks` tasks: a twelfth for what was fetched, half for states. The rest is in
-    /// flight: what waits, decoded, folded, being written and encoded, a batch takes some ten times its
-    /// records.
-    pub(crate) fn share(&self, tasks: usize) -> Share {
-        let share = self.memory / tasks;
-        let bytes = self.limits.bytes.min(share / IN_FLIGHT);
-        let limits = Limits { bytes, ..self.limits };
-        Share { fetched: share / 12, cache: share / 2, limits }
     }
 }
 
@@ -344,10 +279,4 @@ impl Attempts for Connector {
     }
 
     fn worked(&self) {}
-}
-
-/// Milliseconds since the epoch, now.
-pub(crate) fn now_millis() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -9,9 +9,9 @@ use foldline_api::source::PartitionInfo;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pace::Looks;
 use super::session::{FOLLOW_EVERY, SessionEnd};
 use super::{Connector, State};
+use crate::pace::Looks;
 use crate::rebuild;
 
 /// How often a worker that waits to be replaced looks whether it still has to.

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::flood::Flood;
-use super::pace::Looks;
-use super::{Connector, State, now_millis};
+use super::{Connector, State};
+use crate::clock::now_millis;
 use crate::dead_letter::Origin;
 use crate::log::task_span;
+use crate::pace::Looks;
 use crate::task::{Allowance, Ended, Task, TaskSpec, TaskStatus};
 
 /// How often the books are asked what the operator wants and which generation is live.

@@ -5,12 +5,15 @@ use std::time::Duration;
 use foldline_api::rebuild::{Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Advance, Beginning, Flush, TargetSpec, Written};
-use foldline_api::source::Commit;
+use foldline_api::source::{Commit, Log, Start};
+use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore};
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::policy::OnBadRecord;
+use crate::task::Limits;
 use crate::task::simulation::{OneDecoder, decoder, projection};
 
 const EVENTS: i64 = 3;

@@ -4,7 +4,7 @@ use foldline_api::error::Result;
 use foldline_api::rebuild::{Build, Rebuilds};
 use foldline_api::record::{Position, TopicPartition};
 
-use crate::connector::ConnectorSpec;
+use crate::connector_spec::ConnectorSpec;
 
 /// The log's ends as they were when nobody wrote to the held generation any more: none of its rows is of a later event. With the
 /// build that holds it, since what another one waited for says nothing of this one.

@@ -27,11 +27,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::connector::pace::{Looks, Pace};
-use crate::connector::{ConnectorSpec, now_millis};
+use crate::clock::now_millis;
+use crate::connector_spec::ConnectorSpec;
 use crate::dead_letter::Origin;
 use crate::log::task_span;
 use crate::metrics::{ConnectorMetrics, Metrics};
+use crate::pace::{Looks, Pace};
 use crate::task::{Allowance, Ended, Load, TaskSpec, TaskStatus};
 use ends::Ends;
 pub use progress::Progress;

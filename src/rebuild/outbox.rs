@@ -11,7 +11,7 @@ use foldline_api::parked::Place;
 use foldline_api::rebuild::Rebuilds;
 use tokio::time::Instant;
 
-use crate::connector::ConnectorSpec;
+use crate::connector_spec::ConnectorSpec;
 
 /// Letters of one request.
 const LETTERS_MAX: usize = 50;

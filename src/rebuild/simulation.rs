@@ -22,7 +22,8 @@ use foldline_testkit::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::connector::{Connector, ConnectorSpec};
+use crate::connector::Connector;
+use crate::connector_spec::ConnectorSpec;
 use crate::metrics::Metrics;
 use crate::policy::OnBadRecord;
 use crate::task::Limits;

@@ -12,12 +12,11 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::parked::Place;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Flush, Written};
-use foldline_api::source::{Commit, Committer, Source, SourceEvent, Stretch, Wanted};
+use foldline_api::source::{Source, SourceEvent, Stretch, Wanted};
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::Outcome;
@@ -28,6 +27,7 @@ use super::folder::Folder;
 use super::inbox::Item;
 use super::ops::Ops;
 use super::status::PartitionStatus;
+use super::uncommitted::Uncommitted;
 use super::{Ended, Task, TaskSpec};
 use crate::maps::HashMap;
 use crate::offload::busy;
@@ -452,52 +452,4 @@ async fn outcome(ops: &Ops, flush: &Flush) -> Result<Option<bool>> {
         // version now, which the ordinary loop finds out.
         Outcome::Moved => Some(false),
     })
-}
-
-/// The member of a build's group: it commits nothing, as only the sink's positions count and a group
-/// without offsets leaves nothing behind. `assigned` is what the loader held, told once more.
-struct Uncommitted {
-    source: Box<dyn Source>,
-    assigned: Option<Vec<TopicPartition>>,
-}
-
-#[async_trait]
-impl Source for Uncommitted {
-    async fn next(&mut self, wanted: Wanted) -> Result<SourceEvent> {
-        match self.assigned.take() {
-            Some(assigned) if !assigned.is_empty() => Ok(SourceEvent::Assigned(assigned)),
-            _ => self.source.next(wanted).await,
-        }
-    }
-
-    fn start(&mut self, from: &[(TopicPartition, Position)]) -> Result<()> {
-        self.source.start(from)
-    }
-
-    fn release(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        self.source.release(partitions)
-    }
-
-    fn committer(&self) -> Arc<dyn Committer> {
-        Arc::new(Silent)
-    }
-
-    fn ends(&self) -> Vec<(TopicPartition, Position)> {
-        self.source.ends()
-    }
-
-    async fn close(self: Box<Self>) {
-        self.source.close().await;
-    }
-}
-
-/// Takes commits of a build, and keeps none.
-#[derive(Debug)]
-pub(crate) struct Silent;
-
-#[async_trait]
-impl Committer for Silent {
-    async fn commit(&self, _: &[Commit]) -> Result<()> {
-        Ok(())
-    }
 }

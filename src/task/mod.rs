@@ -40,6 +40,7 @@ mod requests;
 mod side_work;
 mod status;
 mod topics;
+mod uncommitted;
 mod writing;
 
 use std::sync::Arc;
@@ -60,11 +61,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::connector::pace::Pace;
 use crate::dead_letter::Origin;
 use crate::decoding::Decoders;
 use crate::metrics::ConnectorMetrics;
 use crate::offload::busy;
+use crate::pace::Pace;
 use crate::policy::{OnBadRecord, Reaction, reaction};
 use assignment::Assignment;
 use blocked::Facts;

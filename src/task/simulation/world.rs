@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{OneDecoder, PARTITIONS, decoder, produce, projection};
 use super::schemas::Registry;
-use crate::connector::pace::Pace;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::policy::OnBadRecord;
 use crate::prepared::prepared;
 use crate::task::*;

@@ -8,16 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use foldline_api::error::Result;
-use foldline_api::parked::Which;
 use foldline_api::rebuild::Generations;
 use foldline_api::sink::DesiredState;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-
-use super::Connector;
 
 /// After so long with nothing to do a connector is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(300);
@@ -109,7 +104,7 @@ impl Pace {
     }
 
     /// Whether the operator wants nothing to be folded.
-    pub(super) fn rest(&self, rests: bool) {
+    pub(crate) fn rest(&self, rests: bool) {
         self.rests.store(rests, Ordering::Relaxed);
     }
 
@@ -128,6 +123,11 @@ impl Pace {
         if !same || books.build.is_some() {
             self.touch();
         }
+    }
+
+    /// When the next idle look is due, where the last one was then; none where there is none.
+    pub(crate) fn idle_look(&self, last: Instant) -> Option<Instant> {
+        Some((self.last() + IDLE_AFTER).max(last + self.idle_every?))
     }
 
     fn last(&self) -> Instant {
@@ -168,50 +168,5 @@ impl<'a> Looks<'a> {
                 }
             }
         }
-    }
-}
-
-impl Connector {
-    /// While it is idle, looks now and then for what was asked for elsewhere.
-    pub(super) async fn look_while_idle(&self, cancel: &CancellationToken) {
-        let mut last = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                () = self.idle_look_due(last) => {}
-            }
-            last = Instant::now();
-            match cancel.run_until_cancelled(self.look_at_books()).await {
-                None => return,
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::debug!(%error, "an idle look failed, later again"),
-            }
-        }
-    }
-
-    async fn idle_look_due(&self, last: Instant) {
-        let Some(every) = self.pace.idle_every else { return std::future::pending().await };
-        loop {
-            let at = (self.pace.last() + IDLE_AFTER).max(last + every);
-            tokio::time::sleep_until(at).await;
-            if self.pace.is_idle() {
-                return;
-            }
-        }
-    }
-
-    /// One request, and where keys are parked another one.
-    async fn look_at_books(&self) -> Result<()> {
-        let Ok(target) = self.opened_target() else { return Ok(()) };
-        let books = target.rebuilds().generations().await?;
-        self.pace.saw(&books);
-        if self.spec.metrics.parked_keys.get() > 0 {
-            let asked = Which { partitions: None, asked: true };
-            if !target.parking().parked(books.live, &asked).await?.is_empty() {
-                self.pace.touch();
-            }
-        }
-        Ok(())
     }
 }
