@@ -197,6 +197,7 @@ fn sinks() -> Definitions {
         ("username", text("With `password`, instead of `api_key`.")),
         ("password", secret("With `username`.")),
         ca(),
+        ("request_timeout", duration("So long may a request take; by default 60s.")),
     ];
     let sqlite = [("type", kind("sqlite")), ("path", text("The database file."))];
     let mut kafka = vec![("type", kind("kafka"))];

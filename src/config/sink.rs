@@ -23,6 +23,8 @@ const CONNECTIONS: usize = 8;
 const SCHEMA_NAME: &str = "foldline";
 /// Below Kafka's session timeout, so that a worker that was stopped holds no lock when its successor comes.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(25);
+/// As Elasticsearch itself waits for its shards.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One sink.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +69,8 @@ pub enum SinkKind {
         password: Option<Secret>,
         /// PEM file of the authority that signed the servers' certificates.
         ca: Option<PathBuf>,
+        /// How long a request may take.
+        request_timeout: Duration,
     },
     /// SQLite.
     Sqlite {
@@ -230,7 +234,15 @@ fn read_elasticsearch(reader: &mut Reader<'_>, _: &[&str]) -> Option<SinkKind> {
     let username = username_field.and_then(|field| field.text());
     let password = password_field.and_then(|field| read_secret(&field));
     let ca = reader.get("ca").and_then(|field| field.file_path());
-    Some(SinkKind::Elasticsearch { urls: urls?, api_key, username, password, ca })
+    let request_timeout = reader.get("request_timeout").and_then(|field| {
+        let time = field.duration()?;
+        if time < Duration::from_secs(1) {
+            field.problem("a request needs a second at least");
+        }
+        Some(time)
+    });
+    let request_timeout = request_timeout.unwrap_or(REQUEST_TIMEOUT);
+    Some(SinkKind::Elasticsearch { urls: urls?, api_key, username, password, ca, request_timeout })
 }
 
 fn check_urls(field: &Field<'_>, urls: &[String]) {

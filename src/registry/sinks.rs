@@ -46,13 +46,14 @@ pub(super) fn target(sink: &SinkKind, spec: TargetSpec) -> Result<Arc<dyn Target
             Ok(Arc::new(foldline_sink_postgres::PostgresTarget::new(config, spec)?))
         }
         #[cfg(feature = "elasticsearch")]
-        SinkKind::Elasticsearch { urls, api_key, username, password, ca } => {
+        SinkKind::Elasticsearch { urls, api_key, username, password, ca, request_timeout } => {
             let config = foldline_sink_elasticsearch::ElasticsearchConfig {
                 urls: urls.clone(),
                 api_key: api_key.as_ref().map(|key| key.expose().to_owned()),
                 username: username.clone(),
                 password: password.as_ref().map(|password| password.expose().to_owned()),
                 ca: ca.clone(),
+                request_timeout: Some(*request_timeout),
             };
             Ok(Arc::new(foldline_sink_elasticsearch::ElasticsearchTarget::new(&config, spec)?))
         }

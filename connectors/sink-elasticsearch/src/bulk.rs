@@ -55,16 +55,17 @@ fn close(out: &mut String, id: &str, version: Version) {
 /// Appends an item's lines to a request.
 pub(crate) type Lines<'a> = dyn Fn(usize, &mut String) + Sync + 'a;
 
-/// Cuts items into requests, in order, by bytes and by count: which items, and their lines. A request is written when
+/// Cuts items into requests, in order, by bytes and by count (at most `items_max`): which items, and their lines. A request is written when
 /// it is asked for, so that no more of them is in memory than is on its way.
 pub(crate) fn requests<'a>(
     items: &'a [usize],
     lines: &'a Lines<'_>,
+    items_max: usize,
 ) -> impl Iterator<Item = (Vec<usize>, String)> {
     let mut rest = items;
     std::iter::from_fn(move || {
         let (mut body, mut count) = (String::new(), 0);
-        while count < ITEMS_MAX
+        while count < items_max
             && let Some(&item) = rest.get(count)
         {
             let before = body.len();
@@ -164,7 +165,7 @@ mod tests {
     fn cut(sizes: &[usize]) -> Vec<Vec<usize>> {
         let items: Vec<usize> = (0..sizes.len()).collect();
         let lines = |item: usize, out: &mut String| out.push_str(&"x".repeat(sizes[item]));
-        let requests = requests(&items, &lines).map(|(of, body)| {
+        let requests = requests(&items, &lines, ITEMS_MAX).map(|(of, body)| {
             assert_eq!(body.len(), of.iter().map(|item| sizes[*item]).sum::<usize>());
             assert!(of.len() == 1 || body.len() <= BYTES_MAX);
             of

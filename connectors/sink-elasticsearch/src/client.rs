@@ -20,7 +20,14 @@ use crate::bulk::{self, Lines, Outcome};
 use crate::config::ElasticsearchConfig;
 use crate::error::{Cause, Failure, Fault};
 use crate::nodes::{Nodes, Request};
+use crate::size::Size;
 
+/// How long a request may take where the config does not say.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Documents of one multi-get, where none took too long; its callers ask for no more.
+const READ_MAX: usize = 10_000;
+/// What a multi-get that fails was doing.
+const READING: &str = "reading documents";
 /// Requests of one write or load under way at a time.
 pub(crate) const IN_FLIGHT: usize = 4;
 /// No more is sent while so many bytes are under way.
@@ -48,6 +55,10 @@ pub(crate) fn is_unavailable(error: &Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct Client {
     nodes: Nodes,
+    /// Of bulks.
+    writes: Size,
+    /// Of multi-gets.
+    reads: Size,
 }
 
 /// An answer.
@@ -94,10 +105,14 @@ impl Reply {
     /// The answer as `T`; `doing` completes "while".
     pub(crate) fn read<T: DeserializeOwned>(self, doing: &str) -> Result<T> {
         let body = self.success().map_err(|failure| failure.error(doing))?;
-        serde_json::from_slice(&body).map_err(|error| {
-            Error::retriable(format!("unreadable answer while {doing}")).with_source(error)
-        })
+        decode(&body, doing)
     }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8], doing: &str) -> Result<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        Error::retriable(format!("unreadable answer while {doing}")).with_source(error)
+    })
 }
 
 #[derive(Deserialize)]
@@ -146,12 +161,13 @@ impl Client {
                 Error::config(format!("cannot read ca {}: {error}", path.display()))
             })?),
         };
-        let nodes =
-            Nodes::new(urls, login.as_ref(), ca.as_deref()).map_err(|error| match &config.ca {
-                Some(path) => Error::config(format!("ca {}: {}", path.display(), error.message())),
-                None => error,
-            })?;
-        Ok(Client { nodes })
+        let timeout = config.request_timeout.unwrap_or(REQUEST_TIMEOUT);
+        let nodes = Nodes::new(urls, login.as_ref(), ca.as_deref(), timeout);
+        let nodes = nodes.map_err(|error| match &config.ca {
+            Some(path) => Error::config(format!("ca {}: {}", path.display(), error.message())),
+            None => error,
+        })?;
+        Ok(Client { nodes, writes: Size::new(bulk::ITEMS_MAX), reads: Size::new(READ_MAX) })
     }
 
     /// Sends a request whose body, if any, is JSON.
@@ -204,6 +220,7 @@ impl Client {
             }
             pause(attempt).await;
         }
+        self.writes.passed(items);
         outcomes
             .into_iter()
             .map(|outcome| outcome.ok_or_else(|| Error::retriable("a bulk item was not answered")))
@@ -217,7 +234,7 @@ impl Client {
         items: &[usize],
         lines: &Lines<'_>,
     ) -> Result<Vec<(usize, Outcome)>> {
-        let mut requests = bulk::requests(items, lines);
+        let mut requests = bulk::requests(items, lines, self.writes.items());
         let (mut under_way, mut bytes) = (FuturesUnordered::new(), 0);
         let mut answers = Vec::new();
         loop {
@@ -256,7 +273,13 @@ impl Client {
         while let Some((part, body)) = stack.pop() {
             let bytes_max = usize::MAX;
             let request = Request { method: Method::Post, path: &path, query: &query, bytes_max };
-            let reply = self.nodes.send(request, Some(Bytes::from(body))).await?;
+            let reply = self.nodes.send(request, Some(Bytes::from(body))).await;
+            // What became of its items is the worker's to ask before they are sent again.
+            let reply = reply.inspect_err(|error| {
+                if error.is_too_much() {
+                    self.writes.shrink(part.len());
+                }
+            })?;
             match reply.success() {
                 Ok(body) => {
                     let outcomes = bulk::decode(&body, part.len())?;
@@ -274,6 +297,11 @@ impl Client {
                         }
                     }
                 }
+                // A proxy or the cluster gave it up.
+                Err(failure) if failure.is_of_time() => {
+                    self.writes.shrink(part.len());
+                    return Err(failure.of_document("writing").too_much());
+                }
                 Err(failure) => return Err(failure.of_document("writing")),
             }
         }
@@ -290,11 +318,12 @@ impl Client {
         per_request: usize,
     ) -> Result<Vec<Document>> {
         let requests: Vec<_> = ids
-            .chunks(per_request.max(1))
+            .chunks(per_request.clamp(1, self.reads.items()))
             .map(|ids| self.mget_request(index, ids, source, usize::MAX))
             .collect();
         let answers: Vec<Vec<Document>> =
             stream::iter(requests).buffered(IN_FLIGHT).try_collect().await?;
+        self.reads.passed(ids.len());
         Ok(answers.into_iter().flatten().collect())
     }
 
@@ -306,7 +335,8 @@ impl Client {
         per_request: usize,
         bytes_max: usize,
     ) -> Result<Vec<Document>> {
-        let parts = ids.chunks(per_request.max(1)).map(|ids| async move {
+        let per_request = per_request.clamp(1, self.reads.items());
+        let parts = ids.chunks(per_request).map(|ids| async move {
             let mut documents = Vec::with_capacity(ids.len());
             let mut stack = vec![ids];
             while let Some(ids) = stack.pop() {
@@ -323,6 +353,7 @@ impl Client {
         });
         let parts: Vec<Vec<Document>> =
             stream::iter(parts.collect::<Vec<_>>()).buffered(IN_FLIGHT).try_collect().await?;
+        self.reads.passed(ids.len());
         Ok(parts.into_iter().flatten().collect())
     }
 
@@ -357,11 +388,26 @@ impl Client {
         let body = Bytes::from(serde_json::json!({ "ids": ids }).to_string());
         let path = format!("/{index}/_mget");
         let request = Request { method: Method::Post, path: &path, query: &query, bytes_max };
-        let reply = self.nodes.send(request, Some(body)).await?;
+        let reply = self.nodes.send(request, Some(body)).await.map_err(|error| {
+            if !error.is_too_much() {
+                return error;
+            }
+            // Tried again as after any outage, and heard of: with fewer at once, which nobody else need see to.
+            self.reads.shrink(ids.len());
+            Error::retriable(error.message()).with_source(error)
+        })?;
         if reply.unread {
             return Err(Error::retriable("more documents than fit into memory").too_much());
         }
-        let found: Found = reply.read("reading documents")?;
+        let found: Found = match reply.success() {
+            Err(failure) => {
+                if failure.is_of_time() {
+                    self.reads.shrink(ids.len());
+                }
+                return Err(failure.error(READING));
+            }
+            Ok(body) => decode(&body, READING)?,
+        };
         if found.docs.len() != ids.len() {
             return Err(Error::retriable("an answer to fewer documents than were asked for"));
         }
@@ -400,7 +446,7 @@ fn document(got: Got) -> Result<Document> {
     if let Some(cause) = got.error {
         // The items of a multi-get carry no status of their own.
         let status = if cause.kind == "index_not_found_exception" { 404 } else { 503 };
-        return Err(Failure { status, cause }.error("reading documents"));
+        return Err(Failure { status, cause }.error(READING));
     }
     match (got.found, got.seq_no, got.primary_term) {
         (false, ..) => Ok(Document { version: Version::Absent, source: None }),
@@ -433,6 +479,8 @@ fn credentials(config: &ElasticsearchConfig) -> Result<Option<Credentials>> {
 
 #[cfg(test)]
 mod tests {
+    use foldline_api::ErrorClass;
+
     use super::*;
 
     fn config(change: impl FnOnce(&mut ElasticsearchConfig)) -> ElasticsearchConfig {
@@ -457,7 +505,7 @@ mod tests {
         ] {
             let error = Client::new(&wrong).unwrap_err();
             assert!(!error.to_string().contains("canary"), "{error}");
-            assert_eq!(error.class(), foldline_api::ErrorClass::Config);
+            assert_eq!(error.class(), ErrorClass::Config);
         }
         assert!(Client::new(&config(|c| c.api_key = some("abc=="))).is_ok());
     }
@@ -487,6 +535,13 @@ mod tests {
                     }
                 };
                 let (status, text) = answer(&body);
+                if status == 0 {
+                    // Never; the others are answered beside it.
+                    tokio::spawn(async move {
+                        let _ = socket.read_to_end(&mut Vec::new()).await;
+                    });
+                    continue;
+                }
                 let length = text.len();
                 let head =
                     format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}");
@@ -601,15 +656,79 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_bulk_that_takes_too_long_is_halved_down_to_one_document() {
+        // Whatever has more than one document is never answered.
+        let address = node(|body| {
+            if body.lines().count() > 2 {
+                return (0, String::new());
+            }
+            let ok = r#"{"create":{"status":201,"_seq_no":1,"_primary_term":1}}"#;
+            (200, format!("{{\"items\":[{ok}]}}"))
+        })
+        .await;
+        let timeout = Some(Duration::from_millis(500));
+        let urls = vec![format!("http://{address}")];
+        let client =
+            Client::new(&config(|c| (c.urls, c.request_timeout) = (urls, timeout))).unwrap();
+        let items = vec![bulk::write("1", Version::Absent, "{}"); 8];
+        let mut attempts = 0;
+        let outcomes = loop {
+            let error = match client.bulk_items("a", &items).await {
+                Ok(outcomes) => break outcomes,
+                Err(error) => error,
+            };
+            let says = "0.5 s (the sink's request_timeout)";
+            assert!(error.is_too_much() && error.message().contains(says), "{error}");
+            attempts += 1;
+            assert!(attempts < 20, "{error}");
+        };
+        assert!(outcomes.len() == 8 && outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert!(attempts >= 3, "of eight, four and two documents");
+        assert_eq!(client.writes.items(), 1);
+        // What a proxy gives up is the same.
+        let address = node(|_| (504, "<html>".to_owned())).await;
+        let client = self::client(&[address]);
+        let error = client.bulk_items("a", &items).await.unwrap_err();
+        assert!(error.is_too_much(), "{error}");
+        assert_eq!(client.writes.items(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_multi_get_that_takes_too_long_is_tried_again_with_half_as_many() {
+        // Three documents at once are never answered; a proxy gives two of them up.
+        let address = node(|body| {
+            let ids = body.matches('"').count() / 2 - 1;
+            match ids {
+                1 => (200, r#"{"docs":[{"found":false}]}"#.to_owned()),
+                2 => (504, "<html>".to_owned()),
+                _ => (0, String::new()),
+            }
+        })
+        .await;
+        let timeout = Some(Duration::from_millis(500));
+        let urls = vec![format!("http://{address}")];
+        let client =
+            Client::new(&config(|c| (c.urls, c.request_timeout) = (urls, timeout))).unwrap();
+        let ids = ["1", "2", "3", "4"].map(str::to_owned);
+        let one = client.mget_within("a", &ids, 4, 1 << 20).await.unwrap_err();
+        // The worker is to hear of it, and to wait before it asks again.
+        assert!(!one.is_too_much() && one.message().contains("request_timeout"), "{one}");
+        let two = client.mget("a", &ids, true, 4).await.unwrap_err();
+        assert_eq!((two.class(), client.reads.items()), (ErrorClass::Retriable, 1), "{two}");
+        assert_eq!(client.mget_within("a", &ids, 4, 1 << 20).await.unwrap().len(), 4);
+        assert_eq!(client.mget("a", &ids, true, 4).await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
     async fn whole_requests_that_fail_leave_the_outcome_to_the_worker() {
         for (status, class) in [
-            (401, foldline_api::ErrorClass::Retriable),
-            (403, foldline_api::ErrorClass::Retriable),
-            (429, foldline_api::ErrorClass::Retriable),
-            (502, foldline_api::ErrorClass::Retriable),
-            (503, foldline_api::ErrorClass::Retriable),
-            (504, foldline_api::ErrorClass::Retriable),
-            (405, foldline_api::ErrorClass::Config),
+            (401, ErrorClass::Retriable),
+            (403, ErrorClass::Retriable),
+            (429, ErrorClass::Retriable),
+            (502, ErrorClass::Retriable),
+            (503, ErrorClass::Retriable),
+            (504, ErrorClass::Retriable),
+            (405, ErrorClass::Config),
         ] {
             let address = node(move |_| (status, "<html>".to_owned())).await;
             let items = [bulk::write("1", Version::Absent, "{}")];
@@ -620,6 +739,6 @@ mod tests {
         let dead = closed.local_addr().unwrap();
         drop(closed);
         let error = client(&[dead]).mget("a", &["1".to_owned()], true, 1).await.unwrap_err();
-        assert_eq!(error.class(), foldline_api::ErrorClass::Retriable);
+        assert_eq!(error.class(), ErrorClass::Retriable);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use foldline_api::mask;
 use serde::Deserialize;
@@ -24,6 +25,9 @@ pub struct ElasticsearchConfig {
     /// A PEM file with the authorities to trust beside the built-in ones.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// How long one request may take; a minute where it is not given.
+    #[serde(skip)]
+    pub request_timeout: Option<Duration>,
 }
 
 impl fmt::Debug for ElasticsearchConfig {
@@ -36,6 +40,7 @@ impl fmt::Debug for ElasticsearchConfig {
             .field("username", &self.username)
             .field("password", &hidden(&self.password))
             .field("ca", &self.ca)
+            .field("request_timeout", &self.request_timeout)
             .finish()
     }
 }
@@ -51,7 +56,7 @@ mod tests {
             api_key: Some("canary".to_owned()),
             username: Some("ann".to_owned()),
             password: Some("canary".to_owned()),
-            ca: None,
+            ..ElasticsearchConfig::default()
         };
         let shown = format!("{config:?}");
         assert!(!shown.contains("canary"), "{shown}");
@@ -64,7 +69,8 @@ mod tests {
         let sink = example["sinks"]["search"].as_table().unwrap();
         for key in sink.keys() {
             assert!(
-                ["type", "urls", "api_key", "username", "password", "ca"].contains(&key.as_str()),
+                ["type", "urls", "api_key", "username", "password", "ca", "request_timeout"]
+                    .contains(&key.as_str()),
                 "{key}"
             );
         }

@@ -56,6 +56,11 @@ impl Failure {
         RULES.iter().find(fits).map_or(Fault::Config, |rule| rule.fault)
     }
 
+    /// Whether a proxy or the cluster gave the request up, as it took too long.
+    pub(crate) fn is_of_time(&self) -> bool {
+        matches!(self.status, 408 | 504)
+    }
+
     /// As an error for the worker, of a request; `doing` completes "while".
     pub(crate) fn error(&self, doing: &str) -> Error {
         let says = self.sentence();

@@ -21,8 +21,6 @@ use url::Url;
 
 use crate::client::Reply;
 
-/// How long one request may take. A bulk that takes longer is asked about, not waited for.
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node rests after its first failure.
 const REST: Duration = Duration::from_secs(1);
 /// How often the rest doubles, at most: to about a minute.
@@ -44,6 +42,11 @@ impl Request<'_> {
     fn is_idempotent(&self) -> bool {
         !self.path.ends_with("/_bulk") && self.path != "/_aliases"
     }
+
+    /// Whether less of it can be asked for at once.
+    fn has_parts(&self) -> bool {
+        self.path.ends_with("/_bulk") || self.path.ends_with("/_mget")
+    }
 }
 
 /// The nodes of a cluster.
@@ -51,6 +54,7 @@ impl Request<'_> {
 pub(crate) struct Nodes {
     nodes: Vec<Node>,
     next: AtomicUsize,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -90,11 +94,13 @@ impl Health {
 }
 
 impl Nodes {
-    /// Sends nothing yet.
+    /// Sends nothing yet. `timeout` is how long one request may take: a bulk that takes longer is asked about, not
+    /// waited for.
     pub(crate) fn new(
         urls: Vec<Url>,
         login: Option<&Credentials>,
         ca: Option<&[u8]>,
+        timeout: Duration,
     ) -> Result<Self> {
         let mut nodes = Vec::with_capacity(urls.len());
         for url in urls {
@@ -113,7 +119,7 @@ impl Nodes {
             })?;
             nodes.push(Node { transport, health: Mutex::default() });
         }
-        Ok(Nodes { nodes, next: AtomicUsize::new(0) })
+        Ok(Nodes { nodes, next: AtomicUsize::new(0), timeout })
     }
 
     /// Sends a request to the next node that is well. What never reached a node, and what may be sent twice,
@@ -125,16 +131,31 @@ impl Nodes {
         let mut last = Err(Error::retriable("no node is left to ask"));
         while let Some((at, node)) = self.pick(first, &tried, request.is_idempotent()) {
             tried.push(at);
-            let sent = node.send(request, body.clone()).await;
+            let sent = node.send(request, body.clone(), self.timeout).await;
             let bad = sent.as_ref().map_or(true, Reply::is_of_a_bad_node);
             node.note(bad);
             let again = request.is_idempotent() || sent.as_ref().is_err_and(is_connect);
-            last = sent.map_err(unreachable);
+            last = sent.map_err(|error| self.unreachable(request, error));
             if !(bad && again) {
                 break;
             }
         }
         last
+    }
+
+    fn unreachable(&self, request: Request<'_>, error: elasticsearch::Error) -> Error {
+        if !error.is_timeout() || is_connect(&error) {
+            return Error::retriable("Elasticsearch cannot be reached").with_source(error);
+        }
+        let message = format!(
+            "Elasticsearch did not answer within {} s (the sink's request_timeout)",
+            self.timeout.as_secs_f64()
+        );
+        if request.has_parts() {
+            let message = format!("{message}; less is sent at once now");
+            return Error::retriable(message).with_source(error).too_much();
+        }
+        Error::retriable(message).with_source(error)
     }
 
     /// The best of the nodes that were not tried; those that are equally well take turns.
@@ -163,12 +184,13 @@ impl Node {
         &self,
         Request { method, path, query, bytes_max }: Request<'_>,
         body: Option<Bytes>,
+        timeout: Duration,
     ) -> Result<Reply, elasticsearch::Error> {
         let mut headers = HeaderMap::new();
         let kind =
             if path.ends_with("/_bulk") { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let sent = self.transport.send(method, path, headers, Some(query), body, Some(TIMEOUT));
+        let sent = self.transport.send(method, path, headers, Some(query), body, Some(timeout));
         let response = sent.await?;
         let status = response.status_code().as_u16();
         let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
@@ -184,18 +206,13 @@ fn is_connect(error: &elasticsearch::Error) -> bool {
     cause.is_some_and(reqwest::Error::is_connect)
 }
 
-fn unreachable(error: elasticsearch::Error) -> Error {
-    let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
-    Error::retriable(format!("Elasticsearch {what}")).with_source(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn nodes(count: u16) -> Nodes {
         let url = |port: u16| Url::parse(&format!("http://localhost:{}", port + 1)).unwrap();
-        Nodes::new((0..count).map(url).collect(), None, None).unwrap()
+        Nodes::new((0..count).map(url).collect(), None, None, Duration::from_secs(60)).unwrap()
     }
 
     fn picked(nodes: &Nodes, idempotent: bool) -> Vec<usize> {

@@ -1,6 +1,8 @@
 //! One test's own names, and what the tests share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::model::{Column, Key, Model, Row};
@@ -12,6 +14,8 @@ use foldline_api::sink::{
 use foldline_api::value::Value;
 use foldline_sink_elasticsearch::{ElasticsearchConfig, ElasticsearchTarget};
 use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) fn url() -> String {
     std::env::var("ELASTICSEARCH")
@@ -49,6 +53,30 @@ impl Bench {
 
     pub(crate) fn target(&self, spec: &TargetSpec) -> ElasticsearchTarget {
         let config = ElasticsearchConfig { urls: vec![url()], ..ElasticsearchConfig::default() };
+        ElasticsearchTarget::new(&config, spec.clone()).unwrap()
+    }
+
+    /// The same behind a relay that answers to no bulk of more than `items_max` items: it loses the first, does the
+    /// next and says nothing, and so on.
+    pub(crate) async fn target_of_few(
+        &self,
+        spec: &TargetSpec,
+        items_max: usize,
+        request_timeout: Duration,
+    ) -> ElasticsearchTarget {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = ElasticsearchConfig {
+            urls: vec![format!("http://{}", listener.local_addr().unwrap())],
+            request_timeout: Some(request_timeout),
+            ..ElasticsearchConfig::default()
+        };
+        let http = self.http.clone();
+        tokio::spawn(async move {
+            let done = Arc::new(AtomicBool::new(false));
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(relay(socket, http.clone(), items_max, Arc::clone(&done)));
+            }
+        });
         ElasticsearchTarget::new(&config, spec.clone()).unwrap()
     }
 
@@ -155,6 +183,50 @@ impl Bench {
             self.call("DELETE", &path, None).await;
         }
     }
+}
+
+/// Passes one request on, and its answer back.
+async fn relay(
+    mut socket: TcpStream,
+    http: reqwest::Client,
+    items_max: usize,
+    done: Arc<AtomicBool>,
+) {
+    let mut request = Vec::new();
+    let (head, body) = loop {
+        let text = String::from_utf8(request.clone()).unwrap_or_default();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                break (head.to_owned(), body.to_owned());
+            }
+        }
+        if !socket.read_buf(&mut request).await.is_ok_and(|read| read > 0) {
+            return;
+        }
+    };
+    let [method, path] = [0, 1].map(|at| head.split(' ').nth(at).unwrap());
+    let bulk = path.contains("/_bulk");
+    let silent = bulk && body.lines().count() > items_max * 2;
+    if !silent || done.fetch_not(Ordering::Relaxed) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let kind = if bulk { "application/x-ndjson" } else { "application/json" };
+        let request = http.request(method, format!("{}{path}", url())).body(body);
+        let response = request.header("content-type", kind).send().await.unwrap();
+        let (status, answer) = (response.status().as_u16(), response.bytes().await.unwrap());
+        if !silent {
+            let length = answer.len();
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            );
+            // Whoever asked may have gone away.
+            let _ = socket.write_all(&[head.as_bytes(), &answer].concat()).await;
+            return;
+        }
+    }
+    let _ = socket.read_to_end(&mut Vec::new()).await;
 }
 
 pub(crate) fn column_type(ty: &str) -> ColumnType {

@@ -171,6 +171,52 @@ async fn a_lost_reply_is_found_again() {
 }
 
 #[tokio::test]
+async fn what_takes_too_long_is_made_smaller_and_no_event_of_it_is_written_twice() {
+    let bench = Bench::new("slow");
+    let spec = bench.spec(&SMALL);
+    let (target, _) = opened(&bench, &spec).await;
+    let slow = bench.target_of_few(&spec, 2, Duration::from_secs(2)).await;
+    let writer = slow.writer(1).await.unwrap();
+    let epoch = writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch;
+    // Sixteen events, each of which adds one to a row of its own. As a worker does: what became of a write is asked, and
+    // what the marks say is in already is left out.
+    let keys: Vec<Key> = (0..16).map(key).collect();
+    let (mut slow_ones, mut done_unheard) = (0, 0);
+    for attempt in 0.. {
+        assert!(attempt < 20, "{slow_ones} bulks took too long");
+        assert_eq!(writer.positions(&[partition()]).await.unwrap()[0].position, Position(0));
+        let loaded = writer.load(&keys).await.unwrap();
+        let open = loaded.iter().zip(0..).filter(|(loaded, _)| loaded.marks.is_empty());
+        let writes: Vec<RowWrite> =
+            open.map(|(loaded, id)| write(id, Some(1), loaded.version, id + 1)).collect();
+        done_unheard = done_unheard.max(keys.len() - writes.len());
+        match writer.write(&flush(epoch, 0, 16, writes)).await {
+            Ok(Written::Durable(_)) => break,
+            Ok(Written::Conflict { .. }) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert!(error.is_too_much(), "{error}");
+                slow_ones += 1;
+            }
+        }
+    }
+    // Of 16, 8 and 4; some of them were done all the same.
+    assert!((2..=4).contains(&slow_ones), "{slow_ones}");
+    assert!((4..16).contains(&done_unheard), "{done_unheard}");
+    let loaded = writer.load(&keys).await.unwrap();
+    for (loaded, id) in loaded.iter().zip(0..) {
+        assert_eq!(loaded.row.as_ref().unwrap().get(1), &Value::Int(1), "{id}");
+        assert!(matches!(loaded.version, Version::At(..)), "{id}");
+    }
+    // Each document was written once: every write takes a sequence number.
+    let path = format!("/{}-g1/_stats/indexing", bench.name);
+    let (_, stats) = bench.call("GET", &path, None).await;
+    assert_eq!(stats["_all"]["primaries"]["indexing"]["index_total"], json!(16), "{stats}");
+    assert_eq!(target.status().await.unwrap().positions[0].position, Position(16));
+    bench.clean().await;
+}
+
+#[tokio::test]
 async fn a_write_block_of_an_operator_is_waited_for() {
     let bench = Bench::new("block");
     let (_, writer) = opened(&bench, &bench.spec(&SMALL)).await;
