@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::offload::Pace;
-use crate::policy::{OnBadRecord, backoff};
+use crate::policy::{OnBadRecord, Reaction, backoff, reaction};
 use crate::replay::{Fold, Folded, Merge, Outcome, Parts, Placement, place, whole};
 use crate::verify::{Field, differences, is_ahead, meets};
 
@@ -106,6 +106,9 @@ pub(crate) struct Summary {
     /// The row that the store holds now; absent where another moment was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stored: Option<Option<Box<RawValue>>>,
+    /// Why the store can hold no row of this key, if it cannot even name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unnamed: Option<String>,
     /// Where the two differ.
     pub(crate) differences: Vec<Field>,
     /// Whether the row changed all the while, and was compared with none.
@@ -163,6 +166,8 @@ struct Pass {
     ahead: Option<Loaded>,
     /// The fold stands just where that row does, and goes no further.
     met: bool,
+    /// Why the store has no name for the key.
+    unnamed: Option<String>,
 }
 
 impl Pass {
@@ -294,7 +299,8 @@ impl Explain {
         let left_out = holes.iter().map(ToString::to_string).collect();
         self.tell(Line::Reading { partitions, of, why, left_out }).await?;
         merge.leave_out(&holes);
-        let mut pass = Pass { merge, fold, row: None, events: 0, only, ahead: None, met: false };
+        let (row, ahead, unnamed) = (None, None, None);
+        let mut pass = Pass { merge, fold, row, events: 0, only, ahead, met: false, unnamed };
         pass.extend(stretches);
         self.drain(&mut pass).await?;
         Ok(pass)
@@ -364,7 +370,14 @@ impl Explain {
             }
             let mut snapshot = self.parts.target.snapshot().await?;
             let books = snapshot.books().clone();
-            let loaded = snapshot.load(std::slice::from_ref(&self.key)).await?.pop();
+            let loaded = match snapshot.load(std::slice::from_ref(&self.key)).await {
+                // As where a task reads states: a key that the store cannot name is in no row.
+                Err(error) if reaction(error.class()) == Reaction::Blame => {
+                    pass.unnamed = Some(error.to_string());
+                    Some(Loaded::absent())
+                }
+                loaded => loaded?.pop(),
+            };
             drop(snapshot);
             pass.fold.repeat(&books.verdicts);
             pass.fold.repeat(&self.parts.parked(books.generation).await?);
@@ -404,6 +417,7 @@ impl Explain {
             events: pass.events,
             row: object(model, row),
             stored: stored.map(|stored| object(model, stored)),
+            unnamed: pass.unnamed.clone(),
             differences,
             unsettled: stored.is_some() && !settled,
         }
@@ -425,6 +439,7 @@ mod tests {
         }
     }
 
+    use foldline_api::sink::StoredVerdict;
     use foldline_api::value::Value;
     use foldline_testkit::MemoryStore;
 
@@ -534,6 +549,27 @@ mod tests {
             let (_, summary) = run(&bench, "a", None).await;
             let fields: Vec<_> = summary.differences.iter().map(|d| d.field.clone()).collect();
             assert_eq!(fields, ["n"]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_the_store_cannot_name_is_told_in_words() {
+        for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+            let mut bench = Bench::new("single", store, 1).await;
+            bench.append(0, "a", r#"{"n":1,"v":"x"}"#, 0);
+            bench.append(0, "b", r#"{"n":2,"v":"y"}"#, 1);
+            let partition = TopicPartition::new("events", 0);
+            let refused = StoredVerdict::new(partition, 0, "no such letter", None);
+            bench.write(&[refused], true).await;
+            let key = bench.key("a");
+            let spelling = move |asked: &Key| (*asked == key).then(|| "no such letter".to_owned());
+            bench.store.misspell("t", std::sync::Arc::new(spelling));
+            let (lines, summary) = run(&bench, "a", None).await;
+            assert_eq!(story(&lines), ["0 dead_lettered -"]);
+            assert_eq!(summary.unnamed.as_deref(), Some("no such letter"));
+            assert!(matches!(summary.stored, Some(None)) && !summary.unsettled, "{summary:?}");
+            assert!(summary.differences.is_empty(), "{summary:?}");
+            assert_eq!(run(&bench, "b", None).await.1.unnamed, None);
         }
     }
 

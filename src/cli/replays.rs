@@ -215,12 +215,16 @@ fn explained(line: &Json) -> String {
     }
     let summary = &line["summary"];
     let mut out = format!("{} events; the row is {}\n", summary["events"], shown(&summary["row"]));
+    if summary["unnamed"].is_string() {
+        let why = text(summary, "unnamed");
+        out.push_str(&format!("the store can hold no row of this key: {why}\n"));
+    }
     if summary["unsettled"] == true {
         out.push_str("the stored row changed all the while and was not compared\n");
     } else if summary["differences"].as_array().is_some_and(|list| !list.is_empty()) {
         out.push_str("the stored row differs:\n");
         out.push_str(&fields(&summary["differences"]));
-    } else if summary.get("stored").is_some() {
+    } else if summary.get("stored").is_some() && !summary["unnamed"].is_string() {
         out.push_str("the stored row is the same\n");
     }
     out
@@ -264,5 +268,11 @@ mod tests {
         let line = json!({"event": {"topic": "t", "partition": 0, "offset": 4, "timestamp": "T",
             "event": "OrderPlaced", "outcome": "applied", "row": {"id": 1, "n": 2}, "changed": ["n"]}});
         assert_eq!(explained(&line), "T t:0=4 applied OrderPlaced\n    n = 2\n");
+        let line = json!({"summary": {"events": 1, "row": null, "stored": null, "differences": [],
+            "unnamed": "no such letter (22P05)", "unsettled": false}});
+        assert_eq!(
+            explained(&line),
+            "1 events; the row is null\nthe store can hold no row of this key: no such letter (22P05)\n"
+        );
     }
 }

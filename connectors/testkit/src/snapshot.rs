@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use async_trait::async_trait;
-use foldline_api::Result;
 use foldline_api::model::Key;
 use foldline_api::sink::{Books, Loaded, Marks, Snapshot, Version};
+use foldline_api::{Error, Result};
 
-use crate::store::{Entry, Kept, version_of};
+use crate::store::{Entry, Kept, Spelling, version_of};
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct MemorySnapshot {
     books: Books,
     rows: BTreeMap<Key, Loaded>,
     unread: VecDeque<Key>,
+    spelling: Option<Spelling>,
 }
 
 impl MemorySnapshot {
@@ -34,7 +34,7 @@ impl MemorySnapshot {
             continued: entry.is_continued(),
         };
         let unread = rows.keys().cloned().collect();
-        MemorySnapshot { books, rows, unread }
+        MemorySnapshot { books, rows, unread, spelling: entry.spelling.clone() }
     }
 }
 
@@ -51,6 +51,10 @@ impl Snapshot for MemorySnapshot {
     }
 
     async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
+        if let Some(reason) = self.spelling.as_ref().and_then(|of| keys.iter().find_map(|k| of(k)))
+        {
+            return Err(Error::record(reason));
+        }
         let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
         Ok(keys.iter().map(|key| self.rows.get(key).cloned().unwrap_or_else(absent)).collect())
     }

@@ -256,6 +256,11 @@ async fn a_database_that_lacks_letters_parks_them_all_the_same() {
         assert!(held.writer.load(&[text("\u{e9}")]).await.unwrap()[0].row.is_none());
         let error = held.writer.load(&[text("\u{e9}"), text("\u{2192}")]).await.unwrap_err();
         assert_eq!((error.class(), error.code()), (ErrorClass::Record, Some("22P05")));
+        // `explain` tells a key that is in no row from an outage by the same class.
+        let mut snapshot = target.snapshot().await.unwrap();
+        let error = snapshot.load(&[text("\u{2192}")]).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::Record, Some("22P05")));
+        drop(snapshot);
         let mut record = foldline_api::record::Record {
             topic: part(0).topic,
             partition: 0,
