@@ -7,6 +7,7 @@
 //! only when a later snapshot agrees, since an event that the wrong row had filtered leaves no trace in
 //! the version.
 
+mod ahead;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::maps::HashMap;
+use self::ahead::Ahead;
 use crate::offload::Pace;
 use crate::policy::backoff;
 use crate::replay::{Fold, Merge, Outcome, Parts, State, whole};
@@ -45,6 +46,9 @@ impl Page {
         Page((PAGE_BYTES / largest.max(1)).clamp(1, PAGE.min(count.max(self.0) * 2)))
     }
 }
+
+/// Rows that are newer than the fold are held up to this part of the replay's memory.
+const AHEAD_SHARE: usize = 8;
 /// Progress is told once in so many records.
 const TELL_EVERY: u64 = 50_000;
 /// Rows that the fold meets at no moment in so many rounds stay as they are.
@@ -165,8 +169,8 @@ struct Verify {
     parked: BTreeSet<Place>,
     /// For each column, whether it may depend on the order of partitions.
     by_order: Vec<bool>,
-    /// Rows that are newer than the fold, as they were found.
-    ahead: HashMap<Key, Loaded>,
+    /// Rows that are newer than the fold.
+    ahead: Ahead,
     drifted: Vec<Key>,
     summary: Summary,
 }
@@ -179,7 +183,8 @@ impl Verify {
         }
         let by_order = parts.projection.order_dependent();
         let summary = Summary { connector: parts.connector.clone(), ..Summary::default() };
-        let (ahead, drifted, generation) = (HashMap::default(), Vec::new(), 0);
+        let (drifted, generation) = (Vec::new(), 0);
+        let ahead = Ahead::new(parts.memory / AHEAD_SHARE);
         let parked = BTreeSet::new();
         Ok(Verify {
             parts,
@@ -322,14 +327,14 @@ impl Verify {
     async fn compare(&mut self, key: Key, loaded: Loaded, books: &Books) -> Result<()> {
         let state = self.fold.state(&key)?;
         if is_ahead(&loaded.marks, books) {
-            self.ahead.insert(key, loaded);
+            self.ahead.keep(key, loaded);
             return Ok(());
         }
         self.judge(key, loaded.row.as_ref(), &state).await
     }
 
     /// Lets the fold go on until it has met the rows that were newer. One that it passed without meeting
-    /// it (several partitions feed it, in another order) is looked at again.
+    /// it (several partitions feed it, in another order) is looked at again, and so is one that there was no room for.
     async fn settle(&mut self) -> Result<()> {
         for round in 0..ROUNDS {
             if self.ahead.is_empty() {
@@ -341,8 +346,7 @@ impl Verify {
             let mut snapshot = self.parts.target.snapshot().await?;
             let books = snapshot.books().clone();
             self.fold_to(&books).await?;
-            let passed = self.ahead.extract_if(|_, found| !is_ahead(&found.marks, &books));
-            let passed: Vec<Key> = passed.map(|(key, _)| key).collect();
+            let passed = self.ahead.passed(&books);
             let (mut rest, mut few) = (&*passed, Page::FIRST);
             while !rest.is_empty() {
                 let (keys, behind) = rest.split_at(rest.len().min(few.0));

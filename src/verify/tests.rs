@@ -62,6 +62,14 @@ fn plant(bench: &Bench) {
     bench.store.edit("t", &bench.key("77"), Some(wrong));
 }
 
+fn spoil(bench: &Bench, keys: &[&str]) {
+    for key in keys.iter().map(|key| bench.key(key)) {
+        let mut row = bench.store.rows("t")[&key].clone();
+        row.values_mut()[1] = Value::Int(7_000);
+        bench.store.edit("t", &key, Some(row));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_finds_what_was_planted_and_nothing_else_and_repairs_exactly_that() {
     for store in stores() {
@@ -121,9 +129,7 @@ async fn found_of_a_busy_row(wrong: bool) -> (u64, u64) {
     bench.append(1, "k", event, 90);
     bench.write(&[], false).await;
     if wrong {
-        let mut row = bench.store.rows("t")[&bench.key("7")].clone();
-        row.values_mut()[1] = Value::Int(7_000);
-        bench.store.edit("t", &bench.key("7"), Some(row));
+        spoil(&bench, &["7"]);
     }
     let (lines, _told) = mpsc::channel(4);
     let mut verify = Verify::start(bench.parts.clone(), Request::default(), lines).unwrap();
@@ -142,6 +148,31 @@ async fn found_of_a_busy_row(wrong: bool) -> (u64, u64) {
 async fn a_row_that_is_always_newer_is_judged_when_the_fold_meets_it() {
     assert_eq!(found_of_a_busy_row(false).await, (0, 0));
     assert_eq!(found_of_a_busy_row(true).await, (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_newer_take_bounded_memory_and_are_all_judged() {
+    let mut bench = filled(MemoryStore::with_marks()).await;
+    let long = "x".repeat(1_000);
+    for id in 0..40 {
+        bench.append(id % 2, "k", &format!(r#"{{"id":{id},"v":"{long}"}}"#), 90);
+    }
+    bench.write(&[], false).await;
+    spoil(&bench, &["3", "38"]);
+    bench.parts.memory = 4_000 * AHEAD_SHARE;
+    let (lines, told) = mpsc::channel(100);
+    let mut verify = Verify::start(bench.parts.clone(), Request::default(), lines).unwrap();
+    verify.compare_all().await.unwrap();
+    assert!((1..=4_000).contains(&verify.ahead.bytes()), "{}", verify.ahead.bytes());
+    assert_eq!(verify.ahead.len(), 40);
+    // The flush ends: what was held is met, and the rest is read again.
+    bench.write(&[], true).await;
+    spoil(&bench, &["3", "38"]);
+    verify.settle().await.unwrap();
+    assert_eq!(verify.ahead.bytes(), 0);
+    let summary = verify.end();
+    assert_eq!((summary.drift, summary.unsettled), (2, 0));
+    drop(told);
 }
 
 #[tokio::test(start_paused = true)]
