@@ -2,12 +2,12 @@
 //!
 //! Their documents are written before the place moves past them, and count once it has, since only the place is fenced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldline_api::Result;
 use foldline_api::letters::{BadRecord, read_letter};
 use foldline_api::parked::Place;
-use foldline_api::record::{Position, TopicPartition};
+use foldline_api::record::TopicPartition;
 use foldline_api::source::DeadLetter;
 
 use crate::books::{BeginningDoc, Books, PositionDoc, VerdictDoc, Versioned};
@@ -71,20 +71,36 @@ impl Books {
         Ok(())
     }
 
-    /// A partition's bad records that its place has passed, without their letters.
-    async fn bad(&self, generation: u64, partition: &TopicPartition) -> Result<Vec<VerdictDoc>> {
-        let place = self.positions(generation, std::slice::from_ref(partition)).await?;
-        match place.into_iter().flatten().next() {
-            Some(place) => self.bad_before(&place.value).await,
-            None => Ok(Vec::new()),
-        }
+    /// Some of a partition's bad records that its place has passed, at or after `from` and without their letters; and from
+    /// where on there may be more.
+    async fn bad(&self, place: &PositionDoc, from: i64) -> Result<(Vec<VerdictDoc>, Option<i64>)> {
+        let target = format!("{}#{}", self.target, of(place.generation));
+        let (mut docs, next) = self.search_some(&target, &place.topic_partition(), from).await?;
+        docs.retain(|doc| doc.offset < place.position);
+        Ok((docs, next.filter(|next| *next < place.position)))
     }
 
-    async fn bad_before(&self, place: &PositionDoc) -> Result<Vec<VerdictDoc>> {
-        let target = format!("{}#{}", self.target, of(place.generation));
-        let mut docs = self.search(&target, &place.topic_partition(), Position(0)).await?;
-        docs.retain(|doc| doc.offset < place.position);
-        Ok(docs)
+    /// Of these records, those that are bad at `place` too, and whether their letters wait there.
+    async fn waits(&self, place: &PositionDoc, docs: &[VerdictDoc]) -> Result<HashMap<i64, bool>> {
+        let asked: HashSet<i64> = docs.iter().map(|doc| doc.offset).collect();
+        let last = docs.last().map_or(-1, |doc| doc.offset);
+        let (mut waits, mut from) = (HashMap::new(), docs.first().map(|doc| doc.offset));
+        while let Some(at) = from.filter(|from| *from <= last) {
+            let (known, next) = self.bad(place, at).await?;
+            let known = known.into_iter().filter(|doc| asked.contains(&doc.offset));
+            waits.extend(known.map(|doc| (doc.offset, doc.open)));
+            from = next;
+        }
+        Ok(waits)
+    }
+
+    async fn place(
+        &self,
+        generation: u64,
+        partition: &TopicPartition,
+    ) -> Result<Option<PositionDoc>> {
+        let places = self.positions(generation, std::slice::from_ref(partition)).await?;
+        Ok(places.into_iter().flatten().next().map(|place| place.value))
     }
 
     /// Of the letters of `next` only those stay that nobody sent while the other generation was live. One projection
@@ -103,27 +119,28 @@ impl Books {
                 continue;
             };
             let mut ids = old.topic_id.iter().zip(&beginning.topic_id);
-            let place = self.positions(live, std::slice::from_ref(&partition)).await?;
-            let Some(place) = place.into_iter().flatten().next().map(|place| place.value) else {
-                continue;
-            };
+            let Some(place) = self.place(live, &partition).await? else { continue };
+            let Some(built) = self.place(next, &partition).await? else { continue };
             if ids.any(|(old, new)| old != new) {
                 continue;
             }
-            let waits: HashMap<i64, bool> =
-                self.bad_before(&place).await?.iter().map(|doc| (doc.offset, doc.open)).collect();
             let folded = |at: i64| {
                 let left_out = place.holes.iter().any(|(from, to)| (*from..*to).contains(&at));
                 (old.position..place.position).contains(&at) && !left_out
             };
-            let sent = |doc: &VerdictDoc| match waits.get(&doc.offset) {
-                Some(waits) => !waits,
-                None => same_projection && !doc.by_store && folded(doc.offset),
-            };
-            let mut docs = self.bad(next, &partition).await?;
-            docs.retain(|doc| doc.open && sent(doc));
-            docs.iter_mut().for_each(|doc| doc.open = false);
-            self.keep_bad(next, &partition, &docs).await?;
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let (mut docs, next_from) = self.bad(&built, at).await?;
+                docs.retain(|doc| doc.open);
+                let waits = self.waits(&place, &docs).await?;
+                docs.retain(|doc| match waits.get(&doc.offset) {
+                    Some(waits) => !waits,
+                    None => same_projection && !doc.by_store && folded(doc.offset),
+                });
+                docs.iter_mut().for_each(|doc| doc.open = false);
+                self.keep_bad(next, &partition, &docs).await?;
+                from = next_from;
+            }
         }
         Ok(())
     }
@@ -138,23 +155,40 @@ impl Books {
         self.refresh().await?;
         let mut found = Vec::new();
         for partition in partitions {
-            let mut docs = self.bad(generation, partition).await?;
-            docs.retain(|doc| doc.open);
-            docs.truncate(max.saturating_sub(found.len()));
-            for docs in docs.chunks(READ_MAX) {
-                let ids: Vec<String> =
-                    docs.iter().map(|doc| self.kept_id(&of(generation), partition, doc)).collect();
-                let whole: Vec<Option<Versioned<VerdictDoc>>> = self.read(&ids).await?;
-                for doc in whole.into_iter().flatten() {
-                    let place: Place = (partition.clone(), doc.value.offset);
-                    if let Some(text) = &doc.value.letter {
-                        let letter = read_letter(&place, text)?;
-                        found.push((place, letter));
-                    }
+            let Some(place) = self.place(generation, partition).await? else { continue };
+            let mut from = Some(0);
+            while let Some(at) = from.filter(|_| found.len() < max) {
+                let (mut docs, next) = self.bad(&place, at).await?;
+                docs.retain(|doc| doc.open);
+                docs.truncate(max.saturating_sub(found.len()));
+                for docs in docs.chunks(READ_MAX) {
+                    found.append(&mut self.whole(generation, partition, docs).await?);
                 }
+                from = next;
             }
         }
         Ok(found)
+    }
+
+    /// These records with their letters.
+    async fn whole(
+        &self,
+        generation: u64,
+        partition: &TopicPartition,
+        docs: &[VerdictDoc],
+    ) -> Result<Vec<(Place, DeadLetter)>> {
+        let ids: Vec<String> =
+            docs.iter().map(|doc| self.kept_id(&of(generation), partition, doc)).collect();
+        let whole: Vec<Option<Versioned<VerdictDoc>>> = self.read(&ids).await?;
+        let mut letters = Vec::with_capacity(docs.len());
+        for doc in whole.into_iter().flatten() {
+            let place: Place = (partition.clone(), doc.value.offset);
+            if let Some(text) = &doc.value.letter {
+                let letter = read_letter(&place, text)?;
+                letters.push((place, letter));
+            }
+        }
+        Ok(letters)
     }
 
     /// These letters are acknowledged.

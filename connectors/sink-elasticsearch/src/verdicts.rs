@@ -263,31 +263,50 @@ impl Books {
         partition: &TopicPartition,
         from: Position,
     ) -> Result<Vec<Hit>> {
-        let path = format!("/{ALIAS}/_search");
-        let (mut found, mut from) = (Vec::new(), from.0);
-        loop {
-            let query = json!({
-                "size": VERDICTS_MAX,
-                "track_total_hits": false,
-                "_source": { "excludes": ["letter"] },
-                "query": { "bool": { "filter": [
-                    { "term": { "target": target } },
-                    { "term": { "topic": partition.topic } },
-                    { "term": { "partition": partition.partition } },
-                    { "range": { "offset": { "gte": from } } },
-                ] } },
-                "sort": [{ "offset": "asc" }],
-            });
-            let reply = self.client.json(Method::Post, &path, &[], Some(&query)).await?;
-            let page: Page = reply.read("reading verdicts")?;
-            let Some(last) = page.hits.hits.last() else { return Ok(found) };
-            from = last.source.offset + 1;
-            let full = page.hits.hits.len() == VERDICTS_MAX;
-            found.extend(page.hits.hits);
-            if !full {
-                return Ok(found);
-            }
+        let (mut found, mut from) = (Vec::new(), Some(from.0));
+        while let Some(at) = from {
+            let (mut hits, next) = self.page(target, partition, at).await?;
+            found.append(&mut hits);
+            from = next;
         }
+        Ok(found)
+    }
+
+    /// The same in parts: the first documents at or after `from`, and from where on there may be more.
+    pub(crate) async fn search_some(
+        &self,
+        target: &str,
+        partition: &TopicPartition,
+        from: i64,
+    ) -> Result<(Vec<VerdictDoc>, Option<i64>)> {
+        let (hits, next) = self.page(target, partition, from).await?;
+        Ok((hits.into_iter().map(|hit| hit.source).collect(), next))
+    }
+
+    async fn page(
+        &self,
+        target: &str,
+        partition: &TopicPartition,
+        from: i64,
+    ) -> Result<(Vec<Hit>, Option<i64>)> {
+        let path = format!("/{ALIAS}/_search");
+        let query = json!({
+            "size": VERDICTS_MAX,
+            "track_total_hits": false,
+            "_source": { "excludes": ["letter"] },
+            "query": { "bool": { "filter": [
+                { "term": { "target": target } },
+                { "term": { "topic": partition.topic } },
+                { "term": { "partition": partition.partition } },
+                { "range": { "offset": { "gte": from } } },
+            ] } },
+            "sort": [{ "offset": "asc" }],
+        });
+        let reply = self.client.json(Method::Post, &path, &[], Some(&query)).await?;
+        let Page { hits: Hits { hits } } = reply.read("reading verdicts")?;
+        let last = hits.last().filter(|_| hits.len() == VERDICTS_MAX);
+        let next = last.map(|last| last.source.offset + 1);
+        Ok((hits, next))
     }
 }
 

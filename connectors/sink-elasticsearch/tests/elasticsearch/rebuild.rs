@@ -3,7 +3,7 @@
 use foldline_api::ErrorClass;
 use foldline_api::letters::BadRecord;
 use foldline_api::rebuild::{By, Step};
-use foldline_api::record::Position;
+use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Flush, Target, Version, Written};
 use foldline_api::source::DeadLetter;
 use serde_json::json;
@@ -126,5 +126,39 @@ async fn the_letters_of_a_build_that_was_cancelled_at_once_are_gone_too() {
     let (first, next, letters) = left.unwrap();
     assert_eq!(first, next, "a number that was never live is given again");
     assert_eq!(letters, []);
+    bench.clean().await;
+}
+
+#[tokio::test]
+async fn more_bad_records_than_one_answer_holds_are_read_in_parts() {
+    // A search finds a thousand at most.
+    const RECORDS: i64 = 1_100;
+    let bench = Bench::new("letters-many");
+    let (target, live) = opened(&bench, &bench.spec(&SMALL)).await;
+    let bad = |offset: i64, waits: bool| {
+        let headers = vec![("why".into(), None)];
+        let (key, value, partition) = (None, None, partition());
+        let letter = DeadLetter { partition: partition.clone(), offset, key, value, headers };
+        BadRecord { partition, offset, by_store: true, letter: waits.then_some(letter) }
+    };
+    // The live generation called the even ones bad.
+    let known: Vec<BadRecord> = (0..RECORDS).step_by(2).map(|offset| bad(offset, false)).collect();
+    let first = Flush { bad: known, ..flush(1, 0, RECORDS, vec![]) };
+    durable(live.write(&first).await.unwrap());
+    let rebuilds = target.rebuilds();
+    let number = rebuilds.begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
+    let writer = target.writer(number).await.unwrap();
+    let epoch = writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch;
+    let all: Vec<BadRecord> = (0..RECORDS).map(|offset| bad(offset, true)).collect();
+    durable(writer.write(&Flush { bad: all, ..flush(epoch, 0, RECORDS, vec![]) }).await.unwrap());
+    for step in [Step::Follow, Step::Hold { patient: false }, Step::Swap] {
+        rebuilds.step(number, step).await.unwrap();
+    }
+    let offsets = |letters: Vec<((TopicPartition, i64), DeadLetter)>| -> Vec<i64> {
+        letters.into_iter().map(|((_, offset), _)| offset).collect()
+    };
+    let odd: Vec<i64> = (1..RECORDS).step_by(2).collect();
+    assert_eq!(offsets(rebuilds.letters(number, 5_000).await.unwrap()), odd);
+    assert_eq!(offsets(rebuilds.letters(number, 520).await.unwrap()), odd[..520]);
     bench.clean().await;
 }
