@@ -39,7 +39,7 @@ pub(crate) use kafka::limits;
 #[cfg(feature = "kafka")]
 pub use kafka::{Topics, kafka_config};
 use kafka::{kafka_dead_letters, kafka_log};
-use sinks::target;
+use sinks::sink;
 
 /// What one connector refers to.
 struct Parts<'a> {
@@ -81,9 +81,9 @@ pub(crate) fn connector(
     let rebuild_group = format!("{}.rebuild", connector.group);
     let rebuild_log = prepared(log_of(config, &parts, &rebuild_group)?, &decoders);
     let spec = target_spec(config, &parts, projection);
-    let sink = parts.sink.kind.clone();
+    let sink = sink(&parts.sink.kind)?;
     // Refused now rather than at the first event.
-    target(&sink, TargetSpec { log: String::new(), ..spec.clone() })?;
+    sink.target(TargetSpec { log: String::new(), ..spec.clone() })?;
     let share = config.worker.memory / config.connectors.len().max(1) as u64;
     Ok(ConnectorSpec {
         name: connector.name.clone(),
@@ -115,7 +115,7 @@ pub(crate) fn connector(
         keep_generations: connector.keep_generations,
         snapshot_wait: connector.snapshot_wait,
         idle_poll_interval: connector.idle_poll_interval,
-        target: Box::new(move |log| target(&sink, TargetSpec { log, ..spec.clone() })),
+        target: Box::new(move |log| sink.target(TargetSpec { log, ..spec.clone() })),
         dead_letters: dead_letters(&parts)?,
         metrics: metrics.connector(&connector.name),
         memory: usize::try_from(share).unwrap_or(usize::MAX),
@@ -159,8 +159,24 @@ pub fn plan(
     projection: &Arc<Projection>,
 ) -> Result<Vec<String>> {
     let parts = parts(config, connector)?;
-    let spec = target_spec(config, &parts, projection);
-    sinks::plan(&parts.sink.kind, &spec)
+    let sink = sink(&parts.sink.kind)?;
+    let statements = sink.plan(&target_spec(config, &parts, projection));
+    Ok(if sink.speaks_sql() { script(&statements) } else { statements })
+}
+
+/// Whether a connector's plan is a script of SQL.
+#[must_use]
+pub fn plans_sql(config: &Config, connector: &ConnectorConfig) -> bool {
+    let kind = config.sinks.get(&connector.sink).map(|sink| &sink.kind);
+    kind.and_then(|kind| sink(kind).ok()).is_some_and(|sink| sink.speaks_sql())
+}
+
+/// Statements as a script that runs as it stands: what takes parameters is in its comments.
+fn script(statements: &[String]) -> Vec<String> {
+    let runnable = |sql: &String| {
+        if sql.starts_with("CREATE ") { format!("{sql};") } else { commented(sql) }
+    };
+    statements.iter().map(runnable).collect()
 }
 
 /// Text as comments of SQL.
@@ -189,7 +205,7 @@ pub async fn compare(
     projection: &Arc<Projection>,
 ) -> Result<Compared> {
     let parts = parts(config, connector)?;
-    let target = target(&parts.sink.kind, target_spec(config, &parts, projection))?;
+    let target = sink(&parts.sink.kind)?.target(target_spec(config, &parts, projection))?;
     let stored = target.rebuilds().generations().await?.projection;
     let projection = changes(&stored, projection.projection_json());
     Ok(Compared { projection, store: target.differences().await? })

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::{Failure, load, runtime};
-use crate::config::{Config, ConnectorConfig, SinkKind, json_schema, process_env, unsupported};
+use crate::config::{Config, ConnectorConfig, json_schema, process_env, unsupported};
 use crate::metrics::Metrics;
 use crate::printable;
 use crate::registry::{self, Compared};
@@ -119,12 +119,10 @@ pub(super) fn plan(path: PathBuf, name: &str) -> Result<(), Failure> {
     let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
     let described = projection.describe().to_string();
     // Of a store that speaks SQL the whole is a script.
-    let sink = config.sinks.get(&connector.sink).map(|sink| &sink.kind);
-    match sink {
-        Some(SinkKind::Postgres { .. } | SinkKind::Sqlite { .. }) => {
-            println!("{}", registry::commented(&described));
-        }
-        _ => println!("{described}"),
+    if registry::plans_sql(&config, connector) {
+        println!("{}", registry::commented(&described));
+    } else {
+        println!("{described}");
     }
     for statement in registry::plan(&config, connector, projection).map_err(Failure::failed)? {
         println!("{statement}\n");

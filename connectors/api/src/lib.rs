@@ -2,7 +2,7 @@
 //! and positions, and the traits that sources and sinks implement.
 //!
 //! In reading order: [`value`], [`column`] and [`budget`] (what is folded, and what it may cost), [`model`] (rows and keys), [`record`]
-//! (what is read), [`source`] and [`sink`] (who reads and who stores), [`rebuild`] (the next generation
+//! (what is read), [`source`] and [`sink`] (who reads and who stores), [`kind`] (what a sink's crate exports), [`rebuild`] (the next generation
 //! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`binding`] (whose target it
 //! is), [`lifecycle`] (what may happen to it), [`error`] (what may go wrong, and whose problem it is), [`failpoint`]
 //! (where a test can kill the process), [`mask`] (what may be shown of a text that may hold a login).
@@ -15,6 +15,7 @@ pub mod error;
 pub mod failpoint;
 pub mod hole;
 pub mod json;
+pub mod kind;
 pub mod letters;
 pub mod lifecycle;
 pub mod mask;

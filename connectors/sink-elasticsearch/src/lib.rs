@@ -22,6 +22,7 @@ mod document;
 mod drift;
 mod error;
 mod hole;
+mod kind;
 mod letters;
 mod mapping;
 mod nodes;
@@ -40,6 +41,6 @@ mod version;
 pub mod writer;
 
 pub use config::ElasticsearchConfig;
-pub use plan::{check, plan};
+pub use plan::check;
 pub use target::ElasticsearchTarget;
 pub use writer::ElasticsearchWriter;

@@ -16,8 +16,7 @@ pub fn check(spec: &TargetSpec) -> Result<()> {
 }
 
 /// What the connector will send: the index's body, the aliases and the bulk actions.
-#[must_use]
-pub fn plan(spec: &TargetSpec) -> Vec<String> {
+pub(crate) fn plan(spec: &TargetSpec) -> Vec<String> {
     let names = Names::new(&spec.target);
     let pretty = |json: &serde_json::Value| format!("{json:#}");
     let (index, alias) = (names.index(1), names.alias());

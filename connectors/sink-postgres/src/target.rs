@@ -61,8 +61,7 @@ pub fn check(spec: &TargetSpec) -> Result<()> {
 
 /// The DDL and the statements that a connector uses, without a connection: what `foldline plan` shows.
 /// `schema` is the one of Foldline's own tables. Means something only where [`check`] finds no fault.
-#[must_use]
-pub fn plan(spec: &TargetSpec, schema: &str) -> Vec<String> {
+pub(crate) fn plan(spec: &TargetSpec, schema: &str) -> Vec<String> {
     let whole = || TableName { schema: None, table: spec.target.clone() };
     let name = table_name(spec).unwrap_or_else(|_| whole());
     let books = Books::new(schema);

@@ -42,6 +42,7 @@ mod codec;
 mod database;
 mod generations;
 mod hole;
+mod kind;
 mod letters;
 mod parking;
 mod rebuild;
@@ -51,4 +52,4 @@ mod target;
 mod verdicts;
 mod writer;
 
-pub use target::{SqliteConfig, SqliteTarget, plan};
+pub use target::{SqliteConfig, SqliteTarget};

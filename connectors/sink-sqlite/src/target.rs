@@ -44,8 +44,7 @@ pub struct SqliteTarget {
 }
 
 /// The DDL and the statements that a connector uses: what `foldline plan` shows.
-#[must_use]
-pub fn plan(spec: &TargetSpec) -> Vec<String> {
+pub(crate) fn plan(spec: &TargetSpec) -> Vec<String> {
     let books = books::DDL.iter().chain([&generations::DDL]);
     let mut out: Vec<String> = books.map(|statement| (*statement).to_owned()).collect();
     out.extend(schema::create(&spec.target, &spec.model));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::ErrorClass;
+use foldline_api::kind::Sink;
 use foldline_api::model::{Key, Row};
 use foldline_api::rebuild::{By, Step, Stepped};
 use foldline_api::record::Position;
@@ -17,7 +18,7 @@ use foldline_api::sink::{
     Versions, Writer, Written,
 };
 use foldline_api::value::Value;
-use foldline_sink_sqlite::{SqliteConfig, SqliteTarget, plan};
+use foldline_sink_sqlite::{SqliteConfig, SqliteTarget};
 use foldline_testkit::contract::{Meddling, claim, model, model_of, partition, row, spec_of};
 use foldline_testkit::{Store, sink_contract};
 use rusqlite::Connection;
@@ -27,7 +28,7 @@ struct Sqlite(PathBuf);
 #[async_trait]
 impl Store for Sqlite {
     async fn target(&self, spec: TargetSpec) -> Arc<dyn Target> {
-        Arc::new(SqliteTarget::new(SqliteConfig { path: self.0.clone() }, spec).unwrap())
+        SqliteConfig { path: self.0.clone() }.target(spec).unwrap()
     }
 
     async fn drop_target(&self, target: &str) {
@@ -589,7 +590,7 @@ async fn what_plan_shows_is_what_is_made() {
     with_index.columns[1].index = true;
     with_index.indexes = vec![vec![3, 4]];
     let spec = spec_of("made \"here\"", with_index);
-    let planned = plan(&spec);
+    let planned = SqliteConfig { path: bench.path.clone() }.plan(&spec);
     Sqlite(bench.path.clone()).target(spec).await.open().await.unwrap();
     let shell = outside(&bench.path);
     for statement in planned.iter().filter(|s| s.starts_with("CREATE") && !s.contains("_foldline_"))

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use foldline_api::kind::Sink;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_testkit::{Store, sink_contract};
 
-use crate::support::Bench;
+use crate::support::{Bench, config};
 
 struct Cluster(Bench);
 
 #[async_trait]
 impl Store for Cluster {
     async fn target(&self, spec: TargetSpec) -> Arc<dyn Target> {
-        Arc::new(self.0.target(&spec))
+        config().target(spec).unwrap()
     }
 
     async fn drop_target(&self, target: &str) {

@@ -28,6 +28,10 @@ pub(crate) struct Bench {
     http: reqwest::Client,
 }
 
+pub(crate) fn config() -> ElasticsearchConfig {
+    ElasticsearchConfig { urls: vec![url()], ..ElasticsearchConfig::default() }
+}
+
 impl Bench {
     pub(crate) fn new(what: &str) -> Self {
         let suffix: u64 = rand::random();
@@ -52,8 +56,7 @@ impl Bench {
     }
 
     pub(crate) fn target(&self, spec: &TargetSpec) -> ElasticsearchTarget {
-        let config = ElasticsearchConfig { urls: vec![url()], ..ElasticsearchConfig::default() };
-        ElasticsearchTarget::new(&config, spec.clone()).unwrap()
+        ElasticsearchTarget::new(&config(), spec.clone()).unwrap()
     }
 
     /// The same behind a relay that answers to no bulk of more than `items_max` items: it loses the first, does the

@@ -1,14 +1,14 @@
 //! What documents hold, and what they are called.
 
+use foldline_api::kind::Sink;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::Position;
 use foldline_api::sink::{RowWrite, StoredVerdict, Target, Version, Written};
 use foldline_api::value::Value;
 use foldline_api::{ErrorClass, json};
-use foldline_sink_elasticsearch::plan;
 use serde_json::json;
 
-use crate::support::{Bench, beginning, durable, flush, key, opened, partition, write};
+use crate::support::{Bench, beginning, config, durable, flush, key, opened, partition, write};
 
 #[tokio::test]
 async fn every_type_reads_back_to_the_digit() {
@@ -141,7 +141,7 @@ async fn the_plans_index_is_one_that_elasticsearch_takes() {
     let mut spec =
         bench.spec(&[("id", "bigint"), ("price", "numeric(12,2)"), ("lines", "children")]);
     spec.auto_create = false;
-    let plan = plan(&spec);
+    let plan = config().plan(&spec);
     assert!(plan[3].contains("require_alias=true"), "{}", plan[3]);
     let (head, body) = plan[0].split_once('\n').unwrap();
     let path = head.strip_prefix("PUT ").unwrap();

@@ -2,6 +2,7 @@
 
 use foldline_api::ErrorClass;
 use foldline_api::column::ColumnType;
+use foldline_api::kind::Sink;
 use foldline_api::lifecycle::LogNow;
 use foldline_api::model::{Column, Model};
 use foldline_api::record::Position;
@@ -459,7 +460,7 @@ async fn the_plan_is_what_open_makes() {
     model.columns[4].default = Value::list(vec![Value::text("it's \\ \"x\"")]);
     assert!(matches!(model.columns[4].ty, ColumnType::Array(_)));
     let spec = fixture.spec(model);
-    let plan = foldline_sink_postgres::plan(&spec, &format!("{}_books", fixture.schema));
+    let plan = fixture.config().plan(&spec);
     let ddl: Vec<_> = plan.iter().filter(|sql| sql.starts_with("CREATE")).cloned().collect();
     fixture.run(&ddl.join(";\n")).await;
     // The plan's table is adopted: it fits.

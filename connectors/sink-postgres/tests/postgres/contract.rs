@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use foldline_api::kind::Sink;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_testkit::contract::Meddling;
 use foldline_testkit::{Store, sink_contract};
@@ -14,7 +15,7 @@ struct Postgres(Fixture);
 #[async_trait]
 impl Store for Postgres {
     async fn target(&self, spec: TargetSpec) -> Arc<dyn Target> {
-        Arc::new(self.0.target(spec))
+        self.0.config().target(spec).unwrap()
     }
 
     async fn drop_target(&self, target: &str) {

@@ -1,0 +1,22 @@
+//! What a sink's crate exports: its config, and by it all that is made of the store without asking which one it is.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::sink::{Target, TargetSpec};
+
+/// A store as a config reaches it. A sink's config type implements this, and the worker knows nothing else of it.
+pub trait Sink: Send + Sync {
+    /// A target in this store, without a connection yet. Called again in each session of a connector.
+    ///
+    /// # Errors
+    /// A config error where the store cannot keep what the spec asks for, or where its settings contradict each other.
+    fn target(&self, spec: TargetSpec) -> Result<Arc<dyn Target>>;
+
+    /// What it makes and asks for a target, without a connection: `foldline plan`. It means something only where
+    /// [`Sink::target`] finds no fault.
+    fn plan(&self, spec: &TargetSpec) -> Vec<String>;
+
+    /// Whether the plan is SQL, so that the whole of it is shown as a script.
+    fn speaks_sql(&self) -> bool;
+}
