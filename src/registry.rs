@@ -7,7 +7,6 @@ mod kafka;
 #[cfg(not(feature = "kafka"))]
 #[path = "registry/without_kafka.rs"]
 mod kafka;
-mod sinks;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,7 +38,6 @@ pub(crate) use kafka::limits;
 #[cfg(feature = "kafka")]
 pub use kafka::{Topics, kafka_config};
 use kafka::{kafka_dead_letters, kafka_log};
-use sinks::sink;
 
 /// What one connector refers to.
 struct Parts<'a> {
@@ -81,7 +79,7 @@ pub(crate) fn connector(
     let rebuild_group = format!("{}.rebuild", connector.group);
     let rebuild_log = prepared(log_of(config, &parts, &rebuild_group)?, &decoders);
     let spec = target_spec(config, &parts, projection);
-    let sink = sink(&parts.sink.kind)?;
+    let sink = Arc::clone(parts.sink.store.sink()?);
     // Refused now rather than at the first event.
     sink.target(TargetSpec { log: String::new(), ..spec.clone() })?;
     let share = config.worker.memory / config.connectors.len().max(1) as u64;
@@ -159,7 +157,7 @@ pub fn plan(
     projection: &Arc<Projection>,
 ) -> Result<Vec<String>> {
     let parts = parts(config, connector)?;
-    let sink = sink(&parts.sink.kind)?;
+    let sink = parts.sink.store.sink()?;
     let statements = sink.plan(&target_spec(config, &parts, projection));
     Ok(if sink.speaks_sql() { script(&statements) } else { statements })
 }
@@ -167,8 +165,8 @@ pub fn plan(
 /// Whether a connector's plan is a script of SQL.
 #[must_use]
 pub fn plans_sql(config: &Config, connector: &ConnectorConfig) -> bool {
-    let kind = config.sinks.get(&connector.sink).map(|sink| &sink.kind);
-    kind.and_then(|kind| sink(kind).ok()).is_some_and(|sink| sink.speaks_sql())
+    let sink = config.sinks.get(&connector.sink).and_then(|sink| sink.store.sink().ok());
+    sink.is_some_and(|sink| sink.speaks_sql())
 }
 
 /// Statements as a script that runs as it stands: what takes parameters is in its comments.
@@ -205,7 +203,7 @@ pub async fn compare(
     projection: &Arc<Projection>,
 ) -> Result<Compared> {
     let parts = parts(config, connector)?;
-    let target = sink(&parts.sink.kind)?.target(target_spec(config, &parts, projection))?;
+    let target = parts.sink.store.sink()?.target(target_spec(config, &parts, projection))?;
     let stored = target.rebuilds().generations().await?.projection;
     let projection = changes(&stored, projection.projection_json());
     Ok(Compared { projection, store: target.differences().await? })

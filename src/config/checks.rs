@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use foldline_language::config::checks::check_projections;
 use foldline_language::config::diagnostic::{Diagnostic, join};
 use foldline_language::config::names::covers;
+use foldline_language::config::sink::TargetKey;
 
 use super::connector::{OnBadRecord, Start};
 use super::load::Config;
 use super::names::is_topic;
-use super::sink::SinkKind;
+use super::sink::Store;
 
 pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
@@ -32,7 +33,8 @@ fn check_targets(config: &Config, problems: &mut Vec<Diagnostic>) {
     for connector in config.connectors.values() {
         let target = (connector.sink.as_str(), connector.target.as_str());
         let Some(first) = taken.insert(target, &connector.name) else { continue };
-        let key = config.sinks.get(&connector.sink).map_or("table", |sink| sink.kind.target_key());
+        let key = config.sinks.get(&connector.sink).and_then(|sink| sink.store.target_key());
+        let key = key.map_or("table", TargetKey::name);
         let message = format!(
             "the connector `{first}` already writes {:?} of the sink `{}`",
             connector.target, connector.sink
@@ -87,9 +89,9 @@ fn check_state_of(config: &Config, problems: &mut Vec<Diagnostic>) {
     for connector in config.connectors.values() {
         let Start::StateOf(of) = &connector.start else { continue };
         let Some(other) = config.connectors.get(of) else { continue };
-        let kind = config.sinks.get(&other.sink).map(|sink| &sink.kind);
+        let store = config.sinks.get(&other.sink).map(|sink| &sink.store);
         let path = format!("{}.state_of", key_of(&connector.name, "start"));
-        if kind.is_some_and(|kind| !matches!(kind, SinkKind::Kafka { .. })) {
+        if store.is_some_and(|store| !matches!(store, Store::Kafka(_))) {
             let message = format!("the connector `{of}` writes no state topic");
             problems.push(config.places.problem(&path, message));
         } else if other.projection != connector.projection {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::scalar::{format_duration, format_size};
+use foldline_language::config::sink::TargetKey;
 use foldline_language::config::tree::Item;
 
 use super::names::{check_table, check_topic, index_fault};
-use super::sink::{SinkConfig, SinkKind};
+use super::sink::{SinkConfig, Store};
 
 /// One connector.
 #[derive(Clone, Debug, PartialEq)]
@@ -211,8 +212,8 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
     let sink = reader
         .required("sink", "\"warehouse\"")
         .and_then(|f| f.reference("sink", names.sinks.iter().copied()));
-    let kind = sink.as_ref().and_then(|name| Some(&names.checked.get(name)?.kind));
-    let target = read_target(&mut reader, kind, projection.as_deref());
+    let store = sink.as_ref().and_then(|name| Some(&names.checked.get(name)?.store));
+    let target = read_target(&mut reader, store, projection.as_deref());
     let group_field = reader.get("group");
     let group = group_field.and_then(|field| field.text());
     let group = group.unwrap_or_else(|| format!("{}-{name}", names.worker));
@@ -227,8 +228,8 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
     let idle_poll_interval = reader
         .get("idle_poll_interval")
         .map_or(Some(IDLE_POLL_INTERVAL), |field| read_idle_poll_interval(&field));
-    let mapping = read_json(reader.get("mapping"), kind);
-    let settings = read_json(reader.get("settings"), kind);
+    let mapping = read_json(reader.get("mapping"), store);
+    let settings = read_json(reader.get("settings"), store);
     reader.finish();
     Some(ConnectorConfig {
         name: name.to_owned(),
@@ -269,30 +270,31 @@ fn only_source(reader: &Reader<'_>, names: &Names<'_>) -> Option<String> {
 /// `table`, `index` or `topic`, whichever the sink takes; else the projection's name.
 fn read_target(
     reader: &mut Reader<'_>,
-    kind: Option<&SinkKind>,
+    store: Option<&Store>,
     projection: Option<&str>,
 ) -> Option<String> {
-    let given = [
-        ("table", reader.get("table")),
-        ("index", reader.get("index")),
-        ("topic", reader.get("topic")),
-    ];
-    let kind = kind?;
-    let wanted = kind.target_key();
+    let given = [TargetKey::Table, TargetKey::Index, TargetKey::Topic]
+        .map(|key| (key, reader.get(key.name())));
+    let store = store?;
+    let Some(wanted) = store.target_key() else {
+        // Nothing runs into a store that the build lacks: any key will do.
+        let field = given.into_iter().find_map(|(_, field)| field);
+        return field.and_then(|field| field.text()).or_else(|| projection.map(str::to_owned));
+    };
     let mut target = None;
     for (key, field) in given {
         let Some(field) = field else { continue };
         if key == wanted {
             target = Some(field);
         } else {
-            let text = field.node.as_str().unwrap_or("…");
-            let message = format!("a sink of type `{}` takes `{wanted}`", kind.name());
+            let (text, wanted) = (field.node.as_str().unwrap_or("…"), wanted.name());
+            let message = format!("a sink of type `{}` takes `{wanted}`", store.name());
             field.problem_with_help(message, format!("{wanted} = {text:?}"));
         }
     }
     let Some(field) = target else {
         let name = projection?;
-        let fault = if wanted == "index" { index_fault(name) } else { None };
+        let fault = if wanted == TargetKey::Index { index_fault(name) } else { None };
         if let Some(fault) = fault {
             let message = format!("the projection's name {name:?} cannot be the index: {fault}");
             reader.problem_with_help(message, format!("index = {:?}", name.to_lowercase()));
@@ -301,9 +303,9 @@ fn read_target(
     };
     let name = field.text()?;
     match wanted {
-        "table" => check_table(&field, &name),
-        "topic" => check_topic(&field, &name),
-        _ => {
+        TargetKey::Table => check_table(&field, &name),
+        TargetKey::Topic => check_topic(&field, &name),
+        TargetKey::Index => {
             if let Some(fault) = index_fault(&name) {
                 field.problem(format!("found {name:?}: {fault}"));
             }
@@ -384,10 +386,11 @@ fn read_errors(field: Option<Field<'_>>, group: &str) -> ErrorsConfig {
     errors
 }
 
-fn read_json(field: Option<Field<'_>>, sink: Option<&SinkKind>) -> Option<serde_json::Value> {
+fn read_json(field: Option<Field<'_>>, store: Option<&Store>) -> Option<serde_json::Value> {
     let field = field?;
-    if let Some(kind) = sink.filter(|kind| kind.target_key() != "index") {
-        field.problem(format!("is Elasticsearch's; the sink is of type `{}`", kind.name()));
+    let other = |store: &&Store| store.target_key().is_some_and(|key| key != TargetKey::Index);
+    if let Some(store) = store.filter(other) {
+        field.problem(format!("is Elasticsearch's; the sink is of type `{}`", store.name()));
     }
     if !field.is_table() {
         field.problem(format!("found {}, expected a table", field.node.describe()));

@@ -1,10 +1,9 @@
 //! What Kafka sources and sinks share: servers, and librdkafka's properties.
 
+use foldline_api::secret::Secret;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::tree::Item;
 use indexmap::IndexMap;
-
-use super::secret::{Secret, read_secret};
 
 /// Which client the properties are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ pub(super) fn read_properties(
             continue;
         }
         let value = match field.node.item {
-            Item::Table(_) => read_secret(&field),
+            Item::Table(_) => field.secret(),
             Item::Scalar(_) | Item::List(_) => field.plain_text().map(Secret::new),
         };
         let Some(value) = value else { continue };

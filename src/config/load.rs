@@ -1,6 +1,5 @@
 //! From a path to a checked config: read, merge, overlay, interpolate, check.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use foldline_language::config::names::check_name;
 use foldline_language::config::places::Places;
 use foldline_language::config::projection::ProjectionConfig;
 use foldline_language::config::projections;
-use foldline_language::config::reader::{Context, Field, Reader};
+use foldline_language::config::reader::{Context, Field, KnownKeys, Reader};
 use foldline_language::config::tree::{At, Table, merge, parse};
 use indexmap::IndexMap;
 
@@ -23,7 +22,7 @@ use super::worker::{self, Worker};
 use super::{checks, layers};
 
 /// The whole config, checked in form; expressions and types are not compiled yet.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// What belongs to the process.
     pub worker: Worker,
@@ -48,9 +47,6 @@ pub struct Config {
 pub fn load(path: &Path, env: &Env) -> Result<Config, Vec<Diagnostic>> {
     load_knowing(path, env).0
 }
-
-/// Keys that each kind of table was asked for.
-pub(super) type KnownKeys = BTreeMap<&'static str, BTreeSet<&'static str>>;
 
 pub(super) fn load_knowing(path: &Path, env: &Env) -> (Result<Config, Vec<Diagnostic>>, KnownKeys) {
     match read_tree(path, env) {
@@ -128,7 +124,8 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
 }
 
 fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
-    let cx = Context::new(env);
+    let read_file = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let cx = Context::new(env).with_files(read_file);
     let file = tree.values().next().map_or_else(|| Arc::from("config"), |n| Arc::clone(&n.at.file));
     let mut root = Reader::new(&cx, "root", String::new(), At { file, line: None }, tree);
     let worker = root.get("worker").and_then(|field| field.table("worker"));

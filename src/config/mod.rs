@@ -14,7 +14,6 @@ mod load;
 mod names;
 mod registry;
 mod schema;
-mod secret;
 mod sink;
 mod source;
 pub(crate) mod unsupported;
@@ -28,8 +27,7 @@ pub use env::process_env;
 pub use load::{Config, files, load};
 pub use registry::{RegistryConfig, RegistryKind};
 pub use schema::json_schema;
-pub use secret::Secret;
-pub use sink::{SinkConfig, SinkKind};
+pub use sink::{KafkaSink, SinkConfig, Store};
 pub use source::{
     ConverterKind, GroupProtocol, IngestConfig, SourceConfig, SourceKind, TopicConfig,
 };

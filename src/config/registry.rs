@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use foldline_api::secret::Secret;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::tree::Item;
 
 use super::names::check_topic;
-use super::secret::{Secret, read_secret};
 
 /// One registry.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,9 +60,9 @@ pub(super) fn read(name: &str, field: &Field<'_>, sources: &[&str]) -> Option<Re
 }
 
 fn read_confluent(reader: &mut Reader<'_>) -> Option<RegistryKind> {
-    let url = reader.required("url", "\"http://localhost:8081\"").and_then(|f| read_secret(&f));
+    let url = reader.required("url", "\"http://localhost:8081\"").and_then(|f| f.secret());
     let username = reader.text("username");
-    let password = reader.get("password").and_then(|f| read_secret(&f));
+    let password = reader.get("password").and_then(|f| f.secret());
     if username.is_some() != password.is_some() {
         reader.problem("`username` and `password` go together");
     }

@@ -4,10 +4,12 @@
 //! for.
 
 use foldline_language::config::schema::{
-    Definitions, choice, duration, flag, integer, named, object, of, text, texts,
+    Definitions, choice, duration, flag, integer, named, object, of, secret, text, texts,
 };
 use foldline_language::config::schema_projection;
 use serde_json::{Map, Value, json};
+
+use super::sink::{KAFKA, KINDS, lacking};
 
 /// The JSON Schema of the whole config.
 pub fn json_schema() -> Value {
@@ -16,13 +18,13 @@ pub fn json_schema() -> Value {
         worker_and_registries(),
         sources(),
         topics(),
-        sinks(),
         connectors(),
         schema_projection::definitions(),
     ];
     for (name, schema) in groups.into_iter().flatten() {
         definitions.insert(name.to_owned(), schema);
     }
+    definitions.extend(sinks());
     let mut root = object(
         "Foldline's config",
         &[],
@@ -53,13 +55,6 @@ fn size(description: &str) -> Value {
         "type": "string",
         "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$|\\$\\{",
         "description": format!("{description} A size such as 64KiB, 8MiB or 1GiB."),
-    })
-}
-
-fn secret(description: &str) -> Value {
-    json!({
-        "description": description,
-        "anyOf": [{ "type": "string", "minLength": 1 }, of("secret")],
     })
 }
 
@@ -173,44 +168,31 @@ fn topics() -> Definitions {
     ]
 }
 
-fn sinks() -> Definitions {
-    let kind = |name: &str| choice("Which store.", &[name]);
-    let ca = || ("ca", text("PEM file of the authority that signed its certificate."));
-    let postgres = [
-        ("type", kind("postgres")),
-        ("url", secret("postgres://user:password@host/database, or host=… user=….")),
-        ("password", secret("The password, where the URL has none.")),
-        ca(),
-        ("cert", text("PEM file of the client's certificate, with `key`.")),
-        ("key", text("PEM file of the certificate's key, unencrypted.")),
-        (
-            "connections",
-            integer("So many at most on a worker, for all its connectors; by default 8.", 4),
-        ),
-        ("schema_name", text("Schema of Foldline's own bookkeeping; by default foldline.")),
-        ("statement_timeout", duration("So long may a statement of a flush take; by default 25s.")),
-    ];
-    let elasticsearch = [
-        ("type", kind("elasticsearch")),
-        ("urls", texts("Its nodes.")),
-        ("api_key", secret("Base64 of id:api_key.")),
-        ("username", text("With `password`, instead of `api_key`.")),
-        ("password", secret("With `username`.")),
-        ca(),
-        ("request_timeout", duration("So long may a request take; by default 60s.")),
-    ];
-    let sqlite = [("type", kind("sqlite")), ("path", text("The database file."))];
-    let mut kafka = vec![("type", kind("kafka"))];
+/// The definition of a kind of sink by its name; of one that this build lacks, any keys.
+fn sinks() -> Vec<(String, Value)> {
+    let which = |name: &str| ("type", choice("Which store.", &[name]));
+    let mut kinds: Vec<(&str, Value)> = Vec::new();
+    for kind in KINDS {
+        let keys = (kind.keys)();
+        let required = keys.iter().filter(|key| key.required).map(|key| key.name);
+        let required: Vec<&str> = ["type"].into_iter().chain(required).collect();
+        let own = keys.iter().map(|key| (key.name, key.schema.clone()));
+        let keys: Vec<_> = [which(kind.name)].into_iter().chain(own).collect();
+        kinds.push((kind.name, object(kind.description, &required, &keys)));
+    }
+    for name in lacking() {
+        let mut any = object("A store that this build lacks.", &["type"], &[which(name)]);
+        any["additionalProperties"] = true.into();
+        kinds.push((name, any));
+    }
+    let mut kafka = vec![which(KAFKA)];
     kafka.extend(servers_and_properties());
     kafka.extend(converters_and_topics());
-    let kinds = ["sink.postgres", "sink.elasticsearch", "sink.sqlite", "sink.kafka"].map(of);
-    vec![
-        ("sink", json!({ "oneOf": kinds })),
-        ("sink.postgres", object("PostgreSQL.", &["type", "url"], &postgres)),
-        ("sink.elasticsearch", object("Elasticsearch.", &["type", "urls"], &elasticsearch)),
-        ("sink.sqlite", object("SQLite.", &["type", "path"], &sqlite)),
-        ("sink.kafka", object("State topics.", &["type", "bootstrap_servers"], &kafka)),
-    ]
+    kinds.push((KAFKA, object("State topics.", &["type", "bootstrap_servers"], &kafka)));
+    let named: Vec<(String, Value)> =
+        kinds.into_iter().map(|(name, keys)| (format!("sink.{name}"), keys)).collect();
+    let each: Vec<Value> = named.iter().map(|(name, _)| of(name)).collect();
+    [("sink".to_owned(), json!({ "oneOf": each }))].into_iter().chain(named).collect()
 }
 
 fn connectors() -> Definitions {

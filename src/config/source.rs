@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use foldline_api::secret::Secret;
 use foldline_language::config::names::check_regex;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::tree::Item;
@@ -11,7 +12,6 @@ use regex::Regex;
 use super::avro::{self, AvroFile};
 use super::kafka;
 use super::names::check_topic;
-use super::secret::Secret;
 
 /// One source.
 #[derive(Clone, Debug, PartialEq)]

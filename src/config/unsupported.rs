@@ -6,7 +6,7 @@ use foldline_language::config::projection::ProjectionConfig;
 
 use super::connector::Start;
 use super::load::Config;
-use super::sink::SinkKind;
+use super::sink::Store;
 use super::source::{ConverterKind, SourceKind, TopicConfig};
 
 /// What the config asks for and this version cannot do yet: errors where a fold would be wrong
@@ -32,11 +32,10 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
     }
     for sink in config.sinks.values() {
         let path = format!("{}.type", join("sinks", &sink.name));
-        if let SinkKind::Kafka { .. } = sink.kind {
-            list.error(&path, "sinks of type `kafka` are");
-        }
-        if !sink.kind.is_built() {
-            list.lacks(&path, sink.kind.name());
+        match sink.store {
+            Store::Built { .. } => {}
+            Store::Kafka(_) => list.error(&path, "sinks of type `kafka` are"),
+            Store::Lacking(kind) => list.lacks(&path, kind),
         }
     }
     for connector in config.connectors.values() {

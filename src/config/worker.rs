@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
+use foldline_api::secret::Secret;
 use foldline_language::config::names::check_name;
 use foldline_language::config::reader::Reader;
-
-use super::secret::{Secret, read_secret};
 
 const NAME: &str = "foldline";
 const LISTEN: SocketAddr =
@@ -60,7 +59,7 @@ pub(super) fn read(mut reader: Reader<'_>) -> Worker {
     });
     let token_field = reader.get("token");
     let token = token_field.as_ref().and_then(|field| {
-        let token = read_secret(field)?;
+        let token = field.secret()?;
         if token.expose().trim().is_empty() {
             field.problem("is blank: everybody could guess it");
             return None;

@@ -1,12 +1,14 @@
 //! What a sink's crate exports: its config, and by it all that is made of the store without asking which one it is.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::sink::{Target, TargetSpec};
 
-/// A store as a config reaches it. A sink's config type implements this, and the worker knows nothing else of it.
-pub trait Sink: Send + Sync {
+/// A store as a config reaches it. A sink's config type implements this, and the worker knows nothing else of it. Its `Debug` shows
+/// no secret.
+pub trait Sink: Debug + Send + Sync {
     /// A target in this store, without a connection yet. Called again in each session of a connector.
     ///
     /// # Errors

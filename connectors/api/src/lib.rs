@@ -5,7 +5,8 @@
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`kind`] (what a sink's crate exports), [`rebuild`] (the next generation
 //! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`binding`] (whose target it
 //! is), [`lifecycle`] (what may happen to it), [`error`] (what may go wrong, and whose problem it is), [`failpoint`]
-//! (where a test can kill the process), [`mask`] (what may be shown of a text that may hold a login).
+//! (where a test can kill the process), [`mask`] (what may be shown of a text that may hold a login), [`secret`] (what is
+//! never shown).
 
 pub mod binding;
 pub mod budget;
@@ -23,6 +24,7 @@ pub mod model;
 pub mod parked;
 pub mod rebuild;
 pub mod record;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod throttle;

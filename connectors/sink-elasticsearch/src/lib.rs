@@ -41,6 +41,7 @@ mod version;
 pub mod writer;
 
 pub use config::ElasticsearchConfig;
+pub use kind::KIND;
 pub use plan::check;
 pub use target::ElasticsearchTarget;
 pub use writer::ElasticsearchWriter;

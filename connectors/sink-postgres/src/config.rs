@@ -84,7 +84,7 @@ pub(crate) struct Endpoint {
 ///
 /// # Errors
 /// A sentence without anything that could be part of a login.
-pub fn check_url(url: &str) -> Result<(), String> {
+pub(crate) fn check_url(url: &str) -> Result<(), String> {
     read_url(url).map(|_| ())
 }
 

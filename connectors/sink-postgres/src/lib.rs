@@ -41,7 +41,7 @@ mod url;
 mod verdicts;
 mod writer;
 
-pub use config::{PostgresConfig, check_url};
+pub use config::PostgresConfig;
 pub use flush::encoded_bytes;
-pub use pool::CONNECTIONS_MIN;
+pub use kind::KIND;
 pub use target::{PostgresTarget, check};

@@ -20,7 +20,7 @@ use crate::error::classify;
 use crate::session::connect;
 
 /// Fewer leave no two for flushes beside one that builds an index and one that verifies.
-pub const CONNECTIONS_MIN: u16 = 4;
+pub(crate) const CONNECTIONS_MIN: u16 = 4;
 /// So long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(20);
 

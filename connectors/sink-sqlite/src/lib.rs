@@ -52,4 +52,5 @@ mod target;
 mod verdicts;
 mod writer;
 
+pub use kind::KIND;
 pub use target::{SqliteConfig, SqliteTarget};

@@ -23,4 +23,5 @@ pub mod scalar;
 pub mod schema;
 pub mod schema_projection;
 mod secret;
+pub mod sink;
 pub mod tree;

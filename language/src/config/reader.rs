@@ -1,6 +1,7 @@
 //! Reads the tree key by key: collects problems instead of stopping at the first, and knows which
 //! keys were asked for, so that what is left over is unknown.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,20 +13,34 @@ use super::scalar::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size};
 use super::secret;
 use super::tree::{At, Item, Node, Table};
 
+/// Keys that each kind of table takes.
+pub type KnownKeys = BTreeMap<Cow<'static, str>, BTreeSet<&'static str>>;
+
+/// Reads a file that a secret is in; the language reads none itself.
+pub type ReadFile = fn(&Path) -> Result<String, String>;
+
 /// What all readers of one load share.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// The variables that secrets may name.
     pub env: &'a Env,
+    pub(super) read_file: ReadFile,
     problems: RefCell<Vec<Diagnostic>>,
-    /// Keys that each kind of table takes; a test compares them with the JSON Schema.
-    known: RefCell<BTreeMap<&'static str, BTreeSet<&'static str>>>,
+    /// A test compares them with the JSON Schema.
+    known: RefCell<KnownKeys>,
 }
 
 impl<'a> Context<'a> {
-    /// A load that has found no problem yet.
+    /// A load that has found no problem yet, and takes no secret from a file.
     pub fn new(env: &'a Env) -> Self {
-        Self { env, problems: RefCell::default(), known: RefCell::default() }
+        let read_file: ReadFile = |_| Err("no files are read here".to_owned());
+        Self { env, read_file, problems: RefCell::default(), known: RefCell::default() }
+    }
+
+    /// The same, with secrets from files.
+    #[must_use]
+    pub fn with_files(self, read_file: ReadFile) -> Self {
+        Self { read_file, ..self }
     }
 
     /// Adds a problem.
@@ -34,7 +49,7 @@ impl<'a> Context<'a> {
     }
 
     /// The problems found, and the keys that each kind of table was asked for.
-    pub fn into_parts(self) -> (Vec<Diagnostic>, BTreeMap<&'static str, BTreeSet<&'static str>>) {
+    pub fn into_parts(self) -> (Vec<Diagnostic>, KnownKeys) {
         (self.problems.into_inner(), self.known.into_inner())
     }
 }
@@ -252,7 +267,7 @@ impl<'a> Field<'a> {
     }
 
     /// A table with known keys.
-    pub fn table(&self, kind: &'static str) -> Option<Reader<'a>> {
+    pub fn table(&self, kind: impl Into<Cow<'static, str>>) -> Option<Reader<'a>> {
         let Item::Table(table) = &self.node.item else { return self.wrong_kind("a table") };
         let at = self.node.at.clone();
         Some(Reader::new(self.cx, kind, self.path.clone(), at, table))
@@ -271,7 +286,7 @@ pub struct Reader<'a> {
     pub cx: &'a Context<'a>,
     /// Its key path.
     pub path: String,
-    kind: &'static str,
+    kind: Cow<'static, str>,
     at: At,
     table: &'a Table,
     seen: BTreeSet<&'static str>,
@@ -281,12 +296,12 @@ impl<'a> Reader<'a> {
     /// Reads a table at a key path; `kind` names its form.
     pub fn new(
         cx: &'a Context<'a>,
-        kind: &'static str,
+        kind: impl Into<Cow<'static, str>>,
         path: String,
         at: At,
         table: &'a Table,
     ) -> Self {
-        Self { cx, path, kind, at, table, seen: BTreeSet::new() }
+        Self { cx, path, kind: kind.into(), at, table, seen: BTreeSet::new() }
     }
 
     /// Tells a problem with the table as a whole.

@@ -38,6 +38,14 @@ pub fn texts(description: &str) -> Value {
     json!({ "type": "array", "items": { "type": "string" }, "description": description })
 }
 
+/// A secret: a text, or where it is.
+pub fn secret(description: &str) -> Value {
+    json!({
+        "description": description,
+        "anyOf": [{ "type": "string", "minLength": 1 }, of("secret")],
+    })
+}
+
 /// An integer, or a text with a variable in it.
 pub fn integer(description: &str, min: i64) -> Value {
     json!({
