@@ -232,7 +232,12 @@ impl Books {
         for partition in partitions {
             for of in [generation.to_string(), letters::of(generation)] {
                 let of = format!("{}#{of}", self.target);
-                self.remove_verdicts(self.hits(&of, partition, Position(0)).await?).await?;
+                let mut from = Some(0);
+                while let Some(at) = from {
+                    let (hits, next) = self.page(&of, partition, at).await?;
+                    self.remove_verdicts(hits).await?;
+                    from = next;
+                }
             }
         }
         Ok(())

@@ -87,12 +87,12 @@ async fn a_rebuild_that_died_in_the_middle_is_finished_by_the_next_open() {
     bench.clean().await;
 }
 
-/// Begins a build that comes to position 6 with these bad records; its number.
-async fn built(target: &dyn Target, bad: Vec<BadRecord>) -> u64 {
+/// Begins a build that comes to this position with these bad records; its number.
+async fn built(target: &dyn Target, to: i64, bad: Vec<BadRecord>) -> u64 {
     let number = target.rebuilds().begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
     let writer = target.writer(number).await.unwrap();
     let epoch = writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch;
-    durable(writer.write(&Flush { bad, ..flush(epoch, 0, 6, vec![]) }).await.unwrap());
+    durable(writer.write(&Flush { bad, ..flush(epoch, 0, to, vec![]) }).await.unwrap());
     number
 }
 
@@ -113,9 +113,9 @@ async fn the_letters_of_a_build_that_was_cancelled_at_once_are_gone_too() {
         };
         let (partition, offset, by_store) = (partition(), 1, true);
         let bad = BadRecord { partition, offset, by_store, letter: Some(letter) };
-        let first = built(&target, vec![bad]).await;
+        let first = built(&target, 6, vec![bad]).await;
         target.rebuilds().cancel(None).await.unwrap();
-        let next = built(&target, Vec::new()).await;
+        let next = built(&target, 6, Vec::new()).await;
         for step in [Step::Follow, Step::Hold { patient: false }, Step::Swap] {
             target.rebuilds().step(next, step).await.unwrap();
         }
@@ -146,11 +146,19 @@ async fn more_bad_records_than_one_answer_holds_are_read_in_parts() {
     let first = Flush { bad: known, ..flush(1, 0, RECORDS, vec![]) };
     durable(live.write(&first).await.unwrap());
     let rebuilds = target.rebuilds();
-    let number = rebuilds.begin(By::Operator, &[beginning(0)], &[]).await.unwrap();
-    let writer = target.writer(number).await.unwrap();
-    let epoch = writer.acquire(&[beginning(0)]).await.unwrap().leases[0].epoch;
     let all: Vec<BadRecord> = (0..RECORDS).map(|offset| bad(offset, true)).collect();
-    durable(writer.write(&Flush { bad: all, ..flush(epoch, 0, RECORDS, vec![]) }).await.unwrap());
+    let kept = async |number: u64| {
+        bench.call("POST", "/foldline-books/_refresh", None).await;
+        let target = format!("{}#{number}!bad", bench.name);
+        let query = json!({ "query": { "term": { "target": target } } });
+        bench.call("POST", "/foldline-books/_count", Some(query)).await.1["count"].clone()
+    };
+    // One that is cancelled leaves none of them.
+    let first = built(&target, RECORDS, all.clone()).await;
+    assert_eq!(kept(first).await, json!(RECORDS));
+    rebuilds.cancel(None).await.unwrap();
+    assert_eq!(kept(first).await, json!(0));
+    let number = built(&target, RECORDS, all).await;
     for step in [Step::Follow, Step::Hold { patient: false }, Step::Swap] {
         rebuilds.step(number, step).await.unwrap();
     }
