@@ -90,6 +90,10 @@ first-minute:
 features:
     tests/features
 
+# A sink from outside is built in by one dependency and one line.
+outside-sink:
+    tests/outside-sink
+
 # Run a worker; by default with the project's own config.
 run path="config":
     cargo run --locked -- run {{ path }}
