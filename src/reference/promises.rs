@@ -1,4 +1,4 @@
-//! What README and ARCHITECTURE promise has tests: every test that their tables name is there.
+//! What the docs promise has tests: every test that their tables name is there.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ fn every_failure_that_the_readme_tells_of_has_its_test() {
 
 #[test]
 fn every_rule_of_exactness_has_its_place_and_its_test() {
-    let rows = page::table("ARCHITECTURE.md", "## How exactness is kept");
+    let rows = page::table("docs/internals/exactness.md", "## How exactness is kept");
     let rules: Vec<&str> = rows.iter().map(|row| row[0][0].as_str()).collect();
     let expected: Vec<String> = (1..=18).map(|rule| rule.to_string()).collect();
     assert_eq!(rules, expected);
