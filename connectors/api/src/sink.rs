@@ -403,7 +403,7 @@ pub enum Version {
     /// There is no row: the write is an insert that does nothing where there is one.
     Absent,
     /// The row's version: PostgreSQL's `xmin`, Elasticsearch's sequence number and primary term,
-    /// SQLite's row counter.
+    /// SQLite's hash of what is stored.
     At(u64, u64),
 }
 
