@@ -22,8 +22,8 @@ fn assert_named(cell: &[String], row: &[Vec<String>]) {
 }
 
 #[test]
-fn every_failure_that_the_readme_tells_of_has_its_test() {
-    let rows = page::table("README.md", "What happens when things go wrong:");
+fn every_failure_that_the_page_tells_of_has_its_test() {
+    let rows = page::table("docs/guarantees.md", "## What happens when things go wrong");
     assert!(rows.len() > 10);
     for row in &rows {
         assert_eq!(row.len(), 4, "{row:?}");
@@ -45,7 +45,7 @@ fn every_rule_of_exactness_has_its_place_and_its_test() {
     }
 }
 
-/// What the README's table says of one server, from its lines of tests/services/versions: name, version, Java, outcome.
+/// What the page's table says of one server, from its lines of tests/services/versions: name, version, Java, outcome.
 fn row_of_versions(name: &str, lines: &[Vec<&str>]) -> String {
     let of = |outcomes: &[&str]| {
         let fits = lines.iter().filter(|line| outcomes.contains(&line[3]));
@@ -59,7 +59,7 @@ fn row_of_versions(name: &str, lines: &[Vec<&str>]) -> String {
 }
 
 #[test]
-fn the_readme_has_the_versions_that_the_matrix_runs() {
+fn the_page_has_the_versions_that_the_matrix_runs() {
     let list = std::fs::read_to_string("tests/services/versions").unwrap();
     let lines = list.lines().filter(|line| !line.starts_with('#'));
     let lines: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
@@ -77,7 +77,7 @@ fn the_readme_has_the_versions_that_the_matrix_runs() {
         table += &row_of_versions(name, &of);
         table.push('\n');
     }
-    assert_eq!(told, lines.len(), "each line is of a server that the README names");
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    assert!(readme.contains(&table), "the README's table of versions must be\n{table}");
+    assert_eq!(told, lines.len(), "each line is of a server that the page names");
+    let page = page::text("docs/guarantees.md");
+    assert!(page.contains(&table), "the page's table of versions must be\n{table}");
 }
