@@ -111,9 +111,9 @@ fn grant(message: &str) -> String {
     } else if let Some(name) = of("table") {
         format!("GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {name} {to}")
     } else {
-        return "; docs/reference.md lists what to grant".to_owned();
+        return "; docs/getting-started.md lists what to grant".to_owned();
     };
-    format!(": {statement} (docs/reference.md lists all of it)")
+    format!(": {statement} (docs/getting-started.md lists all of it)")
 }
 
 /// Whether the table is not there.
@@ -244,7 +244,7 @@ mod tests {
             ("permission denied for table t", "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE t TO"),
             ("permission denied for sequence s", "GRANT USAGE ON SEQUENCE s TO"),
             ("must be owner of table t", "ALTER TABLE t OWNER TO"),
-            ("droit refusé pour la table t", "docs/reference.md lists"),
+            ("droit refusé pour la table t", "docs/getting-started.md lists"),
         ] {
             let error = classify(refused("42501", message).await, "opening");
             assert_eq!(error.class(), ErrorClass::Retriable);
