@@ -1,20 +1,31 @@
-//! The page's configs.
+//! The configs of the pages.
 
 use foldline_language::config::env::Env;
 use foldline_language::projection::test;
-use foldline_testkit::page::blocks;
+use foldline_testkit::page::{self, blocks};
 
-use super::{configs, page};
+use super::{GUIDES, LANGUAGE, configs};
 use crate::config::{load, unsupported};
 use crate::registry;
 
 #[test]
-fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
-    let configs = configs(&page());
-    assert!(configs.len() >= 10, "{} configs", configs.len());
+fn every_config_of_the_pages_loads_compiles_and_passes_its_tests() {
+    let (configs, tests) = run(LANGUAGE);
+    assert!(configs >= 10 && tests >= 12, "{configs} configs, {tests} tests");
+    for guide in GUIDES {
+        let (_, tests) = run(guide);
+        assert!(tests > 0, "{guide} has no config with a test");
+    }
+}
+
+/// How many configs a page has, each of which holds, and how many tests of theirs pass.
+fn run(of: &str) -> (usize, usize) {
+    let page = page::text(of);
+    let configs = configs(&page);
+    let count = configs.len();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    for block in blocks(&page()) {
+    for block in blocks(&page) {
         if let Some(name) = block.kind.strip_prefix("json ") {
             std::fs::write(directory.path().join(name), &block.text).unwrap();
         }
@@ -26,7 +37,7 @@ fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
             problems.iter().map(|problem| format!("{problem}\n")).collect()
         };
         let config = load(&file, &Env::default().with_placeholders())
-            .unwrap_or_else(|problems| panic!("the block at line {line}:\n{}", shown(problems)));
+            .unwrap_or_else(|problems| panic!("{of}:{line}:\n{}", shown(problems)));
         for problem in unsupported(&config) {
             let text = problem.to_string();
             assert!(text.contains("not available yet") || text.contains("not created"), "{text}");
@@ -39,12 +50,12 @@ fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
                     let later = |p: &foldline_language::projection::Problem| {
                         p.message.contains("not available yet")
                     };
-                    assert!(problems.iter().all(later), "line {line}: {problems:#?}");
+                    assert!(problems.iter().all(later), "{of}:{line}: {problems:#?}");
                     continue;
                 }
             };
             for outcome in test::run(&compiled, &projection.tests) {
-                assert!(outcome.passed(), "the block at line {line}: {outcome}");
+                assert!(outcome.passed(), "{of}:{line}: {outcome}");
                 tests += 1;
             }
             for connector in config.connectors.values().filter(|c| c.projection == *name) {
@@ -57,5 +68,5 @@ fn every_config_of_the_page_loads_compiles_and_passes_its_tests() {
             }
         }
     }
-    assert!(tests >= 12, "{tests} tests on the page");
+    (count, tests)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{configs, page};
+use super::{GUIDES, configs, page};
 use crate::config::json_schema;
 
 /// The keys met: definition and property.
@@ -201,6 +201,11 @@ fn the_schema_takes_every_config_that_the_project_has() {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         checker.config(&file.display().to_string(), &text);
+    }
+    for guide in GUIDES {
+        for (line, text) in configs(&page::text(guide)) {
+            checker.config(&format!("{guide}:{line}"), &text);
+        }
     }
 }
 
