@@ -178,7 +178,7 @@ impl Shown {
             self.events,
             view.rate,
             rows(dir).unwrap_or(0),
-            view.lag(),
+            view.lag().map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
             view.state.name()
         );
         // The next line says the same again if this one is lost.

@@ -1,6 +1,7 @@
 //! Metrics, as the Prometheus exposition shows them. Handles are resolved once per connector and
 //! updated per batch.
 
+use foldline_api::record::TopicPartition;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -125,7 +126,7 @@ impl Family {
             commit_failures: r.counter("offset_commit_failures_total", "Offset commits that the group refused; nothing is lost, the sink's positions win.", &[])?,
             state: r.gauge("connector_state", "1 for the state that the connector is in.", &["state"])?,
             lag: r.gauge("consumer_lag", "Offsets between the durable position and the partition's end.", &["topic", "partition"])?,
-            lag_seconds: r.float_gauge("consumer_lag_seconds", "Age of the newest durable record while there is lag, else 0.", &[])?,
+            lag_seconds: r.float_gauge("consumer_lag_seconds", "Age of the newest durable record while there is lag, else 0; NaN while the lag or that record is unknown.", &[])?,
             assigned: r.gauge("assigned_partitions", "Partitions held by this worker.", &[])?,
             parked_keys: r.gauge("parked_keys", "Keys set aside.", &[])?,
             inflight: r.gauge("inflight_events", "Records fetched whose outcome is not durable yet.", &[])?,
@@ -280,9 +281,29 @@ impl ConnectorMetrics {
         self.family.errors.with_label_values(&[&self.name, stage, class])
     }
 
-    /// The lag of one partition, in offsets.
-    pub(crate) fn lag(&self, topic: &str, partition: i32) -> IntGauge {
-        self.family.lag.with_label_values(&[&self.name, topic, &partition.to_string()])
+    /// The lag of one partition, in offsets; nothing while it is unknown.
+    pub(crate) fn show_lag(&self, of: &TopicPartition, lag: Option<i64>) {
+        if let Some(lag) = lag {
+            let labels = [self.name.as_str(), &of.topic, &of.partition.to_string()];
+            self.family.lag.with_label_values(&labels).set(lag);
+        }
+    }
+
+    /// What a scrape finds of a partition's lag.
+    #[cfg(test)]
+    pub(crate) fn shown_lag(&self, topic: &str, partition: i32) -> Option<i64> {
+        let partition = partition.to_string();
+        let labels =
+            [("connector", self.name.as_str()), ("topic", topic), ("partition", &partition)];
+        let metrics = self.family.lag.collect();
+        let series = metrics.iter().flat_map(|family| family.get_metric());
+        let ours = |metric: &&prometheus::proto::Metric| {
+            let has = |(name, value): &(&str, &str)| {
+                metric.get_label().iter().any(|l| l.name() == *name && l.value() == *value)
+            };
+            labels.iter().all(has)
+        };
+        series.into_iter().find(ours).map(|metric| metric.get_gauge().get_value() as i64)
     }
 
     /// Takes the lag series of a partition away that this worker no longer holds.

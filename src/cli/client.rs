@@ -185,7 +185,7 @@ fn table(all: &[Json]) -> String {
             text(&status["name"]),
             text(&status["connector"]["state"]),
             status["tasks"].as_array().map_or(0, Vec::len).to_string(),
-            status["lag"].to_string(),
+            status["lag"].as_i64().map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
             status["rate"].to_string(),
             status["generation"].to_string(),
             text(&status["blocked_by"]),
@@ -239,14 +239,14 @@ mod tests {
         let all = [
             json!({"name": "orders", "connector": {"state": "RUNNING"}, "tasks": [{}], "lag": 1200,
                    "rate": 40000.5, "generation": 1, "blocked_by": "contention", "last_error": null}),
-            json!({"name": "orders-search", "connector": {"state": "FAILED"}, "tasks": [], "lag": 0,
+            json!({"name": "orders-search", "connector": {"state": "FAILED"}, "tasks": [], "lag": null,
                    "rate": 0.0, "generation": 12, "last_error": "no such index",
                    "holes": [{"topic": "es", "partition": 2, "from": 5, "to": 9}]}),
         ];
         let expect = "\
 NAME           STATE    TASKS   LAG  EVENTS/S  GENERATION  BLOCKED BY  LAST ERROR
 orders         RUNNING      1  1200   40000.5           1  contention
-orders-search  FAILED       0     0       0.0          12              no such index
+orders-search  FAILED       0     ?       0.0          12              no such index
 orders-search: offsets 5 to 8 of es:2 are left out, as an operator asked; a rebuild folds them
 ";
         assert_eq!(table(&all), expect);

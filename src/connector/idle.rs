@@ -41,6 +41,7 @@ impl Connector {
         let Ok(target) = self.opened_target() else { return Ok(()) };
         let books = target.rebuilds().generations().await?;
         self.pace.saw(&books);
+        self.shown().stored = Some(books.positions);
         if self.spec.metrics.parked_keys.get() > 0 {
             let asked = Which { partitions: None, asked: true };
             if !target.parking().parked(books.live, &asked).await?.is_empty() {

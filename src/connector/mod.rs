@@ -8,6 +8,7 @@
 mod commands;
 mod flood;
 mod idle;
+mod lag;
 mod opening;
 mod parked;
 mod rebuilding;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use foldline_api::error::{Error, Result};
 use foldline_api::hole::Hole;
-use foldline_api::sink::Target;
+use foldline_api::sink::{StoredPosition, Target};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -31,7 +32,7 @@ use crate::pace::Pace;
 use crate::policy::{Reaction, backoff, reaction};
 use crate::rebuild::{Driver, Progress, Watch};
 use crate::retry::{Attempts, retry};
-use crate::task::{BlockedBy, Snapshot, TaskStatus};
+use crate::task::{BlockedBy, PartitionStatus, Snapshot, TaskStatus};
 use session::SessionEnd;
 
 /// Kafka Connect's states of a connector or task.
@@ -78,6 +79,8 @@ pub struct View {
     pub generation: u64,
     /// Its tasks on this worker.
     pub tasks: Vec<Snapshot>,
+    /// The partitions where no task folds here: stopped, failed or waiting.
+    pub unfolded: Vec<PartitionStatus>,
     /// Records with a durable outcome per second, over the last seconds.
     pub rate: f64,
     /// Keys set aside in the partitions that its tasks here hold.
@@ -91,10 +94,14 @@ pub struct View {
 }
 
 impl View {
-    /// The lag over all partitions held here, in offsets.
+    /// The lag over all partitions held here, in offsets; over all of the log's where no task folds here. None while
+    /// it is unknown: no partition is assigned yet, or the log or the store did not answer.
     #[must_use]
-    pub fn lag(&self) -> i64 {
-        self.tasks.iter().flat_map(|t| &t.partitions).map(|p| p.lag()).sum()
+    pub fn lag(&self) -> Option<i64> {
+        let held = self.tasks.iter().flat_map(|t| &t.partitions);
+        let mut lags = held.chain(&self.unfolded).map(PartitionStatus::lag).peekable();
+        lags.peek()?;
+        lags.sum()
     }
 
     /// By what the first of its tasks that does not move is kept from it.
@@ -118,6 +125,11 @@ struct Shown {
     trace: Option<String>,
     generation: u64,
     tasks: Vec<TaskStatus>,
+    /// Whether tasks run or are about to: they report the lag.
+    folds: bool,
+    unfolded: Vec<PartitionStatus>,
+    /// The live generation's positions as they were read last, while no task moves them.
+    stored: Option<Vec<StoredPosition>>,
     consumed: u64,
     rate: f64,
     holes: Vec<Hole>,
@@ -175,6 +187,7 @@ impl Connector {
             trace: shown.trace.clone(),
             generation: shown.generation,
             tasks: shown.tasks.iter().map(TaskStatus::snapshot).collect(),
+            unfolded: shown.unfolded.clone(),
             rate: shown.rate,
             parked_keys: self.spec.metrics.parked_keys.get(),
             rebuild: self.watch.progress(),
@@ -208,7 +221,12 @@ impl Connector {
         let restart = || self.restart();
         let driver = Driver::new(&self.spec, (&self.watch, &self.pace), &target, &restart);
         let all = async {
-            tokio::join!(self.sessions(&cancel), driver.run(&cancel), self.look_while_idle(&cancel))
+            tokio::join!(
+                self.sessions(&cancel),
+                driver.run(&cancel),
+                self.look_while_idle(&cancel),
+                self.watch_lag(&cancel)
+            )
         };
         all.instrument(connector_span(&self.spec.name)).await;
     }
@@ -264,9 +282,10 @@ impl Connector {
         shown.consumed = consumed;
         drop(shown);
         let newest = view.tasks.iter().filter_map(|t| t.newest).max();
-        let behind = match newest {
-            Some(newest) if view.lag() > 0 => (now_millis() - newest).max(0) as f64 / 1_000.0,
-            _ => 0.0,
+        let behind = match (view.lag(), newest) {
+            (Some(0), _) => 0.0,
+            (Some(_), Some(newest)) => (now_millis() - newest).max(0) as f64 / 1_000.0,
+            _ => f64::NAN,
         };
         self.spec.metrics.lag_seconds.set(behind);
     }

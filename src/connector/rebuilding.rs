@@ -57,14 +57,6 @@ impl Connector {
             if books.generation != opened.generation || books.desired == DesiredState::Stopped {
                 return Ok(SessionEnd::Again);
             }
-            let infos = self.spec.log.partitions().await.unwrap_or_default();
-            for stored in &books.positions {
-                let at = &stored.partition;
-                if let Some(info) = infos.iter().find(|info| info.partition == *at) {
-                    let lag = (info.high.0 - stored.position.0).max(0);
-                    self.spec.metrics.lag(&at.topic, at.partition).set(lag);
-                }
-            }
         }
     }
 

@@ -64,7 +64,10 @@ impl Connector {
             }
             None => {}
         }
-        self.run_tasks(&target, &opened, &infos, cancel).await
+        self.set_folds(true);
+        let ended = self.run_tasks(&target, &opened, &infos, cancel).await;
+        self.set_folds(false);
+        ended
     }
 
     async fn run_tasks(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foldline_api::rebuild::{Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Advance, Beginning, Flush, TargetSpec, Written};
+use foldline_api::sink::{Advance, Beginning, DesiredState, Flush, TargetSpec, Written};
 use foldline_api::source::{Commit, Log, Start};
 use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
@@ -19,6 +19,7 @@ use crate::task::simulation::{OneDecoder, decoder, projection};
 const EVENTS: i64 = 3;
 
 struct Fleet {
+    log: MemoryLog,
     projection: Arc<Projection>,
     group: Arc<MemoryGroup>,
     store: MemoryStore,
@@ -37,7 +38,7 @@ impl Fleet {
         let mut spec = spec_of("t", (**projection.model()).clone());
         spec.fingerprint = projection.fingerprint().to_owned();
         let group = log.group("g", &["events"]);
-        let fleet = Fleet { projection, group, store: MemoryStore::transactional(), spec };
+        let fleet = Fleet { log, projection, group, store: MemoryStore::transactional(), spec };
         let target = fleet.store.target(fleet.spec.clone());
         let opened = target.open().await.unwrap();
         target.begin(opened.generation, &[fleet.beginning().await]).await.unwrap();
@@ -143,4 +144,77 @@ async fn a_second_reset_is_a_second_rebuild() {
     assert_eq!(fleet.found_at_start().await, (2, None), "nor behind the swap");
     fleet.reset();
     assert_eq!(fleet.found_at_start().await, (2, Some(3)));
+}
+
+/// A connector as it runs, and the lag that it shows.
+struct Running {
+    fleet: Fleet,
+    worker: Arc<Connector>,
+    cancel: CancellationToken,
+}
+
+impl Running {
+    async fn new() -> Self {
+        let fleet = Fleet::folded().await;
+        let (worker, cancel) = (Arc::new(fleet.worker()), CancellationToken::new());
+        assert_eq!(worker.view().lag(), None, "nothing was asked yet");
+        tokio::spawn(Arc::clone(&worker).run(cancel.clone()));
+        Running { fleet, worker, cancel }
+    }
+
+    /// The group gives its only partition to the member that there is, until all is as it should be.
+    async fn shows(&self, state: State, lag: Option<i64>) {
+        let partition = [TopicPartition::new("events", 0)];
+        let wait = async {
+            loop {
+                let view = self.worker.view();
+                if view.state == state && view.lag() == lag {
+                    return;
+                }
+                if let [member] = *self.fleet.group.members()
+                    && !self.fleet.group.is_held(&partition[0])
+                {
+                    self.fleet.group.assign(member, &partition);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let shown = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        let view = self.worker.view();
+        assert!(shown.is_ok(), "{state:?} {lag:?}: {:?} {:?}", view.state, view.lag());
+    }
+
+    async fn wants(&self, desired: DesiredState) {
+        self.worker.set_desired(desired).await.unwrap();
+        self.worker.restart();
+    }
+
+    fn append(&self) {
+        self.fleet.log.append("events", 0, None, Some("{}"));
+    }
+
+    /// What a scrape finds of the partition.
+    fn measured(&self) -> Option<i64> {
+        self.worker.spec.metrics.shown_lag("events", 0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_is_true_where_nothing_is_fetched() {
+    let running = Running::new().await;
+    running.shows(State::Running, Some(0)).await;
+    running.wants(DesiredState::Paused).await;
+    running.shows(State::Paused, Some(0)).await;
+    running.append();
+    running.shows(State::Paused, Some(1)).await;
+    assert_eq!(running.measured(), Some(1));
+    running.wants(DesiredState::Stopped).await;
+    running.shows(State::Stopped, Some(1)).await;
+    running.append();
+    running.shows(State::Stopped, Some(2)).await;
+    assert_eq!(running.measured(), Some(2));
+    running.wants(DesiredState::Running).await;
+    running.shows(State::Running, Some(0)).await;
+    assert_eq!(running.measured(), Some(0));
+    running.cancel.cancel();
 }

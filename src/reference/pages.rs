@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use foldline_api::record::TopicPartition;
 use foldline_testkit::page;
 
 use crate::metrics::Metrics;
@@ -13,7 +14,7 @@ fn the_page_of_metrics_has_each_metric_with_its_type() {
     let metrics = Metrics::new().unwrap();
     let connector = metrics.connector("orders");
     connector.set_state("RUNNING");
-    connector.lag("orders", 0).set(0);
+    connector.show_lag(&TopicPartition::new("orders", 0), Some(0));
     let text = metrics.render().unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE foldline_"));
     let exposed: BTreeSet<String> =

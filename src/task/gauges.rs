@@ -76,11 +76,7 @@ impl Gauges {
 
     /// Positions and lag of all partitions that are held.
     pub(super) fn positions(&self, partitions: Vec<PartitionStatus>) {
-        for status in &partitions {
-            let tp = &status.partition;
-            self.metrics.lag(&tp.topic, tp.partition).set(status.lag());
-        }
-        self.status.update(|s| s.partitions = partitions);
+        self.status.show(partitions, |p| self.metrics.show_lag(&p.partition, p.lag()));
     }
 
     /// So many partitions are held.

@@ -156,11 +156,14 @@ impl Task {
             self.held.remove(partition);
             self.folder.parking.release(partition);
             self.ops.sent.forget(partition);
-            self.ops.metrics.forget_lag(&partition.topic, partition.partition);
         }
         self.gauges.assigned(self.held.len());
         self.show_parked();
         self.show();
+        // What is no longer shown is no longer measured.
+        for partition in partitions {
+            self.ops.metrics.forget_lag(&partition.topic, partition.partition);
+        }
     }
 
     /// Gives revoked partitions back once nothing of them is in flight and their positions are
@@ -196,6 +199,7 @@ impl Task {
             }
         }
         let held: Vec<TopicPartition> = self.held.partitions();
+        self.gauges.positions(Vec::new());
         for partition in &held {
             self.folder.parking.release(partition);
             self.ops.metrics.forget_lag(&partition.topic, partition.partition);

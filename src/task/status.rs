@@ -23,10 +23,10 @@ pub struct PartitionStatus {
 }
 
 impl PartitionStatus {
-    /// Offsets between the durable position and the end.
+    /// Offsets between the durable position and the end; none where the end is unknown.
     #[must_use]
-    pub fn lag(&self) -> i64 {
-        self.end.map_or(0, |end| (end.0 - self.position.0).max(0))
+    pub fn lag(&self) -> Option<i64> {
+        self.end.map(|end| (end.0 - self.position.0).max(0))
     }
 }
 
@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub newest: Option<i64>,
     /// Records with a durable outcome since the task began.
     pub consumed: u64,
+    /// Ends that the log told while nothing was fetched.
+    pub(crate) heard: Vec<(TopicPartition, Position)>,
     /// By what nothing moves, and since when.
     pub(crate) blocked: Option<(BlockedBy, Instant)>,
     /// The write that fails again and again: it stays in `trouble` while other calls work.
@@ -50,6 +52,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// An end is where it was heard of last, or where records came from.
+    fn count_heard(&mut self) {
+        for shown in &mut self.partitions {
+            let heard = self.heard.iter().find(|(heard, _)| *heard == shown.partition);
+            shown.end = shown.end.max(heard.map(|(_, end)| *end));
+        }
+    }
+
     /// By what nothing has moved for a while.
     #[must_use]
     pub fn blocked_by(&self) -> Option<BlockedBy> {
@@ -70,6 +80,28 @@ impl TaskStatus {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Shows these partitions and no other. `each` is told of them before another may be shown.
+    pub(crate) fn show(&self, partitions: Vec<PartitionStatus>, each: impl Fn(&PartitionStatus)) {
+        self.update(|s| {
+            s.partitions = partitions;
+            s.count_heard();
+            s.partitions.iter().for_each(each);
+        });
+    }
+
+    /// The log told these ends, and none of others.
+    pub(crate) fn heard(
+        &self,
+        ends: Vec<(TopicPartition, Position)>,
+        each: impl Fn(&PartitionStatus),
+    ) {
+        self.update(|s| {
+            s.heard = ends;
+            s.count_heard();
+            s.partitions.iter().for_each(each);
+        });
     }
 
     /// Notes an attempt that failed and will be made again.

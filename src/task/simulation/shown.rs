@@ -48,7 +48,7 @@ fn rows_records_and_their_age_are_counted() {
             shown.partitions.iter().map(|p| (p.partition.partition, p.position.0, p.lag()));
         let mut places: Vec<_> = places.collect();
         places.sort_unstable();
-        assert_eq!(places, [(0, 4, 0), (1, 1, 0), (2, 0, 0)]);
+        assert_eq!(places, [(0, 4, Some(0)), (1, 1, Some(0)), (2, 0, Some(0))]);
     });
 }
 
