@@ -53,7 +53,8 @@ pub fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
     if owner != (&spec.worker, &spec.connector, &spec.group) {
         return Err(Error::config(format!(
             "{:?} belongs to connector {:?} of worker {:?} (group {:?}), not to connector {:?} of worker \
-             {:?} (group {:?}): take the old names back, or drop the target and let it be built anew",
+             {:?} (group {:?}): take the old names back, or free the target \
+             (docs/operating.md, \"Removing a connector\")",
             spec.target,
             stored.connector,
             stored.worker,
