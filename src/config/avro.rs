@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foldline_language::config::form::{Choice, FilePath, KeyForm, TextList};
+use foldline_language::config::key::{Key, Or};
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::converter::avro::{Framing, Reference, Schema};
 
@@ -18,6 +20,21 @@ pub struct AvroFile {
     pub framing: Framing,
 }
 
+pub(super) const SCHEMA: Key<FilePath> =
+    Key::new("schema", FilePath, "Avro: the schema's file, in place of a registry");
+pub(super) const REFERENCES: Key<TextList> = Key::new(
+    "references",
+    TextList,
+    "Files of types that the schema names, each after those that it names",
+);
+pub(super) const FRAMING: Key<Choice<Framing>, Or<Framing>> =
+    Key::new("framing", FRAMINGS, "What stands before a value").or(Framing::Auto);
+const FRAMINGS: Choice<Framing> = Choice(&[
+    ("auto", Framing::Auto),
+    ("none", Framing::None),
+    ("single-object", Framing::SingleObject),
+]);
+
 /// The keys of a converter that say it.
 #[derive(Default)]
 pub(super) struct Keys<'a> {
@@ -29,9 +46,9 @@ pub(super) struct Keys<'a> {
 impl<'a> Keys<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Self {
         Keys {
-            schema: reader.get("schema"),
-            references: reader.get("references"),
-            framing: reader.get("framing"),
+            schema: reader.field(&SCHEMA),
+            references: reader.field(&REFERENCES),
+            framing: reader.field(&FRAMING),
         }
     }
 
@@ -60,14 +77,9 @@ pub(super) fn read(
         registry.problem("the schema is from a file: leave out `registry` or `schema`");
         return None;
     }
-    let framings = [
-        ("auto", Framing::Auto),
-        ("none", Framing::None),
-        ("single-object", Framing::SingleObject),
-    ];
     let framing = match keys.framing {
-        Some(field) => field.choice(&framings)?,
-        None => Framing::default(),
+        Some(field) => FRAMINGS.read(&field)?,
+        None => FRAMING.default(),
     };
     let mut references = Vec::new();
     for path in keys.references.map_or(Some(Vec::new()), |f| f.list("a list of files"))? {

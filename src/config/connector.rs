@@ -1,5 +1,7 @@
 //! `[connectors.NAME]`: one projection running into one sink.
 
+pub(super) mod keys;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,7 +9,14 @@ use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::scalar::{format_duration, format_size};
 use foldline_language::config::sink::TargetKey;
 use foldline_language::config::tree::Item;
+use serde_json::Value;
 
+use self::keys::{
+    ACTIONS, AGE, AUTO_CREATE, BATCH, BYTES, CHANGES, CONNECTOR, DEAD_LETTER_TOPIC, ERRORS, GROUP,
+    IDLE_POLL_INTERVAL, INDEX, KEEP_GENERATIONS, LIMIT, MAPPING, NEVER, ON_BAD_RECORD, ON_CHANGE,
+    PROJECTION, ROWS, SETTINGS, SINK, SNAPSHOT_WAIT, SOURCE, START, START_TABLE, STATE_OF, TABLE,
+    TASKS_MAX, TOPIC,
+};
 use super::names::{check_table, check_topic, index_fault};
 use super::sink::{SinkConfig, Store};
 
@@ -45,9 +54,9 @@ pub struct ConnectorConfig {
     /// How often it asks its store for commands given elsewhere while it is idle; none where it never does.
     pub idle_poll_interval: Option<Duration>,
     /// Elasticsearch's mapping properties, laid over Foldline's.
-    pub mapping: Option<serde_json::Value>,
+    pub mapping: Option<Value>,
     /// Elasticsearch's index settings, laid over Foldline's.
-    pub settings: Option<serde_json::Value>,
+    pub settings: Option<Value>,
 }
 
 /// Where the first start begins.
@@ -76,7 +85,7 @@ pub struct BatchConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { rows: 50_000, bytes: 8 << 20, age: Duration::from_millis(10) }
+        Self { rows: ROWS.default(), bytes: BYTES.default(), age: AGE.default() }
     }
 }
 
@@ -119,29 +128,6 @@ pub enum OnChange {
     Continue,
 }
 
-/// Long enough for a report, short enough for whoever waits for the rebuild.
-const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
-/// Twice a minute.
-const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(30);
-/// Instead of a duration.
-const NEVER: &str = "never";
-
-const ON_BAD_RECORD: [(&str, OnBadRecord); 4] = [
-    ("dead_letter", OnBadRecord::DeadLetter),
-    ("park", OnBadRecord::Park),
-    ("stop", OnBadRecord::Stop),
-    ("skip", OnBadRecord::Skip),
-];
-const ON_CHANGE: [(&str, OnChange); 3] = [
-    ("refuse", OnChange::Refuse),
-    ("rebuild", OnChange::Rebuild),
-    ("continue", OnChange::Continue),
-];
-
-fn name_of<T: PartialEq>(choices: &[(&'static str, T)], value: &T) -> String {
-    choices.iter().find(|(_, known)| known == value).map_or("", |(name, _)| *name).to_owned()
-}
-
 impl ConnectorConfig {
     /// Kafka Connect's flat map of text to text.
     pub fn flat(&self) -> BTreeMap<String, String> {
@@ -165,9 +151,9 @@ impl ConnectorConfig {
                 ("batch.rows", self.batch.rows.to_string()),
                 ("batch.bytes", format_size(self.batch.bytes)),
                 ("batch.age", format_duration(self.batch.age)),
-                ("errors.on_bad_record", name_of(&ON_BAD_RECORD, &self.errors.on_bad_record)),
+                ("errors.on_bad_record", ACTIONS.name(self.errors.on_bad_record).to_owned()),
                 ("errors.dead_letter_topic", self.errors.dead_letter_topic.clone()),
-                ("on_change", name_of(&ON_CHANGE, &self.on_change)),
+                ("on_change", CHANGES.name(self.on_change).to_owned()),
                 ("auto_create", self.auto_create.to_string()),
                 ("keep_generations", self.keep_generations.to_string()),
                 ("snapshot_wait", format_duration(self.snapshot_wait)),
@@ -201,35 +187,29 @@ pub(super) struct Names<'a> {
 }
 
 pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<ConnectorConfig> {
-    let mut reader = field.table("connector")?;
-    let source = match reader.get("source") {
+    let mut reader = field.table(&CONNECTOR)?;
+    let source = match reader.field(&SOURCE) {
         Some(field) => field.reference("source", names.sources.iter().copied()),
         None => only_source(&reader, names),
     };
     let projection = reader
-        .required("projection", "\"orders\"")
+        .field(&PROJECTION)
         .and_then(|f| f.reference("projection", names.projections.iter().copied()));
-    let sink = reader
-        .required("sink", "\"warehouse\"")
-        .and_then(|f| f.reference("sink", names.sinks.iter().copied()));
+    let sink = reader.field(&SINK).and_then(|f| f.reference("sink", names.sinks.iter().copied()));
     let store = sink.as_ref().and_then(|name| Some(&names.checked.get(name)?.store));
     let target = read_target(&mut reader, store, projection.as_deref());
-    let group_field = reader.get("group");
-    let group = group_field.and_then(|field| field.text());
-    let group = group.unwrap_or_else(|| format!("{}-{name}", names.worker));
-    let tasks_max = reader.get("tasks_max").and_then(|f| f.number(1, 1_000)).unwrap_or(1);
-    let start = reader.get("start").and_then(|f| read_start(&f, name, names));
-    let batch = reader.get("batch").and_then(|f| read_batch(&f)).unwrap_or_default();
-    let errors = read_errors(reader.get("errors"), &group);
-    let on_change = reader.get("on_change").and_then(|f| f.choice(&ON_CHANGE));
-    let auto_create = reader.flag("auto_create", true);
-    let keep_generations = reader.get("keep_generations").and_then(|f| f.number(0, 100));
-    let snapshot_wait = reader.get("snapshot_wait").and_then(|f| f.duration());
-    let idle_poll_interval = reader
-        .get("idle_poll_interval")
-        .map_or(Some(IDLE_POLL_INTERVAL), |field| read_idle_poll_interval(&field));
-    let mapping = read_json(reader.get("mapping"), store);
-    let settings = read_json(reader.get("settings"), store);
+    let group = reader.read(&GROUP).unwrap_or_else(|| format!("{}-{name}", names.worker));
+    let start = reader.read(&START).and_then(|field| read_start(&field, name, names));
+    let errors = read_errors(reader.read(&ERRORS), &group);
+    let batch = reader.read(&BATCH).map(read_batch).unwrap_or_default();
+    let tasks_max = reader.read(&TASKS_MAX);
+    let on_change = reader.read(&ON_CHANGE);
+    let auto_create = reader.read(&AUTO_CREATE);
+    let keep_generations = reader.read(&KEEP_GENERATIONS);
+    let snapshot_wait = reader.read(&SNAPSHOT_WAIT);
+    let idle_poll_interval = reader.read(&IDLE_POLL_INTERVAL);
+    let mapping = read_json(reader.read(&MAPPING), store);
+    let settings = read_json(reader.read(&SETTINGS), store);
     reader.finish();
     Some(ConnectorConfig {
         name: name.to_owned(),
@@ -242,10 +222,10 @@ pub(super) fn read(name: &str, field: &Field<'_>, names: &Names<'_>) -> Option<C
         start: start.unwrap_or(Start::Earliest),
         batch,
         errors,
-        on_change: on_change.unwrap_or(OnChange::Refuse),
+        on_change,
         auto_create,
-        keep_generations: keep_generations.unwrap_or(1),
-        snapshot_wait: snapshot_wait.unwrap_or(SNAPSHOT_WAIT),
+        keep_generations,
+        snapshot_wait,
         idle_poll_interval,
         mapping,
         settings,
@@ -273,8 +253,11 @@ fn read_target(
     store: Option<&Store>,
     projection: Option<&str>,
 ) -> Option<String> {
-    let given = [TargetKey::Table, TargetKey::Index, TargetKey::Topic]
-        .map(|key| (key, reader.get(key.name())));
+    let given = [
+        (TargetKey::Table, reader.field(&TABLE)),
+        (TargetKey::Index, reader.field(&INDEX)),
+        (TargetKey::Topic, reader.field(&TOPIC)),
+    ];
     let store = store?;
     let Some(wanted) = store.target_key() else {
         // Nothing runs into a store that the build lacks: any key will do.
@@ -316,11 +299,11 @@ fn read_target(
 
 fn read_start(field: &Field<'_>, connector: &str, names: &Names<'_>) -> Option<Start> {
     if field.is_table() {
-        let mut reader = field.table("start")?;
-        let of = reader.required("state_of", "\"orders-state\"");
+        let mut reader = field.table(&START_TABLE)?;
+        let state_of = reader.field(&STATE_OF);
         reader.finish();
         let others = names.connectors.iter().copied().filter(|name| *name != connector);
-        return of?.reference("connector", others).map(Start::StateOf);
+        return state_of?.reference("connector", others).map(Start::StateOf);
     }
     let text = match &field.node.item {
         Item::Scalar(toml::Value::String(text)) => text.clone(),
@@ -341,52 +324,37 @@ fn read_start(field: &Field<'_>, connector: &str, names: &Names<'_>) -> Option<S
     parsed.map(|time| Start::Timestamp(time.as_millisecond()))
 }
 
-fn read_idle_poll_interval(field: &Field<'_>) -> Option<Duration> {
-    if field.node.as_str() == Some(NEVER) {
-        return None;
-    }
-    let interval = field.duration()?;
-    if interval < Duration::from_secs(1) {
-        field.problem("is at least a second, or `never`");
-    }
-    Some(interval)
-}
-
-fn read_batch(field: &Field<'_>) -> Option<BatchConfig> {
-    let default = BatchConfig::default();
-    let mut reader = field.table("batch")?;
-    let rows = reader.get("rows").and_then(|f| f.number(1, 10_000_000)).unwrap_or(default.rows);
-    let bytes = reader.get("bytes").and_then(|f| f.size()).unwrap_or(default.bytes);
-    let age = reader.get("age").and_then(|f| f.duration()).unwrap_or(default.age);
-    reader.finish();
-    Some(BatchConfig { rows, bytes, age })
-}
-
-fn read_errors(field: Option<Field<'_>>, group: &str) -> ErrorsConfig {
-    let mut errors = ErrorsConfig {
-        on_bad_record: OnBadRecord::DeadLetter,
-        dead_letter_topic: format!("dlq-{group}"),
-        limit: None,
+fn read_batch(mut reader: Reader<'_>) -> BatchConfig {
+    let batch = BatchConfig {
+        rows: reader.read(&ROWS),
+        bytes: reader.read(&BYTES),
+        age: reader.read(&AGE),
     };
-    let Some(mut reader) = field.and_then(|field| field.table("errors")) else { return errors };
-    if let Some(choice) = reader.get("on_bad_record").and_then(|f| f.choice(&ON_BAD_RECORD)) {
-        errors.on_bad_record = choice;
+    reader.finish();
+    batch
+}
+
+fn read_errors(reader: Option<Reader<'_>>, group: &str) -> ErrorsConfig {
+    let own = || format!("dlq-{group}");
+    let Some(mut reader) = reader else {
+        let on_bad_record = ON_BAD_RECORD.default();
+        return ErrorsConfig { on_bad_record, dead_letter_topic: own(), limit: None };
+    };
+    let errors = ErrorsConfig {
+        on_bad_record: reader.read(&ON_BAD_RECORD),
+        dead_letter_topic: reader.read(&DEAD_LETTER_TOPIC).unwrap_or_else(own),
+        limit: reader.read(&LIMIT),
+    };
+    if let Some(field) = reader.given(&DEAD_LETTER_TOPIC)
+        && matches!(errors.on_bad_record, OnBadRecord::Stop | OnBadRecord::Skip)
+    {
+        field.problem("is only used with `on_bad_record` set to `dead_letter` or `park`");
     }
-    if let Some(field) = reader.get("dead_letter_topic") {
-        if let Some(topic) = field.text() {
-            check_topic(&field, &topic);
-            errors.dead_letter_topic = topic;
-        }
-        if matches!(errors.on_bad_record, OnBadRecord::Stop | OnBadRecord::Skip) {
-            field.problem("is only used with `on_bad_record` set to `dead_letter` or `park`");
-        }
-    }
-    errors.limit = reader.get("limit").and_then(|f| f.number(0, i64::MAX));
     reader.finish();
     errors
 }
 
-fn read_json(field: Option<Field<'_>>, store: Option<&Store>) -> Option<serde_json::Value> {
+fn read_json(field: Option<Field<'_>>, store: Option<&Store>) -> Option<Value> {
     let field = field?;
     let other = |store: &&Store| store.target_key().is_some_and(|key| key != TargetKey::Index);
     if let Some(store) = store.filter(other) {
@@ -400,7 +368,7 @@ fn read_json(field: Option<Field<'_>>, store: Option<&Store>) -> Option<serde_js
 }
 
 /// TOML as JSON; a date becomes its text.
-pub(super) fn to_json(value: &toml::Value) -> serde_json::Value {
+pub(super) fn to_json(value: &toml::Value) -> Value {
     match value {
         toml::Value::String(text) => text.clone().into(),
         toml::Value::Integer(number) => (*number).into(),

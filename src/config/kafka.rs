@@ -1,9 +1,13 @@
 //! What Kafka sources and sinks share: servers, and librdkafka's properties.
 
 use foldline_api::secret::Secret;
-use foldline_language::config::reader::{Field, Reader};
+use foldline_language::config::form::{Entries, Text};
+use foldline_language::config::key::{Key, Required};
+use foldline_language::config::reader::Reader;
+use foldline_language::config::schema::of;
 use foldline_language::config::tree::Item;
 use indexmap::IndexMap;
+use serde_json::{Value, json};
 
 /// Which client the properties are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +40,19 @@ const OWNED_BY_SINK: &[(&str, &str)] = &[
     ("request.required.acks", "states and positions are written in one transaction"),
 ];
 
-pub(super) fn read_servers(reader: &mut Reader<'_>) -> Option<String> {
-    reader.required("bootstrap_servers", "\"localhost:9092\"")?.text()
+pub(super) const SERVERS: Key<Text, Required> =
+    Key::new("bootstrap_servers", Text, "host:port, several joined by commas")
+        .required("\"localhost:9092\"");
+pub(super) const PROPERTIES: Key<Entries> =
+    Key::new("properties", Entries(property), "Other librdkafka properties");
+
+fn property() -> Value {
+    json!({ "anyOf": [{ "type": ["string", "integer", "number", "boolean"] }, of("secret")] })
 }
 
-pub(super) fn read_properties(
-    entries: Vec<(&str, Field<'_>)>,
-    side: Side,
-) -> IndexMap<String, Secret> {
+pub(super) fn read_properties(reader: &mut Reader<'_>, side: Side) -> IndexMap<String, Secret> {
     let mut properties = IndexMap::new();
-    for (name, field) in entries {
+    for (name, field) in reader.read(&PROPERTIES).unwrap_or_default() {
         if let Some(reason) = owner(name, side) {
             field.problem(format!("is Foldline's own: {reason}"));
             continue;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use foldline_language::config::diagnostic::{Diagnostic, sort};
 use foldline_language::config::env::Env;
+use foldline_language::config::form::{Entries, SubTable};
 use foldline_language::config::interpolate::interpolate_node;
+use foldline_language::config::key::{Key, Section};
 use foldline_language::config::names::check_name;
 use foldline_language::config::places::Places;
 use foldline_language::config::projection::ProjectionConfig;
-use foldline_language::config::projections;
+use foldline_language::config::projections::{self, PROJECTIONS};
 use foldline_language::config::reader::{Context, Field, KnownKeys, Reader};
+use foldline_language::config::schema::of;
 use foldline_language::config::tree::{At, Table, merge, parse};
 use indexmap::IndexMap;
 
@@ -123,16 +126,34 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     Ok(found)
 }
 
+pub(super) static ROOT: Section = Section {
+    name: "root",
+    doc: "Foldline's config",
+    keys: &[&WORKER, &REGISTRIES, &SOURCES, &PROJECTIONS, &SINKS, &CONNECTORS],
+};
+
+const WORKER: Key<SubTable> =
+    Key::new("worker", SubTable(&worker::WORKER), "What belongs to the process");
+const REGISTRIES: Key<Entries> =
+    Key::new("registries", Entries(|| of("registry")), "Where schemas come from");
+const SOURCES: Key<Entries> =
+    Key::new("sources", Entries(|| of("source")), "Where events come from");
+const SINKS: Key<Entries> = Key::new("sinks", Entries(|| of("sink")), "Target stores");
+const CONNECTORS: Key<Entries> = Key::new(
+    "connectors",
+    Entries(|| of(connector::keys::CONNECTOR.name)),
+    "Projections running into sinks",
+);
+
 fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
     let read_file = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.to_string());
     let cx = Context::new(env).with_files(read_file);
     let file = tree.values().next().map_or_else(|| Arc::from("config"), |n| Arc::clone(&n.at.file));
-    let mut root = Reader::new(&cx, "root", String::new(), At { file, line: None }, tree);
-    let worker = root.get("worker").and_then(|field| field.table("worker"));
-    let worker = worker.map(worker::read).unwrap_or_default();
+    let mut root = Reader::new(&cx, &ROOT, String::new(), At { file, line: None }, tree);
+    let worker = root.read(&WORKER).map(worker::read).unwrap_or_default();
     let [registries, sources, projections, sinks, connectors] =
-        ["registries", "sources", "projections", "sinks", "connectors"].map(|key| {
-            let entries = root.entries(key);
+        [&REGISTRIES, &SOURCES, &PROJECTIONS, &SINKS, &CONNECTORS].map(|key| {
+            let entries = root.read(key).unwrap_or_default();
             entries.iter().for_each(|(name, field)| check_name(field, name));
             entries
         });

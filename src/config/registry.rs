@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use foldline_api::secret::Secret;
+use foldline_language::config::form::{FilePath, SecretText, Text};
+use foldline_language::config::key::{Key, Required};
 use foldline_language::config::reader::{Field, Reader};
-use foldline_language::config::tree::Item;
+use foldline_language::config::table_kind::{TableKind, read_type};
 
 use super::names::check_topic;
 
@@ -40,19 +42,35 @@ pub enum RegistryKind {
     },
 }
 
+pub(super) static CONFLUENT: TableKind = TableKind {
+    of: "registry",
+    name: "confluent",
+    doc: "A schema registry.",
+    keys: &[&URL, &USERNAME, &PASSWORD, &CA],
+};
+pub(super) static TOPIC: TableKind = TableKind {
+    of: "registry",
+    name: "topic",
+    doc: "Schemas in a topic.",
+    keys: &[&TOPIC_NAME, &SOURCE],
+};
+
+const URL: Key<SecretText, Required> =
+    Key::new("url", SecretText, "Its address").required("\"http://localhost:8081\"");
+const USERNAME: Key<Text> = Key::new("username", Text, "With `password`");
+const PASSWORD: Key<SecretText> = Key::new("password", SecretText, "With `username`");
+const CA: Key<FilePath> =
+    Key::new("ca", FilePath, "PEM file of the authority that signed its certificate");
+const TOPIC_NAME: Key<Text, Required> =
+    Key::new("topic", Text, "Topic of schemas, by CRC-64-AVRO fingerprint")
+        .required("\"schemas\"")
+        .checked(|field, topic| check_topic(field, topic));
+const SOURCE: Key<Text> =
+    Key::new("source", Text, "The source that has the topic, where there are several");
+
 pub(super) fn read(name: &str, field: &Field<'_>, sources: &[&str]) -> Option<RegistryConfig> {
-    let Item::Table(table) = &field.node.item else {
-        field.table("registry.confluent");
-        return None;
-    };
-    let Some(node) = table.get("type") else {
-        field.problem_with_help("`type` is missing", "type = \"confluent\" or \"topic\"");
-        return None;
-    };
-    let kind = Field { cx: field.cx, path: format!("{}.type", field.path), node };
-    let is_topic = kind.choice(&[("confluent", false), ("topic", true)])?;
-    let mut reader = field.table(if is_topic { "registry.topic" } else { "registry.confluent" })?;
-    reader.get("type");
+    let is_topic = read_type(field, &[(CONFLUENT.name, false), (TOPIC.name, true)])?;
+    let mut reader = if is_topic { &TOPIC } else { &CONFLUENT }.reader(field)?;
     let kind =
         if is_topic { read_topic(&mut reader, sources) } else { read_confluent(&mut reader) };
     reader.finish();
@@ -60,24 +78,20 @@ pub(super) fn read(name: &str, field: &Field<'_>, sources: &[&str]) -> Option<Re
 }
 
 fn read_confluent(reader: &mut Reader<'_>) -> Option<RegistryKind> {
-    let url = reader.required("url", "\"http://localhost:8081\"").and_then(|f| f.secret());
-    let username = reader.text("username");
-    let password = reader.get("password").and_then(|f| f.secret());
+    let url = reader.read(&URL);
+    let username = reader.read(&USERNAME);
+    let password = reader.read(&PASSWORD);
     if username.is_some() != password.is_some() {
         reader.problem("`username` and `password` go together");
     }
-    let ca = reader.get("ca").and_then(|field| field.file_path());
+    let ca = reader.read(&CA);
     Some(RegistryKind::Confluent { url: url?, username, password, ca })
 }
 
 fn read_topic(reader: &mut Reader<'_>, sources: &[&str]) -> Option<RegistryKind> {
-    let topic = reader.required("topic", "\"schemas\"").and_then(|field| {
-        let topic = field.text()?;
-        check_topic(&field, &topic);
-        Some(topic)
-    });
-    let source =
-        reader.get("source").and_then(|field| field.reference("source", sources.iter().copied()));
+    let topic = reader.read(&TOPIC_NAME);
+    let source = reader.field(&SOURCE);
+    let source = source.and_then(|field| field.reference("source", sources.iter().copied()));
     if source.is_none() && sources.len() > 1 {
         reader.problem("`source` is missing, and there is more than one");
     }

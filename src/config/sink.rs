@@ -8,12 +8,12 @@ use foldline_api::kind::Sink;
 use foldline_api::secret::Secret;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::sink::{SinkKind, TargetKey};
-use foldline_language::config::tree::Item;
+use foldline_language::config::table_kind::{TableKind, read_type};
 use indexmap::IndexMap;
 
-use super::kafka;
-use super::source::{ConverterKind, TopicConfig, read_converter, read_topics};
+use super::source::{ConverterKind, TopicConfig};
 use super::unsupported::lacks;
+use super::{kafka, source};
 
 /// The stores of this build: the one place that names their crates.
 pub(super) static KINDS: &[&SinkKind] = &[
@@ -125,25 +125,16 @@ fn kinds() -> Vec<(&'static str, Reads)> {
 }
 
 pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<SinkConfig> {
-    let Item::Table(table) = &field.node.item else {
-        field.table("sink.postgres");
-        return None;
-    };
-    let kinds = kinds();
-    let Some(node) = table.get("type") else {
-        field.problem_with_help("`type` is missing", format!("type = {}", one_of(&kinds)));
-        return None;
-    };
-    let kind = Field { cx: field.cx, path: format!("{}.type", field.path), node }.choice(&kinds)?;
+    let kind = read_type(field, &kinds())?;
     let store = match kind {
         Reads::Built(kind) => {
-            let mut reader = reader_of(field, kind.name)?;
+            let mut reader = kind.table().reader(field)?;
             let sink = (kind.read)(&mut reader);
             reader.finish();
             Store::Built { kind, sink: sink? }
         }
         Reads::Kafka => {
-            let mut reader = reader_of(field, KAFKA)?;
+            let mut reader = KAFKA_TABLE.reader(field)?;
             let sink = read_kafka(&mut reader, registries);
             reader.finish();
             Store::Kafka(Box::new(sink?))
@@ -153,33 +144,22 @@ pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option
     Some(SinkConfig { name: name.to_owned(), store })
 }
 
-/// The table of a sink of this kind, which is read already.
-fn reader_of<'a>(field: &Field<'a>, kind: &str) -> Option<Reader<'a>> {
-    let mut reader = field.table(format!("sink.{kind}"))?;
-    reader.get("type");
-    Some(reader)
-}
-
-/// `"a", "b" or "c"`.
-fn one_of(kinds: &[(&str, Reads)]) -> String {
-    let names: Vec<String> = kinds.iter().map(|(name, _)| format!("{name:?}")).collect();
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => names.concat(),
-    }
-}
+pub(super) static KAFKA_TABLE: TableKind = TableKind {
+    of: "sink",
+    name: KAFKA,
+    doc: "State topics.",
+    keys: &[&kafka::SERVERS, &kafka::PROPERTIES, &source::KEY, &source::VALUE, &source::TOPICS],
+};
 
 fn read_kafka(reader: &mut Reader<'_>, registries: &[&str]) -> Option<KafkaSink> {
-    let servers = kafka::read_servers(reader);
-    let properties = kafka::read_properties(reader.entries("properties"), kafka::Side::Sink);
-    let key = read_converter(reader.get("key"), registries).unwrap_or(ConverterKind::Text);
-    let value = read_converter(reader.get("value"), registries).unwrap_or(ConverterKind::Json);
-    let topics = reader.entries("topics");
-    for (name, field) in &topics {
+    let servers = reader.read(&kafka::SERVERS);
+    let properties = kafka::read_properties(reader, kafka::Side::Sink);
+    let topics = reader.given(&source::TOPICS).filter(Field::is_table);
+    for (name, field) in topics.and_then(|field| field.entries()).unwrap_or_default() {
         if name.starts_with('^') {
             field.problem("a regex names no topic to write to");
         }
     }
-    let topics = read_topics(topics, registries);
+    let (key, value, topics) = source::read_converters(reader, registries);
     Some(KafkaSink { bootstrap_servers: servers?, properties, key, value, topics })
 }

@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 
 use foldline_api::secret::Secret;
+use foldline_language::config::form::{Choice, Entries, FilePath, KeyForm, Number, Other, Text};
+use foldline_language::config::key::{Key, Required, Section};
 use foldline_language::config::names::check_regex;
 use foldline_language::config::reader::{Field, Reader};
-use foldline_language::config::tree::Item;
+use foldline_language::config::schema::of;
+use foldline_language::config::table_kind::{TableKind, read_type};
 use indexmap::IndexMap;
 use regex::Regex;
+use serde_json::{Value, json};
 
 use super::avro::{self, AvroFile};
 use super::kafka;
@@ -151,55 +155,129 @@ impl SourceConfig {
     }
 }
 
+pub(super) static KAFKA: TableKind = TableKind {
+    of: "source",
+    name: "kafka",
+    doc: "A Kafka cluster.",
+    keys: &[
+        &kafka::SERVERS,
+        &kafka::PROPERTIES,
+        &KEY,
+        &VALUE,
+        &TOPICS,
+        &GROUP_PROTOCOL,
+        &GROUP_INSTANCE_ID,
+    ],
+};
+pub(super) static FILE: TableKind = TableKind {
+    of: "source",
+    name: "file",
+    doc: "NDJSON files.",
+    keys: &[&PATH, &KEY, &VALUE, &TOPICS],
+};
+
+/// A topic's own come before those of its source or sink.
+pub(super) const KEY: Key<Other> =
+    Key::new("key", Other(converter_or_name), "From bytes to keys; where nothing is said, text");
+pub(super) const VALUE: Key<Other> = Key::new(
+    "value",
+    Other(converter_or_name),
+    "From bytes to values; where nothing is said, json",
+);
+pub(super) const TOPICS: Key<Entries> =
+    Key::new("topics", Entries(|| of(TOPIC.name)), "What topics have of their own; ^… is a regex");
+const GROUP_PROTOCOL: Key<Choice<GroupProtocol>> = Key::new(
+    "group_protocol",
+    Choice(&[("classic", GroupProtocol::Classic), ("consumer", GroupProtocol::Consumer)]),
+    "Who computes the assignment",
+);
+const GROUP_INSTANCE_ID: Key<Text> = Key::new("group_instance_id", Text, "Static membership");
+const PATH: Key<FilePath, Required> =
+    Key::new("path", FilePath, "Directory of the log").required("\"log\"");
+
 pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<SourceConfig> {
-    let Item::Table(table) = &field.node.item else {
-        field.table("source.kafka");
-        return None;
+    let is_file = read_type(field, &[(KAFKA.name, false), (FILE.name, true)])?;
+    let mut reader = if is_file { &FILE } else { &KAFKA }.reader(field)?;
+    let kind = if is_file {
+        reader.read(&PATH).map(|path| SourceKind::File { path })
+    } else {
+        read_kafka(&mut reader)
     };
-    let Some(node) = table.get("type") else {
-        field.problem_with_help("`type` is missing", "type = \"kafka\" or \"file\"");
-        return None;
-    };
-    let kind = Field { cx: field.cx, path: format!("{}.type", field.path), node };
-    let is_file = kind.choice(&[("kafka", false), ("file", true)])?;
-    let mut reader = field.table(if is_file { "source.file" } else { "source.kafka" })?;
-    reader.get("type");
-    let kind = if is_file { read_file(&mut reader) } else { read_kafka(&mut reader) };
-    let key = read_converter(reader.get("key"), registries).unwrap_or(ConverterKind::Text);
-    let value = read_converter(reader.get("value"), registries).unwrap_or(ConverterKind::Json);
-    let topics = read_topics(reader.entries("topics"), registries);
+    let (key, value, topics) = read_converters(&mut reader, registries);
     reader.finish();
     Some(SourceConfig { name: name.to_owned(), key, value, topics, kind: kind? })
 }
 
-fn read_file(reader: &mut Reader<'_>) -> Option<SourceKind> {
-    let path = reader.required("path", "\"log\"").and_then(|field| field.file_path());
-    Some(SourceKind::File { path: path? })
-}
-
 fn read_kafka(reader: &mut Reader<'_>) -> Option<SourceKind> {
-    let servers = kafka::read_servers(reader);
-    let properties = kafka::read_properties(reader.entries("properties"), kafka::Side::Source);
-    let protocols = [("classic", GroupProtocol::Classic), ("consumer", GroupProtocol::Consumer)];
-    let group_protocol = reader.get("group_protocol").and_then(|field| field.choice(&protocols));
-    let group_instance_id = reader.text("group_instance_id");
     Some(SourceKind::Kafka {
-        bootstrap_servers: servers?,
-        properties,
-        group_protocol,
-        group_instance_id,
+        properties: kafka::read_properties(reader, kafka::Side::Source),
+        group_protocol: reader.read(&GROUP_PROTOCOL),
+        group_instance_id: reader.read(&GROUP_INSTANCE_ID),
+        // Last, so that what is wrong with the others is told where they are missing.
+        bootstrap_servers: reader.read(&kafka::SERVERS)?,
     })
 }
 
-pub(super) fn read_converter(
-    field: Option<Field<'_>>,
+/// What turns bytes into keys and values, and what topics have of their own.
+pub(super) fn read_converters(
+    reader: &mut Reader<'_>,
     registries: &[&str],
-) -> Option<ConverterKind> {
+) -> (ConverterKind, ConverterKind, IndexMap<String, TopicConfig>) {
+    let key = read_converter(reader.read(&KEY), registries).unwrap_or(ConverterKind::Text);
+    let value = read_converter(reader.read(&VALUE), registries).unwrap_or(ConverterKind::Json);
+    let read = |(name, field): (&str, Field<'_>)| {
+        let topic = read_topic(name, &field, registries)?;
+        Some((name.to_owned(), topic))
+    };
+    let topics = reader.read(&TOPICS).unwrap_or_default();
+    (key, value, topics.into_iter().filter_map(read).collect())
+}
+
+pub(super) static CONVERTER: Section = Section {
+    name: "converter",
+    doc: "A converter and its schemas.",
+    keys: &[&TYPE, &REGISTRY, &avro::SCHEMA, &avro::REFERENCES, &avro::FRAMING],
+};
+
+const TYPE: Key<Choice<Needs>, Required> =
+    Key::new("type", CONVERTERS, "From bytes to a value").required("\"avro\"");
+const REGISTRY: Key<Text> = Key::new("registry", Text, "Where its schemas come from");
+
+/// What a converter needs to be one.
+#[derive(Clone, Copy)]
+enum Needs {
+    Nothing(fn() -> ConverterKind),
+    Registry(fn(String) -> ConverterKind),
+}
+
+const CONVERTERS: Choice<Needs> = Choice(&[
+    ("json", Needs::Nothing(|| ConverterKind::Json)),
+    ("connect-json", Needs::Nothing(|| ConverterKind::ConnectJson)),
+    ("avro", Needs::Registry(|registry| ConverterKind::Avro { registry })),
+    ("protobuf", Needs::Registry(|registry| ConverterKind::Protobuf { registry })),
+    ("text", Needs::Nothing(|| ConverterKind::Text)),
+    ("bytes", Needs::Nothing(|| ConverterKind::Bytes)),
+]);
+
+fn converter_or_name(_description: &str) -> Value {
+    of("converter_or_name")
+}
+
+/// The definition `converter_or_name`.
+pub(super) fn converter_schema() -> Value {
+    let names: Vec<&str> = CONVERTERS.0.iter().map(|(name, _)| *name).collect();
+    json!({
+        "description": "From bytes to a value: by default text for keys and json for values.",
+        "anyOf": [{ "type": "string", "enum": names }, of(CONVERTER.name)],
+    })
+}
+
+fn read_converter(field: Option<Field<'_>>, registries: &[&str]) -> Option<ConverterKind> {
     let field = field?;
     let (name, registry, file) = if field.is_table() {
-        let mut reader = field.table("converter")?;
-        let name = reader.required("type", "\"avro\"");
-        let registry = reader.get("registry");
+        let mut reader = field.table(&CONVERTER)?;
+        let name = reader.field(&TYPE);
+        let registry = reader.field(&REGISTRY);
         let file = avro::Keys::read(&mut reader);
         reader.finish();
         (name?, registry, file)
@@ -210,20 +288,7 @@ pub(super) fn read_converter(
         let is_avro = name.node.as_str() == Some("avro");
         return avro::read(&name, is_avro, file, registry).map(ConverterKind::AvroFile);
     }
-    #[derive(Clone, Copy)]
-    enum Needs {
-        Nothing(fn() -> ConverterKind),
-        Registry(fn(String) -> ConverterKind),
-    }
-    let choices = [
-        ("json", Needs::Nothing(|| ConverterKind::Json)),
-        ("connect-json", Needs::Nothing(|| ConverterKind::ConnectJson)),
-        ("avro", Needs::Registry(|registry| ConverterKind::Avro { registry })),
-        ("protobuf", Needs::Registry(|registry| ConverterKind::Protobuf { registry })),
-        ("text", Needs::Nothing(|| ConverterKind::Text)),
-        ("bytes", Needs::Nothing(|| ConverterKind::Bytes)),
-    ];
-    match (name.choice(&choices)?, registry) {
+    match (CONVERTERS.read(&name)?, registry) {
         (Needs::Nothing(kind), None) => Some(kind()),
         (Needs::Nothing(_), Some(registry)) => {
             registry.problem("only `avro` and `protobuf` read from a registry");
@@ -249,16 +314,35 @@ pub(super) fn read_converter(
     }
 }
 
-pub(super) fn read_topics(
-    entries: Vec<(&str, Field<'_>)>,
-    registries: &[&str],
-) -> IndexMap<String, TopicConfig> {
-    let read = |(name, field): (&str, Field<'_>)| {
-        let topic = read_topic(name, &field, registries)?;
-        Some((name.to_owned(), topic))
-    };
-    entries.into_iter().filter_map(read).collect()
-}
+pub(super) static TOPIC: Section = Section {
+    name: "topic",
+    doc: "What a topic has of its own.",
+    keys: &[&KEY, &VALUE, &PARTITIONS, &REPLICATION_FACTOR, &CONFIG, &INGEST],
+};
+
+const PARTITIONS: Key<Number<i32>> = Key::new(
+    "partitions",
+    Number::between(1, 1_000_000),
+    "Created with so many when missing, else checked",
+);
+const REPLICATION_FACTOR: Key<Number<i32>> = Key::new(
+    "replication_factor",
+    Number::between(1, 32_767),
+    "Created with so many when missing, else checked",
+);
+const CONFIG: Key<Entries> = Key::new(
+    "config",
+    Entries(|| json!({ "type": ["string", "integer", "number", "boolean"] })),
+    "Kafka's topic settings",
+);
+const INGEST: Key<Other> = Key::new(
+    "ingest",
+    Other(|description| {
+        let forms = [json!({ "type": "boolean" }), of(INGEST_TABLE.name)];
+        json!({ "description": description, "anyOf": forms })
+    }),
+    "Opens POST /topics/NAME",
+);
 
 fn read_topic(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<TopicConfig> {
     if name.starts_with('^') {
@@ -266,26 +350,29 @@ fn read_topic(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<Topi
     } else {
         check_topic(field, name);
     }
-    let mut reader = field.table("topic")?;
-    let key = read_converter(reader.get("key"), registries);
-    let value = read_converter(reader.get("value"), registries);
-    let partitions = reader.get("partitions").and_then(|f| f.number(1, 1_000_000));
-    let replication_factor = reader.get("replication_factor").and_then(|f| f.number(1, 32_767));
-    let config = read_settings(reader.entries("config"));
-    let ingest = reader.get("ingest").and_then(|f| read_ingest(name, &f));
+    let mut reader = field.table(&TOPIC)?;
+    let ingest = reader.read(&INGEST).and_then(|field| read_ingest(name, &field));
+    // Kafka's own settings are texts; a number or boolean is taken for its text.
+    let setting = |(name, field): (&str, Field<'_>)| Some((name.to_owned(), field.plain_text()?));
+    let config = reader.read(&CONFIG).unwrap_or_default();
+    let topic = TopicConfig {
+        name: name.to_owned(),
+        key: read_converter(reader.read(&KEY), registries),
+        value: read_converter(reader.read(&VALUE), registries),
+        partitions: reader.read(&PARTITIONS),
+        replication_factor: reader.read(&REPLICATION_FACTOR),
+        config: config.into_iter().filter_map(setting).collect(),
+        ingest,
+    };
     reader.finish();
-    let name = name.to_owned();
-    Some(TopicConfig { name, key, value, partitions, replication_factor, config, ingest })
+    Some(topic)
 }
 
-/// Kafka's own settings: texts; a number or boolean is taken for its text.
-fn read_settings(entries: Vec<(&str, Field<'_>)>) -> IndexMap<String, String> {
-    let read = |(name, field): (&str, Field<'_>)| {
-        let text = field.plain_text()?;
-        Some((name.to_owned(), text))
-    };
-    entries.into_iter().filter_map(read).collect()
-}
+pub(super) static INGEST_TABLE: Section =
+    Section { name: "ingest", doc: "Ingest that checks what comes.", keys: &[&SCHEMA] };
+
+const SCHEMA: Key<FilePath> =
+    Key::new("schema", FilePath, "JSON Schema file that posted values must fit");
 
 fn read_ingest(topic: &str, field: &Field<'_>) -> Option<IngestConfig> {
     if topic.starts_with('^') {
@@ -295,8 +382,8 @@ fn read_ingest(topic: &str, field: &Field<'_>) -> Option<IngestConfig> {
     if !field.is_table() {
         return field.flag()?.then(IngestConfig::default);
     }
-    let mut reader = field.table("ingest")?;
-    let schema = reader.get("schema").and_then(|f| f.file_path());
+    let mut reader = field.table(&INGEST_TABLE)?;
+    let schema = reader.read(&SCHEMA);
     reader.finish();
     Some(IngestConfig { schema })
 }

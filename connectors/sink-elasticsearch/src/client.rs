@@ -23,7 +23,7 @@ use crate::nodes::{Nodes, Request};
 use crate::size::Size;
 
 /// How long a request may take where the config does not say.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Documents of one multi-get, where none took too long; its callers ask for no more.
 const READ_MAX: usize = 10_000;
 /// What a multi-get that fails was doing.

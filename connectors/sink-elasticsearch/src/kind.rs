@@ -7,10 +7,12 @@ use foldline_api::Result;
 use foldline_api::kind::Sink;
 use foldline_api::mask;
 use foldline_api::sink::{Target, TargetSpec};
+use foldline_language::config::form::{FilePath, Period, SecretText, Text, TextList};
+use foldline_language::config::key::{Key, Or, Required};
 use foldline_language::config::reader::{Field, Reader};
-use foldline_language::config::schema::{duration, secret, text, texts};
-use foldline_language::config::sink::{Key, SinkKind, TargetKey};
+use foldline_language::config::sink::{SinkKind, TargetKey};
 
+use crate::client;
 use crate::config::ElasticsearchConfig;
 use crate::plan::plan;
 use crate::target::ElasticsearchTarget;
@@ -20,32 +22,29 @@ pub static KIND: SinkKind = SinkKind {
     name: "elasticsearch",
     description: "Elasticsearch.",
     target: TargetKey::Index,
-    keys,
+    keys: &[&URLS, &API_KEY, &USERNAME, &PASSWORD, &CA, &REQUEST_TIMEOUT],
     read,
 };
 
-fn keys() -> Vec<Key> {
-    vec![
-        Key::required("urls", texts("Its nodes.")),
-        Key::optional("api_key", secret("Base64 of id:api_key.")),
-        Key::optional("username", text("With `password`, instead of `api_key`.")),
-        Key::optional("password", secret("With `username`.")),
-        Key::optional("ca", text("PEM file of the authority that signed its certificate.")),
-        Key::optional("request_timeout", duration("So long may a request take; by default 60s.")),
-    ]
-}
+const URLS: Key<TextList, Required> = Key::new("urls", TextList, "Its nodes")
+    .required("[\"http://localhost:9200\"]")
+    .checked(|field, urls| check_urls(field, urls));
+const API_KEY: Key<SecretText> = Key::new("api_key", SecretText, "Base64 of id:api_key");
+const USERNAME: Key<Text> = Key::new("username", Text, "With `password`, instead of `api_key`");
+const PASSWORD: Key<SecretText> = Key::new("password", SecretText, "With `username`");
+const CA: Key<FilePath> =
+    Key::new("ca", FilePath, "PEM file of the authority that signed its certificate");
+const REQUEST_TIMEOUT: Key<Period, Or<Duration>> =
+    Key::new("request_timeout", Period, "So long may a request take")
+        .or(client::REQUEST_TIMEOUT)
+        .checked(|field, time| {
+            if *time < Duration::from_secs(1) {
+                field.problem("a request needs a second at least");
+            }
+        });
 
 fn read(reader: &mut Reader<'_>) -> Option<Arc<dyn Sink>> {
-    let urls_field = reader.required("urls", "[\"http://localhost:9200\"]");
-    let urls = urls_field.as_ref().and_then(|field| field.texts());
-    if let (Some(field), Some(urls)) = (&urls_field, &urls) {
-        check_urls(field, urls);
-    }
-    let api_key_field = reader.get("api_key");
-    let api_key = api_key_field.as_ref().and_then(|field| field.secret());
-    let username_field = reader.get("username");
-    let password_field = reader.get("password");
-    match (&api_key_field, &username_field, &password_field) {
+    match (reader.given(&API_KEY), reader.given(&USERNAME), reader.given(&PASSWORD)) {
         (Some(field), Some(_), _) | (Some(field), _, Some(_)) => {
             field.problem("is given beside `username` or `password`: one way to log in is allowed");
         }
@@ -53,23 +52,14 @@ fn read(reader: &mut Reader<'_>) -> Option<Arc<dyn Sink>> {
         (None, None, Some(field)) => field.problem("needs a `username`"),
         _ => {}
     }
-    let username = username_field.and_then(|field| field.text());
-    let password = password_field.and_then(|field| field.secret());
-    let ca = reader.get("ca").and_then(|field| field.file_path());
-    let request_timeout = reader.get("request_timeout").and_then(|field| {
-        let time = field.duration()?;
-        if time < Duration::from_secs(1) {
-            field.problem("a request needs a second at least");
-        }
-        Some(time)
-    });
     Some(Arc::new(ElasticsearchConfig {
-        urls: urls?,
-        api_key: api_key.map(|key| key.expose().to_owned()),
-        username,
-        password: password.map(|password| password.expose().to_owned()),
-        ca,
-        request_timeout,
+        api_key: reader.read(&API_KEY).map(|key| key.expose().to_owned()),
+        username: reader.read(&USERNAME),
+        password: reader.read(&PASSWORD).map(|password| password.expose().to_owned()),
+        ca: reader.read(&CA),
+        request_timeout: Some(reader.read(&REQUEST_TIMEOUT)),
+        // Last, so that what is wrong with the others is told where they are missing.
+        urls: reader.read(&URLS)?,
     }))
 }
 

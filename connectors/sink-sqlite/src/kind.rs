@@ -6,29 +6,33 @@ use std::sync::Arc;
 use foldline_api::Result;
 use foldline_api::kind::Sink;
 use foldline_api::sink::{Target, TargetSpec};
+use foldline_language::config::form::FilePath;
+use foldline_language::config::key::{Key, Required};
 use foldline_language::config::reader::Reader;
-use foldline_language::config::schema::text;
-use foldline_language::config::sink::{Key, SinkKind, TargetKey};
+use foldline_language::config::sink::{SinkKind, TargetKey};
 
 use crate::target::{self, SqliteConfig, SqliteTarget};
 
 /// `type = "sqlite"`.
-pub static KIND: SinkKind =
-    SinkKind { name: "sqlite", description: "SQLite.", target: TargetKey::Table, keys, read };
+pub static KIND: SinkKind = SinkKind {
+    name: "sqlite",
+    description: "SQLite.",
+    target: TargetKey::Table,
+    keys: &[&PATH],
+    read,
+};
 
 /// A database that lives with the process.
 const MEMORY: &str = ":memory:";
 
-fn keys() -> Vec<Key> {
-    vec![Key::required("path", text("The database file."))]
-}
+const PATH: Key<FilePath, Required> =
+    Key::new("path", FilePath, "The database file").required("\"foldline.db\"");
 
 fn read(reader: &mut Reader<'_>) -> Option<Arc<dyn Sink>> {
-    let path = reader.required("path", "\"foldline.db\"").and_then(|field| {
-        let in_memory = field.node.as_str() == Some(MEMORY);
-        if in_memory { Some(PathBuf::from(MEMORY)) } else { field.file_path() }
-    });
-    Some(Arc::new(SqliteConfig { path: path? }))
+    let field = reader.field(&PATH)?;
+    let in_memory = field.node.as_str() == Some(MEMORY);
+    let path = if in_memory { PathBuf::from(MEMORY) } else { field.file_path()? };
+    Some(Arc::new(SqliteConfig { path }))
 }
 
 impl Sink for SqliteConfig {

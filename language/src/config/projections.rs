@@ -9,14 +9,21 @@ use super::checks::check_projections;
 use super::diagnostic::{Diagnostic, sort};
 use super::env::Env;
 use super::fields::read_fields;
+use super::form::Entries;
 use super::handlers::{Model, read_handlers};
 use super::interpolate::interpolate_node;
+use super::key::Key;
 use super::names::{check_name, read_names};
 use super::operands::{read_operand, read_operands};
 use super::places::Places;
 use super::projection::{Envelope, Expire, ProjectionConfig};
 use super::reader::{Context, Field, Reader};
+use super::schema::of;
 use super::tree::{At, parse};
+
+/// The key of all projections.
+pub const PROJECTIONS: Key<Entries> =
+    Key::new("projections", Entries(|| of("projection")), "Pure folds, event by event");
 
 /// The projections of one TOML text, and where their keys stand; what else the text holds is not looked at.
 ///
@@ -36,7 +43,7 @@ pub fn of_text(
     let cx = Context::new(env);
     let mut root = Reader::new(&cx, "root", String::new(), At { file, line: None }, &tree);
     let mut all = IndexMap::new();
-    for (name, field) in root.entries("projections") {
+    for (name, field) in root.read(&PROJECTIONS).unwrap_or_default() {
         check_name(&field, name);
         all.extend(read(name, &field).map(|projection| (name.to_owned(), projection)));
     }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, closest, join, listed};
 use super::env::Env;
+use super::form::KeyForm;
+use super::key::{Key, Presence};
 use super::scalar::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size};
 use super::secret;
 use super::tree::{At, Item, Node, Table};
@@ -312,6 +314,34 @@ impl<'a> Reader<'a> {
     /// The same with advice.
     pub fn problem_with_help(&self, message: impl Into<String>, help: impl Into<String>) {
         self.cx.push(self.at.problem(&self.path, message).help(help));
+    }
+
+    /// What stands at a key, or its default.
+    pub fn read<F: KeyForm, P: Presence<F>>(&mut self, key: &Key<F, P>) -> P::Out<'a> {
+        let found = self.field(key).and_then(|field| key.read(&field));
+        key.settle(found)
+    }
+
+    /// The field of a key, unread; one that must be there and is not is told.
+    pub fn field<F: KeyForm, P: Presence<F>>(&mut self, key: &Key<F, P>) -> Option<Field<'a>> {
+        let field = self.given(key);
+        if let (None, Some(example)) = (&field, key.example()) {
+            let name = key.name;
+            self.problem_with_help(format!("`{name}` is missing"), format!("{name} = {example}"));
+        }
+        field
+    }
+
+    /// The field of a key, unread, if it is there.
+    pub fn given<F: KeyForm, P: Presence<F>>(&mut self, key: &Key<F, P>) -> Option<Field<'a>> {
+        self.know(key.name);
+        let node = self.table.get(key.name)?;
+        Some(Field { cx: self.cx, path: join(&self.path, key.name), node })
+    }
+
+    /// Takes a key for known.
+    pub(super) fn know(&mut self, key: &'static str) {
+        self.seen.insert(key);
     }
 
     /// The value of a key, if it is there.

@@ -33,6 +33,11 @@ pub fn text(description: &str) -> Value {
     json!({ "type": "string", "minLength": 1, "description": description })
 }
 
+/// A path.
+pub fn file_path(description: &str) -> Value {
+    text(description)
+}
+
 /// A list of texts.
 pub fn texts(description: &str) -> Value {
     json!({ "type": "array", "items": { "type": "string" }, "description": description })
@@ -77,4 +82,18 @@ pub fn duration(description: &str) -> Value {
         "pattern": "^[0-9]+(ms|s|m|h|d)$|\\$\\{",
         "description": format!("{description} A duration such as 250ms, 10s, 5m, 1h or 30d."),
     })
+}
+
+/// A size, or a text with a variable in it.
+pub fn size(description: &str) -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$|\\$\\{",
+        "description": format!("{description} A size such as 64KiB, 8MiB or 1GiB."),
+    })
+}
+
+/// A list of such items.
+pub fn list(description: &str, item: &Value) -> Value {
+    json!({ "type": "array", "items": item, "description": description })
 }

@@ -2,6 +2,8 @@
 
 use foldline_api::secret::Secret;
 
+use super::form::{FilePath, Text};
+use super::key::{Key, Section};
 use super::reader::Field;
 use super::tree::Item;
 
@@ -27,6 +29,17 @@ pub(super) fn may_be_after(before: &str) -> bool {
     }
 }
 
+/// `{ env = "NAME" }` or `{ file = "/path" }`.
+pub static SECRET: Section =
+    Section { name: "secret", doc: "A secret from elsewhere.", keys: &[&ENV, &FILE] };
+
+const ENV: Key<Text> = Key::new("env", Text, "An environment variable that holds it");
+const FILE: Key<FilePath> = Key::new(
+    "file",
+    FilePath,
+    "A file that holds it; a relative path starts at this file's directory",
+);
+
 impl Field<'_> {
     /// A text, `{ env = "NAME" }` or `{ file = "/path" }`.
     pub fn secret(&self) -> Option<Secret> {
@@ -44,9 +57,9 @@ fn secret_of(field: &Field<'_>) -> Option<Secret> {
     match &field.node.item {
         Item::Scalar(toml::Value::String(text)) => Some(Secret::new(text.as_str())),
         Item::Table(_) => {
-            let mut reader = field.table("secret")?;
-            let env = reader.get("env");
-            let file = reader.get("file");
+            let mut reader = field.table(&SECRET)?;
+            let env = reader.field(&ENV);
+            let file = reader.field(&FILE);
             reader.finish();
             match (env, file) {
                 (Some(env), None) => secret_of_variable(&env),

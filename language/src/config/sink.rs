@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use foldline_api::kind::Sink;
-use serde_json::Value;
 
+use super::key::Keys;
 use super::reader::Reader;
+use super::table_kind::TableKind;
 
 /// One kind of store, as `type` names it. A sink's crate exports one as `KIND`; the worker's list of them is all that
 /// knows the crate.
@@ -18,31 +19,16 @@ pub struct SinkKind {
     /// Which key of a connector names its target.
     pub target: TargetKey,
     /// The keys of `[sinks.NAME]` beside `type`.
-    pub keys: fn() -> Vec<Key>,
+    pub keys: Keys,
     /// Reads and checks them; what is wrong goes to the reader.
     pub read: fn(&mut Reader<'_>) -> Option<Arc<dyn Sink>>,
 }
 
-/// One key, for the JSON Schema.
-#[derive(Clone, Debug)]
-pub struct Key {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether it must be there.
-    pub required: bool,
-    /// What may stand there, as JSON Schema.
-    pub schema: Value,
-}
-
-impl Key {
-    /// A key that may be left out.
-    pub fn optional(name: &'static str, schema: Value) -> Self {
-        Key { name, required: false, schema }
-    }
-
-    /// A key that must be there.
-    pub fn required(name: &'static str, schema: Value) -> Self {
-        Key { name, required: true, schema }
+impl SinkKind {
+    /// `[sinks.NAME]` of this kind.
+    #[must_use]
+    pub fn table(&self) -> TableKind {
+        TableKind { of: "sink", name: self.name, doc: self.description, keys: self.keys }
     }
 }
 
@@ -60,7 +46,7 @@ pub enum TargetKey {
 impl TargetKey {
     /// The key.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Index => "index",

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use foldline_api::Result;
 use foldline_api::kind::Sink;
 use foldline_api::sink::{Target, TargetSpec};
+use foldline_language::config::form::Flag;
+use foldline_language::config::key::{Key, Or};
 use foldline_language::config::reader::Reader;
-use foldline_language::config::schema::flag;
-use foldline_language::config::sink::{Key, SinkKind, TargetKey};
+use foldline_language::config::sink::{SinkKind, TargetKey};
 use foldline_testkit::MemoryStore;
 
 /// `type = "memory"`.
@@ -15,7 +16,7 @@ pub static KIND: SinkKind = SinkKind {
     name: "memory",
     description: "A store in memory.",
     target: TargetKey::Table,
-    keys,
+    keys: &[&TRANSACTIONS],
     read,
 };
 
@@ -26,17 +27,11 @@ pub struct MemoryConfig {
     pub store: MemoryStore,
 }
 
-/// Each key beside `type`, for editors.
-fn keys() -> Vec<Key> {
-    vec![Key::optional(
-        "transactions",
-        flag("Rows and positions change together; by default true."),
-    )]
-}
+const TRANSACTIONS: Key<Flag, Or<bool>> =
+    Key::new("transactions", Flag, "Rows and positions change together").or(true);
 
-/// The same keys, read and checked.
 fn read(reader: &mut Reader<'_>) -> Option<Arc<dyn Sink>> {
-    let transactions = reader.flag("transactions", true);
+    let transactions = reader.read(&TRANSACTIONS);
     let store = if transactions { MemoryStore::transactional() } else { MemoryStore::with_marks() };
     Some(Arc::new(MemoryConfig { store }))
 }
