@@ -7,7 +7,7 @@ use foldline_language::config::form::{Choice, Entries, FilePath, KeyForm, Number
 use foldline_language::config::key::{Key, Required, Section};
 use foldline_language::config::names::check_regex;
 use foldline_language::config::reader::{Field, Reader};
-use foldline_language::config::schema::of;
+use foldline_language::config::schema::{of, refer};
 use foldline_language::config::table_kind::{TableKind, read_type};
 use indexmap::IndexMap;
 use regex::Regex;
@@ -259,8 +259,8 @@ const CONVERTERS: Choice<Needs> = Choice(&[
     ("bytes", Needs::Nothing(|| ConverterKind::Bytes)),
 ]);
 
-fn converter_or_name(_description: &str) -> Value {
-    of("converter_or_name")
+fn converter_or_name(description: &str) -> Value {
+    refer(description, "converter_or_name")
 }
 
 /// The definition `converter_or_name`.

@@ -1,14 +1,68 @@
 //! Reads `[[projections.NAME.tests]]`.
 
 use indexmap::IndexMap;
+use serde_json::json;
 
+use super::form::{Choice, Entries, Number, Other, Text};
 use super::handlers::{Model, unknown_field};
+use super::key::{Key, Or, Required, Section};
 use super::projection::{Located, TestConfig, TestRecord};
 use super::reader::Field;
+use super::schema::list;
 use super::tree::Item;
 
-/// A table with one of these is a record, any other a record's value.
-const RECORD_KEYS: [&str; 6] = ["topic", "key", "value", "headers", "timestamp", "event"];
+pub(super) static TEST: Section = Section {
+    name: "test",
+    doc: "A case for `foldline test`.",
+    keys: &[&NAME, &GIVEN, &EXPECT, &BAD, &FILTERED, &ORDER],
+};
+/// A table with one of its keys is a record, any other a record's value.
+pub(super) static RECORD: Section = Section {
+    name: "record",
+    doc: "A record of a test.",
+    keys: &[&TOPIC, &KEY, &VALUE, &HEADERS, &TIMESTAMP, &EVENT],
+};
+
+const NAME: Key<Text, Required> =
+    Key::new("name", Text, "Shown in the report").required("\"what must hold\"");
+const GIVEN: Key<Other, Required> = Key::new(
+    "given",
+    // Both forms of a record are one to an editor.
+    Other(|description| {
+        let record = "A record, or its value.";
+        list(description, &json!({ "type": ["object", "string"], "description": record }))
+    }),
+    "Records, in order",
+)
+.required("['{\"id\":1}']");
+const EXPECT: Key<Other, Required> = Key::new(
+    "expect",
+    Other(|description| {
+        let row = "A table, or JSON text.";
+        list(description, &json!({ "type": ["object", "string"], "description": row }))
+    }),
+    "These rows and no others",
+)
+.required("[{ id = 1 }]");
+const BAD: Key<Number<u64>, Or<u64>> =
+    Key::new("bad", Number::from(0), "How many records are bad").or(0);
+const FILTERED: Key<Number<u64>> =
+    Key::new("filtered", Number::from(0), "How many are filtered; any unless given");
+const ORDER: Key<Choice<bool>> =
+    Key::new("order", Choice(&[("given", true)]), "Runs only the order that is written");
+
+const TOPIC: Key<Text> = Key::new("topic", Text, "Its topic; else the projection's first");
+const KEY: Key<Other> = Key::new("key", ANYTHING, "The record's key");
+const VALUE: Key<Other> = Key::new("value", ANYTHING, "A text is JSON; none is a tombstone");
+const HEADERS: Key<Entries> = Key::new(
+    "headers",
+    Entries(|| json!({ "type": ["string", "number", "boolean"] })),
+    "Header texts",
+);
+const TIMESTAMP: Key<Other> = Key::new("timestamp", ANYTHING, "Its time; else the epoch");
+const EVENT: Key<Text> = Key::new("event", Text, "The converter's name for the event");
+
+const ANYTHING: Other = Other(|description| json!({ "description": description }));
 
 pub(super) fn read_cases(field: &Field<'_>, model: &Model<'_>) -> Vec<Located<TestConfig>> {
     let mut cases: Vec<Located<TestConfig>> = Vec::new();
@@ -24,30 +78,23 @@ pub(super) fn read_cases(field: &Field<'_>, model: &Model<'_>) -> Vec<Located<Te
 }
 
 fn read_case(field: &Field<'_>, model: &Model<'_>) -> Option<TestConfig> {
-    let mut reader = field.table("test")?;
-    let name = reader.required("name", "\"what must hold\"").and_then(|field| field.text());
-    let given = reader
-        .required("given", "['{\"id\":1}']")
-        .and_then(|field| field.list("a list of records"))
-        .unwrap_or_default();
-    let given = given.iter().filter_map(read_record).collect();
-    let expect = reader
-        .required("expect", "[{ id = 1 }]")
-        .and_then(|field| field.list("a list of rows"))
-        .unwrap_or_default();
-    let expect = expect.iter().filter_map(|row| read_row(row, model)).collect();
-    let bad = reader.get("bad").and_then(|field| field.number(0, i64::MAX)).unwrap_or(0);
-    let filtered = reader.get("filtered").and_then(|field| field.number(0, i64::MAX));
-    let order = reader.get("order").and_then(|field| field.choice(&[("given", true)]));
+    let mut reader = field.table(&TEST)?;
+    let name = reader.read(&NAME);
+    let given = reader.read(&GIVEN).and_then(|field| field.list("a list of records"));
+    let given = given.iter().flatten().filter_map(read_record).collect();
+    let expect = reader.read(&EXPECT).and_then(|field| field.list("a list of rows"));
+    let expect = expect.iter().flatten().filter_map(|row| read_row(row, model)).collect();
+    let bad = reader.read(&BAD);
+    let filtered = reader.read(&FILTERED);
+    let order_given = reader.read(&ORDER).unwrap_or(false);
     reader.finish();
-    let order_given = order.unwrap_or(false);
     Some(TestConfig { name: name?, given, expect, bad, filtered, order_given })
 }
 
 fn read_record(field: &Field<'_>) -> Option<Located<TestRecord>> {
     let record = match &field.node.item {
         Item::Scalar(toml::Value::String(_)) => value_only(field)?,
-        Item::Table(table) if !RECORD_KEYS.iter().any(|key| table.contains_key(*key)) => {
+        Item::Table(table) if !RECORD.keys.iter().any(|key| table.contains_key(key.name())) => {
             value_only(field)?
         }
         Item::Table(_) => read_full_record(field)?,
@@ -67,16 +114,16 @@ fn value_only(field: &Field<'_>) -> Option<TestRecord> {
 }
 
 fn read_full_record(field: &Field<'_>) -> Option<TestRecord> {
-    let mut reader = field.table("record")?;
+    let mut reader = field.table(&RECORD)?;
     let record = TestRecord {
-        topic: reader.text("topic"),
-        key: reader.get("key").map(|field| field.node.to_value()),
-        value: reader.get("value").and_then(|field| read_value(&field)),
-        headers: read_headers(reader.entries("headers")),
-        timestamp: reader.get("timestamp").and_then(|field| read_timestamp(&field)),
-        event: reader.text("event"),
+        topic: reader.read(&TOPIC),
+        key: reader.read(&KEY).map(|field| field.node.to_value()),
+        value: reader.read(&VALUE).and_then(|field| read_value(&field)),
+        headers: read_headers(reader.read(&HEADERS).unwrap_or_default()),
+        timestamp: reader.read(&TIMESTAMP).and_then(|field| read_timestamp(&field)),
+        event: reader.read(&EVENT),
     };
-    if reader.has("value") {
+    if reader.has(VALUE.name) {
         reader.finish();
     } else {
         reader.finish_with_help("if all of this is the value, write `{ value = { … } }`");

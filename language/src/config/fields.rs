@@ -1,12 +1,47 @@
 //! `[projections.NAME.fields]`: the read model.
 
 use indexmap::IndexMap;
+use serde_json::json;
 
+use super::form::{Entries, Flag, Other, Text};
+use super::key::{Key, Or, Required, Section};
 use super::projection::{FieldConfig, Located};
 use super::reader::{Field, Reader};
+use super::schema::of;
 
 /// Foldline's own metadata field, and what begins like it.
 const RESERVED: &str = "_foldline";
+
+pub(super) static FIELD: Section = Section {
+    name: "field",
+    doc: "A field of the read model.",
+    keys: &[&TYPE, &INDEX, &DEFAULT, &COMPUTED, &BY, &FIELDS, &LOOKUP, &VIA],
+};
+pub(super) static CHILD_FIELD: Section =
+    Section { name: "child_field", doc: "A field of a child.", keys: &[&CHILD_TYPE, &DEFAULT] };
+
+const TYPE: Key<Text, Required> =
+    Key::new("type", Text, "PostgreSQL's name, or children").required("\"text\"");
+const CHILD_TYPE: Key<Text, Required> =
+    Key::new("type", Text, "PostgreSQL's name").required("\"text\"");
+const INDEX: Key<Flag, Or<bool>> =
+    Key::new("index", Flag, "A secondary index on this column alone").or(false);
+const DEFAULT: Key<Other> = Key::new(
+    "default",
+    Other(|description| json!({ "description": description })),
+    "The value of a new row",
+);
+const COMPUTED: Key<Text> =
+    Key::new("computed", Text, "A CEL expression over the state, after each event");
+const BY: Key<Text> = Key::new("by", Text, "Children: the child's key field");
+const FIELDS: Key<Entries> = Key::new(
+    "fields",
+    Entries(|| json!({ "anyOf": [{ "type": "string" }, of(CHILD_FIELD.name)] })),
+    "Children: the child's fields",
+);
+const LOOKUP: Key<Text> =
+    Key::new("lookup", Text, "projection.field to show; on children, a projection");
+const VIA: Key<Text> = Key::new("via", Text, "The column whose value is the other row's key");
 
 pub(super) fn read_fields(
     entries: Vec<(&str, Field<'_>)>,
@@ -61,16 +96,18 @@ fn read_field(field: &Field<'_>) -> Option<FieldConfig> {
         }
         return field.text().map(plain);
     }
-    let mut reader = field.table("field")?;
-    let ty = reader.required("type", "\"text\"").and_then(|field| field.text());
-    let mut config = plain(ty.clone().unwrap_or_default());
-    config.index = reader.flag("index", false);
-    config.default = reader.get("default").map(|field| field.node.to_value());
-    config.computed = reader.text("computed");
-    config.by = reader.text("by");
-    config.lookup = reader.text("lookup");
-    config.via = reader.text("via");
-    config.fields = read_child_fields(reader.entries("fields"));
+    let mut reader = field.table(&FIELD)?;
+    let ty = reader.read(&TYPE);
+    let config = FieldConfig {
+        ty: ty.clone().unwrap_or_default(),
+        index: reader.read(&INDEX),
+        default: reader.read(&DEFAULT).map(|field| field.node.to_value()),
+        computed: reader.read(&COMPUTED),
+        by: reader.read(&BY),
+        lookup: reader.read(&LOOKUP),
+        via: reader.read(&VIA),
+        fields: read_child_fields(reader.read(&FIELDS).unwrap_or_default()),
+    };
     if ty.is_some() {
         check_field(&reader, &config);
     }
@@ -135,9 +172,9 @@ fn read_child_fields(entries: Vec<(&str, Field<'_>)>) -> IndexMap<String, Locate
     for (name, field) in entries {
         check_field_name(&field, name);
         let config = if field.is_table() {
-            let Some(mut reader) = field.table("child_field") else { continue };
-            let ty = reader.required("type", "\"text\"").and_then(|field| field.text());
-            let default = reader.get("default").map(|field| field.node.to_value());
+            let Some(mut reader) = field.table(&CHILD_FIELD) else { continue };
+            let ty = reader.read(&CHILD_TYPE);
+            let default = reader.read(&DEFAULT).map(|field| field.node.to_value());
             reader.finish();
             ty.map(|ty| FieldConfig { default, ..plain(ty) })
         } else {

@@ -215,8 +215,8 @@ impl KeyForm for SubTable {
         field.table(self.0)
     }
 
-    fn schema(&self, _description: &str) -> Value {
-        schema::of(self.0.name)
+    fn schema(&self, description: &str) -> Value {
+        schema::refer(description, self.0.name)
     }
 }
 

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::diagnostic::{closest, listed};
-use super::names::{covers, read_names};
-use super::operands::{read_operand, read_operands};
+use super::form::{Entries, Flag, Other};
+use super::key::{Key, Or, Section};
+use super::names::{NAMES, covers, read_names};
+use super::operands::{OPERAND, OPERANDS, read_operand, read_operands};
 use super::projection::{Assignments, FieldConfig, HandlerConfig, Located, Names, Operand};
 use super::reader::{Field, Reader};
+use super::schema::{of, refer};
 use super::tree::Item;
 
 /// What handlers and tests may name.
@@ -42,6 +45,40 @@ pub(super) fn unknown_field<'n>(
     }
 }
 
+pub(super) static HANDLER: Section = Section {
+    name: "handler",
+    doc: "What events do to a row.",
+    keys: &[
+        &TOPIC, &EVENT, &WHEN, &KEY, &FOR_EACH, &SET, &MERGE, &PATCH, &ADD, &MIN, &MAX, &APPEND,
+        &REMOVE, &PUT, &TAKE, &DELETE, &IGNORE, &CONTINUE,
+    ],
+};
+
+const TOPIC: Key<Other> = Key::new("topic", NAMES, "Topics that it listens to; all unless given");
+const EVENT: Key<Other> = Key::new("event", NAMES, "Events that it takes; all unless given");
+const WHEN: Key<Other> = Key::new("when", OPERAND, "It applies only where this is true");
+const KEY: Key<Entries> = Key::new("key", OPERANDS, "Another key for this handler, same columns");
+const FOR_EACH: Key<Other> =
+    Key::new("for_each", OPERAND, "It runs once for each item of this list");
+const SET: Key<Other> = Key::new("set", ASSIGNMENTS, "Sets fields; what is absent becomes null");
+const MERGE: Key<Other> = Key::new("merge", ASSIGNMENTS, "Sets fields; null and absent leave them");
+const PATCH: Key<Other> =
+    Key::new("patch", ASSIGNMENTS, "Sets fields; absent leaves them, null clears");
+const ADD: Key<Entries> = Key::new("add", OPERANDS, "Adds; null adds nothing");
+const MIN: Key<Entries> = Key::new("min", OPERANDS, "Keeps the smaller; null leaves it");
+const MAX: Key<Entries> = Key::new("max", OPERANDS, "Keeps the larger; null leaves it");
+const APPEND: Key<Entries> = Key::new("append", OPERANDS, "Adds to the end of a list");
+const REMOVE: Key<Entries> = Key::new("remove", OPERANDS, "Takes equal elements out of a list");
+const PUT: Key<Entries> =
+    Key::new("put", Entries(|| of("assignments")), "Sets what it names of a child");
+const TAKE: Key<Entries> = Key::new("take", OPERANDS, "Takes the child with that key out");
+const DELETE: Key<Flag, Or<bool>> = Key::new("delete", Flag, "Deletes the row").or(false);
+const IGNORE: Key<Flag, Or<bool>> = Key::new("ignore", Flag, "Filters the event").or(false);
+const CONTINUE: Key<Flag, Or<bool>> =
+    Key::new("continue", Flag, "Goes on to the next handlers").or(false);
+
+const ASSIGNMENTS: Other = Other(|description| refer(description, "assignments"));
+
 pub(super) fn read_handlers(field: &Field<'_>, model: &Model<'_>) -> Vec<Located<HandlerConfig>> {
     let mut handlers: Vec<Located<HandlerConfig>> = Vec::new();
     for item in field.list("a list of handlers, each `[[projections.NAME.on]]`").unwrap_or_default()
@@ -72,36 +109,45 @@ fn hears_tombstones(handler: &HandlerConfig) -> bool {
 }
 
 fn read_handler(field: &Field<'_>, model: &Model<'_>) -> Option<HandlerConfig> {
-    let mut reader = field.table("handler")?;
-    let mut handler = HandlerConfig {
-        topic: reader.get("topic").and_then(|field| read_topics(&field, model)),
-        event: reader.get("event").and_then(|field| read_names(&field)),
-        when: reader.get("when").and_then(|field| read_operand(&field)),
-        key: reader.get("key").and_then(|field| read_key(&field, model)),
-        for_each: reader.get("for_each").and_then(|field| read_operand(&field)),
-        ..HandlerConfig::default()
-    };
+    let mut reader = field.table(&HANDLER)?;
     let mut verbs = Verbs { model, used: BTreeMap::new() };
-    handler.set = verbs.assignments(&mut reader, "set");
-    handler.merge = verbs.assignments(&mut reader, "merge");
-    handler.patch = verbs.assignments(&mut reader, "patch");
-    handler.add = verbs.operands(&mut reader, "add");
-    handler.min = verbs.operands(&mut reader, "min");
-    handler.max = verbs.operands(&mut reader, "max");
-    handler.append = verbs.operands(&mut reader, "append");
-    handler.remove = verbs.operands(&mut reader, "remove");
-    handler.put = verbs.put(&mut reader);
-    handler.take = verbs.take(&mut reader);
-    handler.delete = reader.flag("delete", false);
-    handler.ignore = reader.flag("ignore", false);
-    handler.continues = reader.flag("continue", false);
+    let handler = HandlerConfig {
+        topic: reader.read(&TOPIC).and_then(|field| read_topics(&field, model)),
+        event: reader.read(&EVENT).and_then(|field| read_names(&field)),
+        when: reader.read(&WHEN).and_then(|field| read_operand(&field)),
+        key: reader.field(&KEY).and_then(|field| read_key(&field, model)),
+        for_each: reader.read(&FOR_EACH).and_then(|field| read_operand(&field)),
+        set: verbs.assignments(&mut reader, &SET),
+        merge: verbs.assignments(&mut reader, &MERGE),
+        patch: verbs.assignments(&mut reader, &PATCH),
+        add: verbs.operands(&mut reader, &ADD),
+        min: verbs.operands(&mut reader, &MIN),
+        max: verbs.operands(&mut reader, &MAX),
+        append: verbs.operands(&mut reader, &APPEND),
+        remove: verbs.operands(&mut reader, &REMOVE),
+        put: verbs.put(&mut reader),
+        take: verbs.take(&mut reader),
+        delete: reader.read(&DELETE),
+        ignore: reader.read(&IGNORE),
+        continues: reader.read(&CONTINUE),
+    };
     check_deeds(&reader, &handler);
     reader.finish();
     Some(handler)
 }
 
-const VERBS: [&str; 10] =
-    ["set", "merge", "patch", "add", "min", "max", "append", "remove", "put", "take"];
+const VERBS: [&str; 10] = [
+    SET.name,
+    MERGE.name,
+    PATCH.name,
+    ADD.name,
+    MIN.name,
+    MAX.name,
+    APPEND.name,
+    REMOVE.name,
+    PUT.name,
+    TAKE.name,
+];
 
 /// A handler changes the row, deletes it, or filters the event: one of the three.
 fn check_deeds(reader: &Reader<'_>, handler: &HandlerConfig) {
@@ -162,8 +208,9 @@ struct Verbs<'a> {
 }
 
 impl Verbs<'_> {
-    fn assignments(&mut self, reader: &mut Reader<'_>, verb: &'static str) -> Option<Assignments> {
-        let field = reader.get(verb)?;
+    fn assignments(&mut self, reader: &mut Reader<'_>, key: &Key<Other>) -> Option<Assignments> {
+        let verb = key.name;
+        let field = reader.read(key)?;
         if let Item::Table(_) = field.node.item {
             let entries = field.entries()?;
             for (name, entry) in &entries {
@@ -189,9 +236,10 @@ impl Verbs<'_> {
     fn operands(
         &mut self,
         reader: &mut Reader<'_>,
-        verb: &'static str,
+        key: &Key<Entries>,
     ) -> IndexMap<String, Located<Operand>> {
-        let entries = reader.entries(verb);
+        let verb = key.name;
+        let entries = reader.read(key).unwrap_or_default();
         for (name, field) in &entries {
             let config = self.check(field, name, verb);
             if config.is_some_and(|config| config.ty == "children") {
@@ -204,8 +252,8 @@ impl Verbs<'_> {
 
     fn put(&mut self, reader: &mut Reader<'_>) -> IndexMap<String, Located<Assignments>> {
         let mut out = IndexMap::new();
-        for (name, field) in reader.entries("put") {
-            let Some(children) = self.children(&field, name, "put") else { continue };
+        for (name, field) in reader.read(&PUT).unwrap_or_default() {
+            let Some(children) = self.children(&field, name, PUT.name) else { continue };
             let assignments = if field.is_table() {
                 check_child(&field, &children);
                 let entries = field.entries().unwrap_or_default();
@@ -221,9 +269,9 @@ impl Verbs<'_> {
     }
 
     fn take(&mut self, reader: &mut Reader<'_>) -> IndexMap<String, Located<Operand>> {
-        let entries = reader.entries("take");
+        let entries = reader.read(&TAKE).unwrap_or_default();
         for (name, field) in &entries {
-            self.children(field, name, "take");
+            self.children(field, name, TAKE.name);
         }
         read_operands(&entries)
     }

@@ -212,3 +212,57 @@ impl From<&Section> for Cow<'static, str> {
 pub(super) fn required(keys: Keys) -> Vec<&'static str> {
     keys.iter().filter(|key| key.is_required()).map(|key| key.name()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::env::Env;
+    use crate::config::form::{Period, Text};
+    use crate::config::reader::{Context, Reader};
+    use crate::config::tree::{At, parse};
+
+    const WAIT: Key<Period, Or<Duration>> =
+        Key::new("wait", Period, "How long it waits").or(Duration::from_secs(90));
+    const NAME: Key<Text, Required> =
+        Key::new("name", Text, "What it is called").required("\"a\"").checked(|field, name| {
+            if name.len() > 3 {
+                field.problem("is too long");
+            }
+        });
+
+    fn read(text: &str) -> (Duration, Option<String>, Vec<String>) {
+        let env = Env::default();
+        let cx = Context::new(&env);
+        let file = Arc::from("c.toml");
+        let tree = parse(&file, text).unwrap();
+        let mut reader = Reader::new(&cx, "test", String::new(), At { file, line: None }, &tree);
+        let (wait, name) = (reader.read(&WAIT), reader.read(&NAME));
+        reader.finish();
+        (wait, name, cx.into_parts().0.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_is_declared() {
+        let missing = "c.toml: `name` is missing\n  help: name = \"a\"".to_owned();
+        assert_eq!(read(""), (Duration::from_secs(90), None, vec![missing]));
+        let (wait, name, problems) = read("wait = '2m'\nname = 'abc'");
+        assert_eq!((wait, name.as_deref()), (Duration::from_secs(120), Some("abc")));
+        assert_eq!(problems, [""; 0]);
+        let (wait, _, problems) = read("wait = '2'\nname = 'abcd'");
+        assert_eq!(wait, Duration::from_secs(90));
+        assert!(problems[0].contains("wait: found the text \"2\", expected a duration"));
+        assert_eq!(problems[1], "c.toml:2: name: is too long");
+    }
+
+    #[test]
+    fn the_schema_says_what_is_declared() {
+        let schema = Section { name: "test", doc: "A test.", keys: &[&WAIT, &NAME] }.schema();
+        assert_eq!(schema["required"], serde_json::json!(["name"]));
+        let doc = schema["properties"]["wait"]["description"].as_str().unwrap();
+        assert!(doc.starts_with("How long it waits; by default 90s. "), "{doc}");
+        assert_eq!(schema["properties"]["name"]["description"], "What it is called.");
+    }
+}

@@ -2,9 +2,14 @@
 
 use regex::Regex;
 
+use super::form::Other;
 use super::projection::Names;
 use super::reader::Field;
+use super::schema::refer;
 use super::tree::Item;
+
+/// A name, a list of names, or a regex that starts with `^`: see [`read_names`].
+pub(super) const NAMES: Other = Other(|description| refer(description, "names"));
 
 /// A name of a worker, source, sink, projection, connector or registry: lower case, since an
 /// environment variable must be able to spell it.

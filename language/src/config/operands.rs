@@ -2,9 +2,16 @@
 
 use indexmap::IndexMap;
 
+use super::form::{Entries, Other};
 use super::projection::{Located, Operand};
 use super::reader::Field;
+use super::schema::{of, refer};
 use super::tree::Item;
+
+/// The right side of an assignment: see [`read_operand`].
+pub(super) const OPERAND: Other = Other(|description| refer(description, "operand"));
+/// Right sides by name: see [`read_operands`].
+pub(super) const OPERANDS: Entries = Entries(|| of("operand"));
 
 /// A TOML text is an expression, all else but a table is itself.
 pub(super) fn read_operand(field: &Field<'_>) -> Option<Located<Operand>> {

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde_json::json;
 
-use super::cases::read_cases;
+use super::cases::{TEST, read_cases};
 use super::checks::check_projections;
 use super::diagnostic::{Diagnostic, sort};
 use super::env::Env;
 use super::fields::read_fields;
-use super::form::Entries;
-use super::handlers::{Model, read_handlers};
+use super::form::{Choice, Entries, Other, Period, SubTable, Text};
+use super::handlers::{HANDLER, Model, read_handlers};
 use super::interpolate::interpolate_node;
-use super::key::Key;
-use super::names::{check_name, read_names};
-use super::operands::{read_operand, read_operands};
+use super::key::{Key, Required, Section};
+use super::names::{NAMES, check_name, read_names};
+use super::operands::{OPERAND, OPERANDS, read_operand, read_operands};
 use super::places::Places;
 use super::projection::{Envelope, Expire, ProjectionConfig};
 use super::reader::{Context, Field, Reader};
-use super::schema::of;
+use super::schema::{list, of};
 use super::tree::{At, parse};
 
 /// The key of all projections.
@@ -54,33 +55,83 @@ pub fn of_text(
     if problems.is_empty() { Ok((all, places)) } else { Err(problems) }
 }
 
+pub(super) static PROJECTION: Section = Section {
+    name: "projection",
+    doc: "A fold of topics into rows or documents.",
+    keys: &[&TOPICS, &ENVELOPE, &EVENT_TYPE, &KEY, &FIELDS, &INDEXES, &EXPIRE, &ON, &TESTS],
+};
+
+const TOPICS: Key<Other, Required> =
+    Key::new("topics", NAMES, "Source topics").required("[\"orders\"]");
+const ENVELOPE: Key<Choice<Envelope>> = Key::new(
+    "envelope",
+    Choice(&[("debezium", Envelope::Debezium), ("cloudevents", Envelope::CloudEvents)]),
+    "What stands around the event",
+);
+const EVENT_TYPE: Key<Other> = Key::new(
+    "event_type",
+    OPERAND,
+    "Names the event; where it is null, the converter's name stands",
+);
+const KEY: Key<Entries, Required> = Key::new("key", OPERANDS, "Key columns and their expressions")
+    .required("{ id = \"event.id\" }");
+const FIELDS: Key<Entries, Required> =
+    Key::new("fields", Entries(|| of("field_or_type")), "The read model; order is column order")
+        .required("{ id = \"bigint\", name = \"text\" }");
+const INDEXES: Key<Other> = Key::new(
+    "indexes",
+    Other(|description| {
+        let index = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 });
+        list(description, &index)
+    }),
+    "Secondary indexes over several columns",
+);
+const EXPIRE: Key<SubTable> =
+    Key::new("expire", SubTable(&EXPIRE_TABLE), "Deletes rows by the clock");
+/// Whoever left it out is told how to begin with it here.
+const ON: Key<Other, Required> = Key::new(
+    "on",
+    Other(|description| list(description, &of(HANDLER.name))),
+    "Handlers; the first that matches applies",
+)
+.required("[{ set = \"event\" }]");
+const TESTS: Key<Other> = Key::new(
+    "tests",
+    Other(|description| list(description, &of(TEST.name))),
+    "Cases for `foldline test`",
+);
+
+pub(super) static EXPIRE_TABLE: Section =
+    Section { name: "expire", doc: "Deletes rows by the clock.", keys: &[&FIELD, &AFTER] };
+
+const FIELD: Key<Text, Required> =
+    Key::new("field", Text, "A key column that holds a time").required("\"hour\"");
+const AFTER: Key<Period, Required> =
+    Key::new("after", Period, "Age at which the row goes").required("\"30d\"");
+
 /// Reads one projection; its problems go to the field's context.
 pub fn read(name: &str, field: &Field<'_>) -> Option<ProjectionConfig> {
-    let mut reader = field.table("projection")?;
-    let topics = reader.required("topics", "[\"orders\"]").and_then(|field| read_names(&field));
-    let envelopes = [("debezium", Envelope::Debezium), ("cloudevents", Envelope::CloudEvents)];
-    let envelope = reader.get("envelope").and_then(|field| field.choice(&envelopes));
-    let event_type = reader.get("event_type").and_then(|field| read_operand(&field));
-    let key_entries = reader.entries("key");
-    let fields_given = reader.required("fields", "{ id = \"bigint\", name = \"text\" }").is_some();
-    let fields = read_fields(reader.entries("fields"));
+    let mut reader = field.table(&PROJECTION)?;
+    let topics = reader.read(&TOPICS).and_then(|field| read_names(&field));
+    let envelope = reader.read(&ENVELOPE);
+    let event_type = reader.read(&EVENT_TYPE).and_then(|field| read_operand(&field));
+    let fields_given = reader.given(&FIELDS).is_some();
+    let fields = read_fields(reader.read(&FIELDS).unwrap_or_default());
+    let key_entries = reader.read(&KEY).unwrap_or_default();
     let key = read_operands(&key_entries);
-    if key.is_empty() && key_entries.is_empty() {
-        reader.required("key", "{ id = \"event.id\" }");
-    }
     let model = Model { fields: &fields, key: &key, topics: topics.as_ref() };
     if fields_given {
         check_key(&key_entries, &model);
     }
-    let indexes = read_indexes(reader.get("indexes"), &model);
-    let expire = reader.get("expire").and_then(|field| read_expire(&field, &model));
-    let on = reader.get("on");
+    let indexes = read_indexes(reader.read(&INDEXES), &model);
+    let expire = reader.read(&EXPIRE).and_then(|expire| read_expire(expire, &model));
+    let on = reader.given(&ON);
     if on.is_none() {
         let help = format!("[[projections.{name}.on]]\nset = \"event\"");
         reader.problem_with_help("has no handler, so no event would be folded", help);
     }
     let on = on.map(|field| read_handlers(&field, &model)).unwrap_or_default();
-    let tests = reader.get("tests").map(|field| read_cases(&field, &model)).unwrap_or_default();
+    let tests = reader.read(&TESTS).map(|field| read_cases(&field, &model)).unwrap_or_default();
     reader.finish();
     Some(ProjectionConfig {
         name: name.to_owned(),
@@ -143,9 +194,8 @@ fn read_indexes(field: Option<Field<'_>>, model: &Model<'_>) -> Vec<Vec<String>>
     indexes
 }
 
-fn read_expire(field: &Field<'_>, model: &Model<'_>) -> Option<Expire> {
-    let mut reader: Reader<'_> = field.table("expire")?;
-    let column = reader.required("field", "\"hour\"").and_then(|field| {
+fn read_expire(mut reader: Reader<'_>, model: &Model<'_>) -> Option<Expire> {
+    let column = reader.field(&FIELD).and_then(|field| {
         let name = field.text()?;
         if !model.key.contains_key(&name) {
             let keys = || model.key.keys().map(String::as_str);
@@ -154,7 +204,7 @@ fn read_expire(field: &Field<'_>, model: &Model<'_>) -> Option<Expire> {
         }
         Some(name)
     });
-    let after = reader.required("after", "\"30d\"").and_then(|field| field.duration());
+    let after = reader.read(&AFTER);
     reader.finish();
     Some(Expire { field: column?, after: after? })
 }

@@ -344,37 +344,6 @@ impl<'a> Reader<'a> {
         self.seen.insert(key);
     }
 
-    /// The value of a key, if it is there.
-    pub fn get(&mut self, key: &'static str) -> Option<Field<'a>> {
-        self.seen.insert(key);
-        let node = self.table.get(key)?;
-        Some(Field { cx: self.cx, path: join(&self.path, key), node })
-    }
-
-    /// The value of a key that must be there.
-    pub fn required(&mut self, key: &'static str, example: &str) -> Option<Field<'a>> {
-        let field = self.get(key);
-        if field.is_none() {
-            self.problem_with_help(format!("`{key}` is missing"), format!("{key} = {example}"));
-        }
-        field
-    }
-
-    /// The text of a key.
-    pub fn text(&mut self, key: &'static str) -> Option<String> {
-        self.get(key)?.text()
-    }
-
-    /// The boolean of a key.
-    pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
-        self.get(key).and_then(|field| field.flag()).unwrap_or(default)
-    }
-
-    /// The entries of a key that is a table of names.
-    pub fn entries(&mut self, key: &'static str) -> Vec<(&'a str, Field<'a>)> {
-        self.get(key).and_then(|field| field.entries()).unwrap_or_default()
-    }
-
     /// Whether the table has this key.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

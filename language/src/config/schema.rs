@@ -2,9 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-/// Definitions by name.
-pub type Definitions = Vec<(&'static str, Value)>;
-
 /// A table with these keys and no others.
 pub fn object(description: &str, required: &[&str], keys: &[(&str, Value)]) -> Value {
     let properties: Map<String, Value> =
@@ -26,6 +23,13 @@ pub fn named(description: &str, entry: &Value) -> Value {
 /// Another definition.
 pub fn of(definition: &str) -> Value {
     json!({ "$ref": format!("#/definitions/{definition}") })
+}
+
+/// The same, said what it is for here. Draft 7 looks at no key beside `$ref`, but editors show this one.
+pub fn refer(description: &str, definition: &str) -> Value {
+    let mut schema = of(definition);
+    schema["description"] = description.into();
+    schema
 }
 
 /// A text that is not empty.
