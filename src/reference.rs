@@ -2,6 +2,7 @@
 //! word that the JSON Schema knows. Its tables of expressions and types are held to the code by the language's own tests.
 
 mod examples;
+mod keys;
 mod pages;
 mod promises;
 mod schema;
