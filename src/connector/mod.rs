@@ -3,7 +3,8 @@
 //!
 //! In reading order: this file (the handle and its states), `opening` (how a session begins), `session` (its
 //! tasks), `rebuilding` (rebuilds beside it), `flood` (too many bad records), `parked` (keys set aside), `commands`
-//! (what the operator asks for) and `idle` (the look of one that has nothing to do).
+//! (what the operator asks for), `idle` (the look of one that has nothing to do) and `lag` (how far behind it is where
+//! nothing is fetched).
 
 mod commands;
 mod flood;

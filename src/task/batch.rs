@@ -13,6 +13,7 @@ use super::aside::{Aside, Purpose};
 use super::cache::{Cache, Entry, Grown};
 use super::inbox::Item;
 use crate::maps::{HashMap, HashSet};
+use crate::metrics::ConnectorMetrics;
 
 /// A batch grows to no more records: a time is kept of each.
 const RECORDS_MAX: usize = 1 << 20;
@@ -35,6 +36,17 @@ impl Counts {
     pub(crate) fn consumed(&self) -> u64 {
         let good = self.applied + self.filtered + self.replayed;
         good + self.dead_lettered + self.skipped + self.parked
+    }
+
+    /// Counts them, each with its outcome, so that the outcomes add up to what was consumed.
+    pub(super) fn add_to(&self, metrics: &ConnectorMetrics) {
+        metrics.applied.inc_by(self.applied);
+        metrics.filtered.inc_by(self.filtered);
+        metrics.replayed.inc_by(self.replayed);
+        metrics.dead_lettered.inc_by(self.dead_lettered);
+        metrics.skipped.inc_by(self.skipped);
+        metrics.parked.inc_by(self.parked);
+        metrics.consumed.inc_by(self.consumed());
     }
 }
 

@@ -30,13 +30,7 @@ impl Gauges {
     pub(super) fn flushed(&self, batch: &Batch, flush: &Flush, started: Instant) {
         let metrics = &self.metrics;
         let counts = &batch.counts;
-        metrics.applied.inc_by(counts.applied);
-        metrics.filtered.inc_by(counts.filtered);
-        metrics.replayed.inc_by(counts.replayed);
-        metrics.dead_lettered.inc_by(counts.dead_lettered);
-        metrics.skipped.inc_by(counts.skipped);
-        metrics.parked.inc_by(counts.parked);
-        metrics.consumed.inc_by(counts.consumed());
+        counts.add_to(metrics);
         self.abandoned(batch.duplicates);
         metrics.inflight.sub(counts.consumed() as i64);
         let rows = flush.writes.len();

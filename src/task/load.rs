@@ -20,7 +20,7 @@ use foldline_api::source::{Source, SourceEvent, Stretch, Wanted};
 use tokio_util::sync::CancellationToken;
 
 use super::assignment::Outcome;
-use super::batch::{Batch, Counts};
+use super::batch::Batch;
 use super::cache::Cache;
 use super::coverage::Watch;
 use super::folder::Folder;
@@ -309,21 +309,11 @@ impl Loader {
                 held.folded = *to;
             }
         }
-        self.count(&std::mem::take(&mut batch.counts));
+        // Counts as folded: of a build nobody asks how often, only how much.
+        std::mem::take(&mut batch.counts).add_to(&self.ops.metrics);
         self.batch = batch;
         self.show();
         Ok((items, rest))
-    }
-
-    /// Counts as folded: of a build nobody asks how often, only how much.
-    fn count(&self, counts: &Counts) {
-        let metrics = &self.ops.metrics;
-        metrics.applied.inc_by(counts.applied);
-        metrics.filtered.inc_by(counts.filtered);
-        metrics.dead_lettered.inc_by(counts.dead_lettered);
-        metrics.skipped.inc_by(counts.skipped);
-        metrics.parked.inc_by(counts.parked);
-        metrics.consumed.inc_by(counts.consumed());
     }
 
     /// Makes everything folded durable and forgets the states. Where it could not be written as it is, nothing has

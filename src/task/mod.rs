@@ -12,9 +12,9 @@
 //!
 //! In reading order: this file (the loop and the fold's turn in it), `pipeline`, `inbox`, `folder`, `batch`, `cache`, `let_go`
 //! (its keys of before), `blocked`, `writing` (what each end of a flush leads to), `contention`, `membership` (partitions that
-//! come and go), `parking` (keys set aside), `side_work` (what is written beside the log's records) and `requests` (what the operator wants of parked keys), `assignment`, `exit`, `gauges`,
-//! `status` and `ops` (the calls), `letters` (which of them are sent), `topics` (whether a topic was made anew); `load` comes
-//! before the loop where a generation is built.
+//! come and go), `parking` (keys set aside), `side_work` (what is written beside the log's records) and `requests` (what the
+//! operator wants of parked keys), `assignment`, `exit`, `gauges`, `status` and `ops` (the calls), `letters` (which of them are
+//! sent), `topics` (whether a topic was made anew); `load` comes before the loop where a generation is built.
 
 mod aside;
 mod asked;
