@@ -175,7 +175,8 @@ wait_ready() { # NAME
   local end=$((SECONDS + 180))
   [ "$(mode)" = native ] || return 0 # compose waits for the health checks itself
   until "ready_$1"; do
-    if [ -z "$(pid_of "$1")" ]; then
+    # By the process alone, not as pid_of does: until it has become the server its command line is ours, or none.
+    if is_gone "$(cat "$lab/$1.pid")"; then
       tail -n 20 "$lab/$1.log" >&2; die "$1 ended while it started; its log is $lab/$1.log"
     fi
     [ $SECONDS -lt $end ] || die "$1 did not answer within 180 seconds; its log is $lab/$1.log"
