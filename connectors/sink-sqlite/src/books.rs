@@ -1,7 +1,5 @@
 //! Foldline's own tables: whose a target is, where its partitions stand, and verdicts.
 
-use std::sync::Arc;
-
 use foldline_api::binding::Binding;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Advance, Beginning, DesiredState, Lease, StoredPosition};
@@ -9,39 +7,18 @@ use foldline_api::{Error, Result};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use crate::database::sql;
-use crate::generations;
+use crate::row::{FromRow, get, partition_of, select};
 
-/// Made at first open. `topic_id` is empty where the log cannot tell.
-pub(crate) const DDL: [&str; 6] = [
-    "CREATE TABLE IF NOT EXISTS _foldline_targets (
-  target TEXT PRIMARY KEY,
-  generation INTEGER NOT NULL,
-  physical TEXT NOT NULL,
-  fingerprint TEXT NOT NULL,
-  binding TEXT NOT NULL,
-  desired TEXT NOT NULL
-) STRICT, WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS _foldline_positions (
-  target TEXT NOT NULL,
-  generation INTEGER NOT NULL,
-  topic TEXT NOT NULL,
-  partition INTEGER NOT NULL,
-  topic_id TEXT NOT NULL,
-  beginning INTEGER NOT NULL,
-  position INTEGER NOT NULL,
-  epoch INTEGER NOT NULL,
-  PRIMARY KEY (target, generation, topic, partition)
-) STRICT, WITHOUT ROWID",
-    crate::verdicts::DDL,
-    crate::letters::DDL,
-    crate::parking::DDL,
-    crate::hole::DDL,
-];
+/// Made at first open.
+const TABLES: &str = include_str!("sql/tables.sql");
+
+/// The DDL of each table.
+pub(crate) fn ddl() -> impl Iterator<Item = &'static str> {
+    TABLES.split(';').filter_map(|part| part.get(part.find("CREATE ")?..))
+}
 
 /// The fence: it moves a position only where epoch and position are what the task expects.
-pub(crate) const ADVANCE: &str = "UPDATE _foldline_positions SET position = ?1 \
-     WHERE target = ?2 AND generation = ?3 AND topic = ?4 AND partition = ?5 \
-     AND epoch = ?6 AND position = ?7";
+pub(crate) const ADVANCE: &str = include_str!("sql/advance_position.sql");
 
 /// What the books say of a target, in short: what each flush asks.
 #[derive(Debug)]
@@ -51,9 +28,19 @@ pub(crate) struct Live {
     pub(crate) fingerprint: String,
 }
 
+impl FromRow for Live {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        let generation: i64 = get(row, "generation")?;
+        Ok(Live {
+            generation: generation.cast_unsigned(),
+            physical: get(row, "physical")?,
+            fingerprint: get(row, "fingerprint")?,
+        })
+    }
+}
+
 pub(crate) fn create(tx: &Transaction<'_>) -> Result<()> {
-    let all = DDL.iter().chain([&generations::DDL]);
-    all.into_iter().try_for_each(|statement| tx.execute(statement, []).map(drop).map_err(sql))?;
+    tx.execute_batch(TABLES).map_err(sql)?;
     crate::verdicts::move_in(tx)
 }
 
@@ -67,17 +54,8 @@ pub(crate) fn live(tx: &Transaction<'_>, target: &str) -> Result<Option<Live>> {
     if !exist(tx)? {
         return Ok(None);
     }
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT generation, physical, fingerprint FROM _foldline_targets WHERE target = ?1",
-        )
-        .map_err(sql)?;
-    let read = |row: &Row<'_>| {
-        let generation: i64 = row.get(0)?;
-        let generation = generation.cast_unsigned();
-        Ok(Live { generation, physical: row.get(1)?, fingerprint: row.get(2)? })
-    };
-    statement.query_row([target], read).optional().map_err(sql)
+    let text = "SELECT generation, physical, fingerprint FROM _foldline_targets WHERE target = ?1";
+    Ok(select(tx, text, [target])?.pop())
 }
 
 pub(crate) fn binding(tx: &Transaction<'_>, target: &str) -> Result<Option<Binding>> {
@@ -99,17 +77,8 @@ pub(crate) fn put_binding(tx: &Transaction<'_>, target: &str, binding: &Binding)
     let text = serde_json::to_string(binding)
         .map_err(|error| Error::config("a binding cannot be written").with_source(error))?;
     tx.execute(
-        "INSERT INTO _foldline_targets (target, generation, physical, fingerprint, binding, desired) \
-         VALUES (?1, ?2, ?3, ?4, ?5, 'running') ON CONFLICT (target) DO UPDATE SET \
-         generation = excluded.generation, physical = excluded.physical, \
-         fingerprint = excluded.fingerprint, binding = excluded.binding",
-        (
-            target,
-            binding.generation.cast_signed(),
-            &binding.physical,
-            &binding.fingerprint,
-            text,
-        ),
+        include_str!("sql/put_binding.sql"),
+        (target, binding.generation.cast_signed(), &binding.physical, &binding.fingerprint, text),
     )
     .map(drop)
     .map_err(sql)
@@ -121,8 +90,7 @@ pub(crate) fn raise_epochs(
     target: &str,
     generation: Option<u64>,
 ) -> Result<()> {
-    let raise = "UPDATE _foldline_positions SET epoch = epoch + 1 \
-                 WHERE target = ?1 AND generation = coalesce(?2, generation)";
+    let raise = include_str!("sql/raise_epochs.sql");
     tx.execute(raise, (target, generation.map(u64::cast_signed))).map(drop).map_err(sql)
 }
 
@@ -158,13 +126,7 @@ pub(crate) fn begin(
     generation: u64,
     beginnings: &[Beginning],
 ) -> Result<()> {
-    let mut statement = tx
-        .prepare_cached(
-            "INSERT INTO _foldline_positions \
-             (target, generation, topic, partition, topic_id, beginning, position, epoch) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, 0) ON CONFLICT DO NOTHING",
-        )
-        .map_err(sql)?;
+    let mut statement = tx.prepare_cached(include_str!("sql/begin_position.sql")).map_err(sql)?;
     for Beginning { partition, topic_id, position } in beginnings {
         let place = (&*partition.topic, partition.partition);
         let id = topic_id.as_deref().unwrap_or_default();
@@ -181,24 +143,20 @@ pub(crate) fn positions(
     target: &str,
     generation: u64,
 ) -> Result<Vec<StoredPosition>> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT topic, partition, topic_id, beginning, position, epoch FROM _foldline_positions \
-             WHERE target = ?1 AND generation = ?2 ORDER BY topic, partition",
-        )
-        .map_err(sql)?;
-    let read = |row: &Row<'_>| {
-        let (topic, topic_id): (String, String) = (row.get(0)?, row.get(2)?);
+    select(tx, include_str!("sql/positions.sql"), (target, generation.cast_signed()))
+}
+
+impl FromRow for StoredPosition {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        let topic_id: String = get(row, "topic_id")?;
         Ok(StoredPosition {
-            partition: TopicPartition::new(Arc::<str>::from(topic), row.get(1)?),
+            partition: partition_of(row)?,
             topic_id: Some(topic_id).filter(|id| !id.is_empty()),
-            beginning: Position(row.get(3)?),
-            position: Position(row.get(4)?),
-            epoch: row.get(5)?,
+            beginning: Position(get(row, "beginning")?),
+            position: Position(get(row, "position")?),
+            epoch: get(row, "epoch")?,
         })
-    };
-    let rows = statement.query_map((target, generation.cast_signed()), read).map_err(sql)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(sql)
+    }
 }
 
 /// Takes a partition over. It has a position: [`begin`] was called for it.
@@ -208,16 +166,11 @@ pub(crate) fn take(
     generation: u64,
     partition: &TopicPartition,
 ) -> Result<Lease> {
-    let mut statement = tx
-        .prepare_cached(
-            "UPDATE _foldline_positions SET epoch = epoch + 1 WHERE target = ?1 AND generation = ?2 \
-             AND topic = ?3 AND partition = ?4 RETURNING epoch, position",
-        )
-        .map_err(sql)?;
+    let mut statement = tx.prepare_cached(include_str!("sql/take_position.sql")).map_err(sql)?;
     let place = (target, generation.cast_signed(), &*partition.topic, partition.partition);
     let read = |row: &Row<'_>| {
-        let position = Position(row.get(1)?);
-        Ok(Lease { partition: partition.clone(), epoch: row.get(0)?, position })
+        let position = Position(row.get("position")?);
+        Ok(Lease { partition: partition.clone(), epoch: row.get("epoch")?, position })
     };
     statement.query_row(place, read).map_err(sql)
 }

@@ -8,7 +8,7 @@
 
 use foldline_api::sink::TargetSpec;
 use foldline_api::{Error, Result};
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::{OptionalExtension, Row, Transaction};
 use serde_json::Value as Json;
 
 use crate::database::sql;
@@ -19,6 +19,12 @@ struct Carried {
     kind: String,
     name: String,
     text: String,
+}
+
+impl Carried {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Carried { kind: row.get("type")?, name: row.get("name")?, text: row.get("sql")? })
+    }
 }
 
 /// Makes the empty table `relation` for the model of `spec`, as the live one is made; its mark. The live
@@ -136,9 +142,9 @@ fn is_own(tx: &Transaction<'_>, spec: &TargetSpec, stored: &Json, rest: &str) ->
 pub(crate) fn check_own(tx: &Transaction<'_>, spec: &TargetSpec, stored: &Json) -> Result<()> {
     let ours = names(stored);
     let mut select = tx
-        .prepare("SELECT name, coalesce(dflt_value, 'NULL') FROM pragma_table_xinfo(?1) WHERE hidden = 0")
+        .prepare("SELECT name, coalesce(dflt_value, 'NULL') AS value FROM pragma_table_xinfo(?1) WHERE hidden = 0")
         .map_err(sql)?;
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let read = |row: &Row<'_>| Ok((row.get("name")?, row.get("value")?));
     let columns = select.query_map([&spec.target], read).map_err(sql)?;
     for column in columns {
         let (name, default): (String, String) = column.map_err(sql)?;
@@ -164,16 +170,8 @@ pub(crate) fn check_own(tx: &Transaction<'_>, spec: &TargetSpec, stored: &Json) 
 
 /// What users put on a table, but for the columns and constraints in its own DDL.
 fn carried(tx: &Transaction<'_>, table: &str) -> Result<Vec<Carried>> {
-    let mut select = tx
-        .prepare(
-            "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'trigger') AND sql IS NOT NULL \
-             AND tbl_name = ?1 COLLATE NOCASE AND substr(name, 1, length(?2)) <> ?2 ORDER BY rowid",
-        )
-        .map_err(sql)?;
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(Carried { kind: row.get(0)?, name: row.get(1)?, text: row.get(2)? })
-    };
-    let rows = select.query_map((table, PREFIX), read).map_err(sql)?;
+    let mut select = tx.prepare(include_str!("sql/indexes_and_triggers.sql")).map_err(sql)?;
+    let rows = select.query_map((table, PREFIX), Carried::read).map_err(sql)?;
     rows.collect::<rusqlite::Result<_>>().map_err(sql)
 }
 
@@ -276,12 +274,7 @@ fn broken_views(tx: &Transaction<'_>) -> Result<Vec<String>> {
 
 /// Rows of other tables that refer to rows which the table does not have, a sentence for each table.
 pub(crate) fn orphans(tx: &Transaction<'_>, target: &str) -> Result<Vec<String>> {
-    let mut select = tx
-        .prepare(
-            "SELECT DISTINCT s.name FROM sqlite_schema AS s, pragma_foreign_key_list(s.name) AS f WHERE s.type = \
-             'table' AND f.\"table\" = ?1 COLLATE NOCASE",
-        )
-        .map_err(sql)?;
+    let mut select = tx.prepare(include_str!("sql/tables_that_refer.sql")).map_err(sql)?;
     let tables = select.query_map([target], |row| row.get::<_, String>(0)).map_err(sql)?;
     let mut notices = Vec::new();
     for table in tables {

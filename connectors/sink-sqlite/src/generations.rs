@@ -8,19 +8,7 @@ use rusqlite::{Row, Transaction};
 use serde_json::Value as Json;
 
 use crate::database::sql;
-
-/// Made at first open.
-pub(crate) const DDL: &str = "CREATE TABLE IF NOT EXISTS _foldline_generations (
-  target TEXT NOT NULL,
-  generation INTEGER NOT NULL,
-  role TEXT NOT NULL,
-  physical TEXT NOT NULL,
-  relation TEXT NOT NULL,
-  fingerprint TEXT NOT NULL,
-  projection TEXT NOT NULL,
-  goals TEXT NOT NULL,
-  PRIMARY KEY (target, generation)
-) STRICT, WITHOUT ROWID";
+use crate::row::{FromRow, get, select};
 
 /// One generation beside the live one.
 #[derive(Clone, Debug)]
@@ -78,35 +66,30 @@ pub(crate) fn name_in(target: &str, number: u64) -> String {
 
 /// The generations beside the live one, by number.
 pub(crate) fn beside(tx: &Transaction<'_>, target: &str) -> Result<Vec<Generation>> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT generation, role, physical, relation, fingerprint, projection, goals \
-             FROM _foldline_generations WHERE target = ?1 ORDER BY generation",
-        )
-        .map_err(sql)?;
-    let rows = statement.query_map([target], read).map_err(sql)?;
-    let strange = || Error::config("Foldline's books are not of this version of Foldline");
-    rows.map(|row| row.map_err(sql)?.ok_or_else(strange)).collect()
+    select(tx, include_str!("sql/generations.sql"), [target])
 }
 
-/// None where the role is none of this version's.
-fn read(row: &Row<'_>) -> rusqlite::Result<Option<Generation>> {
-    let (number, role): (i64, String) = (row.get(0)?, row.get(1)?);
-    let Some(role) = Role::parse(&role) else { return Ok(None) };
-    let (projection, goals): (String, String) = (row.get(5)?, row.get(6)?);
-    let goals: Vec<(String, i32, i64)> = serde_json::from_str(&goals).unwrap_or_default();
-    Ok(Some(Generation {
-        number: number.cast_unsigned(),
-        role,
-        physical: row.get(2)?,
-        relation: row.get(3)?,
-        fingerprint: row.get(4)?,
-        projection: serde_json::from_str(&projection).unwrap_or_default(),
-        goals: goals
-            .into_iter()
-            .map(|(topic, partition, at)| (TopicPartition::new(topic, partition), Position(at)))
-            .collect(),
-    }))
+impl FromRow for Generation {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        let (number, role): (i64, String) = (get(row, "generation")?, get(row, "role")?);
+        let Some(role) = Role::parse(&role) else {
+            return Err(Error::config("Foldline's books are not of this version of Foldline"));
+        };
+        let (projection, goals): (String, String) = (get(row, "projection")?, get(row, "goals")?);
+        let goals: Vec<(String, i32, i64)> = serde_json::from_str(&goals).unwrap_or_default();
+        Ok(Generation {
+            number: number.cast_unsigned(),
+            role,
+            physical: get(row, "physical")?,
+            relation: get(row, "relation")?,
+            fingerprint: get(row, "fingerprint")?,
+            projection: serde_json::from_str(&projection).unwrap_or_default(),
+            goals: goals
+                .into_iter()
+                .map(|(topic, partition, at)| (TopicPartition::new(topic, partition), Position(at)))
+                .collect(),
+        })
+    }
 }
 
 /// The build of a target, if there is one.
@@ -121,8 +104,7 @@ pub(crate) fn put(tx: &Transaction<'_>, target: &str, generation: &Generation) -
     let goals = serde_json::to_string(&goals)
         .map_err(|error| Error::config("goals cannot be written").with_source(error))?;
     tx.execute(
-        "INSERT OR REPLACE INTO _foldline_generations (target, generation, role, physical, relation, \
-         fingerprint, projection, goals) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        include_str!("sql/put_generation.sql"),
         (
             target,
             generation.number.cast_signed(),

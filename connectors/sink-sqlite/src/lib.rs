@@ -46,6 +46,7 @@ mod kind;
 mod letters;
 mod parking;
 mod rebuild;
+mod row;
 mod schema;
 mod snapshot;
 mod target;

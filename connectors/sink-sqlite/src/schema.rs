@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use foldline_api::binding::Found;
+use foldline_api::binding;
 use foldline_api::model::{Column, Model};
 use foldline_api::sink::TargetSpec;
 use foldline_api::{Error, ErrorClass, Result};
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::{OptionalExtension, Row, Transaction};
 
 use crate::codec::storage;
 use crate::database::sql;
@@ -126,23 +126,13 @@ fn mark_as(tx: &Transaction<'_>, target: &str, id: &str) -> Result<()> {
 
 /// Whether the table of this life stands.
 pub(crate) fn is_marked(tx: &Transaction<'_>, target: &str, id: &str) -> Result<bool> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 \
-             AND tbl_name = ?2 COLLATE NOCASE",
-        )
-        .map_err(sql)?;
+    let mut statement = tx.prepare_cached(include_str!("sql/is_marked.sql")).map_err(sql)?;
     statement.exists((format!("{PREFIX}{id}"), target)).map_err(sql)
 }
 
 /// The user's own triggers, which may change what is written, or leave it out.
 pub(crate) fn triggers(tx: &Transaction<'_>, target: &str) -> Result<Vec<String>> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
-             AND substr(name, 1, length(?2)) <> ?2 ORDER BY name",
-        )
-        .map_err(sql)?;
+    let mut statement = tx.prepare_cached(include_str!("sql/triggers.sql")).map_err(sql)?;
     let names = statement.query_map((target, PREFIX), |row| row.get(0)).map_err(sql)?;
     names.collect::<rusqlite::Result<_>>().map_err(sql)
 }
@@ -153,14 +143,11 @@ pub(crate) fn version(tx: &Transaction<'_>) -> Result<i64> {
 }
 
 /// What stands under the target's name; an unmarked table has an empty id.
-pub(crate) fn find(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> {
+pub(crate) fn find(tx: &Transaction<'_>, target: &str) -> Result<Option<binding::Found>> {
     let kind: Option<(String, Option<String>)> = tx
-        .query_row(
-            "SELECT type, sql FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE \
-             AND type IN ('table', 'view')",
-            [target],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
+        .query_row(include_str!("sql/table_or_view.sql"), [target], |row| {
+            Ok((row.get("type")?, row.get("sql")?))
+        })
         .optional()
         .map_err(sql)?;
     let Some((kind, ddl)) = kind else { return Ok(None) };
@@ -172,43 +159,54 @@ pub(crate) fn find(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> 
         )));
     }
     let physical: Option<String> = tx
-        .query_row(
-            "SELECT substr(name, length(?2) + 1) FROM sqlite_schema WHERE type = 'trigger' \
-             AND tbl_name = ?1 COLLATE NOCASE AND substr(name, 1, length(?2)) = ?2",
-            (target, PREFIX),
-            |row| row.get(0),
-        )
+        .query_row(include_str!("sql/mark.sql"), (target, PREFIX), |row| row.get(0))
         .optional()
         .map_err(sql)?;
     let exists = format!("SELECT EXISTS (SELECT 1 FROM {})", quote(target));
     let has_rows = tx.query_row(&exists, [], |row| row.get(0)).map_err(sql)?;
-    Ok(Some(Found { physical: physical.unwrap_or_default(), has_rows }))
+    Ok(Some(binding::Found { physical: physical.unwrap_or_default(), has_rows }))
 }
 
 /// The same of a table that is to be taken as it is: marked, if it was not.
-pub(crate) fn find_marked(tx: &Transaction<'_>, target: &str) -> Result<Option<Found>> {
+pub(crate) fn find_marked(tx: &Transaction<'_>, target: &str) -> Result<Option<binding::Found>> {
     let Some(found) = find(tx, target)? else { return Ok(None) };
     let physical = match found.physical {
         unmarked if unmarked.is_empty() => mark(tx, target)?,
         marked => marked,
     };
-    Ok(Some(Found { physical, ..found }))
+    Ok(Some(binding::Found { physical, ..found }))
 }
 
-/// A column that stands there: name, type, not null, without a default, place in the primary key.
-type Info = (String, String, bool, bool, i64);
+/// A column that stands there.
+struct Found {
+    name: String,
+    ty: String,
+    not_null: bool,
+    no_default: bool,
+    /// Its place in the primary key, from 1 on, or 0.
+    key_place: i64,
+}
 
-fn infos(tx: &Transaction<'_>, table: &str) -> Result<Vec<Info>> {
-    let mut statement = tx
-        .prepare(
-            "SELECT name, type, \"notnull\", dflt_value IS NULL, pk FROM pragma_table_info(?1)",
-        )
-        .map_err(sql)?;
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-    };
-    let infos = statement.query_map([table], read).map_err(sql)?;
-    infos.collect::<rusqlite::Result<_>>().map_err(sql)
+impl Found {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Found {
+            name: row.get("name")?,
+            ty: row.get("type")?,
+            not_null: row.get("not_null")?,
+            no_default: row.get("no_default")?,
+            key_place: row.get("key_place")?,
+        })
+    }
+
+    fn is(&self, column: &Column) -> bool {
+        self.name.eq_ignore_ascii_case(&column.name)
+    }
+}
+
+fn columns(tx: &Transaction<'_>, table: &str) -> Result<Vec<Found>> {
+    let mut statement = tx.prepare(include_str!("sql/columns.sql")).map_err(sql)?;
+    let columns = statement.query_map([table], Found::read).map_err(sql)?;
+    columns.collect::<rusqlite::Result<_>>().map_err(sql)
 }
 
 /// The model's columns that the table does not let be null, but for its key's.
@@ -217,10 +215,8 @@ pub(crate) fn filled<'m>(
     table: &str,
     model: &'m Model,
 ) -> Result<Vec<&'m str>> {
-    let infos = infos(tx, table)?;
-    let filled = |column: &&Column| {
-        infos.iter().any(|info| info.2 && info.0.eq_ignore_ascii_case(&column.name))
-    };
+    let there = columns(tx, table)?;
+    let filled = |column: &&Column| there.iter().any(|found| found.not_null && found.is(column));
     let rest = model.columns.iter().enumerate().filter(|(at, _)| !model.key.contains(at));
     Ok(rest.map(|(_, column)| column).filter(filled).map(|column| &*column.name).collect())
 }
@@ -228,13 +224,9 @@ pub(crate) fn filled<'m>(
 /// A key column to which two keys can be one: its name, and the collation that says so.
 fn merged(tx: &Transaction<'_>, table: &str, model: &Model) -> Result<Option<(String, String)>> {
     // The collation of the key's index is its own; that of the column decides what `=` finds.
-    let mut statement = tx
-        .prepare(
-            "SELECT x.name, x.coll FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x \
-             WHERE l.origin = 'pk' AND x.key AND x.coll <> 'BINARY' COLLATE NOCASE",
-        )
-        .map_err(sql)?;
-    let of_index = statement.query_row([table], |row| Ok((row.get(0)?, row.get(1)?)));
+    let mut statement = tx.prepare(include_str!("sql/merging_key_column.sql")).map_err(sql)?;
+    let of_index =
+        statement.query_row([table], |row| Ok((row.get("name")?, row.get("collation")?)));
     if let Some(found) = of_index.optional().map_err(sql)? {
         return Ok(Some(found));
     }
@@ -255,7 +247,7 @@ fn missing<'m>(
     target: &str,
 ) -> Result<Vec<&'m Column>> {
     let model = &spec.model;
-    let infos = infos(tx, target)?;
+    let there = columns(tx, target)?;
     let wrong = |what: String| {
         Err(Error::config(format!(
             "table {target:?} does not fit projection of connector {:?}: {what}; `foldline plan {}` shows \
@@ -263,9 +255,9 @@ fn missing<'m>(
             spec.connector, spec.connector
         )))
     };
-    let mut key: Vec<&Info> = infos.iter().filter(|info| info.4 > 0).collect();
-    key.sort_by_key(|info| info.4);
-    let key: Vec<String> = key.iter().map(|info| info.0.to_lowercase()).collect();
+    let mut key: Vec<&Found> = there.iter().filter(|found| found.key_place > 0).collect();
+    key.sort_by_key(|found| found.key_place);
+    let key: Vec<String> = key.iter().map(|found| found.name.to_lowercase()).collect();
     let wanted: Vec<String> =
         model.key_columns().map(|column| column.name.to_lowercase()).collect();
     if key != wanted {
@@ -284,26 +276,24 @@ fn missing<'m>(
     }
     let mut missing = Vec::new();
     for column in &model.columns {
-        let Some(info) = infos.iter().find(|info| info.0.eq_ignore_ascii_case(&column.name)) else {
+        let Some(found) = there.iter().find(|found| found.is(column)) else {
             missing.push(column);
             continue;
         };
-        if !info.1.eq_ignore_ascii_case(storage(&column.ty)) {
+        if !found.ty.eq_ignore_ascii_case(storage(&column.ty)) {
             return wrong(format!(
                 "column {} is {}, and {} is kept as {}",
-                info.0,
-                info.1,
+                found.name,
+                found.ty,
                 column.ty,
                 storage(&column.ty)
             ));
         }
     }
-    let others = infos
-        .iter()
-        .filter(|info| model.columns.iter().all(|c| !info.0.eq_ignore_ascii_case(&c.name)));
-    match others.into_iter().find(|info| info.2 && info.3) {
-        Some(info) => {
-            wrong(format!("column {} must be filled, and the projection has none", info.0))
+    let mut others = there.iter().filter(|found| !model.columns.iter().any(|c| found.is(c)));
+    match others.find(|found| found.not_null && found.no_default) {
+        Some(found) => {
+            wrong(format!("column {} must be filled, and the projection has none", found.name))
         }
         None => Ok(missing),
     }

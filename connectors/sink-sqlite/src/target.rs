@@ -45,10 +45,9 @@ pub struct SqliteTarget {
 
 /// The DDL and the statements that a connector uses: what `foldline plan` shows.
 pub(crate) fn plan(spec: &TargetSpec) -> Vec<String> {
-    let books = books::DDL.iter().chain([&generations::DDL]);
-    let mut out: Vec<String> = books.map(|statement| (*statement).to_owned()).collect();
+    let mut out: Vec<String> = books::ddl().map(str::to_owned).collect();
     out.extend(schema::create(&spec.target, &spec.model));
-    out.push(books::ADVANCE.to_owned());
+    out.push(books::ADVANCE.trim_end().to_owned());
     out.extend(Statements::new(&spec.target, &spec.model).into_texts());
     out
 }

@@ -5,30 +5,15 @@
 //! known again by the CHECKs of the table and the projection's fingerprint. Foreign keys, triggers and what else SQLite
 //! refuses have nothing that they are known by.
 
-use std::sync::Arc;
-
 use foldline_api::Result;
 use foldline_api::parked::DROPPED;
-use foldline_api::record::TopicPartition;
 use foldline_api::sink::{Lease, StoredVerdict, TargetSpec};
 use rusqlite::{Row, Transaction};
 
 use crate::carry;
 use crate::database::sql;
+use crate::row::{FromRow, get, partition_of, select};
 use crate::schema;
-
-/// Made at first open. The topic's id is that of the generation's position.
-pub(crate) const DDL: &str = "CREATE TABLE IF NOT EXISTS _foldline_left_out (
-  target TEXT NOT NULL,
-  generation INTEGER NOT NULL,
-  topic TEXT NOT NULL,
-  partition INTEGER NOT NULL,
-  offset INTEGER NOT NULL,
-  reason TEXT NOT NULL,
-  definition TEXT,
-  open INTEGER NOT NULL,
-  PRIMARY KEY (target, generation, topic, partition, offset)
-) STRICT, WITHOUT ROWID";
 
 /// SQLite's code of a CHECK that failed.
 const CHECK_FAILED: &str = "275";
@@ -39,14 +24,7 @@ pub(crate) fn move_in(tx: &Transaction<'_>) -> Result<()> {
     if !tx.query_row(asked, [], |row| row.get(0)).map_err(sql)? {
         return Ok(());
     }
-    tx.execute_batch(
-        "INSERT OR IGNORE INTO _foldline_left_out \
-         SELECT v.target, p.generation, v.topic, v.partition, v.offset, v.reason, NULL, \
-         v.offset >= p.position FROM _foldline_verdicts AS v JOIN _foldline_positions AS p \
-         USING (target, topic, partition, topic_id); \
-         DROP TABLE _foldline_verdicts",
-    )
-    .map_err(sql)
+    tx.execute_batch(include_str!("sql/move_verdicts_in.sql")).map_err(sql)
 }
 
 /// Keeps verdicts.
@@ -76,13 +54,7 @@ pub(crate) fn keep(
 /// Takes what one generation leaves out, or has still to decide, over into another, for topics of the same id.
 pub(crate) fn take_over(tx: &Transaction<'_>, target: &str, (from, to): (u64, u64)) -> Result<()> {
     tx.execute(
-        "INSERT OR IGNORE INTO _foldline_left_out \
-         SELECT v.target, b.generation, v.topic, v.partition, v.offset, v.reason, v.definition, 1 \
-         FROM _foldline_left_out AS v JOIN _foldline_positions AS a \
-         USING (target, generation, topic, partition) JOIN _foldline_positions AS b \
-         ON b.target = v.target AND b.generation = ?3 AND b.topic = v.topic AND b.partition = v.partition \
-         WHERE v.target = ?1 AND v.generation = ?2 AND (v.open = 0 OR v.offset >= a.position) \
-         AND (a.topic_id = b.topic_id OR a.topic_id = '' OR b.topic_id = '')",
+        include_str!("sql/take_verdicts_over.sql"),
         (target, from.cast_signed(), to.cast_signed()),
     )
     .map(drop)
@@ -97,22 +69,11 @@ pub(crate) fn open(
     generation: u64,
     lease: &Lease,
 ) -> Result<Vec<StoredVerdict>> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT v.topic, v.partition, v.offset, v.reason, v.definition \
-             FROM _foldline_left_out AS v JOIN _foldline_positions AS a \
-             USING (target, generation, topic, partition) JOIN _foldline_positions AS p \
-             ON p.target = v.target AND p.generation = ?2 AND p.topic = v.topic AND p.partition = v.partition \
-             WHERE v.target = ?1 AND v.topic = ?3 AND v.partition = ?4 AND v.offset >= ?5 \
-             AND (v.generation = ?2 OR v.reason = ?6 AND a.topic_id = p.topic_id) \
-             ORDER BY v.offset, v.reason <> ?6",
-        )
-        .map_err(sql)?;
     let Lease { partition, position, .. } = lease;
     let (topic, number) = (&*partition.topic, partition.partition);
     let place = (target, generation.cast_signed(), topic, number, position.0, DROPPED);
-    let rows = statement.query_map(place, stored).map_err(sql)?;
-    let mut found: Vec<StoredVerdict> = rows.collect::<rusqlite::Result<_>>().map_err(sql)?;
+    let text = include_str!("sql/open_verdicts.sql");
+    let mut found: Vec<StoredVerdict> = select(tx, text, place)?;
     // The first of a place is the operator's.
     found.dedup_by_key(|verdict| verdict.offset);
     Ok(found)
@@ -124,14 +85,7 @@ pub(crate) fn all(
     target: &str,
     generation: u64,
 ) -> Result<Vec<StoredVerdict>> {
-    let mut statement = tx
-        .prepare_cached(
-            "SELECT topic, partition, offset, reason, definition FROM _foldline_left_out \
-             WHERE target = ?1 AND generation = ?2 AND open = 0 ORDER BY topic, partition, offset",
-        )
-        .map_err(sql)?;
-    let rows = statement.query_map((target, generation.cast_signed()), stored).map_err(sql)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(sql)
+    select(tx, include_str!("sql/left_out.sql"), (target, generation.cast_signed()))
 }
 
 /// Says of each verdict whether what refused stands on one of these tables.
@@ -215,11 +169,11 @@ fn token(text: &str) -> usize {
     }
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredVerdict> {
-    let topic: String = row.get(0)?;
-    let partition = TopicPartition::new(Arc::<str>::from(topic), row.get(1)?);
-    let reason: String = row.get(3)?;
-    Ok(StoredVerdict::new(partition, row.get(2)?, reason, row.get(4)?))
+impl FromRow for StoredVerdict {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        let (reason, definition): (String, _) = (get(row, "reason")?, get(row, "definition")?);
+        Ok(StoredVerdict::new(partition_of(row)?, get(row, "offset")?, reason, definition))
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,2 @@
+DELETE FROM _foldline_parked
+WHERE target = ?1 AND generation = ?2 AND topic = ?3 AND partition = ?4 AND offset = ?5

@@ -1,0 +1,3 @@
+UPDATE _foldline_parked
+SET request = NULL, reason = coalesce(?6, reason)
+WHERE target = ?1 AND generation = ?2 AND topic = ?3 AND partition = ?4 AND offset = ?5

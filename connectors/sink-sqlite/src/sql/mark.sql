@@ -1,0 +1,4 @@
+SELECT substr(name, length(?2) + 1)
+FROM sqlite_schema
+WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
+  AND substr(name, 1, length(?2)) = ?2

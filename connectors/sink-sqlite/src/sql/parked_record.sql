@@ -1,0 +1,3 @@
+SELECT record
+FROM _foldline_parked
+WHERE target = ?1 AND generation = ?2 AND topic = ?3 AND partition = ?4 AND offset = ?5

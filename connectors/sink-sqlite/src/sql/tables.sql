@@ -1,0 +1,87 @@
+-- Whose each target is, and what the operator wants of it. Each flush asks for the first columns, which the
+-- binding has too.
+CREATE TABLE IF NOT EXISTS _foldline_targets (
+  target TEXT PRIMARY KEY,
+  generation INTEGER NOT NULL,
+  physical TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  binding TEXT NOT NULL,
+  desired TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Where each partition stands. The id of a topic is empty where the log cannot tell.
+CREATE TABLE IF NOT EXISTS _foldline_positions (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  topic_id TEXT NOT NULL,
+  beginning INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  PRIMARY KEY (target, generation, topic, partition)
+) STRICT, WITHOUT ROWID;
+
+-- Verdicts. The id of the topic is that of the position of the generation.
+CREATE TABLE IF NOT EXISTS _foldline_left_out (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  definition TEXT,
+  open INTEGER NOT NULL,
+  PRIMARY KEY (target, generation, topic, partition, offset)
+) STRICT, WITHOUT ROWID;
+
+-- A letter goes when it is acknowledged, the place stays.
+CREATE TABLE IF NOT EXISTS _foldline_bad_records (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  by_store INTEGER NOT NULL,
+  letter TEXT,
+  PRIMARY KEY (target, generation, topic, partition, offset)
+) STRICT, WITHOUT ROWID;
+
+-- Events that are set aside with their keys, under the life of the topic that the position names.
+CREATE TABLE IF NOT EXISTS _foldline_parked (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  topic_id TEXT NOT NULL,
+  offset INTEGER NOT NULL,
+  keys TEXT NOT NULL,
+  reason TEXT,
+  request TEXT,
+  record TEXT NOT NULL,
+  PRIMARY KEY (target, generation, topic, partition, offset)
+) STRICT, WITHOUT ROWID;
+
+-- Events that were left out by hand: behind from_offset, before to_offset.
+CREATE TABLE IF NOT EXISTS _foldline_holes (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  topic TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  from_offset INTEGER NOT NULL,
+  to_offset INTEGER NOT NULL,
+  PRIMARY KEY (target, generation, topic, partition, from_offset)
+) STRICT, WITHOUT ROWID;
+
+-- The generations that are not the live one.
+CREATE TABLE IF NOT EXISTS _foldline_generations (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  role TEXT NOT NULL,
+  physical TEXT NOT NULL,
+  relation TEXT NOT NULL,
+  fingerprint TEXT NOT NULL,
+  projection TEXT NOT NULL,
+  goals TEXT NOT NULL,
+  PRIMARY KEY (target, generation)
+) STRICT, WITHOUT ROWID;
