@@ -7,10 +7,11 @@ use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::books::{Param, read};
+use crate::books::Param;
 use crate::carry::texts;
 use crate::identifier::literal;
 use crate::rebuild::Standing;
+use crate::row::only;
 use crate::site::Site;
 use crate::target::PostgresTarget;
 
@@ -56,15 +57,11 @@ impl PostgresTarget {
     /// all tables before it fills any. The attribute `tableoid` keeps the transaction that made its table, whatever
     /// is altered later.
     async fn torn(&self, client: &Client, at: &Standing) -> Result<Option<String>> {
-        let sql = format!(
-            "SELECT coalesce(max(age(p.xmin)) > (SELECT age(a.xmin) FROM pg_attribute AS a WHERE a.attrelid = $3 AND \
-             a.attname = 'tableoid'), false) FROM {} AS p WHERE p.target = $1 AND p.generation = $2",
-            self.books.positions
-        );
+        let sql = sql!("is_torn", schema = self.books.schema);
         let generation = at.stored.generation.cast_signed();
         let params: [Param<'_>; 3] =
             [(&at.site.label, Type::TEXT), (&generation, Type::INT8), (&at.live.oid, Type::OID)];
-        let older: bool = read(self.books.query(client, &sql, &params).await?.first(), 0)?;
+        let older: bool = only(&self.books.query(client, &sql, &params).await?)?;
         Ok(older.then(|| {
             "its books were there before it, so they are not those that were kept with its rows"
                 .to_owned()

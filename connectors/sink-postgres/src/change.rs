@@ -43,7 +43,7 @@ impl PostgresTarget {
         goals: &Goals,
     ) -> Result<Vec<String>> {
         for fenced in &change.fences {
-            self.books.raise_epochs(client, &at.site.label, *fenced, None).await?;
+            self.books.raise_epochs(client, &at.site.label, *fenced).await?;
         }
         let (mut next, mut later) = (change.record.clone(), Vec::new());
         for act in &change.steps {

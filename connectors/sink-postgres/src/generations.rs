@@ -9,8 +9,9 @@ use serde_json::Value as Json;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use crate::books::{Books, Param, read};
+use crate::books::{Books, Param};
 use crate::identifier::fnv1a;
+use crate::row::{FromRow, get};
 
 /// One generation beside the live one.
 #[derive(Clone, Debug)]
@@ -75,16 +76,6 @@ pub(crate) fn name_in(name: &str, number: u64) -> String {
 }
 
 impl Books {
-    /// The DDL of the generations' table.
-    pub(crate) fn generations_ddl(table: &str) -> String {
-        format!(
-            "CREATE TABLE IF NOT EXISTS {table} (\n    target text NOT NULL,\n    generation bigint NOT NULL,\n    \
-             role text NOT NULL,\n    physical text NOT NULL,\n    relation text NOT NULL,\n    fingerprint \
-             text NOT NULL,\n    projection json NOT NULL,\n    goals json NOT NULL,\n    loaded_xid bigint,\n    \
-             updated_at timestamptz NOT NULL DEFAULT now(),\n    PRIMARY KEY (target, generation)\n)"
-        )
-    }
-
     /// The generations beside the live one, by number. `lock` as in [`Books::entry`].
     pub(crate) async fn generations(
         &self,
@@ -92,13 +83,8 @@ impl Books {
         target: &str,
         lock: &str,
     ) -> Result<Vec<Generation>> {
-        let sql = format!(
-            "SELECT generation, role, physical, relation, fingerprint, projection::text, goals::text, \
-             loaded_xid FROM {} WHERE target = $1 ORDER BY generation {lock}",
-            self.generations
-        );
-        let rows = self.query(client, &sql, &[(&target, Type::TEXT)]).await?;
-        rows.iter().map(generation).collect()
+        let sql = format!("{}{lock}", sql!("generations", schema = self.schema));
+        self.select(client, &sql, &[(&target, Type::TEXT)]).await
     }
 
     /// Writes a generation's row.
@@ -108,13 +94,7 @@ impl Books {
         target: &str,
         generation: &Generation,
     ) -> Result<()> {
-        let sql = format!(
-            "INSERT INTO {} (target, generation, role, physical, relation, fingerprint, projection, goals, \
-             loaded_xid) VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8::json, $9) ON CONFLICT (target, \
-             generation) DO UPDATE SET role = excluded.role, relation = excluded.relation, goals = \
-             excluded.goals, loaded_xid = excluded.loaded_xid, updated_at = now()",
-            self.generations
-        );
+        let sql = sql!("put_generation", schema = self.schema);
         let (number, role) = (generation.number.cast_signed(), generation.role.name());
         let projection = generation.projection.to_string();
         let goals = Json::Array(
@@ -147,11 +127,7 @@ impl Books {
         from: Phase,
         to: Phase,
     ) -> Result<bool> {
-        let sql = format!(
-            "UPDATE {} SET role = $4, updated_at = now(), loaded_xid = coalesce(loaded_xid, \
-             pg_current_xact_id()::text::bigint) WHERE target = $1 AND generation = $2 AND role = $3",
-            self.generations
-        );
+        let sql = sql!("move_build", schema = self.schema);
         let (number, from, to) = (number.cast_signed(), from.name(), to.name());
         let params: [Param<'_>; 4] =
             [(&target, Type::TEXT), (&number, Type::INT8), (&from, Type::TEXT), (&to, Type::TEXT)];
@@ -166,11 +142,7 @@ impl Books {
         (target, number): (&str, u64),
         physical: &str,
     ) -> Result<()> {
-        let sql = format!(
-            "UPDATE {} SET physical = $3, loaded_xid = CASE WHEN loaded_xid IS NOT NULL THEN \
-             pg_current_xact_id()::text::bigint END, updated_at = now() WHERE target = $1 AND generation = $2",
-            self.generations
-        );
+        let sql = sql!("take_generation", schema = self.schema);
         let number = number.cast_signed();
         let params: [Param<'_>; 3] =
             [(&target, Type::TEXT), (&number, Type::INT8), (&physical, Type::TEXT)];
@@ -195,35 +167,35 @@ impl Books {
         target: &str,
         number: u64,
     ) -> Result<()> {
-        let sql = format!("DELETE FROM {} WHERE target = $1 AND generation = $2", self.generations);
+        let sql = sql!("forget_generation", schema = self.schema);
         let number = number.cast_signed();
         let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&number, Type::INT8)];
         self.execute(client, &sql, &params).await.map(|_| ())
     }
 }
 
-fn generation(row: &Row) -> Result<Generation> {
-    let row = Some(row);
-    let number: i64 = read(row, 0)?;
-    let role: String = read(row, 1)?;
-    let Some(role) = Role::parse(&role) else {
-        return Err(Error::config("Foldline's books are not of this version of Foldline"));
-    };
-    let (projection, goals): (String, String) = (read(row, 5)?, read(row, 6)?);
-    let goals: Vec<(String, i32, i64)> = serde_json::from_str(&goals).unwrap_or_default();
-    Ok(Generation {
-        number: number.cast_unsigned(),
-        role,
-        physical: read(row, 2)?,
-        relation: read(row, 3)?,
-        fingerprint: read(row, 4)?,
-        projection: serde_json::from_str(&projection).unwrap_or_default(),
-        goals: goals
-            .into_iter()
-            .map(|(topic, partition, at)| (TopicPartition::new(topic, partition), Position(at)))
-            .collect(),
-        loaded_xid: read(row, 7)?,
-    })
+impl FromRow for Generation {
+    fn from_row(row: &Row) -> Result<Self> {
+        let (number, role): (i64, &str) = (get(row, "generation")?, get(row, "role")?);
+        let Some(role) = Role::parse(role) else {
+            return Err(Error::config("Foldline's books are not of this version of Foldline"));
+        };
+        let (projection, goals): (&str, &str) = (get(row, "projection")?, get(row, "goals")?);
+        let goals: Vec<(String, i32, i64)> = serde_json::from_str(goals).unwrap_or_default();
+        Ok(Generation {
+            number: number.cast_unsigned(),
+            role,
+            physical: get(row, "physical")?,
+            relation: get(row, "relation")?,
+            fingerprint: get(row, "fingerprint")?,
+            projection: serde_json::from_str(projection).unwrap_or_default(),
+            goals: goals
+                .into_iter()
+                .map(|(topic, partition, at)| (TopicPartition::new(topic, partition), Position(at)))
+                .collect(),
+            loaded_xid: get(row, "loaded_xid")?,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -7,35 +7,17 @@ use foldline_api::record::{Position, TopicPartition};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use crate::books::{Books, Param, partition_of, read};
+use crate::books::{Books, Param};
+use crate::row::{FromRow, get, partition_of};
 use crate::session::within;
 use crate::target::{CALL_LIMIT, PostgresTarget};
 
 impl Books {
-    /// The DDL of the table of holes: of each, its first offset and the one behind its last.
-    pub(crate) fn holes_ddl(table: &str) -> String {
-        format!(
-            "CREATE TABLE IF NOT EXISTS {table} (\n    target text NOT NULL,\n    generation bigint NOT NULL,\n    \
-             topic text NOT NULL,\n    partition integer NOT NULL,\n    from_offset bigint NOT NULL,\n    to_offset \
-             bigint NOT NULL,\n    skipped_at timestamptz NOT NULL DEFAULT now(),\n    PRIMARY KEY (target, \
-             generation, topic, partition, from_offset)\n)"
-        )
-    }
-
     async fn holes(&self, client: &Client, target: &str, generation: u64) -> Result<Vec<Hole>> {
-        let sql = format!(
-            "SELECT topic, partition, from_offset, to_offset FROM {} WHERE target = $1 AND generation = $2 ORDER BY \
-             topic COLLATE \"C\", partition, from_offset",
-            self.holes
-        );
+        let sql = sql!("holes", schema = self.schema);
         let generation = generation.cast_signed();
         let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&generation, Type::INT8)];
-        let hole = |row: &Row| {
-            let row = Some(row);
-            let (from, to) = (Position(read(row, 2)?), Position(read(row, 3)?));
-            Ok(Hole { partition: partition_of(row)?, from, to })
-        };
-        self.query(client, &sql, &params).await?.iter().map(hole).collect()
+        self.select(client, &sql, &params).await
     }
 
     /// Moves a position past a hole and keeps it; who holds the partition is fenced.
@@ -55,20 +37,22 @@ impl Books {
             (&from.0, Type::INT8),
             (&to.0, Type::INT8),
         ];
-        let moved = format!(
-            "UPDATE {} SET position = $6, epoch = epoch + 1, updated_at = now() WHERE target = $1 AND generation = $2 \
-             AND topic = $3 AND partition = $4 AND position = $5",
-            self.positions
-        );
-        let kept = format!(
-            "INSERT INTO {} (target, generation, topic, partition, from_offset, to_offset) VALUES ($1, $2, $3, $4, \
-             $5, $6)",
-            self.holes
-        );
-        for sql in [moved, kept] {
+        for sql in
+            [sql!("pass_hole", schema = self.schema), sql!("keep_hole", schema = self.schema)]
+        {
             self.execute(client, &sql, &params).await?;
         }
         Ok(())
+    }
+}
+
+impl FromRow for Hole {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Hole {
+            partition: partition_of(row)?,
+            from: Position(get(row, "from_offset")?),
+            to: Position(get(row, "to_offset")?),
+        })
     }
 }
 

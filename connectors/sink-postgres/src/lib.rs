@@ -9,6 +9,16 @@
 //! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
 //! between transactions could lose: nothing is prepared, nothing must be prepared again.
 
+/// A statement of the folder `sql`; what is put into its braces is named.
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("sql/", $name, ".sql"))
+    };
+    ($name:literal, $($key:ident = $value:expr),+) => {
+        format!(include_str!(concat!("sql/", $name, ".sql")), $($key = $value),+)
+    };
+}
+
 mod adopt;
 mod books;
 mod carry;
@@ -29,6 +39,7 @@ mod open;
 mod parking;
 mod pool;
 mod rebuild;
+mod row;
 mod schema;
 mod session;
 mod site;

@@ -119,7 +119,7 @@ impl PostgresTarget {
     async fn extend(&self, client: &Client, site: &Site, change: &Change) -> Result<Vec<String>> {
         // Positions before tables, as flushes lock them. Tasks of the old projection are fenced.
         for fenced in &change.fences {
-            self.books.raise_epochs(client, &site.label, *fenced, None).await?;
+            self.books.raise_epochs(client, &site.label, *fenced).await?;
         }
         self.run(client, LOCK_BRIEFLY).await?;
         let missing = site.relation.as_ref().map_or_else(Vec::new, |r| r.missing(&self.spec.model));

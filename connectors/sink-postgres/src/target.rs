@@ -68,7 +68,7 @@ pub(crate) fn plan(spec: &TargetSpec, schema: &str) -> Vec<String> {
     let mut out = books.ddl();
     out.extend(name.schema.iter().map(|schema| create_schema(schema)));
     out.extend(schema::create(&name, &spec.model));
-    out.push(books.fence_sql());
+    out.push(books.fence_sql().trim_end().to_owned());
     out.extend(Statements::new(&name.sql(), &spec.model).into_texts());
     out
 }

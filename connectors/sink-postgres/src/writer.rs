@@ -181,7 +181,7 @@ impl PostgresWriter {
         self.learn_encoding(client).await?;
         let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
         self.books.begin(client, label, *generation, claims).await?;
-        let raised = self.books.raise_epochs(client, label, *generation, Some(&list)).await?;
+        let raised = self.books.take_positions(client, label, *generation, &list).await?;
         let leases = claims
             .iter()
             .map(|claim| {
@@ -496,14 +496,14 @@ enum Triggers {
 impl Seal {
     fn read(row: &tokio_postgres::Row) -> Option<Self> {
         Some(Seal {
-            xid: row.try_get::<_, Raw<'_>>(0).ok()?.u32()?,
-            oid: row.try_get(1).ok()?,
-            triggers: match row.try_get::<_, i32>(2).ok()? {
+            xid: row.try_get::<_, Raw<'_>>("xid").ok()?.u32()?,
+            oid: row.try_get("oid").ok()?,
+            triggers: match row.try_get::<_, i32>("triggers").ok()? {
                 0 => Triggers::None,
                 1 => Triggers::Some,
                 _ => Triggers::BeforeRow,
             },
-            started: row.try_get(3).ok()?,
+            started: row.try_get("started").ok()?,
         })
     }
 }

@@ -1,0 +1,2 @@
+DELETE FROM {schema}.generations
+WHERE target = $1 AND generation = $2

@@ -1,0 +1,5 @@
+SELECT EXISTS (
+    SELECT 1
+    FROM {schema}.extensions
+    WHERE target = $1 AND generation = $2
+)

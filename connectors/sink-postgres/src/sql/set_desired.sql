@@ -1,0 +1,3 @@
+UPDATE {schema}.targets
+SET desired = $2, updated_at = now()
+WHERE target = $1
