@@ -45,42 +45,15 @@ pub(crate) async fn texts(client: &Client, sql: &str) -> Result<Vec<String>> {
     Ok(messages.iter().filter_map(text).collect())
 }
 
-/// What a swap would lose, in the server's words.
-const LOST: &str = "\
-SELECT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d WHERE d.refclassid = \
-'pg_class'::regclass AND d.refobjid = {oid} AND NOT (d.classid = 'pg_class'::regclass AND d.objid = {oid}) AND \
-NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = d.objid AND (c.relkind \
-IN ('i', 'I', 't') OR (c.relkind = 'S' AND d.deptype IN ('a', 'i'))))) AND d.classid NOT IN \
-('pg_attrdef'::regclass, 'pg_trigger'::regclass, 'pg_type'::regclass, 'pg_statistic_ext'::regclass, \
-'pg_constraint'::regclass) AND NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (SELECT 1 FROM pg_rewrite r \
-JOIN pg_class v ON v.oid = r.ev_class WHERE r.oid = d.objid AND v.relkind = 'v')) \
-UNION SELECT pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_depend d JOIN pg_class c ON c.oid = {oid} \
-JOIN pg_type t ON t.oid = c.reltype WHERE d.refclassid = 'pg_type'::regclass AND d.refobjid IN (t.oid, \
-t.typarray) AND d.deptype <> 'i' \
-UNION SELECT 'the foreign key ' || quote_ident(conname) || ' to itself' FROM pg_constraint WHERE contype = 'f' \
-AND conrelid = {oid} AND confrelid = {oid} \
-UNION SELECT 'a partitioned table' FROM pg_class WHERE oid = {oid} AND relkind = 'p' \
-UNION SELECT 'replica identity by an index' FROM pg_class WHERE oid = {oid} AND relreplident = 'i' \
-UNION SELECT 'security label' FROM pg_seclabel WHERE objoid = {oid} AND classoid = 'pg_class'::regclass \
-UNION SELECT 'row security policy ' || quote_ident(polname) FROM pg_policy WHERE polrelid = {oid} \
-UNION SELECT 'table or view ' || c.oid::regclass || ', which this role does not own' FROM pg_class c WHERE NOT \
-pg_has_role(c.relowner, 'USAGE') AND (c.oid = {oid} OR c.oid IN (SELECT conrelid FROM pg_constraint WHERE contype \
-= 'f' AND confrelid = {oid}) OR c.oid IN (SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid \
-WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = {oid})) \
-ORDER BY 1 LIMIT 5";
-
 /// Refuses what a swap would lose. `changed` are columns whose type changes or that go away.
 pub(crate) async fn check(client: &Client, live: &Table, changed: &[String]) -> Result<()> {
-    let mut lost = texts(client, &LOST.replace("{oid}", &live.oid.to_string())).await?;
+    // In the server's words.
+    let mut lost = texts(client, &sql!("carry/lost", oid = live.oid)).await?;
     if !changed.is_empty() {
         let names: Vec<String> = changed.iter().map(|name| literal(name)).collect();
-        lost.extend(texts(client, &format!(
-            "SELECT DISTINCT 'view ' || r.ev_class::regclass || ' on column ' || quote_ident(a.attname) FROM \
-             pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_attribute a ON a.attrelid = d.refobjid \
-             AND a.attnum = d.refobjsubid WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = \
-             'pg_class'::regclass AND d.refobjid = {} AND a.attname IN ({})",
-            live.oid, names.join(", ")
-        )).await?);
+        let columns = names.join(", ");
+        let views = sql!("carry/views_on_columns", oid = live.oid, columns = columns);
+        lost.extend(texts(client, &views).await?);
     }
     if lost.is_empty() {
         return Ok(());
@@ -96,13 +69,8 @@ pub(crate) async fn check(client: &Client, live: &Table, changed: &[String]) -> 
 /// neither projection has.
 pub(crate) async fn check_own(client: &Client, live: &Table, own: &[String]) -> Result<()> {
     for column in own {
-        let default = texts(client, &format!(
-            "SELECT CASE WHEN a.attgenerated <> '' OR a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) \
-             LIKE 'nextval(%' THEN 'fine' ELSE coalesce('(' || pg_get_expr(d.adbin, d.adrelid) || ')', 'NULL') \
-             END FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-             WHERE a.attrelid = {} AND a.attname = {}",
-            live.oid, literal(column)
-        )).await?;
+        let default = sql!("carry/own_default", oid = live.oid, column = literal(column));
+        let default = texts(client, &default).await?;
         let Some(default) = default.first().filter(|default| *default != "fine") else { continue };
         let filled = texts(
             client,
@@ -132,41 +100,17 @@ pub(crate) async fn create(
     number: u64,
 ) -> Result<Vec<String>> {
     let (oid, name) = (live.oid, next.sql());
-    let next_lit = literal(&format!(" ON {name} "));
     let mut out =
         vec![format!("CREATE TABLE {name} (LIKE {} INCLUDING ALL EXCLUDING INDEXES)", live.sql())];
+    let (next_name, on_next) = (literal(&name), literal(&format!(" ON {name} ")));
     let of_class = [
-        format!(
-            "SELECT format('ALTER TABLE %s SET (%s)', {0}, array_to_string(reloptions, ', ')) FROM pg_class \
-             WHERE oid = {oid} AND reloptions IS NOT NULL",
-            literal(&name)
-        ),
-        format!(
-            "SELECT format('ALTER TABLE %s SET TABLESPACE %I', {0}, t.spcname) FROM pg_class c JOIN pg_tablespace \
-             t ON t.oid = c.reltablespace WHERE c.oid = {oid}",
-            literal(&name)
-        ),
-        format!(
-            "SELECT format('ALTER TABLE %s REPLICA IDENTITY %s', {0}, CASE relreplident WHEN 'f' THEN 'FULL' ELSE \
-             'NOTHING' END) FROM pg_class WHERE oid = {oid} AND relreplident IN ('f', 'n')",
-            literal(&name)
-        ),
-        format!(
-            "SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', {0}, conname, pg_get_constraintdef(oid)) FROM \
-             pg_constraint WHERE conrelid = {oid} AND contype = 'f' AND conparentid = 0",
-            literal(&name)
-        ),
+        sql!("carry/storage_parameters", next = next_name, oid = oid),
+        sql!("carry/tablespace", next = next_name, oid = oid),
+        sql!("carry/replica_identity", next = next_name, oid = oid),
+        sql!("carry/foreign_keys", next = next_name, oid = oid),
         // A trigger before the row decides what the row is; one after it is for whoever watches.
-        format!(
-            "SELECT replace(pg_get_triggerdef(g.oid), format(' ON %I.%I ', n.nspname, c.relname), {next_lit}) FROM \
-             pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE tgrelid = {oid} \
-             AND NOT tgisinternal AND tgtype & 2 <> 0 ORDER BY tgname"
-        ),
-        format!(
-            "SELECT format('ALTER TABLE %s OWNER TO %I', {0}, pg_get_userbyid(relowner)) FROM pg_class WHERE oid \
-             = {oid} AND relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)",
-            literal(&name)
-        ),
+        sql!("carry/triggers_before", on_next = on_next, oid = oid),
+        sql!("carry/owner", next = next_name, oid = oid),
     ];
     for sql in of_class {
         out.extend(texts(client, &sql).await?);
@@ -186,38 +130,26 @@ pub(crate) async fn indexes(
 ) -> Result<Vec<String>> {
     let schema = literal(next.schema.as_deref().unwrap_or_default());
     // An index on a column that the other table lacks is left out.
-    let found = client.simple_query(&format!(
-        "SELECT c.relname, k.conname IS NOT NULL, coalesce(pg_get_constraintdef(k.oid), \
-         substr(pg_get_indexdef(i.indexrelid), length(format('CREATE %sINDEX %I ON %I.%I', CASE WHEN \
-         i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname, n.nspname, t.relname)) + 1)), i.indisunique, \
-         obj_description(c.oid, 'pg_class') FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class \
-         t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace LEFT JOIN pg_constraint k ON \
-         k.conindid = c.oid AND k.contype IN ('p', 'u', 'x') AND k.conrelid = t.oid WHERE i.indrelid = {0} AND \
-         i.indisvalid AND (i.indisunique OR coalesce(k.contype = 'x', false)) = {deciding} AND NOT EXISTS (SELECT 1 FROM pg_depend \
-         d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.refobjid = {0} \
-         AND d.objid IN (c.oid, k.oid) AND to_regclass({1}) IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \
-         pg_attribute o WHERE o.attrelid = to_regclass({1}) AND o.attname = a.attname AND NOT \
-         o.attisdropped)) ORDER BY c.relname",
-        live.oid, literal(&next.sql())
-    )).await.map_err(|error| classify(error, "reading the table's indexes"))?;
-    let taken = texts(client, &format!(
-        "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {schema}"
-    )).await?;
+    let found =
+        sql!("carry/indexes", oid = live.oid, deciding = deciding, next = literal(&next.sql()));
+    let found = client.simple_query(&found).await;
+    let found = found.map_err(|error| classify(error, "reading the table's indexes"))?;
+    let taken = texts(client, &sql!("carry/names_in_schema", schema = schema)).await?;
     let mut out = Vec::new();
     for message in &found {
         let SimpleQueryMessage::Row(row) = message else { continue };
-        let get = |at: usize| row.get(at).unwrap_or_default();
-        let name = name_in(get(0), number);
+        let get = |column: &str| row.get(column).unwrap_or_default();
+        let (name, definition) = (name_in(get("name"), number), get("definition"));
         if taken.contains(&name) {
             continue;
         }
-        out.push(if get(1) == "t" {
-            format!("ALTER TABLE {} ADD CONSTRAINT {} {}", next.sql(), quote(&name), get(2))
+        out.push(if get("is_constraint") == "t" {
+            format!("ALTER TABLE {} ADD CONSTRAINT {} {definition}", next.sql(), quote(&name))
         } else {
-            let unique = if get(3) == "t" { "UNIQUE " } else { "" };
-            format!("CREATE {unique}INDEX {} ON {}{}", quote(&name), next.sql(), get(2))
+            let unique = if get("is_unique") == "t" { "UNIQUE " } else { "" };
+            format!("CREATE {unique}INDEX {} ON {}{definition}", quote(&name), next.sql())
         });
-        if let (Some(comment), Some(schema)) = (row.get(4), &next.schema) {
+        if let (Some(comment), Some(schema)) = (row.get("comment"), &next.schema) {
             let index = format!("{}.{}", quote(schema), quote(&name));
             out.push(format!("COMMENT ON INDEX {index} IS {}", literal(comment)));
         }
@@ -260,33 +192,18 @@ pub(crate) async fn swap(
     triggers(client, live, next, &mut swap).await?;
     references(client, live, &mut swap).await?;
     let name = literal(&live.sql());
-    swap.after.extend(texts(client, &format!(
-        "SELECT format('COMMENT ON TABLE %s IS %L', {name}, obj_description({}, 'pg_class'))", live.oid
-    )).await?);
+    let comment = sql!("carry/comment", live = name, oid = live.oid);
+    swap.after.extend(texts(client, &comment).await?);
     // Views keep their grants, owners, comments and dependents: they are only made to read another table.
-    swap.after.extend(texts(client, &format!(
-        "SELECT DISTINCT format('CREATE OR REPLACE VIEW %I.%I %sAS %s', n.nspname, v.relname, CASE WHEN \
-         v.reloptions IS NULL THEN '' ELSE 'WITH (' || array_to_string(v.reloptions, ', ') || ') ' END, \
-         pg_get_viewdef(v.oid)) FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = \
-         r.ev_class JOIN pg_namespace n ON n.oid = v.relnamespace WHERE d.classid = 'pg_rewrite'::regclass AND \
-         d.refclassid = 'pg_class'::regclass AND d.refobjid = {} AND v.relkind = 'v'", live.oid
-    )).await?);
-    swap.after.extend(texts(client, &format!(
-        "SELECT format('ALTER SEQUENCE %I.%I OWNED BY %s.%I', n.nspname, s.relname, {name}, a.attname) FROM \
-         pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = \
-         s.relnamespace JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE \
-         d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a' AND \
-         d.refobjid = {} AND EXISTS (SELECT 1 FROM pg_attribute o WHERE o.attrelid = {} AND o.attname = \
-         a.attname AND NOT o.attisdropped)", live.oid, next.oid
-    )).await?);
+    swap.after.extend(texts(client, &sql!("carry/views", oid = live.oid)).await?);
+    let sequences =
+        sql!("carry/owned_sequences", live = name, live_oid = live.oid, next_oid = next.oid);
+    swap.after.extend(texts(client, &sequences).await?);
     Ok(swap)
 }
 
 async fn names(client: &Client, oid: u32) -> Result<Vec<String>> {
-    texts(client, &format!(
-        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid} ORDER \
-         BY 1"
-    )).await
+    texts(client, &sql!("carry/index_names", oid = oid)).await
 }
 
 /// The live table's indexes make room, then the other's take their names.
@@ -300,11 +217,8 @@ async fn index_renames(
     let mut out: Vec<(String, String)> =
         of_live.iter().map(|name| (name.clone(), name_in(name, old))).collect();
     // Names that something else in the schema has.
-    let strangers = texts(client, &format!(
-        "SELECT relname FROM pg_class WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = {0}) AND \
-         oid NOT IN (SELECT indexrelid FROM pg_index WHERE indrelid IN ({0}, {1}))", live.oid, next.oid
-    )).await?;
-    let mut taken = strangers;
+    let others = sql!("carry/names_of_others", live = live.oid, next = next.oid);
+    let mut taken = texts(client, &others).await?;
     for name in &of_next {
         let of_copy = of_live.iter().find(|live| name_in(live, number) == *name).cloned();
         let own = || {
@@ -323,62 +237,32 @@ async fn index_renames(
 
 async fn grants(client: &Client, live: &Table, next: &Table, swap: &mut Swap) -> Result<()> {
     // What default privileges gave the new table goes; what the live one has comes.
-    let who =
-        "CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END";
-    let option = "CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END";
-    swap.before.extend(texts(client, &format!(
-        "SELECT DISTINCT format('REVOKE ALL ON TABLE %s FROM %s', {}, {who}) FROM pg_class c, \
-         aclexplode(c.relacl) a WHERE c.oid = {} AND a.grantee <> c.relowner",
-        literal(&next.sql()), next.oid
-    )).await?);
-    swap.before.extend(texts(client, &format!(
-        "SELECT format('GRANT %s ON TABLE %s TO %s%s', a.privilege_type, {}, {who}, {option}) FROM pg_class c, \
-         aclexplode(c.relacl) a WHERE c.oid = {} AND a.grantee <> c.relowner",
-        literal(&next.sql()), live.oid
-    )).await?);
-    swap.before.extend(texts(client, &format!(
-        "SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s', a.privilege_type, t.attname, {}, {who}, {option}) \
-         FROM pg_attribute t, aclexplode(t.attacl) a WHERE t.attrelid = {} AND NOT t.attisdropped AND EXISTS \
-         (SELECT 1 FROM pg_attribute o WHERE o.attrelid = {} AND o.attname = t.attname)",
-        literal(&next.sql()), live.oid, next.oid
-    )).await?);
+    let (name, live_oid, next_oid) = (literal(&next.sql()), live.oid, next.oid);
+    for sql in [
+        sql!("carry/revokes", next = name, next_oid = next_oid),
+        sql!("carry/grants", next = name, live_oid = live_oid),
+        sql!("carry/column_grants", next = name, live_oid = live_oid, next_oid = next_oid),
+    ] {
+        swap.before.extend(texts(client, &sql).await?);
+    }
     Ok(())
 }
 
 async fn triggers(client: &Client, live: &Table, next: &Table, swap: &mut Swap) -> Result<()> {
-    swap.after.extend(texts(client, &format!(
-        "SELECT pg_get_triggerdef(t.oid) FROM pg_trigger t WHERE t.tgrelid = {} AND NOT t.tgisinternal AND NOT \
-         EXISTS (SELECT 1 FROM pg_trigger o WHERE o.tgrelid = {} AND o.tgname = t.tgname) ORDER BY t.tgname",
-        live.oid, next.oid
-    )).await?);
-    swap.after.extend(texts(client, &format!(
-        "SELECT format('ALTER TABLE %s %s TRIGGER %I', {}, CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN \
-         'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, tgname) FROM pg_trigger WHERE tgrelid = {} AND NOT \
-         tgisinternal AND tgenabled <> 'O'",
-        literal(&live.sql()), live.oid
-    )).await?);
+    let others = sql!("carry/other_triggers", live = live.oid, next = next.oid);
+    swap.after.extend(texts(client, &others).await?);
+    let states = sql!("carry/trigger_states", live = literal(&live.sql()), oid = live.oid);
+    swap.after.extend(texts(client, &states).await?);
     Ok(())
 }
 
 /// Foreign keys of other tables follow the name; whether they hold is checked after the swap, which
 /// would otherwise keep the readers waiting.
 async fn references(client: &Client, live: &Table, swap: &mut Swap) -> Result<()> {
-    let of = format!(
-        "FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype = 'f' AND k.confrelid = {} AND k.conrelid <> k.confrelid AND k.conparentid = 0",
-        live.oid
-    );
-    swap.before.extend(texts(client, &format!(
-        "SELECT format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, c.relname, k.conname) {of}"
-    )).await?);
-    swap.after.extend(texts(client, &format!(
-        "SELECT format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s NOT VALID', n.nspname, c.relname, k.conname, \
-         regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', '')) {of}"
-    )).await?);
-    swap.later.extend(texts(client, &format!(
-        "SELECT format('ALTER TABLE %I.%I VALIDATE CONSTRAINT %I', n.nspname, c.relname, k.conname) {of} AND \
-         k.convalidated"
-    )).await?);
+    let oid = live.oid;
+    swap.before.extend(texts(client, &sql!("carry/drop_references", oid = oid)).await?);
+    swap.after.extend(texts(client, &sql!("carry/add_references", oid = oid)).await?);
+    swap.later.extend(texts(client, &sql!("carry/validate_references", oid = oid)).await?);
     Ok(())
 }
 
@@ -392,14 +276,5 @@ pub(crate) async fn missing(
 ) -> Result<Vec<String>> {
     let gone: Vec<String> = gone.iter().map(|name| literal(name)).collect();
     let gone = if gone.is_empty() { "''".to_owned() } else { gone.join(", ") };
-    texts(client, &format!(
-        "SELECT 'column ' || quote_ident(attname) FROM pg_attribute a WHERE attrelid = {0} AND attnum > 0 AND NOT \
-         attisdropped AND attname NOT IN ({gone}) AND NOT EXISTS (SELECT 1 FROM pg_attribute o WHERE o.attrelid \
-         = {1} AND o.attname = a.attname AND NOT o.attisdropped) UNION ALL SELECT 'constraint ' || \
-         quote_ident(conname) FROM pg_constraint k WHERE conrelid = {0} AND contype IN ('c', 'f') AND NOT EXISTS \
-         (SELECT 1 FROM pg_constraint o WHERE o.conrelid = {1} AND o.conname = k.conname) AND NOT EXISTS \
-         (SELECT 1 FROM pg_attribute a WHERE a.attrelid = {0} AND a.attnum = ANY(k.conkey) AND a.attname IN \
-         ({gone}))",
-        live.oid, next.oid
-    )).await
+    texts(client, &sql!("carry/missing", live = live.oid, next = next.oid, gone = gone)).await
 }

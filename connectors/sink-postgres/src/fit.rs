@@ -24,10 +24,7 @@ struct Seen {
 pub(crate) struct Fit(Mutex<Option<Seen>>);
 
 /// Of a table's columns: names, types, what must be given. Checks and indexes are not in it.
-const SIGNATURE: &str = "\
-SELECT coalesce(hashtextextended(string_agg(concat_ws(' ', attnum, attname, atttypid, atttypmod, attnotnull, \
-atthasdef, attidentity, attgenerated, attcollation), ',' ORDER BY attnum), 0), 0) FROM pg_attribute \
-WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
+const SIGNATURE: &str = sql!("catalog/signature");
 
 /// Keeps DDL away from the table until the transaction ends, and nobody else: what changes columns needs more
 /// than this lets in. Its partitions change with it.

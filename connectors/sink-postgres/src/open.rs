@@ -197,8 +197,7 @@ impl PostgresTarget {
         let oid = relation.oid;
         let next = self.next_generation(client, at, (change, oid), beginnings).await?;
         self.run(client, LOCK_BRIEFLY).await?;
-        let slowly = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE confrelid = $1 AND contype = 'f' AND \
-                      conrelid <> confrelid) OR NOT has_table_privilege($1, 'TRUNCATE')";
+        let slowly = sql!("catalog/empties_slowly");
         let verb = if self.ask(client, slowly, oid).await? { "DELETE FROM" } else { "TRUNCATE" };
         self.run(client, &format!("{verb} {}", site.table.sql())).await?;
         let reshape = relation.reshape(&site.table, &self.spec.model);

@@ -212,11 +212,7 @@ impl PostgresTarget {
         let Some(build) = at.build() else { return Ok(None) };
         let table = at.table(build);
         // Whoever loads it or builds its indexes is Foldline: there is nothing left to wait for.
-        texts(client, &format!(
-            "SELECT pg_cancel_backend(pid) FROM (SELECT DISTINCT pid FROM pg_locks WHERE relation = {} AND pid <> \
-             pg_backend_pid()) AS busy",
-            table.oid
-        )).await?;
+        texts(client, &sql!("catalog/cancel_users", oid = table.oid)).await?;
         self.run(client, LOCK_FOR_SWAP).await?;
         self.carry_out(client, &at, &change, &[]).await?;
         Ok(Some(change.answer))

@@ -3,8 +3,8 @@
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Model};
 use foldline_api::{Error, Result};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use crate::codec::{literal_text, sql_type};
 use crate::error::classify;
@@ -45,28 +45,16 @@ pub(crate) struct Index {
     constraint: Option<String>,
 }
 
-const RELATION: &str = "\
-SELECT c.oid, c.relkind::text, c.relpersistence::text, c.relhasrules, row_security_active(c.oid), \
-EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid) AND c.relkind = 'r', \
-EXISTS (SELECT 1 FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid \
-WHERE c.relkind = 'p' AND (l.relkind NOT IN ('r', 'p') OR l.relpersistence <> 'p')) \
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
-
-const COLUMNS: &str = "\
-SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
-a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '', \
-a.attidentity = 'a' OR a.attgenerated <> '', coalesce(l.collisdeterministic, true) \
-FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation \
-WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
-
-const INDEXES: &str = "\
-SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, ord) \
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n \
-WHERE k.ord <= i.indnkeyatts ORDER BY k.ord), i.indisprimary, \
-i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL, \
-i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL, k.conname::text \
-FROM pg_index i LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype = 'p' \
-WHERE i.indrelid = $1";
+/// What the catalog says of a relation.
+struct Seen {
+    oid: u32,
+    kind: String,
+    persistence: String,
+    has_rules: bool,
+    has_row_security: bool,
+    is_inherited: bool,
+    has_strange_partitions: bool,
+}
 
 const READING: &str = "reading the catalog";
 
@@ -78,36 +66,35 @@ pub(crate) async fn inspect(
 ) -> Result<Option<Relation>> {
     let wrong = |error| classify(error, READING);
     let rows = client
-        .query_typed(RELATION, &[(&schema, Type::TEXT), (&table, Type::TEXT)])
+        .query_typed(sql!("catalog/relation"), &[(&schema, Type::TEXT), (&table, Type::TEXT)])
         .await
         .map_err(wrong)?;
-    let Some(row) = rows.first() else {
+    let Some(seen) = rows.first().map(Seen::read).transpose().map_err(wrong)? else {
         return Ok(None);
     };
-    let oid: u32 = row.try_get(0).map_err(wrong)?;
-    let (kind, persistence): (&str, &str) =
-        (row.try_get(1).map_err(wrong)?, row.try_get(2).map_err(wrong)?);
-    let (rules, security) = (row.try_get(3).map_err(wrong)?, row.try_get(4).map_err(wrong)?);
-    let (inherited, foreign) = (row.try_get(5).map_err(wrong)?, row.try_get(6).map_err(wrong)?);
-    let refused = match (kind, persistence) {
+    let refused = match (&*seen.kind, &*seen.persistence) {
         ("v", _) => Some("a view"),
         ("m", _) => Some("a materialized view"),
         ("f", _) => Some("a foreign table"),
         ("r" | "p", "u") => Some("UNLOGGED: a crash of the server empties it behind its positions"),
         ("r" | "p", "t") => Some("a temporary table"),
-        ("r" | "p", _) if rules => Some("a table with rewrite rules"),
-        ("r" | "p", _) if security => Some("a table with row security for this role"),
-        ("r" | "p", _) if inherited => Some("a table that others inherit from"),
-        ("r" | "p", _) if foreign => Some("a table with foreign or unlogged partitions"),
+        ("r" | "p", _) if seen.has_rules => Some("a table with rewrite rules"),
+        ("r" | "p", _) if seen.has_row_security => Some("a table with row security for this role"),
+        ("r" | "p", _) if seen.is_inherited => Some("a table that others inherit from"),
+        ("r" | "p", _) if seen.has_strange_partitions => {
+            Some("a table with foreign or unlogged partitions")
+        }
         ("r" | "p", _) => None,
         _ => Some("no table"),
     };
     let refused = refused.map(ToOwned::to_owned);
-    let by_oid: &[(&(dyn tokio_postgres::types::ToSql + Sync), Type)] = &[(&oid, Type::OID)];
-    let columns = columns(client, oid).await?;
-    let indexes = client.query_typed(INDEXES, by_oid).await.map_err(wrong)?;
+    let columns = columns(client, seen.oid).await?;
+    let indexes = client
+        .query_typed(sql!("catalog/indexes"), &[(&seen.oid, Type::OID)])
+        .await
+        .map_err(wrong)?;
     Ok(Some(Relation {
-        oid,
+        oid: seen.oid,
         refused,
         columns,
         indexes: indexes.iter().map(Index::read).collect::<Result<_, _>>().map_err(wrong)?,
@@ -117,7 +104,8 @@ pub(crate) async fn inspect(
 /// The columns of a table.
 pub(crate) async fn columns(client: &Client, oid: u32) -> Result<Vec<Found>> {
     let wrong = |error| classify(error, READING);
-    let rows = client.query_typed(COLUMNS, &[(&oid, Type::OID)]).await.map_err(wrong)?;
+    let rows =
+        client.query_typed(sql!("catalog/columns"), &[(&oid, Type::OID)]).await.map_err(wrong)?;
     rows.iter().map(Found::read).collect::<Result<_, _>>().map_err(wrong)
 }
 
@@ -169,27 +157,41 @@ pub(crate) fn filled(columns: &[Found], model: &Model) -> Vec<String> {
     ours.map(|found| found.name.clone()).collect()
 }
 
+impl Seen {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Seen {
+            oid: row.try_get("oid")?,
+            kind: row.try_get("kind")?,
+            persistence: row.try_get("persistence")?,
+            has_rules: row.try_get("has_rules")?,
+            has_row_security: row.try_get("has_row_security")?,
+            is_inherited: row.try_get("is_inherited")?,
+            has_strange_partitions: row.try_get("has_strange_partitions")?,
+        })
+    }
+}
+
 impl Found {
-    fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Found {
-            name: row.try_get(0)?,
-            ty: row.try_get(1)?,
-            not_null: row.try_get(2)?,
-            filled: row.try_get(3)?,
-            written_by_server: row.try_get(4)?,
-            deterministic: row.try_get(5)?,
+            name: row.try_get("name")?,
+            ty: row.try_get("type")?,
+            not_null: row.try_get("not_null")?,
+            filled: row.try_get("filled")?,
+            written_by_server: row.try_get("written_by_server")?,
+            deterministic: row.try_get("deterministic")?,
         })
     }
 }
 
 impl Index {
-    fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         Ok(Index {
-            columns: row.try_get(0)?,
-            primary: row.try_get(1)?,
-            arbiter: row.try_get(2)?,
-            plain: row.try_get(3)?,
-            constraint: row.try_get(4)?,
+            columns: row.try_get("columns")?,
+            primary: row.try_get("is_primary")?,
+            arbiter: row.try_get("is_arbiter")?,
+            plain: row.try_get("is_plain")?,
+            constraint: row.try_get("constraint_name")?,
         })
     }
 }

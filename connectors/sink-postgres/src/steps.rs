@@ -97,12 +97,7 @@ impl PostgresTarget {
         // Made since the load; there are few rows to come, so this is where they belong.
         self.add_indexes(client, &at, build).await?;
         if patient && let Some(xid) = build.loaded_xid {
-            let old = texts(client, &format!(
-                "SELECT format('process %s (%s)', pid, coalesce(application_name, '')) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND coalesce(backend_type, \
-                 'client backend') = 'client backend' AND backend_xmin IS NOT NULL AND age(backend_xmin) > \
-                 age(({xid} % 4294967296)::text::xid) ORDER BY xact_start LIMIT 1"
-            )).await?;
+            let old = texts(client, &sql!("catalog/snapshot_before_load", xid = xid)).await?;
             if let Some(old) = old.first() {
                 return Ok(Stepped::NotYet(format!(
                     "{old} holds a snapshot from before the end of the load, and would read an empty table"
@@ -137,14 +132,8 @@ impl PostgresTarget {
         if free {
             return Ok(None);
         }
-        let blocking = texts(client, &format!(
-            "SELECT DISTINCT format('process %s (%s)', a.pid, coalesce(a.application_name, '')) FROM pg_locks AS l \
-             JOIN pg_stat_activity AS a USING (pid) WHERE l.relation IN ({}, {}) AND l.granted AND a.pid <> \
-             pg_backend_pid() AND coalesce(a.application_name, '') <> 'foldline' AND coalesce(a.application_name, '') \
-             NOT LIKE 'foldline/%'",
-            live.oid, next.oid
-        ))
-        .await?;
+        let holders = sql!("catalog/lock_holders", live = live.oid, next = next.oid);
+        let blocking = texts(client, &holders).await?;
         Ok((!blocking.is_empty()).then(|| {
             format!(
                 "{} of table {:?}, whose lock the swap needs for a moment: it is tried again, and the live \

@@ -116,8 +116,7 @@ impl PostgresTarget {
         }
         // A schema of bookkeeping is first in the path of a role of the same name; it is never meant, and the
         // server's own, which a path may name first, neither.
-        let sql = "SELECT s::text FROM unnest(current_schemas(false)) WITH ORDINALITY AS path(s, n) \
-                   WHERE s NOT IN ($2, 'foldline', 'information_schema') AND s !~ '^pg_' ORDER BY to_regclass(quote_ident(s) || '.' || $1) IS NULL, n LIMIT 1";
+        let sql = sql!("catalog/schema_of_table");
         let name = self.name.sql();
         let rows = client
             .query_typed(sql, &[(&name, Type::TEXT), (&self.books_schema, Type::TEXT)])

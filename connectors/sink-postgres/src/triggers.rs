@@ -37,13 +37,7 @@ enum End {
 
 /// The names of the triggers that may have left a row out: those before the row, else all.
 pub(crate) fn names_sql(table: &str) -> String {
-    format!(
-        "SELECT coalesce(string_agg(DISTINCT g.tgname::text, ', ') FILTER (WHERE g.tgtype & 3 = 3), \
-         string_agg(DISTINCT g.tgname::text, ', ')) FROM pg_trigger AS g, (SELECT to_regclass({})::oid) AS t(oid) \
-         WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 28 <> 0 AND (g.tgrelid = t.oid OR \
-         g.tgrelid IN (SELECT relid FROM pg_partition_tree(t.oid)))",
-        literal(table)
-    )
+    sql!("catalog/trigger_names", table = literal(table))
 }
 
 /// `mine` is the version of what this transaction wrote; `short` says that some statement wrote fewer rows

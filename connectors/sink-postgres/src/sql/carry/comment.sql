@@ -1,0 +1,1 @@
+SELECT format('COMMENT ON TABLE %s IS %L', {live}, obj_description({oid}, 'pg_class'))
