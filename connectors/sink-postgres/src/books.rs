@@ -391,6 +391,12 @@ mod tests {
     }
 
     #[test]
+    fn each_statement_is_sent_by_someone() {
+        let unused = foldline_testkit::statements::unused(env!("CARGO_MANIFEST_DIR"));
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
     fn each_table_has_its_ddl() {
         let ddl = Books::new("foldline").ddl();
         let (schema, tables) = ddl.split_first().unwrap();

@@ -6,6 +6,10 @@
 //! one, swapping them), `carry` (what users put on a table), `snapshot` (rows and books of one moment), `schema` (DDL, and whether a table fits), `codec` and `numeric` (values on the wire), `error` (SQLSTATE
 //! to class), `url` and `config` (connection strings and TLS), `pool` and `session` (connections) and `identifier` (names in SQL).
 //!
+//! A statement that is longer than a line and has no columns of the user's in it is a file of the folder `sql`: those of the books,
+//! `sql/catalog` (what stands in the database) and `sql/carry` (what users put on a table, as the statements that make it).
+//! `row` reads their rows.
+//!
 //! Every statement is sent unnamed with its parameter types, so a session has no state that a pooler
 //! between transactions could lose: nothing is prepared, nothing must be prepared again.
 

@@ -188,3 +188,23 @@ pub(crate) fn advance(
     let place = (step.to.0, target, generation, topic, partition, step.epoch, step.from.0);
     statement.execute(place).map(|changed| changed == 1).map_err(sql)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_statement_is_sent_by_someone() {
+        let unused = foldline_testkit::statements::unused(env!("CARGO_MANIFEST_DIR"));
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn the_plan_shows_each_table_alone() {
+        assert_eq!(ddl().count(), 7);
+        for table in ddl() {
+            assert!(table.starts_with("CREATE TABLE IF NOT EXISTS _foldline_"), "{table}");
+            assert!(table.ends_with("STRICT, WITHOUT ROWID"), "{table}");
+        }
+    }
+}

@@ -33,6 +33,9 @@
 //! snapshot, whatever happens meanwhile; other writers wait while the swap makes its indexes. What would
 //! not survive (a view or an index over a column that is gone) is tried when the rebuild begins, and
 //! refused by name.
+//!
+//! **Statements** that are longer than a line and have no columns of the user's in them are files of the folder `sql`, named for
+//! what they do; `row` reads their rows.
 
 mod adopt;
 mod books;

@@ -3,7 +3,7 @@
 //! [`log`] is a log in memory whose groups are assigned on command, [`store`] a sink in memory that
 //! behaves like PostgreSQL or like Elasticsearch, [`fault`] wraps any sink and makes it fail by a
 //! seed, [`contract`] holds the cases that every sink must pass, [`mutate`] makes
-//! inputs that nobody thought of, [`walk`] walks over them, and [`page`] reads the docs' tables. Nothing here draws chance
+//! inputs that nobody thought of, [`walk`] walks over them, [`page`] reads the docs' tables, and [`statements`] finds SQL that nobody sends. Nothing here draws chance
 //! that a seed does not decide, and only a walk that is given a time reads a clock.
 
 pub mod contract;
@@ -12,6 +12,7 @@ pub mod log;
 pub mod mutate;
 pub mod page;
 pub mod rng;
+pub mod statements;
 pub mod store;
 pub mod walk;
 
