@@ -8,10 +8,11 @@
 mod ends;
 mod outbox;
 mod progress;
+mod shown;
 #[cfg(test)]
 mod simulation;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
@@ -21,7 +22,7 @@ use foldline_api::rebuild::{Build, Generations, Phase, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Beginning, DesiredState, Opened, Target};
 use foldline_api::source::PartitionInfo;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use crate::pace::{Looks, Pace};
 use crate::task::{Allowance, Ended, Load, TaskSpec, TaskStatus};
 use ends::Ends;
 pub use progress::Progress;
+pub(crate) use shown::Watch;
 
 /// How often the books are asked whether another worker began a build, but where the connector is idle; one that is begun
 /// here is seen at once.
@@ -56,40 +58,6 @@ const NEAR: i64 = 20_000;
 const NEAR_LEAST: i64 = 500;
 /// Tasks of a build that ended are started again after so long.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// What this worker shows of a connector's rebuild, and what wakes it up.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    shown: Mutex<Shown>,
-    wake: Notify,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Shown {
-    progress: Option<Progress>,
-    old: Vec<u64>,
-}
-
-impl Watch {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The rebuild under way, as this worker knows it.
-    pub(crate) fn progress(&self) -> Option<Progress> {
-        self.lock().progress.clone()
-    }
-
-    /// The generations kept for a rollback.
-    pub(crate) fn kept(&self) -> Vec<u64> {
-        self.lock().old.clone()
-    }
-
-    /// Looks at the books now.
-    pub(crate) fn wake(&self) {
-        self.wake.notify_one();
-    }
-}
 
 /// Tasks of one build on this worker.
 struct Running {

@@ -1,6 +1,7 @@
 //! Column types: their names, and how a value is brought to one just as the store would return it.
 
-use std::fmt;
+mod name;
+
 use std::sync::Arc;
 
 use crate::decimal::Decimal;
@@ -73,76 +74,6 @@ pub struct CoerceError {
 pub const IDENTIFIER_BYTES_MAX: usize = 63;
 
 impl ColumnType {
-    /// Reads a type's name: `bigint`, `numeric(12,2)`, `varchar(200)`, `text[]` and PostgreSQL's short
-    /// names such as `int8` and `timestamp with time zone`. Children are made by the config.
-    ///
-    /// # Errors
-    /// A sentence that names the allowed types.
-    pub fn parse(name: &str) -> Result<Self, String> {
-        let name = name.trim().to_ascii_lowercase();
-        if let Some(item) = name.strip_suffix("[]") {
-            let item = Self::parse(item)?;
-            if matches!(item, ColumnType::Array(_)) {
-                return Err("arrays of arrays are not kept: use jsonb".to_owned());
-            }
-            return Ok(ColumnType::Array(Box::new(item)));
-        }
-        let (base, args) = match name.split_once('(') {
-            Some((base, rest)) => (base.trim_end(), rest.strip_suffix(')')),
-            None => (name.as_str(), None),
-        };
-        if name.contains('(') && args.is_none() {
-            return Err(format!("unknown type {name:?}: a closing parenthesis is missing"));
-        }
-        let numbers: Option<Vec<u32>> = args
-            .map(|a| a.split(',').map(|n| n.trim().parse().ok()).collect())
-            .unwrap_or(Some(vec![]));
-        let plain = |ty| {
-            if args.is_none() { Ok(ty) } else { Err(format!("type {base} takes no arguments")) }
-        };
-        match (base, numbers.as_deref()) {
-            ("bigint" | "int8", _) => plain(ColumnType::BigInt),
-            ("integer" | "int" | "int4", _) => plain(ColumnType::Integer),
-            ("smallint" | "int2", _) => plain(ColumnType::SmallInt),
-            ("double precision" | "float8", _) => plain(ColumnType::DoublePrecision),
-            ("real" | "float4", _) => plain(ColumnType::Real),
-            ("numeric" | "decimal", Some([])) => Ok(ColumnType::Numeric(None)),
-            ("numeric" | "decimal", Some(&[p])) if (1..=1_000).contains(&p) => {
-                Ok(ColumnType::Numeric(Some((p as u16, 0))))
-            }
-            ("numeric" | "decimal", Some(&[p, s])) if (1..=1_000).contains(&p) && s <= p => {
-                Ok(ColumnType::Numeric(Some((p as u16, s as u16))))
-            }
-            ("numeric" | "decimal", _) => Err(
-                "numeric takes a precision of 1 to 1000 and a scale of 0 to the precision, as in numeric(12,2)"
-                    .to_owned(),
-            ),
-            ("boolean" | "bool", _) => plain(ColumnType::Boolean),
-            ("text", _) => plain(ColumnType::Text),
-            ("varchar" | "character varying", Some(&[n])) if (1..=10_485_760).contains(&n) => {
-                Ok(ColumnType::Varchar(n))
-            }
-            ("varchar" | "character varying", Some([])) => Ok(ColumnType::Text),
-            ("varchar" | "character varying", _) => {
-                Err("varchar takes a length of 1 to 10485760, as in varchar(200)".to_owned())
-            }
-            ("timestamptz" | "timestamp with time zone", _) => plain(ColumnType::TimestampTz),
-            ("date", _) => plain(ColumnType::Date),
-            ("time", _) => plain(ColumnType::Time),
-            ("uuid", _) => plain(ColumnType::Uuid),
-            ("bytea", _) => plain(ColumnType::Bytea),
-            ("jsonb", _) => plain(ColumnType::Jsonb),
-            ("json", _) => Err("type json is not kept: use jsonb".to_owned()),
-            ("timestamp", _) => Err("timestamp has no zone: use timestamptz".to_owned()),
-            ("char" | "character", _) => Err("char pads with spaces: use varchar(n) or text".to_owned()),
-            _ => Err(format!(
-                "unknown type {name:?}: allowed are bigint, integer, smallint, double precision, real, \
-                 numeric(p,s), boolean, text, varchar(n), timestamptz, date, time, uuid, bytea, jsonb, \
-                 children and arrays such as text[]"
-            )),
-        }
-    }
-
     /// Whether a column of this type can be part of a key: its equality must be the same here and in
     /// every store.
     #[must_use]
@@ -492,104 +423,5 @@ pub fn scalar_text(value: &Value) -> String {
     }
 }
 
-impl fmt::Display for ColumnType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ColumnType::BigInt => f.write_str("bigint"),
-            ColumnType::Integer => f.write_str("integer"),
-            ColumnType::SmallInt => f.write_str("smallint"),
-            ColumnType::DoublePrecision => f.write_str("double precision"),
-            ColumnType::Real => f.write_str("real"),
-            ColumnType::Numeric(None) => f.write_str("numeric"),
-            ColumnType::Numeric(Some((p, s))) => write!(f, "numeric({p},{s})"),
-            ColumnType::Boolean => f.write_str("boolean"),
-            ColumnType::Text => f.write_str("text"),
-            ColumnType::Varchar(n) => write!(f, "varchar({n})"),
-            ColumnType::TimestampTz => f.write_str("timestamptz"),
-            ColumnType::Date => f.write_str("date"),
-            ColumnType::Time => f.write_str("time"),
-            ColumnType::Uuid => f.write_str("uuid"),
-            ColumnType::Bytea => f.write_str("bytea"),
-            ColumnType::Jsonb => f.write_str("jsonb"),
-            ColumnType::Array(item) => write!(f, "{item}[]"),
-            ColumnType::Children(_) => f.write_str("children"),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn coerce(ty: &str, json: &str) -> Result<String, String> {
-        let value = json::parse(json.as_bytes()).unwrap();
-        let ty = ColumnType::parse(ty).unwrap();
-        ty.coerce(value).map(|v| json::to_string(&v)).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn values_are_brought_to_their_type() {
-        for (ty, json, expect) in [
-            ("bigint", "\"42\"", "42"),
-            ("bigint", "5.0", "5"),
-            ("integer", "2147483647", "2147483647"),
-            ("numeric(12,2)", "\"1.999\"", "2.00"),
-            ("numeric(12,2)", "5", "5.00"),
-            ("numeric", "1.50", "1.5"),
-            ("text", "12.10", "\"12.10\""),
-            ("varchar(3)", "\"äöü\"", "\"äöü\""),
-            ("timestamptz", "\"2026-01-01T00:00:00+01:00\"", "\"2025-12-31T23:00:00Z\""),
-            (
-                "uuid",
-                "\"6F1C8A52-94A8-4C1D-9D3E-0C8F0C7B1A01\"",
-                "\"6f1c8a52-94a8-4c1d-9d3e-0c8f0c7b1a01\"",
-            ),
-            ("text[]", "[1,null,\"a\"]", "[\"1\",null,\"a\"]"),
-            ("jsonb", "{\"b\":1.0,\"a\":[1.50]}", "{\"a\":[1.5],\"b\":1}"),
-            ("double precision", "1e2", "100.0"),
-            ("bytea", "\"AP8=\"", "\"AP8=\""),
-        ] {
-            assert_eq!(coerce(ty, json), Ok(expect.to_owned()), "{ty} {json}");
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused_without_its_content() {
-        for (ty, json) in [
-            ("bigint", "9223372036854775808"),
-            ("bigint", "1.5"),
-            ("bigint", "\"many\""),
-            ("smallint", "40000"),
-            ("numeric(4,2)", "99.999"),
-            ("text", "\"a\\u0000b\""),
-            ("text", "{}"),
-            ("varchar(3)", "\"secret\""),
-            ("timestamptz", "1700000000000"),
-            ("date", "\"2026-01-01T00:00:00Z\""),
-            ("boolean", "1"),
-            ("double precision", "1e999"),
-            ("jsonb", "{\"a\":\"\\u0000\"}"),
-        ] {
-            let error = coerce(ty, json).unwrap_err();
-            assert!(error.contains("does not fit") && !error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_a_store_returns_coerces_to_itself() {
-        for (ty, json) in [
-            ("numeric(12,2)", "5"),
-            ("real", "0.1"),
-            ("double precision", "0.1"),
-            ("time", "\"10:00\""),
-            ("date", "\"2026-01-01\""),
-            ("jsonb", "{\"a\":1e2}"),
-        ] {
-            let parsed = ColumnType::parse(ty).unwrap();
-            let once = parsed.coerce(json::parse(json.as_bytes()).unwrap()).unwrap();
-            let text = json::to_string(&once);
-            let back = parsed.from_json(json::parse(text.as_bytes()).unwrap()).unwrap();
-            assert_eq!(once, back, "{ty}");
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,10 @@
 //! What the worker asks of a sink.
 
+mod loaded;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use smallvec::SmallVec;
 
 use crate::binding::Found;
 use crate::error::{Error, Result};
@@ -14,6 +15,7 @@ use crate::model::{Key, Model, Row};
 use crate::parked::{Changes, DROPPED, Parked, Parking};
 use crate::rebuild::Rebuilds;
 use crate::record::{Position, TopicPartition};
+pub use loaded::{Loaded, Mark, Marks, Version};
 
 /// What a connector writes into: everything a sink needs to create, check and bind a target.
 #[derive(Clone, Debug)]
@@ -394,54 +396,6 @@ pub struct StoredDecision {
     pub refused: Vec<u32>,
     /// The event was bad: why.
     pub bad: Option<String>,
-}
-
-/// The version of a row as the store counts them. A write is applied only to the version it was
-/// folded from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Version {
-    /// There is no row: the write is an insert that does nothing where there is one.
-    Absent,
-    /// The row's version: PostgreSQL's `xmin`, Elasticsearch's sequence number and primary term,
-    /// SQLite's hash of what is stored.
-    At(u64, u64),
-}
-
-/// How far a partition's events are already in a row: the position after the last one applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The position after the last applied event.
-    pub position: Position,
-}
-
-/// A row's marks, one per partition that touched it; nearly always one.
-pub type Marks = SmallVec<[Mark; 1]>;
-
-/// A key's state as the store has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loaded {
-    /// The row; none where there is none, or only a tombstone document.
-    pub row: Option<Row>,
-    /// Its version; a tombstone document has one too.
-    pub version: Version,
-    /// Its marks; empty where rows and positions move together.
-    pub marks: Marks,
-}
-
-impl Loaded {
-    /// The state of a key that the store does not have.
-    #[must_use]
-    pub fn absent() -> Self {
-        Loaded { row: None, version: Version::Absent, marks: Marks::new() }
-    }
-
-    /// Bytes on the heap, roughly: what a load is bounded by.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.row.as_ref().map_or(0, Row::heap_bytes)
-    }
 }
 
 /// One row to write: at most one per key in a flush.

@@ -1,7 +1,9 @@
 //! One task's hold on a target: documents first, each guarded by the version it was folded from;
 //! positions last, each guarded by epoch and place.
 
-use std::collections::{BTreeMap, HashMap};
+mod steps;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,18 +20,16 @@ use foldline_api::sink::{
 };
 use foldline_api::{Error, ErrorClass, Result};
 
-use crate::books::{
-    Books, DecisionDoc, NextDoc, PositionDoc, TargetDoc, VerdictDoc, Versioned, add_beginnings,
-};
-use crate::bulk::{self, Outcome};
+use crate::books::{Books, NextDoc, PositionDoc, TargetDoc, Versioned, add_beginnings};
+use crate::bulk;
 use crate::client::{Client, Document, IN_FLIGHT};
 use crate::document;
 use crate::drift::DriftWatch;
 use crate::error::{Failure, Fault};
 use crate::mapping::Names;
-use crate::parking;
 use crate::survey::Cluster;
 use crate::verdicts;
+use steps::{Step, durable, judge, step, with_decisions};
 
 /// Documents of one multi-get, at most.
 const LOAD_MAX: usize = 2_000;
@@ -252,99 +252,6 @@ impl ElasticsearchWriter {
     }
 }
 
-/// One partition's step.
-#[derive(Debug)]
-struct Step {
-    /// The place that it moves to.
-    place: Versioned<PositionDoc>,
-    /// Verdicts that the fence let through before and that the place need not hold any longer.
-    settled: Vec<VerdictDoc>,
-}
-
-/// One partition's step, if it stands where `advance` says.
-fn step(
-    held: &Versioned<PositionDoc>,
-    advance: &Advance,
-    flush: &Flush,
-    topic_id: Option<&String>,
-) -> Option<Step> {
-    if held.value.epoch != advance.epoch || held.value.position != advance.from.0 {
-        return None;
-    }
-    let mut place = held.clone();
-    let mut settled = place.value.verdicts.clone();
-    settled.retain(|verdict| verdict.offset < advance.from.0);
-    place.value.verdicts.retain(|verdict| verdict.offset >= advance.from.0);
-    let new = flush.verdicts.iter().filter(|verdict| verdict.partition == advance.partition);
-    place.value.verdicts.extend(new.map(|verdict| VerdictDoc::of(verdict, topic_id)));
-    place.value.verdicts.sort_by_key(|verdict| verdict.offset);
-    place.value.verdicts.dedup_by_key(|verdict| verdict.offset);
-    parking::change(&mut place.value, &flush.parking);
-    let parked = place.value.parked.clone();
-    // A parked event that some of its rows hold is still to be applied as it was then.
-    place.value.decisions.retain(|decision| {
-        let waits = decision.bad.is_none() && parked.binary_search(&decision.offset).is_ok();
-        waits || decision.offset >= advance.to.0
-    });
-    place.value.position = advance.to.0;
-    Some(Step { place, settled })
-}
-
-/// The places whose decisions change by these. What an earlier and longer flush decided and did not finish
-/// stays.
-fn with_decisions(
-    held: &HashMap<TopicPartition, Versioned<PositionDoc>>,
-    decisions: &[StoredDecision],
-) -> Vec<Versioned<PositionDoc>> {
-    let mut by_partition: HashMap<&TopicPartition, BTreeMap<i64, DecisionDoc>> = HashMap::new();
-    for decision in decisions {
-        let of_partition = by_partition.entry(&decision.partition).or_default();
-        of_partition.insert(decision.offset, DecisionDoc::from(decision));
-    }
-    let changed = |(partition, new): (&TopicPartition, BTreeMap<i64, DecisionDoc>)| {
-        let known = held.get(partition)?;
-        let old = known.value.decisions.iter().map(|doc| (doc.offset, doc.clone()));
-        let mut all: BTreeMap<i64, DecisionDoc> = old.collect();
-        all.extend(new);
-        let mut place = known.clone();
-        place.value.decisions = all.into_values().collect();
-        (place.value.decisions != known.value.decisions).then_some(place)
-    };
-    by_partition.into_iter().filter_map(changed).collect()
-}
-
-/// The versions of the documents of a flush that are durable, in their order.
-fn durable(outcomes: &[Outcome]) -> Vec<Option<Version>> {
-    outcomes.iter().map(|outcome| outcome.as_ref().ok().copied()).collect()
-}
-
-/// What became of all documents of a flush: their versions, or the failure that decides.
-fn judge(outcomes: Vec<Outcome>) -> Result<Vec<Version>, Failure> {
-    // The gravest first: without an index nothing else matters, an outage leaves the rest undecided,
-    // and a stale document must be folded again before anything about its content is believed.
-    let rank = |fault: Fault| match fault {
-        Fault::Gone | Fault::Blocked => 0,
-        Fault::Retriable => 1,
-        Fault::Config => 2,
-        Fault::Conflict => 3,
-        Fault::Rejected | Fault::TooLarge => 4,
-    };
-    let mut versions = Vec::with_capacity(outcomes.len());
-    let mut worst: Option<Failure> = None;
-    for outcome in outcomes {
-        match outcome {
-            Ok(version) => versions.push(version),
-            Err(failure) => {
-                let graver = |worst: &Failure| rank(failure.fault()) < rank(worst.fault());
-                if worst.as_ref().is_none_or(graver) {
-                    worst = Some(failure);
-                }
-            }
-        }
-    }
-    worst.map_or(Ok(versions), Err)
-}
-
 #[async_trait]
 impl Writer for ElasticsearchWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
@@ -509,136 +416,4 @@ pub(crate) fn now_millis() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use foldline_api::parked::{Changes, ParkedEvent};
-    use foldline_api::record::Record;
-    use foldline_api::sink::StoredVerdict;
-
-    use super::*;
-    use crate::error::Cause;
-
-    fn partition() -> TopicPartition {
-        TopicPartition::new("t", 0)
-    }
-
-    fn held(position: i64, verdicts: &[i64]) -> Versioned<PositionDoc> {
-        let verdict = |&offset: &i64| {
-            let verdict = StoredVerdict::new(partition(), offset, "r", None);
-            VerdictDoc::of(&verdict, None)
-        };
-        Versioned {
-            value: PositionDoc {
-                target: "orders".to_owned(),
-                generation: 1,
-                topic: "t".to_owned(),
-                partition: 0,
-                position,
-                epoch: 3,
-                verdicts: verdicts.iter().map(verdict).collect(),
-                decisions: Vec::new(),
-                parked: Vec::new(),
-                holes: Vec::new(),
-            },
-            version: Version::At(1, 1),
-        }
-    }
-
-    fn advance(epoch: i64, from: i64, to: i64) -> Advance {
-        Advance { partition: partition(), epoch, from: Position(from), to: Position(to) }
-    }
-
-    #[test]
-    fn a_step_starts_from_its_epoch_and_place_only() {
-        let flush = Flush::default();
-        assert!(step(&held(5, &[]), &advance(3, 5, 9), &flush, None).is_some());
-        assert!(step(&held(5, &[]), &advance(2, 5, 9), &flush, None).is_none());
-        assert!(step(&held(5, &[]), &advance(3, 4, 9), &flush, None).is_none());
-    }
-
-    #[test]
-    fn verdicts_go_through_the_fence_before_they_are_settled() {
-        let verdict = |offset| StoredVerdict::new(partition(), offset, "n", None);
-        let flush = Flush { verdicts: vec![verdict(7), verdict(6)], ..Flush::default() };
-        let step = step(&held(5, &[4, 7]), &advance(3, 5, 9), &flush, None).unwrap();
-        let settled: Vec<i64> = step.settled.iter().map(|v| v.offset).collect();
-        assert_eq!(settled, [4]);
-        let kept = &step.place.value.verdicts;
-        let kept: Vec<_> = kept.iter().map(|v| (v.offset, &*v.reason)).collect();
-        assert_eq!(kept, [(6, "n"), (7, "r")]);
-        assert_eq!(step.place.value.position, 9);
-    }
-
-    #[test]
-    fn decisions_stand_until_the_place_is_past_them() {
-        let decision = |offset, refused: &[u32]| StoredDecision {
-            partition: partition(),
-            offset,
-            refused: refused.to_vec(),
-            bad: None,
-        };
-        let mut places = HashMap::from([(partition(), held(5, &[]))]);
-        let longer = [decision(6, &[0]), decision(8, &[1])];
-        let next = with_decisions(&places, &longer);
-        assert_eq!(next[0].value.decisions(&partition()), longer);
-        places.insert(partition(), next[0].clone());
-        assert!(with_decisions(&places, &longer[..1]).is_empty(), "it stands already");
-        let again = with_decisions(&places, &[decision(6, &[2])]);
-        assert_eq!(again[0].value.decisions.len(), 2, "the rest of the longer flush stays");
-        let step = step(&again[0], &advance(3, 5, 7), &Flush::default(), None).unwrap();
-        assert_eq!(step.place.value.decisions(&partition()), [decision(8, &[1])]);
-    }
-
-    #[test]
-    fn a_place_names_what_is_parked_and_keeps_its_decisions() {
-        let decision = |offset, bad: Option<&str>| StoredDecision {
-            partition: partition(),
-            offset,
-            refused: vec![0],
-            bad: bad.map(str::to_owned),
-        };
-        let mut place = held(5, &[]);
-        let decisions = [decision(5, None), decision(6, Some("bad")), decision(7, None)];
-        place.value.decisions = decisions.iter().map(DecisionDoc::from).collect();
-        let event = |offset| ParkedEvent {
-            record: Record {
-                topic: partition().topic,
-                partition: 0,
-                offset,
-                timestamp: None,
-                key: None,
-                value: None,
-                headers: Vec::new(),
-            },
-            keys: vec!["1".to_owned()],
-            reason: None,
-        };
-        let parking = Changes { park: vec![event(6), event(5)], ..Changes::default() };
-        let flush = Flush { parking, ..Flush::default() };
-        let parked = step(&place, &advance(3, 5, 8), &flush, None).unwrap().place;
-        assert_eq!(parked.value.parked, [5, 6]);
-        assert_eq!(parked.value.decisions(&partition()), [decision(5, None)]);
-        let free = vec![(partition(), 5), (TopicPartition::new("t", 1), 6)];
-        let flush = Flush { parking: Changes { free, ..Changes::default() }, ..Flush::default() };
-        let freed = step(&parked, &advance(3, 8, 8), &flush, None).unwrap().place;
-        assert_eq!((freed.value.parked, freed.value.decisions), (vec![6], Vec::new()));
-    }
-
-    #[test]
-    fn the_gravest_failure_decides() {
-        let failed = |status, kind: &str| {
-            Err(Failure { status, cause: Cause { kind: kind.to_owned(), reason: None } })
-        };
-        let rejected = || failed(400, "document_parsing_exception");
-        let conflict = || failed(409, "version_conflict_engine_exception");
-        let ok = || Ok(Version::At(1, 1));
-        let fault = |outcomes: Vec<Outcome>| judge(outcomes).map_err(|failure| failure.fault());
-        assert_eq!(fault(vec![ok(), ok()]), Ok(vec![Version::At(1, 1); 2]));
-        assert_eq!(fault(vec![ok(), rejected()]), Err(Fault::Rejected));
-        assert_eq!(fault(vec![rejected(), conflict()]), Err(Fault::Conflict));
-        assert_eq!(fault(vec![conflict(), failed(503, ""), rejected()]), Err(Fault::Retriable));
-        assert_eq!(
-            fault(vec![failed(503, ""), failed(404, "index_not_found_exception")]),
-            Err(Fault::Gone)
-        );
-    }
-}
+mod tests;

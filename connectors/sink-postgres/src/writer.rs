@@ -3,29 +3,29 @@
 //! A flush is one transaction. Its statements are sent without waiting for each other's answers, the
 //! fence first; then the answers are judged, and it is committed or rolled back.
 
+mod acquire;
+mod seal;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::binding::check_owner;
 use foldline_api::error::ErrorClass;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
-use foldline_api::parked::Which;
-use foldline_api::rebuild::{Phase, Role};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Beginning, Flush, Lease, Loaded, StoredPosition, TargetSpec, Version, Versions,
-    Writer, Written,
+    Acquired, Beginning, Flush, Loaded, StoredPosition, TargetSpec, Version, Versions, Writer,
+    Written,
 };
 use foldline_api::{Error, Result};
 use futures_util::future::{OptionFuture, join_all, join5};
 use tokio_postgres::Client;
 
-use crate::books::{Books, Partitions};
-use crate::codec::{Encoded, Raw};
+use crate::books::Books;
+use crate::codec::Encoded;
 use crate::error::{classify, is_cut_off, is_deadlock, is_missing};
 use crate::fit::{Fit, lock_sql, signature};
 use crate::flush::{Bound, Expect, Part, ROWS_MAX, Scope, cut};
@@ -34,6 +34,7 @@ use crate::session::{BEGIN_READ, Lane, Session, within};
 use crate::snapshot;
 use crate::statement::Statements;
 use crate::verdicts::Blame;
+use seal::{Seal, Triggers};
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// A whole table in one transaction; its statements are bounded each.
@@ -165,90 +166,6 @@ impl PostgresWriter {
         rows > 1
     }
 
-    async fn learn_encoding(&self, client: &Client) -> Result<()> {
-        let sql = "SELECT current_setting('server_encoding') NOT IN ('UTF8', 'SQL_ASCII')";
-        let rows = client.query_typed(sql, &[]).await;
-        let rows = rows.map_err(|error| self.classify(error, "looking at"))?;
-        let ascii = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
-        self.ascii.store(ascii, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn acquire_in(&self, client: &Client, claims: &[Beginning]) -> Result<Acquired> {
-        let Place { label, generation, physical, .. } = &self.place;
-        let live = self.check_generation(client).await?;
-        self.check_fit(client).await?;
-        self.learn_encoding(client).await?;
-        let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
-        self.books.begin(client, label, *generation, claims).await?;
-        let raised = self.books.take_positions(client, label, *generation, &list).await?;
-        let leases = claims
-            .iter()
-            .map(|claim| {
-                let row = raised.iter().find(|row| row.partition == claim.partition);
-                row.map(|row| Lease {
-                    partition: row.partition.clone(),
-                    epoch: row.epoch,
-                    position: row.position,
-                })
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Error::retriable("a position disappeared while it was taken over"))?;
-        let verdicts = self.books.verdicts(client, label, *generation, &list).await?;
-        // What stands on the live table will stand on this one, once it takes its place.
-        let tables = [*physical, live.parse().unwrap_or(0)];
-        let verdicts = self.books.judge(client, &tables, &self.spec.fingerprint, verdicts).await?;
-        let partitions = claims.iter().map(|claim| claim.partition.clone()).collect();
-        let which = Which { partitions: Some(partitions), asked: false };
-        let parked = self.books.parked(client, (label, *generation), &which).await?;
-        let rows = client
-            .query_typed(&self.statements.empty, &[])
-            .await
-            .map_err(|error| self.classify(error, "looking into"))?;
-        let empty = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
-        let seal = self.seal(client).await?;
-        if seal.oid != Some(*physical) {
-            return Err(self.replaced());
-        }
-        self.server.store(seal.started, Ordering::Relaxed);
-        Ok(Acquired { leases, empty, verdicts, decisions: Vec::new(), parked })
-    }
-
-    /// Whether the writer's generation may be folded into by its projection now. Nobody swaps until the
-    /// transaction ends. The live table's OID.
-    async fn check_generation(&self, client: &Client) -> Result<String> {
-        let Place { label, generation, building, .. } = &self.place;
-        let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
-            return Err(self.replaced());
-        };
-        check_owner(&entry.binding, &self.spec)?;
-        let live = entry.binding.generation;
-        let beside = self.books.generations(client, label, "").await?;
-        let fingerprint = if *building {
-            let build = beside.iter().find(|g| g.number == *generation);
-            build.filter(|g| matches!(g.role, Role::Build(_))).map(|g| &g.fingerprint)
-        } else {
-            Some(&entry.binding.fingerprint).filter(|_| live == *generation)
-        };
-        let Some(fingerprint) = fingerprint else {
-            return Err(Error::fenced(format!(
-                "generation {generation} of {label:?} is over: {live} is live"
-            )));
-        };
-        if *fingerprint != self.spec.fingerprint {
-            return Err(Error::fenced(format!(
-                "{label:?} is now built by another version of projection and connector: this worker's config \
-                 is not the one that the table was opened with last"
-            )));
-        }
-        if !building && beside.iter().any(|g| g.role == Role::Build(Phase::Holding)) {
-            return Err(Error::retriable(format!(
-                "{label:?} is held: its next generation is about to take its place"
-            )));
-        }
-        Ok(entry.binding.physical.clone())
-    }
-
     /// A refusal, with the definition that refused as it stands after it.
     async fn defined(&self, error: Error, blame: &Blame) -> Result<Error> {
         if blame.is_unknown() {
@@ -258,28 +175,6 @@ impl PostgresWriter {
         let (table, fingerprint) = (self.place.physical, &self.spec.fingerprint);
         let found = self.books.definition(&session.client, table, fingerprint, blame).await;
         Ok(error.with_definition(session.finish(found).await?))
-    }
-
-    /// Whether the table still fits, in a transaction in which nobody changes it from here on.
-    async fn check_fit(&self, client: &Client) -> Result<()> {
-        let seen = signature(client, &self.lock, self.place.physical).await;
-        let seen = seen.map_err(|error| self.classify(error, "looking at"))?;
-        if self.fit.knows(seen) {
-            return Ok(());
-        }
-        let oid = self.place.physical;
-        if self.seal(client).await?.oid != Some(oid) {
-            return Err(self.replaced());
-        }
-        let names = (&*self.place.label, &*self.spec.connector);
-        self.fit.check(client, (oid, seen), &self.model, names).await
-    }
-
-    /// The same in a transaction of its own.
-    async fn look_again(&self, lane: &Lane) -> Result<()> {
-        let session = lane.begin().await?;
-        let result = self.check_fit(&session.client).await;
-        session.finish(result).await
     }
 
     async fn seal(&self, client: &Client) -> Result<Seal> {
@@ -473,39 +368,6 @@ impl PostgresWriter {
 
 pub(crate) fn as_param(encoded: &Encoded) -> &(dyn tokio_postgres::types::ToSql + Sync) {
     encoded
-}
-
-/// The last answer of a flush.
-struct Seal {
-    xid: u32,
-    oid: Option<u32>,
-    triggers: Triggers,
-    started: i64,
-}
-
-/// The user's own triggers on the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Triggers {
-    None,
-    /// They may change rows after they were written.
-    Some,
-    /// One decides before each row what is written, if anything.
-    BeforeRow,
-}
-
-impl Seal {
-    fn read(row: &tokio_postgres::Row) -> Option<Self> {
-        Some(Seal {
-            xid: row.try_get::<_, Raw<'_>>("xid").ok()?.u32()?,
-            oid: row.try_get("oid").ok()?,
-            triggers: match row.try_get::<_, i32>("triggers").ok()? {
-                0 => Triggers::None,
-                1 => Triggers::Some,
-                _ => Triggers::BeforeRow,
-            },
-            started: row.try_get("started").ok()?,
-        })
-    }
 }
 
 /// None where the table was changed: the flush is to be sent again, once the table is seen to fit.

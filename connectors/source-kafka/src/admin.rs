@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::commit::{COMMIT_TIMEOUT, refused};
 use crate::config::{KafkaConfig, TopicFilter};
-use crate::consumer::{Context, Member};
+use crate::context::{Context, Member};
 use crate::error::{from_code, from_kafka};
 use crate::group::describe;
 use crate::native;

@@ -10,7 +10,7 @@ use foldline_api::source::{Commit, Committer};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use crate::consumer::Member;
+use crate::context::Member;
 use crate::error::from_code;
 use crate::native;
 

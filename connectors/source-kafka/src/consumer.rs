@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 use foldline_api::error::{Error, ErrorClass};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::throttle::Throttle;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::burst::Burst;
 use crate::config::{KafkaConfig, TopicFilter};
+use crate::context::{Context, Member, log};
 use crate::error::{class, from_code, from_kafka};
 use crate::membership::Nothing;
 use crate::native::{Event, EventQueue, Failure, cached_end, list};
@@ -37,49 +35,6 @@ const ENDS: Duration = Duration::from_secs(1);
 const STALL_MAX: Duration = Duration::from_secs(5);
 pub(crate) const ASK: Duration = Duration::from_secs(5);
 
-/// The consumer's context: logs go to the worker's log. Rebalances come as events and are handled by
-/// the thread, but for the last one, while the consumer is dropped.
-pub(crate) struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log(level as i32, facility, line);
-    }
-
-    fn stats_raw(&self, _: &[u8]) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
-    }
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        code: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        let done = match Code::from(code) {
-            Code::AssignPartitions => consumer.incremental_assign(&TopicPartitionList::new()),
-            // While closing, librdkafka takes this for all partitions.
-            _ => consumer.incremental_unassign(partitions),
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "answering a rebalance while closing");
-        }
-    }
-}
-
-/// A line of librdkafka's own log, at a fitting level.
-pub(crate) fn log(level: i32, facility: &str, line: &str) {
-    match level {
-        // A broker that is away is told once, as an event; its many log lines are for debugging.
-        ..=4 => tracing::debug!(target: "librdkafka", facility, "{line}"),
-        _ => tracing::trace!(target: "librdkafka", facility, "{line}"),
-    }
-}
-
 /// librdkafka asks each broker for the versions of its API when it connects, and tells of what it misses in its log alone.
 fn is_unsupported(line: &str) -> bool {
     line.contains("ConsumerGroupHeartbeat") && line.contains("not supported by broker")
@@ -88,9 +43,6 @@ fn is_unsupported(line: &str) -> bool {
 const NO_CONSUMER_PROTOCOL: &str = "these brokers do not know the consumer group protocol that \
     `group_protocol = \"consumer\"` asks for (ConsumerGroupHeartbeat version 1): it needs Kafka 4.0. Write \
     `group_protocol = \"classic\"` in the source, or upgrade the brokers";
-
-/// The consumer of one member.
-pub(crate) type Member = BaseConsumer<Context>;
 
 /// The last known end of each partition that is read.
 pub(crate) type Ends = Arc<Mutex<Vec<(TopicPartition, Position)>>>;

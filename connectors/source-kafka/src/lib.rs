@@ -13,6 +13,7 @@ mod burst;
 mod commit;
 mod config;
 mod consumer;
+mod context;
 mod dead_letter;
 mod error;
 mod group;

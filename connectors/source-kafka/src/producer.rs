@@ -15,7 +15,7 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::config::KafkaConfig;
-use crate::consumer::log;
+use crate::context::log;
 use crate::error::from_kafka;
 
 /// A record to send.

@@ -14,7 +14,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::burst::Burst;
 use crate::config::KafkaConfig;
-use crate::consumer::{Context, Member, log};
+use crate::context::{Context, Member, log};
 use crate::error::{class, from_code, from_kafka};
 use crate::native::{Event, EventQueue, Failure, PartitionQueue, list};
 use crate::unreadable::{self, is_unreadable};

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::commit::KafkaCommitter;
 use crate::config::{GroupProtocol, KafkaConfig, TopicFilter};
-use crate::consumer::{Context, Ends, Member, PollState, Poller};
+use crate::consumer::{Ends, PollState, Poller};
+use crate::context::{Context, Member};
 use crate::error::from_kafka;
 use crate::native::EventQueue;
 use crate::queue::Inbox;

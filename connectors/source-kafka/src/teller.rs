@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::admin::asking;
 use crate::config::KafkaConfig;
-use crate::consumer::Context;
+use crate::context::Context;
 use crate::topic_id::topic_ids;
 
 /// A flush waits for the answer; it is asked again when none came.

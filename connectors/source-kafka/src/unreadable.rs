@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::config::KafkaConfig;
-use crate::consumer::{Context, Member};
+use crate::context::{Context, Member};
 use crate::error::from_code;
 use crate::native::{Event, EventQueue, Failure, list};
 

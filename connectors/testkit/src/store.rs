@@ -1,29 +1,24 @@
 //! A sink in memory: PostgreSQL-like (rows and positions together), or Elasticsearch-like (rows one
 //! by one with marks, positions last). Any number of targets and writers share one store.
 
+mod target;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
-use foldline_api::binding::{Found, check_owner};
-use foldline_api::hole::{Hole, Holes};
+use foldline_api::binding::Found;
+use foldline_api::hole::Hole;
 use foldline_api::letters::BadRecord;
-use foldline_api::lifecycle::{
-    Act, Change, Command, Facts, LogNow, Outcome, Record as Lifecycle, transition,
-};
+use foldline_api::lifecycle::{Act, Change, Record as Lifecycle};
 use foldline_api::model::{Key, Row};
-use foldline_api::parked::{DROPPED, Parked, Parking, Place, Request, Which};
-use foldline_api::rebuild::Rebuilds;
+use foldline_api::parked::{DROPPED, Parked, Which};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{
-    Adopted, Beginning, DesiredState, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict,
-    Target, TargetSpec, Version, Writer,
+    Beginning, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict, TargetSpec, Version,
 };
-use foldline_api::{Error, Result};
 
-use crate::snapshot::MemorySnapshot;
-use crate::writer::MemoryWriter;
+pub use target::MemoryTarget;
 
 /// A user's constraint: the reason why the store refuses a row, or none.
 pub type Constraint = Arc<dyn Fn(&Row) -> Option<String> + Send + Sync>;
@@ -442,176 +437,4 @@ fn beginning_of(stored: StoredPosition) -> Beginning {
 /// A version as the contract spells it.
 pub(crate) fn version_of(kept: Option<&Kept>) -> Version {
     kept.map_or(Version::Absent, |kept| Version::At(kept.version, 0))
-}
-
-/// One connector's target in a [`MemoryStore`].
-#[derive(Debug)]
-pub struct MemoryTarget {
-    pub(crate) store: MemoryStore,
-    pub(crate) spec: Arc<TargetSpec>,
-}
-
-impl MemoryTarget {
-    pub(crate) fn unknown(&self) -> Error {
-        Error::fenced(format!("{:?} has not been opened", self.spec.target))
-    }
-
-    /// The target's entry: this connector's, or nothing is done.
-    pub(crate) fn owned<'s>(&self, state: &'s State) -> Result<&'s Entry> {
-        let entry = state.entries.get(&self.spec.target);
-        let bound = entry.and_then(|entry| Some((entry, entry.record.as_ref()?)));
-        let (entry, record) = bound.ok_or_else(|| self.unknown())?;
-        check_owner(&record.binding, &self.spec)?;
-        Ok(entry)
-    }
-
-    /// The same, to be changed.
-    pub(crate) fn owned_mut<'s>(&self, state: &'s mut State) -> Result<&'s mut Entry> {
-        self.owned(state)?;
-        state.entries.get_mut(&self.spec.target).ok_or_else(|| self.unknown())
-    }
-
-    /// What a command leads to, with the entry that it changes.
-    pub(crate) fn decide<'s>(
-        &self,
-        state: &'s mut State,
-        facts: &Facts,
-        command: Command,
-    ) -> Result<(&'s mut Entry, Outcome)> {
-        let entry = self.owned_mut(state)?;
-        let outcome = transition(entry.record.as_ref(), &self.spec, facts, command)?;
-        Ok((entry, outcome))
-    }
-}
-
-#[async_trait]
-impl Target for MemoryTarget {
-    async fn open(&self) -> Result<Opened> {
-        let mut state = self.store.lock();
-        let fresh = state.tick();
-        let entry = state.entries.entry(self.spec.target.clone()).or_default();
-        let facts = Facts { found: entry.found(), ..Facts::default() };
-        let change = match transition(entry.record.as_ref(), &self.spec, &facts, Command::Open)? {
-            Outcome::Changes(change) => change,
-            Outcome::Waits(waits) => {
-                return Ok(Opened { waits: Some(waits), ..entry.opened(Vec::new()) });
-            }
-            Outcome::Stands(_) | Outcome::NotYet(_) => return Ok(entry.opened(Vec::new())),
-        };
-        let mut notices = change.notices.clone();
-        if entry.record.is_some() && change.answer != entry.generation() {
-            notices.push("the table was dropped: it is built anew".to_owned());
-            entry.renew(&self.spec, &change, fresh, None);
-        } else {
-            entry.carry_out(&change, fresh);
-        }
-        Ok(entry.opened(notices))
-    }
-
-    async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
-        let mut state = self.store.lock();
-        let entry = state.entries.entry(self.spec.target.clone()).or_default();
-        let facts = Facts {
-            found: entry.found(),
-            copies: entry
-                .tables
-                .iter()
-                .map(|(of, table)| (*of, table.physical.to_string()))
-                .collect(),
-            positions: entry.live_positions(),
-            log: log.clone(),
-            ..Facts::default()
-        };
-        let outcome = transition(entry.record.as_ref(), &self.spec, &facts, Command::Adopt)?;
-        let (Some(record), Outcome::Changes(change)) = (&entry.record, outcome) else {
-            return Err(Error::retriable("there is nothing to adopt"));
-        };
-        let adopted = Adopted::of(&change, facts.found.as_ref(), &record.binding.physical);
-        entry.carry_out(&change, 0);
-        Ok(adopted)
-    }
-
-    async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
-        let mut state = self.store.lock();
-        let (entry, _) = self.decide(&mut state, &Facts::default(), Command::Begin(generation))?;
-        for beginning in beginnings {
-            entry.insert_position(generation, beginning);
-        }
-        Ok(())
-    }
-
-    async fn rebuild(&self, generation: u64, beginnings: Option<&[Beginning]>) -> Result<u64> {
-        let mut state = self.store.lock();
-        let fresh = state.tick();
-        let (entry, outcome) =
-            self.decide(&mut state, &Facts::default(), Command::Empty(generation))?;
-        if let Outcome::Changes(change) = outcome {
-            entry.renew(&self.spec, &change, fresh, beginnings);
-        }
-        Ok(entry.generation())
-    }
-
-    async fn status(&self) -> Result<Opened> {
-        let state = self.store.lock();
-        Ok(self.owned(&state)?.opened(Vec::new()))
-    }
-
-    async fn set_desired(&self, desired: DesiredState) -> Result<()> {
-        let mut state = self.store.lock();
-        let (entry, outcome) =
-            self.decide(&mut state, &Facts::default(), Command::Desire(desired))?;
-        if let Outcome::Changes(change) = outcome {
-            entry.carry_out(&change, 0);
-        }
-        Ok(())
-    }
-
-    async fn writer(&self, generation: u64) -> Result<Arc<dyn Writer>> {
-        let build = self.owned(&self.store.lock())?.build();
-        let place = (generation, build.is_some_and(|(number, _)| number == generation));
-        Ok(Arc::new(MemoryWriter::new(self.store.clone(), Arc::clone(&self.spec), place)))
-    }
-
-    fn rebuilds(&self) -> &dyn Rebuilds {
-        self
-    }
-
-    async fn snapshot(&self) -> Result<Box<dyn foldline_api::sink::Snapshot>> {
-        let state = self.store.lock();
-        Ok(Box::new(MemorySnapshot::of(self.owned(&state)?)))
-    }
-
-    fn parking(&self) -> &dyn Parking {
-        self
-    }
-
-    fn holes(&self) -> &dyn Holes {
-        self
-    }
-}
-
-#[async_trait]
-impl Parking for MemoryTarget {
-    async fn parked(&self, generation: u64, which: &Which) -> Result<Vec<Parked>> {
-        let state = self.store.lock();
-        Ok(self.owned(&state)?.parked(generation, which))
-    }
-
-    async fn records(&self, generation: u64, places: &[Place]) -> Result<Vec<Record>> {
-        let state = self.store.lock();
-        let entry = self.owned(&state)?;
-        let record = |(partition, offset): &Place| {
-            let (_, record) = entry.parked.get(&(generation, partition.clone(), *offset))?;
-            Some(record.clone())
-        };
-        Ok(places.iter().filter_map(record).collect())
-    }
-
-    async fn ask(&self, generation: u64, place: &Place, request: Request) -> Result<bool> {
-        let mut state = self.store.lock();
-        let entry = self.owned_mut(&mut state)?;
-        let key = (generation, place.0.clone(), place.1);
-        let found = entry.parked.get_mut(&key);
-        Ok(found.map(|(parked, _)| parked.request = Some(request)).is_some())
-    }
 }

@@ -17,4 +17,5 @@ mod support;
 mod swap;
 mod tls;
 mod values;
+mod verdicts;
 mod writes;
