@@ -25,6 +25,12 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
         list.converter(&format!("{path}.value"), Some(&source.value));
         for topic in source.topics.values() {
             list.topic(&join(&format!("{path}.topics"), &topic.name), topic);
+            let is_made = !matches!(source.kind, SourceKind::Kafka { .. })
+                && (topic.partitions.is_some() || !topic.config.is_empty());
+            if is_made {
+                let path = join(&format!("{path}.topics"), &topic.name);
+                list.warn(&path, "topics are made in Kafka only: these words say nothing here");
+            }
         }
     }
     for projection in config.projections.values() {
@@ -84,12 +90,6 @@ impl List<'_> {
     fn topic(&mut self, path: &str, topic: &TopicConfig) {
         self.converter(&format!("{path}.key"), topic.key.as_ref());
         self.converter(&format!("{path}.value"), topic.value.as_ref());
-        let created = topic.partitions.is_some()
-            || topic.replication_factor.is_some()
-            || !topic.config.is_empty();
-        if created {
-            self.warn(path, "topics are not created or checked yet: it must be there");
-        }
         if topic.ingest.is_some() {
             self.warn(&format!("{path}.ingest"), "ingest is not available yet, and left out");
         }

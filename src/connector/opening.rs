@@ -22,9 +22,14 @@ impl Connector {
     pub(super) async fn open(&self) -> Result<(Arc<dyn Target>, Opened, Vec<PartitionInfo>)> {
         let log = &self.spec.log;
         let began = Instant::now();
-        // The log and the store are asked at once: a start is a chain of round trips.
-        let ((target, opened), mut infos) =
-            tokio::try_join!(self.open_target(), self.retry("open", || log.partitions()))?;
+        let ((target, opened), mut infos) = if log.describes_topics() {
+            let (target, opened) = self.open_target().await?;
+            self.settle_topics(&opened).await?;
+            ((target, opened), self.retry("open", || log.partitions()).await?)
+        } else {
+            // The log and the store are asked at once: a start is a chain of round trips.
+            tokio::try_join!(self.open_target(), self.retry("open", || log.partitions()))?
+        };
         if began.elapsed() > INFOS_FRESH {
             // The store kept it waiting: the log may be another by now.
             infos = self.retry("open", || log.partitions()).await?;
@@ -51,6 +56,17 @@ impl Connector {
         let holes = self.retry("open", || target.holes().holes(opened.generation)).await?;
         self.shown().holes = holes;
         Ok((target, opened, infos))
+    }
+
+    /// Makes the topics that the config describes, once it is known which of them were folded.
+    async fn settle_topics(&self, opened: &Opened) -> Result<()> {
+        let topics = opened.positions.iter().map(|stored| Arc::clone(&stored.partition.topic));
+        let held: Vec<Arc<str>> = topics.collect();
+        let differences = self.retry("open", || self.spec.log.settle_topics(&held)).await?;
+        for difference in differences {
+            tracing::warn!("{difference}");
+        }
+        Ok(())
     }
 
     fn show_generation(&self, generation: u64) {

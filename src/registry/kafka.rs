@@ -7,10 +7,14 @@ use foldline_api::source::{DeadLetters, Log};
 use foldline_language::config::diagnostic::Diagnostic;
 use foldline_language::config::projection::Names;
 pub use foldline_source_kafka::Topics;
-use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog};
+use foldline_source_kafka::{
+    DeclaredTopic, GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog,
+};
+
+use regex::Regex;
 
 use super::{Parts, dead_letter_topics};
-use crate::config::{Config, SourceConfig, SourceKind};
+use crate::config::{Config, SourceConfig, SourceKind, TopicConfig};
 
 /// What is wrong with the properties of Kafka sources together: librdkafka compares its limits only where a
 /// client is made.
@@ -46,6 +50,7 @@ pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Resul
             .map(|(name, value)| (name.clone(), value.expose().to_owned()))
             .collect(),
         group: group.to_owned(),
+        declared: declared(source, &topics),
         topics,
         group_protocol: match group_protocol {
             Some(crate::config::GroupProtocol::Consumer) => GroupProtocol::Consumer,
@@ -54,6 +59,27 @@ pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Resul
         group_instance_id: group_instance_id.clone(),
         client_id: format!("foldline-{group}"),
     })
+}
+
+/// The topics of `topics` that the source describes: by name where they are listed, by regex also where they are found.
+fn declared(source: &SourceConfig, topics: &Topics) -> Vec<DeclaredTopic> {
+    let describes = |topic: &&TopicConfig| {
+        topic.partitions.is_some() || topic.replication_factor.is_some() || !topic.config.is_empty()
+    };
+    let is_read = |topic: &&TopicConfig| match topics {
+        Topics::List(names) => names.contains(&topic.name),
+        Topics::Regex { pattern, .. } => {
+            topic.name == *pattern
+                || Regex::new(pattern).is_ok_and(|regex| regex.is_match(&topic.name))
+        }
+    };
+    let of = |topic: &TopicConfig| DeclaredTopic {
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        replication_factor: topic.replication_factor,
+        config: topic.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+    };
+    source.topics.values().filter(describes).filter(is_read).map(of).collect()
 }
 
 pub(super) fn kafka_log(config: &Config, parts: &Parts<'_>, group: &str) -> Result<Arc<dyn Log>> {

@@ -13,6 +13,53 @@ use crate::support::stores::{
 use crate::support::use_servers;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_the_config_describes_is_made_and_one_that_was_folded_is_missed() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    let described = |partitions: i32| {
+        format!(
+            "[sources.events.topics.{topic}]\npartitions = {partitions}\nreplication_factor = 1\n\
+             config = {{ \"retention.ms\" = \"-1\" }}\n"
+        )
+    };
+    let config = |partitions: i32| {
+        setup.config(&[
+            kafka_source(),
+            described(partitions),
+            orders_projection(&topic, "", ""),
+            postgres_sink(),
+            connector("orders", "orders", "warehouse", &table, ""),
+        ]);
+    };
+    config(PARTITIONS);
+    let daemon = setup.start().await;
+    daemon.state("orders", "RUNNING").await;
+    kafka::produce(&topic, Orders::new(30).events(0..300));
+    daemon.caught_up("orders", &topic).await;
+    let expected = Oracle::of_topic(&topic).orders();
+    assert_same("PostgreSQL", &expected, &postgres_rows(&table, ORDERS).await);
+    daemon.stop().await;
+    // What differs is said, and left.
+    config(PARTITIONS + 2);
+    let daemon = setup.start().await;
+    daemon.caught_up("orders", &topic).await;
+    assert!(
+        setup.log().contains(&format!("the config says {}", PARTITIONS + 2)),
+        "{}",
+        setup.log()
+    );
+    daemon.stop().await;
+    kafka::delete(std::slice::from_ref(&topic)).await;
+    let daemon = setup.start().await;
+    let why = daemon.failure("orders").await;
+    assert!(why.contains("does not exist"), "{why}");
+    assert!(!kafka::topics().contains(&topic));
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
     let _servers = use_servers().await;
     let setup = Setup::new();

@@ -20,6 +20,21 @@ pub trait Log: Send + Sync {
     /// A config error where a listed topic does not exist.
     async fn partitions(&self) -> Result<Vec<PartitionInfo>>;
 
+    /// Whether the config describes topics, so that [`Log::settle_topics`] has something to do.
+    fn describes_topics(&self) -> bool {
+        false
+    }
+
+    /// Makes the topics that the config describes and that are missing, but none of `held`, whose positions are stored: what was
+    /// lost with a topic does not come back with an empty one. Those that are there are compared and stay as they are: a
+    /// sentence for each difference.
+    ///
+    /// # Errors
+    /// Where the log does not answer, or refuses to make one.
+    async fn settle_topics(&self, _held: &[Arc<str>]) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// The ids of these topics as they are now, in their order, asked anew each time; none where the log cannot tell.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use crate::commit::{COMMIT_TIMEOUT, refused};
 use crate::config::{KafkaConfig, TopicFilter};
 use crate::context::{Context, Member};
+use crate::declared;
 use crate::error::{from_code, from_kafka};
 use crate::group::describe;
 use crate::native;
@@ -315,6 +316,23 @@ impl Log for KafkaLog {
 
     async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
         self.ask(Asker::partitions).await
+    }
+
+    fn describes_topics(&self) -> bool {
+        !self.config.declared.is_empty()
+    }
+
+    async fn settle_topics(&self, held: &[Arc<str>]) -> Result<Vec<String>> {
+        let declared = self.config.declared.clone();
+        let (there, missing) =
+            self.ask(move |asker| declared::look(&asker.client, &declared)).await?;
+        let made = declared::make(&self.config, &missing, held).await?;
+        let shows = || {
+            let names = made.clone();
+            self.ask(move |asker| declared::all_show(&asker.client, &names))
+        };
+        declared::wait(&made, shows).await?;
+        declared::compare(&self.config, &there).await
     }
 
     async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {

@@ -9,6 +9,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::BaseProducer;
 use regex::Regex;
 
+use crate::declared::DeclaredTopic;
 use crate::error::from_kafka;
 
 /// librdkafka properties that Foldline sets itself, each with the reason. A config that passes one
@@ -65,6 +66,8 @@ pub struct KafkaConfig {
     pub group_instance_id: Option<String>,
     /// How this client shows in the broker's logs and metrics.
     pub client_id: String,
+    /// Topics of these that the config describes.
+    pub declared: Vec<DeclaredTopic>,
 }
 
 /// Which topics to read.
@@ -103,6 +106,7 @@ impl fmt::Debug for KafkaConfig {
             .field("group_protocol", &self.group_protocol)
             .field("group_instance_id", &self.group_instance_id)
             .field("client_id", &self.client_id)
+            .field("declared", &self.declared)
             .finish()
     }
 }
@@ -351,6 +355,7 @@ mod tests {
             group_protocol: GroupProtocol::Classic,
             group_instance_id: Some("node-a".into()),
             client_id: "foldline".into(),
+            declared: Vec::new(),
         }
     }
 

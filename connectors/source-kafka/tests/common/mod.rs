@@ -133,6 +133,7 @@ impl Topic {
             group_protocol: GroupProtocol::Classic,
             group_instance_id: None,
             client_id: "foldline-test".into(),
+            declared: Vec::new(),
         }
     }
 

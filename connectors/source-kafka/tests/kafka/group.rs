@@ -142,6 +142,7 @@ fn old_cluster() -> (BaseConsumer, String) {
 async fn brokers_that_do_not_know_the_consumer_protocol_are_refused_by_name() {
     let (_owner, bootstrap_servers) = old_cluster();
     let config = KafkaConfig {
+        declared: Vec::new(),
         bootstrap_servers,
         properties: Vec::new(),
         group: unique("old"),

@@ -10,6 +10,7 @@
 mod common;
 mod group;
 mod letters;
+mod topics;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
