@@ -250,7 +250,7 @@ impl TopicDecoders {
     fn new(parts: &Parts<'_>, projection: &Projection) -> Result<Self> {
         let decoder = |topic: &str| -> Result<Decoder> {
             let (key, value) = parts.source.converters(topic);
-            decode_with(projection, key, value)
+            decode_with(projection, topic, key, value)
         };
         let mut named = HashMap::default();
         if let Names::List(topics) = &parts.projection.topics {
@@ -265,7 +265,7 @@ impl TopicDecoders {
                 let value = topic.value.as_ref().unwrap_or(&parts.source.value);
                 let regex = regex::Regex::new(&format!("^{regex}"))
                     .map_err(|error| Error::config(format!("topic {:?}: {error}", topic.name)))?;
-                patterns.push((regex, decode_with(projection, key, value)?));
+                patterns.push((regex, decode_with(projection, &topic.name, key, value)?));
             } else if projection.topics_match(&topic.name) {
                 named.insert(Arc::from(topic.name.as_str()), decoder(&topic.name)?);
             }
@@ -274,17 +274,21 @@ impl TopicDecoders {
     }
 }
 
+/// What decodes the records of a topic, or of those that a regex means.
 fn decode_with(
     projection: &Projection,
+    topic: &str,
     key: &ConverterKind,
     value: &ConverterKind,
 ) -> Result<Decoder> {
-    Ok(Decoder {
-        key: if projection.reads_key() { Some(format(key, projection.mask())?) } else { None },
-        value: format(value, projection.mask())?,
-        mask: projection.mask().clone(),
-        slots: projection.slots(),
-    })
+    let opener = projection.opener(topic).map(Arc::clone);
+    let (mask, slots) = match &opener {
+        Some(opener) => (opener.mask(), opener.width()),
+        None => (projection.mask(), projection.slots()),
+    };
+    let (mask, value) = (mask.clone(), format(value, mask)?);
+    let key = if projection.reads_key() { Some(format(key, &mask)?) } else { None };
+    Ok(Decoder { key, value, mask, slots, opener })
 }
 
 fn format(kind: &ConverterKind, mask: &Mask) -> Result<Format> {

@@ -63,6 +63,7 @@ fn run() -> Result<usize> {
         value: Format::Json,
         mask: projection.mask().clone(),
         slots: projection.slots(),
+        opener: None,
     };
     let records: Vec<Record> = (0..RECORDS).map(record).collect();
     match piece.as_str() {

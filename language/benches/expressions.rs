@@ -51,8 +51,9 @@ fn nanos(source: &str) -> f64 {
     let mut paths = PathSet::default();
     let mut expr = Expr::compile(source, &scope, &mut paths).expect(source);
     let (mask, slots) = paths.mask();
-    expr.link(&mask);
-    let decoder = Decoder { key: Some(Format::Text), value: Format::Json, mask, slots };
+    expr.link(&paths.layout());
+    let decoder =
+        Decoder { key: Some(Format::Text), value: Format::Json, mask, slots, opener: None };
     let text = EVENT.replace("\"id\"", "\"zero\":0,\"id\"");
     let event = decoder
         .decode(&Record {

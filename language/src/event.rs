@@ -17,18 +17,48 @@ pub enum Mask {
     Fields(Vec<(Arc<str>, Mask)>),
 }
 
-/// The event paths that expressions name, collected while they are compiled.
+/// What a path begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// `event`.
+    Event,
+    /// `envelope`: what stands around the event.
+    Envelope,
+}
+
+/// The paths that expressions name, collected while they are compiled.
 #[derive(Clone, Debug, Default)]
 pub struct PathSet {
     paths: Vec<Vec<Arc<str>>>,
+    envelope: Vec<Vec<Arc<str>>>,
     key: bool,
+}
+
+/// Where an event keeps what its projection's expressions name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The paths below `event`.
+    pub event: Mask,
+    /// The paths below `envelope`, in slots behind those.
+    pub envelope: Mask,
+    /// How many slots an event has.
+    pub slots: usize,
 }
 
 impl PathSet {
     /// Names `event.a.b` as `["a", "b"]`; the empty path is the whole event.
     pub fn insert(&mut self, path: &[Arc<str>]) {
-        if !self.paths.iter().any(|known| known == path) {
-            self.paths.push(path.to_vec());
+        self.insert_of(Root::Event, path);
+    }
+
+    /// Names a path below `root`.
+    pub fn insert_of(&mut self, root: Root, path: &[Arc<str>]) {
+        let paths = match root {
+            Root::Event => &mut self.paths,
+            Root::Envelope => &mut self.envelope,
+        };
+        if !paths.iter().any(|known| known == path) {
+            paths.push(path.to_vec());
         }
     }
 
@@ -43,14 +73,27 @@ impl PathSet {
         self.key
     }
 
-    /// The mask, and how many slots an event has.
+    /// The mask of what stands below `event`, and how many slots that takes.
     #[must_use]
     pub fn mask(&self) -> (Mask, usize) {
         let mut slots = 0;
-        let paths: Vec<&[Arc<str>]> = self.paths.iter().map(Vec::as_slice).collect();
-        let mask = build(&paths, &mut slots);
+        let mask = mask_of(&self.paths, &mut slots);
         (mask, slots)
     }
+
+    /// Where an event keeps all of it.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let mut slots = 0;
+        let event = mask_of(&self.paths, &mut slots);
+        let envelope = mask_of(&self.envelope, &mut slots);
+        Layout { event, envelope, slots }
+    }
+}
+
+fn mask_of(paths: &[Vec<Arc<str>>], slots: &mut usize) -> Mask {
+    let paths: Vec<&[Arc<str>]> = paths.iter().map(Vec::as_slice).collect();
+    build(&paths, slots)
 }
 
 fn build(paths: &[&[Arc<str>]], slots: &mut usize) -> Mask {
@@ -93,6 +136,54 @@ impl Mask {
     }
 }
 
+impl Mask {
+    /// Each of its slots, with the path that leads there.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<(Vec<Arc<str>>, usize)> {
+        let mut leaves = Vec::new();
+        self.add_leaves(&mut Vec::new(), &mut leaves);
+        leaves
+    }
+
+    fn add_leaves(&self, path: &mut Vec<Arc<str>>, leaves: &mut Vec<(Vec<Arc<str>>, usize)>) {
+        match self {
+            Mask::Whole(slot) => leaves.push((path.clone(), *slot)),
+            Mask::Fields(fields) => {
+                for (name, inner) in fields {
+                    path.push(Arc::clone(name));
+                    inner.add_leaves(path, leaves);
+                    path.pop();
+                }
+            }
+        }
+    }
+}
+
+impl Layout {
+    /// The paths below `root`.
+    #[must_use]
+    pub fn mask(&self, root: Root) -> &Mask {
+        match root {
+            Root::Event => &self.event,
+            Root::Envelope => &self.envelope,
+        }
+    }
+}
+
+/// How an event is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// By every handler that its name fits.
+    #[default]
+    Plain,
+    /// A null value, by the name `tombstone` only; else it deletes its row.
+    Tombstone,
+    /// A row that its source deleted, by its name only; else it deletes its row.
+    Delete,
+    /// What is no row's (a truncate, a heartbeat), by its name only; else it is filtered.
+    Aside,
+}
+
 /// An event's slots; few events have more than these, and so need no allocation.
 pub type Slots = SmallVec<[Option<Value>; 6]>;
 
@@ -101,10 +192,14 @@ pub type Slots = SmallVec<[Option<Value>; 6]>;
 pub struct Event {
     /// One per slot of the mask; none where the path leads nowhere, null where it says null.
     pub slots: Slots,
-    /// The event's name as the converter knows it (an Avro or Protobuf record's name).
+    /// The event's name as the converter or the envelope knows it (an Avro or Protobuf record's name).
     pub name: Option<Arc<str>>,
-    /// A null value: the event `tombstone`.
-    pub tombstone: bool,
+    /// How it is heard.
+    pub kind: Kind,
+    /// Whether what is read of it is the record's key, there being nothing else to believe.
+    pub of_key: bool,
+    /// Columns that the source could not send: what reads them keeps what the row has, or the record is bad.
+    pub unavailable: Vec<Arc<str>>,
     /// What the value is, where it is no object: no path leads into it, so none may be read.
     pub no_object: Option<&'static str>,
     /// The record's key, as its converter gives it.

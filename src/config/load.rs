@@ -178,12 +178,28 @@ fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
         checked: &config.sinks,
     };
     config.connectors = each(&connectors, |n, f| connector::read(n, f, &refer));
+    tell_of_topics(&mut config);
     config.places = Places::of(tree);
     for problem in checks::check(&config) {
         cx.push(problem);
     }
     let (problems, known) = cx.into_parts();
     (config, problems, known)
+}
+
+/// Each projection with an envelope knows what the sources that it is read from say of its topics.
+fn tell_of_topics(config: &mut Config) {
+    let Config { sources, projections, connectors, .. } = config;
+    for projection in projections.values_mut().filter(|one| one.envelope.is_some()) {
+        let own = connectors.values().filter(|one| one.projection == projection.name);
+        let mut names: Vec<&str> = own.map(|connector| connector.source.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let read = |source: &&SourceConfig| {
+            names.is_empty() || names.binary_search(&source.name.as_str()).is_ok()
+        };
+        projection.sources = sources.values().filter(read).map(SourceConfig::facts).collect();
+    }
 }
 
 fn each<T>(

@@ -9,6 +9,7 @@ use foldline_language::config::names::check_regex;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::schema::{of, refer};
 use foldline_language::config::table_kind::{TableKind, read_type};
+use foldline_language::config::topic_facts::{SourceFacts, TopicFacts};
 use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::{Value, json};
@@ -126,6 +127,8 @@ pub struct TopicConfig {
     pub config: IndexMap<String, String>,
     /// Opens `POST /topics/NAME`.
     pub ingest: Option<IngestConfig>,
+    /// Of a Debezium topic: `before` holds true values.
+    pub full: bool,
 }
 
 /// `ingest = true`, or with a JSON Schema.
@@ -144,6 +147,23 @@ impl SourceConfig {
             regexes.find(|topic| matches(&topic.name))
         };
         self.topics.get(name).or_else(by_regex)
+    }
+
+    /// What it says of its topics that decides how an envelope is opened.
+    pub fn facts(&self) -> SourceFacts {
+        let facts = |key: &ConverterKind, full: bool| TopicFacts {
+            full,
+            flat_key: matches!(key, ConverterKind::Text | ConverterKind::Bytes),
+        };
+        let of = |topic: &TopicConfig| {
+            let key = topic.key.as_ref().unwrap_or(&self.key);
+            (topic.name.clone(), facts(key, topic.full))
+        };
+        SourceFacts {
+            source: self.name.clone(),
+            topics: self.topics.values().map(of).collect(),
+            other: facts(&self.key, false),
+        }
     }
 
     /// What decodes the keys and the values of one topic.
@@ -317,8 +337,14 @@ fn read_converter(field: Option<Field<'_>>, registries: &[&str]) -> Option<Conve
 pub(super) static TOPIC: Section = Section {
     name: "topic",
     doc: "What a topic has of its own.",
-    keys: &[&KEY, &VALUE, &PARTITIONS, &REPLICATION_FACTOR, &CONFIG, &INGEST],
+    keys: &[&KEY, &VALUE, &REPLICA_IDENTITY, &PARTITIONS, &REPLICATION_FACTOR, &CONFIG, &INGEST],
 };
+
+const REPLICA_IDENTITY: Key<Choice<bool>> = Key::new(
+    "replica_identity",
+    Choice(&[("full", true)]),
+    "Of a topic that Debezium writes: `full` where its table has REPLICA IDENTITY FULL, so that `before` is true",
+);
 
 const PARTITIONS: Key<Number<i32>> = Key::new(
     "partitions",
@@ -363,6 +389,7 @@ fn read_topic(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<Topi
         replication_factor: reader.read(&REPLICATION_FACTOR),
         config: config.into_iter().filter_map(setting).collect(),
         ingest,
+        full: reader.read(&REPLICA_IDENTITY).unwrap_or(false),
     };
     reader.finish();
     Some(topic)

@@ -2,7 +2,7 @@
 
 use foldline_api::Error;
 use foldline_language::config::diagnostic::{Diagnostic, join};
-use foldline_language::config::projection::ProjectionConfig;
+use foldline_language::config::projection::{Envelope, ProjectionConfig};
 
 use super::connector::Start;
 use super::load::Config;
@@ -97,8 +97,8 @@ impl List<'_> {
 
     fn projection(&mut self, projection: &ProjectionConfig) {
         let path = join("projections", &projection.name);
-        if projection.envelope.is_some() {
-            self.error(&format!("{path}.envelope"), "envelopes are");
+        if projection.envelope == Some(Envelope::CloudEvents) {
+            self.error(&format!("{path}.envelope"), "the envelope `cloudevents` is");
         }
         if projection.expire.is_some() {
             self.error(&format!("{path}.expire"), "`expire` is");

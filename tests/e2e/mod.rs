@@ -4,6 +4,7 @@ mod adopt;
 mod avro;
 mod bad_records;
 mod binding;
+mod debezium;
 mod examples;
 mod fencing;
 mod fleet;

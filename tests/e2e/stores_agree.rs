@@ -43,6 +43,7 @@ fn plain(projection: &Projection, records: &[Record]) -> (Typed, u64) {
         value: Format::Json,
         mask: projection.mask().clone(),
         slots: projection.slots(),
+        opener: None,
     };
     let (mut rows, mut bad) = (Plain(BTreeMap::new()), 0);
     for record in records {

@@ -74,6 +74,17 @@ impl Decimal {
         if bytes.is_empty() || bytes.len() > 55_000 || scale.abs() > EXPONENT_MAX {
             return None;
         }
+        if let (true, Ok(small)) = (bytes.len() <= 8, u8::try_from(scale))
+            && small <= SCALE_SMALL_MAX
+        {
+            let sign = if bytes.first().is_some_and(|first| first & 0x80 != 0) { -1 } else { 0 };
+            let coefficient = bytes.iter().fold(sign, |all: i64, byte| all << 8 | i64::from(*byte));
+            return Some(Decimal(Repr::Small { coefficient, scale: small }));
+        }
+        Decimal::from_unscaled_big(bytes, scale)
+    }
+
+    fn from_unscaled_big(bytes: &[u8], scale: i64) -> Option<Self> {
         let number = Decimal::from_big(BigDecimal::new(BigInt::from_signed_bytes_be(bytes), scale));
         number.is_kept().then_some(number)
     }

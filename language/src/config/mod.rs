@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`tree`] holds the parsed text with the line of each value, [`interpolate`] replaces
 //! `${VAR}`, [`key`] is how a key is declared, [`reader`] hands the tree out key by key, [`projections`] reads a projection into what
-//! [`projection`] describes, [`checks`] looks at all of them together. Every problem is a
+//! [`projection`] describes, [`checks`] looks at all of them together,
+//! [`topic_facts`] is what a projection must know of its sources. Every problem is a
 //! [`Diagnostic`](diagnostic::Diagnostic); all are collected before any is reported. Which files there are, and the
 //! other sections, is the worker's own.
 
@@ -27,4 +28,5 @@ pub mod schema_projection;
 pub mod secret;
 pub mod sink;
 pub mod table_kind;
+pub mod topic_facts;
 pub mod tree;

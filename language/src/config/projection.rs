@@ -2,6 +2,8 @@
 
 use indexmap::IndexMap;
 
+use super::topic_facts::SourceFacts;
+
 /// Text as the config has it, with the key path that error messages name
 /// (`projections.orders.on[0].set.price`).
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +52,8 @@ pub struct ProjectionConfig {
     pub topics: Names,
     /// What unwraps the record before handlers see it.
     pub envelope: Option<Envelope>,
+    /// The sources that its connectors read, where it has an envelope; none where nothing is known of them.
+    pub sources: Vec<SourceFacts>,
     /// Names the event; where null, the converter's name stands.
     pub event_type: Option<Located<Operand>>,
     /// Key columns and their expressions, in order.
@@ -71,6 +75,8 @@ pub struct ProjectionConfig {
 pub enum Envelope {
     /// Debezium's change event.
     Debezium,
+    /// Debezium's, unwrapped to the row (ExtractNewRecordState).
+    DebeziumFlat,
     /// CloudEvents, structured or binary mode.
     CloudEvents,
 }

@@ -65,7 +65,11 @@ const TOPICS: Key<Other, Required> =
     Key::new("topics", NAMES, "Source topics").required("[\"orders\"]");
 const ENVELOPE: Key<Choice<Envelope>> = Key::new(
     "envelope",
-    Choice(&[("debezium", Envelope::Debezium), ("cloudevents", Envelope::CloudEvents)]),
+    Choice(&[
+        ("debezium", Envelope::Debezium),
+        ("debezium-flat", Envelope::DebeziumFlat),
+        ("cloudevents", Envelope::CloudEvents),
+    ]),
     "What stands around the event",
 );
 const EVENT_TYPE: Key<Other> = Key::new(
@@ -138,6 +142,7 @@ pub fn read(name: &str, field: &Field<'_>) -> Option<ProjectionConfig> {
         file: field.file().to_owned(),
         topics: topics?,
         envelope,
+        sources: Vec::new(),
         event_type,
         key,
         fields,

@@ -10,6 +10,7 @@ use foldline_api::time::{Date, Time, Timestamp};
 use foldline_api::value::{Map, Value};
 
 use super::ConvertError;
+use super::envelope::unavailable::PLACEHOLDER;
 
 /// Decodes one enveloped document; a null payload is null.
 pub(super) fn decode(bytes: &[u8], budget: &Budget) -> Result<Value, ConvertError> {
@@ -36,8 +37,9 @@ fn text<'a>(map: &'a Map, key: &str) -> Option<&'a str> {
 }
 
 fn typed(value: &Value, schema: &Map, budget: &Budget) -> Result<Value, ConvertError> {
+    // Who replaces nulls by a default writes the default, so a null that stands there is one.
     if value.is_null() {
-        return Ok(schema.get("default").cloned().unwrap_or_default());
+        return Ok(Value::Null);
     }
     if let Some(name) = text(schema, "name")
         && let Some(logical) = logical(name, value, schema, budget)?
@@ -121,8 +123,15 @@ fn logical(
         "org.apache.kafka.connect.data.Time" | "io.debezium.time.Time" => {
             int.and_then(|ms| ms.checked_mul(1_000)).and_then(Time::from_micros).map(Value::Time)
         }
+        "io.debezium.time.NanoTimestamp" => {
+            int.and_then(Timestamp::from_nanos).map(Value::Timestamp)
+        }
+        "io.debezium.time.NanoTime" => int.and_then(Time::from_nanos).map(Value::Time),
+        "io.debezium.data.VariableScaleDecimal" => variable_scale(value, budget)?,
         "io.debezium.time.MicroTime" => int.and_then(Time::from_micros).map(Value::Time),
         "io.debezium.data.Json" => match value {
+            // It stands for a value that was not sent, and is no JSON.
+            Value::Text(text) if **text == *PLACEHOLDER => Some(value.clone()),
             Value::Text(text) => Some(parse_within(text.as_bytes(), budget)?),
             _ => None,
         },
@@ -141,6 +150,24 @@ fn decimal(value: &Value, schema: &Map, budget: &Budget) -> Result<Option<Value>
     };
     let Some(Value::Map(parameters)) = schema.get("parameters") else { return Ok(None) };
     let scale = self::text(parameters, "scale").and_then(|scale| scale.parse().ok());
+    unscaled(text, scale, budget)
+}
+
+/// Debezium's numeric without a scale of its own: `{ scale, value }`.
+fn variable_scale(value: &Value, budget: &Budget) -> Result<Option<Value>, ConvertError> {
+    let Value::Map(map) = value else { return Ok(None) };
+    let (Some(Value::Int(scale)), Some(Value::Text(text))) = (map.get("scale"), map.get("value"))
+    else {
+        return Ok(None);
+    };
+    unscaled(text, Some(*scale), budget)
+}
+
+fn unscaled(
+    text: &str,
+    scale: Option<i64>,
+    budget: &Budget,
+) -> Result<Option<Value>, ConvertError> {
     let number = scale
         .zip(parse_base64(text))
         .and_then(|(scale, bytes)| Decimal::from_unscaled(&bytes, scale));
@@ -218,5 +245,30 @@ mod tests {
         {
             assert!(price(scale, bytes).is_err(), "{scale}");
         }
+    }
+
+    #[test]
+    fn what_debezium_writes_is_what_its_source_holds() {
+        let of = |ty: &str, name: &str, payload: &str| {
+            let json =
+                format!(r#"{{"schema":{{"type":"{ty}","name":"{name}"}},"payload":{payload}}}"#);
+            to_string(&decode(json.as_bytes(), &Budget::default()).unwrap())
+        };
+        let variable = r#"{"scale":4,"value":"A/016Q=="}"#;
+        assert_eq!(of("struct", "io.debezium.data.VariableScaleDecimal", variable), "6692.6057");
+        assert_eq!(of("int64", "io.debezium.time.NanoTime", "1600"), "\"00:00:00.000002\"");
+        assert_eq!(
+            of("int64", "io.debezium.time.NanoTimestamp", "1700000000123456789"),
+            "\"2023-11-14T22:13:20.123457Z\""
+        );
+        assert_eq!(of("string", "io.debezium.data.Json", "\"{\\\"a\\\":1}\""), r#"{"a":1}"#);
+        let gone = format!("\"{PLACEHOLDER}\"");
+        assert_eq!(of("string", "io.debezium.data.Json", &gone), gone);
+        // A null is a null, whatever the default.
+        let null = r#"{"schema":{"type":"struct","fields":[{"field":"a","type":"string","optional":true,"default":"x"}]},"payload":{"a":null}}"#;
+        assert_eq!(
+            to_string(&decode(null.as_bytes(), &Budget::default()).unwrap()),
+            r#"{"a":null}"#
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod avro;
 mod connect_json;
+pub mod envelope;
 mod json;
 pub mod schema;
 
@@ -17,7 +18,8 @@ use foldline_api::value::Value;
 pub use schema::SchemaConverter;
 
 use self::avro::Avro;
-use crate::event::{Event, Mask, Slots};
+use self::envelope::{Closed, Opened, Opener};
+use crate::event::{Event, Kind, Mask, Slots};
 
 /// How a topic's keys or values are encoded.
 #[derive(Clone, Debug)]
@@ -54,6 +56,9 @@ pub enum ConvertError {
     /// Connect's envelope is not there or contradicts itself.
     #[error("not Connect's JSON with a schema: {0}")]
     ConnectSchema(String),
+    /// Not in the envelope that the projection has.
+    #[error("{0}")]
+    Envelope(String),
     /// Larger than a record may become.
     #[error(transparent)]
     Budget(#[from] Exceeded),
@@ -73,7 +78,7 @@ impl ConvertError {
             Self::Json(_) | Self::Utf8 | Self::ConnectSchema(_) | Self::Budget(_) => {
                 ErrorClass::Record
             }
-            Self::Schema(_) => ErrorClass::Record,
+            Self::Schema(_) | Self::Envelope(_) => ErrorClass::Record,
             Self::NotPrepared(_) => ErrorClass::Config,
         }
     }
@@ -137,6 +142,8 @@ pub struct Decoder {
     pub mask: Mask,
     /// How many slots the mask has.
     pub slots: usize,
+    /// Takes an envelope off what the mask takes.
+    pub opener: Option<Arc<Opener>>,
 }
 
 /// A record that could not be decoded: which part, and why.
@@ -185,7 +192,17 @@ impl Decoder {
             None => Shape::Null.into(),
         };
         let key = self.key(record, &budget)?;
-        Ok(event(record, filled, slots, key, budget.left()))
+        let Some(opener) = &self.opener else {
+            return Ok(event(record, filled, slots, key, budget.left()));
+        };
+        let whole = || match &record.value {
+            Some(bytes) => whole(&self.value, bytes, &budget),
+            None => Ok(Value::Null),
+        };
+        let (topic, slots) = (&record.topic, &slots);
+        let closed = Closed { filled: &filled, slots, key: &key, topic, whole: &whole };
+        let opened = opener.open(&closed).map_err(|error| DecodeError { part: "value", error })?;
+        Ok(opened.into_event(event(record, Shape::Object.into(), Slots::new(), key, budget.left())))
     }
 
     /// Decodes all but the value, which is not in its format.
@@ -225,7 +242,9 @@ fn event(record: &Record, filled: Filled, slots: Slots, key: Value, left: Left) 
     Event {
         slots,
         name,
-        tombstone: shape == Shape::Null,
+        kind: if shape == Shape::Null { Kind::Tombstone } else { Kind::Plain },
+        of_key: false,
+        unavailable: Vec::new(),
         no_object: shape.no_object(),
         key,
         headers: record.headers.clone(),
@@ -293,6 +312,27 @@ fn whole(format: &Format, bytes: &[u8], budget: &Budget) -> Result<Value, Conver
     }
 }
 
+impl Opened {
+    /// The event of a record, with what was found in its envelope.
+    fn into_event(self, of: Event) -> Event {
+        let Opened { slots, name, kind, of_key, unavailable } = self;
+        Event { slots, name, kind, of_key, unavailable, ..of }
+    }
+}
+
+/// Takes an envelope off a value that is already built: what there is of a record beside it comes with `of`.
+///
+/// # Errors
+/// When it is none.
+pub fn open(opener: &Opener, value: &Value, of: Event) -> Result<Event, ConvertError> {
+    let mut slots: Slots = std::iter::repeat_with(|| None).take(opener.width()).collect();
+    take(value, opener.mask(), &mut slots);
+    let (whole, filled) = (|| Ok(value.clone()), Shape::of(value).into());
+    let (key, topic) = (&of.key, &of.topic);
+    let closed = Closed { filled: &filled, slots: &slots, key, topic, whole: &whole };
+    opener.open(&closed).map(|opened| opened.into_event(of))
+}
+
 /// Takes what the mask names out of a value that is already built.
 pub fn take(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
     match mask {
@@ -334,8 +374,9 @@ mod tests {
             value: Some(Bytes::from_static(bytes)),
             headers: Vec::new(),
         };
-        let event = Decoder { key: None, value, mask, slots }.decode(&record).unwrap();
-        (event.tombstone, event.no_object, event.slots.first().cloned().flatten())
+        let event =
+            Decoder { key: None, value, mask, slots, opener: None }.decode(&record).unwrap();
+        (event.kind == Kind::Tombstone, event.no_object, event.slots.first().cloned().flatten())
     }
 
     #[test]
@@ -387,7 +428,7 @@ mod tests {
                 headers: Vec::new(),
             };
             let key = matches!(value, Format::Json).then_some(Format::Json);
-            let decoder = Decoder { key, value, mask: mask.clone(), slots };
+            let decoder = Decoder { key, value, mask: mask.clone(), slots, opener: None };
             decoder.decode(&record).map(|event| event.slots.len())
         };
         let list = |item: &str, times: usize| format!("[{}]", vec![item; times].join(","));

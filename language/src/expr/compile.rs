@@ -262,7 +262,7 @@ impl<'a> Lower<'a, '_> {
         args: &[IdedExpr],
     ) -> Lowered {
         if let (Some(name), Ast::Ident(root)) = (text_literal(item), &container.expr)
-            && matches!(root.as_str(), "event" | "headers")
+            && matches!(root.as_str(), "event" | "envelope" | "headers")
             && !self.is_local(root)
         {
             self.allowed(container.id, root)?;

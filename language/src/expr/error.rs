@@ -24,11 +24,13 @@ pub struct ExprError {
 pub struct EvalError {
     /// The operation and what it cannot take.
     pub message: String,
+    /// It met a column that the source could not send.
+    pub unavailable: bool,
 }
 
 impl EvalError {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        EvalError { message: message.into() }
+        EvalError { message: message.into(), unavailable: false }
     }
 }
 

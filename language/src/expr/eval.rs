@@ -71,7 +71,7 @@ pub(super) fn fault(name: &str, args: Args<'_, '_>, fault: Fault) -> EvalError {
             let types: Vec<&str> = args.iter().map(|arg| arg.type_name()).collect();
             EvalError::new(format!("`{name}` does not take ({})", types.join(", ")))
         }
-        fault @ Fault::Says(_) => failed(name, fault),
+        fault => failed(name, fault),
     }
 }
 
@@ -80,6 +80,19 @@ pub(super) fn failed(name: &str, fault: Fault) -> EvalError {
     match fault {
         Fault::Types => EvalError::new(format!("`{name}` does not take a value of this type")),
         Fault::Says(message) => EvalError::new(format!("`{name}`: {message}")),
+        Fault::Unavailable(column) => EvalError {
+            message: format!(
+                "the column {column} was not sent: Debezium leaves out a large value that a change left as it was"
+            ),
+            unavailable: true,
+        },
+        Fault::NotInKey(column) => EvalError {
+            message: format!(
+                "{column} is not in the record's key, and of a deleted row nothing else is believed where its topic does not say \
+                 replica_identity = \"full\""
+            ),
+            unavailable: true,
+        },
     }
 }
 
@@ -199,7 +212,10 @@ impl Node {
             }
             _ => false,
         };
-        let found = self.find(cx)?;
+        let found = match self.find(cx) {
+            Err(error) if error.unavailable => return Ok(false),
+            found => found?,
+        };
         Ok(found.is_some_and(|value| !filled || !value.is_null()))
     }
 

@@ -29,7 +29,8 @@ use foldline_api::json;
 use foldline_api::time::Timestamp;
 use foldline_api::value::Value;
 
-use crate::event::{Event, Mask, PathSet};
+use crate::config::projection::Envelope;
+use crate::event::{Event, Layout, PathSet, Root};
 
 pub use error::{EvalError, ExprError};
 use node::{Node, PathRef};
@@ -47,6 +48,8 @@ pub struct Scope<'a> {
     pub child: Option<&'a [Arc<str>]>,
     /// Whether `event` and the record's coordinates may be read.
     pub event: bool,
+    /// What `envelope` is, where it may be read.
+    pub envelope: Option<Envelope>,
 }
 
 /// What an expression is evaluated over.
@@ -100,7 +103,7 @@ struct Reads {
 
 impl Expr {
     /// Compiles `source` and names the event paths it reads in `paths`. Before it is evaluated, the
-    /// expression must be [linked](Expr::link) to the mask of the finished paths.
+    /// expression must be [linked](Expr::link) to the layout of the finished paths.
     ///
     /// # Errors
     /// When it is no CEL, names what is not there or may not be read here, or cannot ever work.
@@ -111,7 +114,7 @@ impl Expr {
     ) -> Result<Expr, ExprError> {
         let compiled = compile::compile(source, scope)?;
         for path in &compiled.paths {
-            paths.insert(&path.names);
+            paths.insert_of(path.root, &path.names);
         }
         if compiled.reads.key {
             paths.note_key();
@@ -143,16 +146,16 @@ impl Expr {
         Expr {
             source: Arc::from(spelled(&names)),
             form: Form::Path,
-            paths: vec![PathRef::new(names)],
+            paths: vec![PathRef::new(Root::Event, names)],
             reads: Reads::default(),
         }
     }
 
     /// Fixes where in an event the expression's paths are found. Call it when every expression of the
-    /// projection is compiled, and again if the mask changes.
-    pub fn link(&mut self, mask: &Mask) {
+    /// projection is compiled, and again if the layout changes.
+    pub fn link(&mut self, layout: &Layout) {
         for path in &mut self.paths {
-            path.link(mask);
+            path.link(layout);
         }
     }
 
@@ -215,7 +218,7 @@ impl Expr {
         self.reads.exists
     }
 
-    /// Whether it reads `event`.
+    /// Whether it reads the record's value: `event` or `envelope`.
     #[must_use]
     pub fn reads_event(&self) -> bool {
         !self.paths.is_empty()
@@ -249,12 +252,29 @@ impl Expr {
     /// The event paths that it reads, as an expression spells them: `event.a.b`, `event['ship-to']`.
     #[must_use]
     pub fn event_paths(&self) -> Vec<String> {
-        self.paths.iter().map(|path| spelled(&path.names)).collect()
+        self.event_path_names().map(spelled).collect()
     }
 
     /// The event paths that it reads, name by name.
     pub fn event_path_names(&self) -> impl Iterator<Item = &[Arc<str>]> {
-        self.paths.iter().map(|path| path.names.as_slice())
+        let of_event = self.paths.iter().filter(|path| path.root == Root::Event);
+        of_event.map(|path| path.names.as_slice())
+    }
+
+    /// Whether it reads what Debezium says of the row before the change.
+    #[must_use]
+    pub fn reads_before(&self) -> bool {
+        let before = |path: &PathRef| path.names.first().is_some_and(|name| **name == *"before");
+        self.paths.iter().any(|path| path.root == Root::Envelope && before(path))
+    }
+
+    /// Whether all that it reads are columns that the source could not send: what it made of them when they were
+    /// sent still stands.
+    #[must_use]
+    pub fn is_unavailable(&self, event: &Event) -> bool {
+        let Reads { record, key: _, exists, item, child, columns } = &self.reads;
+        let alone = !(*record || *exists || *item || *child) && columns.is_empty();
+        alone && !self.paths.is_empty() && self.paths.iter().all(|path| path.is_lacking(event))
     }
 
     /// Whether it is a plain path, which [`Expr::eval_presence`] can find absent or which names one

@@ -9,6 +9,8 @@ use super::compile::{Lower, Lowered};
 use super::error::{ExprError, nearest};
 use super::functions;
 use super::node::{Node, PathRef};
+use crate::config::projection::Envelope;
+use crate::event::Root;
 
 /// Names that stand for something at the top, where the scope allows it.
 pub(super) const VARIABLES: [&str; 12] = [
@@ -39,7 +41,8 @@ impl Lower<'_, '_> {
             self.allowed(id, name)?;
         }
         match name {
-            "event" => Ok(self.path(Vec::new())),
+            "event" => Ok(self.path(Root::Event, Vec::new())),
+            "envelope" => self.envelope(id, Vec::new()),
             "key" => {
                 self.reads.key = true;
                 Ok(self.record(Node::Key))
@@ -77,12 +80,37 @@ impl Lower<'_, '_> {
         node
     }
 
-    pub(super) fn path(&mut self, names: Vec<Arc<str>>) -> Node {
-        let at = self.paths.iter().position(|known| known.names == names).unwrap_or_else(|| {
-            self.paths.push(PathRef::new(names));
+    pub(super) fn path(&mut self, root: Root, names: Vec<Arc<str>>) -> Node {
+        let same = |known: &PathRef| known.root == root && known.names == names;
+        let at = self.paths.iter().position(same).unwrap_or_else(|| {
+            self.paths.push(PathRef::new(root, names));
             self.paths.len() - 1
         });
         Node::Path(at)
+    }
+
+    /// A path below `envelope`. The row is no part of it, but for what it was before: as `event` it lacks what the
+    /// source could not send.
+    fn envelope(&mut self, id: u64, names: Vec<Arc<str>>) -> Lowered {
+        let first = names.first().map(|name| &**name);
+        let (fault, help) = match (self.scope.envelope, first) {
+            (Some(Envelope::Debezium), None) => {
+                ("`envelope` is read name by name", "as in envelope.op or envelope.source.ts_ms")
+            }
+            (Some(Envelope::Debezium), Some("after")) => {
+                ("`envelope.after` is `event`", "a column of it is event.name")
+            }
+            (Some(Envelope::DebeziumFlat), first)
+                if !first.is_some_and(|n| n.starts_with("__")) =>
+            {
+                (
+                    "`envelope` holds what Debezium added to a flat row, whose names begin with `__`",
+                    "as in envelope.__op or envelope.__source_ts_ms; a column is event.name",
+                )
+            }
+            _ => return Ok(self.path(Root::Envelope, names)),
+        };
+        Err(self.error(id, fault).help(help))
     }
 
     pub(super) fn can_read(&self, name: &str) -> bool {
@@ -90,20 +118,19 @@ impl Lower<'_, '_> {
             "state" | "exists" => self.scope.state,
             "item" => self.scope.item,
             "child" => self.scope.child.is_some(),
-            "envelope" => false,
+            "envelope" => self.scope.envelope.is_some() && self.scope.event,
             _ => self.scope.event,
         }
     }
 
     pub(super) fn allowed(&self, id: u64, name: &str) -> Result<(), ExprError> {
-        if name == "envelope" {
-            return Err(self.error(
-                id,
-                "`envelope` is not available yet: needs envelope = \"debezium\" or \"cloudevents\"",
-            ));
-        }
         if self.can_read(name) {
             return Ok(());
+        }
+        if name == "envelope" && self.scope.event {
+            return Err(self
+                .error(id, "`envelope` is there only where the projection has one")
+                .help("envelope = \"debezium\" or \"debezium-flat\""));
         }
         let why = match name {
             "item" => "`item` is there only beside for_each",
@@ -117,11 +144,17 @@ impl Lower<'_, '_> {
         Err(self.error(id, why))
     }
 
-    /// The names below `event` that `ast` spells, if it is such a path.
-    pub(super) fn event_path(&self, ast: &IdedExpr) -> Option<Vec<Arc<str>>> {
+    /// The names below `event` or `envelope` that `ast` spells, if it is such a path.
+    pub(super) fn rooted_path(&self, ast: &IdedExpr) -> Option<(Root, Vec<Arc<str>>)> {
         let (outer, name): (&IdedExpr, &str) = match &ast.expr {
-            Ast::Ident(name) if name.trim_start_matches('.') == "event" => {
-                return (!self.is_local("event")).then(Vec::new);
+            Ast::Ident(name) => {
+                let root = match name.trim_start_matches('.') {
+                    "event" => Root::Event,
+                    "envelope" => Root::Envelope,
+                    _ => return None,
+                };
+                let may = !self.is_local(name) && self.can_read(name.trim_start_matches('.'));
+                return may.then(|| (root, Vec::new()));
             }
             Ast::Select(select) if !select.test => (&select.operand, &select.field),
             Ast::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
@@ -130,18 +163,19 @@ impl Lower<'_, '_> {
             },
             _ => return None,
         };
-        let mut names = self.event_path(outer)?;
+        let (root, mut names) = self.rooted_path(outer)?;
         names.push(Arc::from(name));
-        Some(names)
+        Some((root, names))
     }
 
     /// `operand.name` and `operand['name']`.
     pub(super) fn member(&mut self, id: u64, operand: &IdedExpr, name: &str) -> Lowered {
-        if let Some(mut names) = self.event_path(operand)
-            && self.scope.event
-        {
+        if let Some((root, mut names)) = self.rooted_path(operand) {
             names.push(Arc::from(name));
-            return Ok(self.path(names));
+            return match root {
+                Root::Event => Ok(self.path(root, names)),
+                Root::Envelope => self.envelope(id, names),
+            };
         }
         if let Ast::Ident(root) = &operand.expr
             && !self.is_local(root)

@@ -7,7 +7,7 @@ use foldline_api::budget::{Budget, Exceeded};
 use foldline_api::value::Value;
 use regex::Regex;
 
-use crate::event::{Event, Mask};
+use crate::event::{Event, Layout, Root};
 
 /// One operation. Names are resolved: an event path is a number into the expression's paths, a column
 /// its index, a loop's variable how many loops lie between.
@@ -128,6 +128,10 @@ pub(super) enum Fault {
     Types,
     /// What else is wrong.
     Says(Cow<'static, str>),
+    /// It reads this column, which the source could not send.
+    Unavailable(Arc<str>),
+    /// It reads this column of a deleted row, of which only the record's key is known.
+    NotInKey(Arc<str>),
 }
 
 impl From<&'static str> for Fault {
@@ -182,25 +186,46 @@ impl Function {
     }
 }
 
-/// A path below `event`, and where the event's mask keeps it.
+/// A path below `event` or `envelope`, and where the event's masks keep it.
 #[derive(Clone, Debug)]
 pub(super) struct PathRef {
+    pub(super) root: Root,
     pub(super) names: Vec<Arc<str>>,
     at: Option<(usize, usize)>,
 }
 
 impl PathRef {
-    pub(super) fn new(names: Vec<Arc<str>>) -> Self {
-        PathRef { names, at: None }
+    pub(super) fn new(root: Root, names: Vec<Arc<str>>) -> Self {
+        PathRef { root, names, at: None }
     }
 
-    pub(super) fn link(&mut self, mask: &Mask) {
-        self.at = mask.locate(&self.names);
+    pub(super) fn link(&mut self, layout: &Layout) {
+        self.at = layout.mask(self.root).locate(&self.names);
+    }
+
+    /// Whether it cannot be read of an event that lacks what the source could not send.
+    pub(super) fn is_lacking(&self, event: &Event) -> bool {
+        !self.names.is_empty()
+            && matches!(self.read(event), Err(Fault::Unavailable(_) | Fault::NotInKey(_)))
+    }
+
+    /// The column that it needs and the source could not send. Who reads the whole event needs all.
+    fn unavailable<'e>(&self, event: &'e Event) -> Option<&'e Arc<str>> {
+        match (self.root, self.names.first()) {
+            (Root::Envelope, _) => None,
+            (Root::Event, None) => event.unavailable.first(),
+            (Root::Event, Some(name)) => event.unavailable.iter().find(|column| *column == name),
+        }
     }
 
     /// The value at the path; none where it leads nowhere.
     pub(super) fn read<'e>(&self, event: &'e Event) -> Result<Option<&'e Value>, Fault> {
         let (slot, depth) = self.at.ok_or("the event's paths are not linked")?;
+        if !event.unavailable.is_empty()
+            && let Some(column) = self.unavailable(event)
+        {
+            return Err(Fault::Unavailable(Arc::clone(column)));
+        }
         let Some(mut value) = event.slots.get(slot).and_then(Option::as_ref) else {
             return self.nowhere(event);
         };
@@ -216,6 +241,9 @@ impl PathRef {
     /// A path that leads nowhere is absent, unless there is nothing that could have paths: read as an
     /// object without fields, a text or a list would empty the row.
     fn nowhere<'e>(&self, event: &'e Event) -> Result<Option<&'e Value>, Fault> {
+        if let (true, Root::Event, Some(column)) = (event.of_key, self.root, self.names.first()) {
+            return Err(Fault::NotInKey(Arc::clone(column)));
+        }
         match event.no_object {
             Some(found) if !self.names.is_empty() => {
                 Err(Fault::Says(format!("the value is {found}, not an object").into()))

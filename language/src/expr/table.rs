@@ -95,7 +95,9 @@ fn event(text: &str, paths: &PathSet) -> Event {
     Event {
         slots: slots.into(),
         name: None,
-        tombstone: false,
+        kind: crate::event::Kind::Plain,
+        of_key: false,
+        unavailable: Vec::new(),
         no_object: (!matches!(value, Value::Map(_))).then(|| value.type_name()),
         key: json::parse(KEY.as_bytes()).unwrap(),
         headers: vec![
@@ -115,11 +117,17 @@ fn event(text: &str, paths: &PathSet) -> Event {
 pub(crate) fn compile(source: &str) -> Result<(Expr, PathSet), ExprError> {
     let columns = columns();
     let fields = child_fields();
-    let scope =
-        Scope { columns: &columns, state: true, item: true, child: Some(&fields), event: true };
+    let scope = Scope {
+        columns: &columns,
+        state: true,
+        item: true,
+        child: Some(&fields),
+        event: true,
+        envelope: None,
+    };
     let mut paths = PathSet::default();
     let mut expr = Expr::compile(source, &scope, &mut paths)?;
-    expr.link(&paths.mask().0);
+    expr.link(&paths.layout());
     Ok((expr, paths))
 }
 

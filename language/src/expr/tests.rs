@@ -156,7 +156,7 @@ fn what_an_expression_reads_is_known() {
 fn fields_of_the_event_need_no_source() {
     let mut paths = PathSet::default();
     let mut expr = Expr::path_of_event("ship-to", &mut paths);
-    expr.link(&paths.mask().0);
+    expr.link(&paths.layout());
     assert_eq!(expr.source(), "event['ship-to']");
     assert!(expr.is_path());
     let value = with_env(r#"{"ship-to":"x"}"#, &paths, |env| expr.eval(env));
@@ -172,10 +172,9 @@ fn paths_share_slots_with_their_prefix() {
         .iter()
         .map(|source| Expr::compile(source, &scope, &mut paths).unwrap())
         .collect();
-    let (mask, slots) = paths.mask();
-    assert_eq!(slots, 2);
+    assert_eq!(paths.mask().1, 2);
     for expr in &mut exprs {
-        expr.link(&mask);
+        expr.link(&paths.layout());
     }
     let got: Vec<String> = with_env(r#"{"a":{"b":1},"c":2}"#, &paths, |env| {
         exprs.iter().map(|expr| json::to_string(&expr.eval(env).unwrap())).collect()
@@ -211,7 +210,7 @@ fn scopes_say_what_may_be_read() {
     assert!(compile("exists", key).unwrap_err().contains("cannot be read here"));
     assert!(compile("item.a", key).unwrap_err().contains("for_each"));
     assert!(compile("child.a", key).unwrap_err().contains("put"));
-    assert!(compile("envelope.before.id", key).unwrap_err().contains("not available yet"));
+    assert!(compile("envelope.before.id", key).unwrap_err().contains("has one"));
     assert!(compile("paid + 1", Scope::default()).unwrap_err().contains("only values"));
 }
 

@@ -9,7 +9,7 @@ use indexmap::IndexSet;
 use super::Projection;
 use super::handler::Handler;
 use super::prepare::{matches, says, stateless};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::expr::{Env, Expr};
 
 impl Projection {
@@ -20,7 +20,14 @@ impl Projection {
         let mut keys = IndexSet::new();
         let mut known = true;
         let budget = &Budget::resume(event.left);
-        if !event.tombstone {
+        if event.kind != Kind::Plain {
+            let name = self.own_name(event);
+            for handler in self.dispatch.listing(&name).iter().filter_map(|&at| self.handler(at)) {
+                if handler.hears_topic(&event.topic) {
+                    self.keys_of_handler(handler, event, budget, &mut keys);
+                }
+            }
+        } else {
             match self.event_name(event, budget) {
                 Ok(name) => {
                     let (candidates, ask) = self.dispatch.candidates(name.as_deref());
@@ -34,7 +41,7 @@ impl Projection {
                 Err(_) => known = false,
             }
         }
-        if event.tombstone || !known {
+        if matches!(event.kind, Kind::Tombstone | Kind::Delete) || !known {
             self.add_key(&self.key, &stateless(event, None, budget), &mut keys);
         }
         keys.into_iter().collect()

@@ -12,8 +12,10 @@ use super::literal::literal;
 use super::matcher::Matcher;
 use super::{Problem, Projection, json};
 use crate::config::diagnostic::closest;
-use crate::config::projection::{FieldConfig, Located, Names, Operand, ProjectionConfig};
-use crate::event::PathSet;
+use crate::config::projection::{Envelope, FieldConfig, Located, Names, Operand, ProjectionConfig};
+use crate::config::topic_facts::TopicFacts;
+use crate::converter::envelope::Opener;
+use crate::event::{Layout, Mask, PathSet};
 use crate::expr::{Expr, Scope};
 
 /// What an expression may read besides literals.
@@ -49,6 +51,7 @@ impl Projection {
         let handlers: Vec<Option<Handler>> =
             (0..).zip(&config.on).map(|(at, on)| compiler.handler(at, on, &model)).collect();
         let computed = compiler.computed(&model);
+        compiler.deletes(&key);
         compiler.not_yet();
         let (Some(topics), true) = (topics, compiler.problems.is_empty()) else {
             return Err(compiler.problems);
@@ -69,27 +72,36 @@ impl Projection {
             fingerprint: json::fingerprint(&json),
             json,
             model: Arc::new(model),
-            mask: crate::event::Mask::Fields(Vec::new()),
-            slots: 0,
+            layout: Layout {
+                event: Mask::Fields(Vec::new()),
+                envelope: Mask::Fields(Vec::new()),
+                slots: 0,
+            },
+            openers: None,
+            sources: config.sources.clone(),
             reads_key: false,
         };
         projection.link(&compiler.paths);
+        projection.openers = config.envelope.map(|envelope| {
+            [false, true].map(|full| Arc::new(Opener::new(envelope, full, &projection.layout)))
+        });
+        projection.reads_key |= config.envelope.is_some();
         Ok(projection)
     }
 
     /// Tells every expression in which slot it finds its paths.
     fn link(&mut self, paths: &PathSet) {
-        let (mask, slots) = paths.mask();
+        let layout = paths.layout();
         for expr in self.key.iter_mut().chain(&mut self.event_type) {
-            expr.link(&mask);
+            expr.link(&layout);
         }
         for handler in &mut self.handlers {
-            handler.link(&mask);
+            handler.link(&layout);
         }
         for (_, expr) in &mut self.computed {
-            expr.link(&mask);
+            expr.link(&layout);
         }
-        (self.mask, self.slots) = (mask, slots);
+        self.layout = layout;
         self.reads_key = paths.reads_key();
     }
 }
@@ -308,8 +320,10 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn source(&mut self, path: &str, source: &str, reads: Reads<'_>) -> Option<Expr> {
         let Reads { event, state, item, child } = reads;
-        let scope = Scope { columns: &self.columns, state, item, child, event };
+        let envelope = self.config.envelope;
+        let scope = Scope { columns: &self.columns, state, item, child, event, envelope };
         match Expr::compile(source, &scope, &mut self.paths) {
+            Ok(expr) if expr.reads_before() => self.believed(path).then_some(expr),
             Ok(expr) => Some(expr),
             Err(mut error) => {
                 let help = error.help.take();
@@ -389,11 +403,61 @@ impl<'a> Compiler<'a> {
         out
     }
 
+    /// The first topic of which `fault` holds, and where a source says so.
+    fn topic_with(&self, fault: fn(TopicFacts) -> bool) -> Option<(String, &'a str)> {
+        let (topics, sources) = (&self.config.topics, &self.config.sources);
+        let found = sources.iter().find_map(|source| {
+            source.first_of(topics, fault).map(|topic| (&*source.source, topic))
+        });
+        let unknown = || match topics {
+            _ if !sources.is_empty() || !fault(TopicFacts::default()) => None,
+            Names::List(list) => list.first().map(|topic| ("events", topic.as_str())),
+            Names::Regex(regex) => Some(("events", regex.as_str())),
+        };
+        let (source, topic) = found.or_else(unknown)?;
+        let bare = topic.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        let quoted = if bare { topic.to_owned() } else { format!("'{topic}'") };
+        Some((format!("[sources.{source}.topics.{quoted}]"), topic))
+    }
+
+    /// What Debezium says of a row before a change is believed where the topic says that it is true.
+    fn believed(&mut self, path: &str) -> bool {
+        let Some((place, topic)) = self.topic_with(|facts| !facts.full) else { return true };
+        let message = format!(
+            "`envelope.before` is refused: {topic:?} does not say replica_identity = \"full\", and without it Debezium invents \
+             what it does not know of the row before"
+        );
+        let help = format!(
+            "{place}\nreplica_identity = \"full\"   # if its table has REPLICA IDENTITY FULL"
+        );
+        self.problem(path, message, Some(help));
+        false
+    }
+
+    /// Of a delete only the record's key is believed, so it must be read as an object.
+    fn deletes(&mut self, key: &[Expr]) {
+        let debezium =
+            matches!(self.config.envelope, Some(Envelope::Debezium | Envelope::DebeziumFlat));
+        if !debezium || !key.iter().any(Expr::reads_event) {
+            return;
+        }
+        let Some((place, topic)) = self.topic_with(|facts| facts.flat_key && !facts.full) else {
+            return;
+        };
+        let message = format!(
+            "reads `event`, of which a delete has the columns of the record's key: the keys of {topic:?} are no objects here"
+        );
+        let help =
+            format!("{place}\nkey = \"json\"   # as Debezium writes them, or \"connect-json\"");
+        self.problem(&self.path("key"), message, Some(help));
+    }
+
     /// What the config can say and the fold cannot do yet: refused rather than folded wrong.
     fn not_yet(&mut self) {
         let config = self.config;
-        if config.envelope.is_some() {
-            self.problem(&self.path("envelope"), "envelopes are not available yet", None);
+        if config.envelope == Some(Envelope::CloudEvents) {
+            let message = "the envelope \"cloudevents\" is not available yet";
+            self.problem(&self.path("envelope"), message, None);
         }
         if config.expire.is_some() {
             self.problem(&self.path("expire"), "`expire` is not available yet", None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldline_api::value::Value;
 
 use super::{Prepared, Projection};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 
 /// After this many events of a handler, the paths that none of them had are told.
 pub const EVENTS_WATCHED: u32 = 10_000;
@@ -80,7 +80,7 @@ impl Coverage {
         prepared: &Prepared,
     ) -> Vec<NeverSeen> {
         let mut told = Vec::new();
-        if self.open == 0 || event.tombstone {
+        if self.open == 0 || event.kind != Kind::Plain {
             return told;
         }
         let mut last = None;
@@ -124,7 +124,10 @@ impl Coverage {
 
 /// Whether the event has the path, be it null.
 fn has(projection: &Projection, event: &Event, path: &[Arc<str>]) -> bool {
-    let Some((slot, depth)) = projection.mask.locate(path) else { return false };
+    if path.first().is_some_and(|name| event.unavailable.contains(name)) {
+        return true;
+    }
+    let Some((slot, depth)) = projection.mask().locate(path) else { return false };
     let Some(Some(value)) = event.slots.get(slot) else { return false };
     let mut value = value;
     for name in path.get(depth..).unwrap_or_default() {

@@ -198,12 +198,15 @@ impl Projection {
             Effect::Ignore => {}
             Effect::Delete => slot.delete(),
             Effect::Write(actions) => {
-                slot.consulted |= handler.reads_state;
+                // What was not sent is what the row has: whether there is one decides.
+                let lacks = event.of_key || !event.unavailable.is_empty();
+                slot.consulted |= handler.reads_state || lacks;
+                let stands = slot.stands;
                 let env = slot.env(self, key, event, step, budget);
                 let mut changes: SmallVec<[(usize, Value); 8]> = SmallVec::new();
                 for action in actions {
                     let old = env.state.get(action.column).unwrap_or(&Value::Null);
-                    match action.next(&env, old) {
+                    match action.next(&env, old, stands) {
                         Ok(None) => {}
                         Ok(Some(value)) => changes.push((action.column, value)),
                         Err(fault) => {
@@ -305,6 +308,8 @@ struct Slot {
     existed: bool,
     /// Whether there is one now.
     exists: bool,
+    /// Whether it is the one that was there: it was not deleted in between.
+    stands: bool,
     /// The row, or the one it would be; made when first needed.
     state: Option<Row>,
     touched: bool,
@@ -324,6 +329,7 @@ impl Slot {
         Slot {
             existed: exists,
             exists,
+            stands: exists,
             state: row,
             touched: false,
             consulted: false,
@@ -333,7 +339,7 @@ impl Slot {
     }
 
     fn delete(&mut self) {
-        (self.exists, self.state) = (false, None);
+        (self.exists, self.stands, self.state) = (false, false, None);
         (self.touched, self.consulted) = (true, true);
     }
 
@@ -403,7 +409,9 @@ fn computing<'a>(state: &'a [Value], budget: &'a Budget) -> Env<'a> {
     static NOTHING: std::sync::LazyLock<Event> = std::sync::LazyLock::new(|| Event {
         slots: crate::event::Slots::new(),
         name: None,
-        tombstone: false,
+        kind: crate::event::Kind::Plain,
+        of_key: false,
+        unavailable: Vec::new(),
         no_object: None,
         key: Value::Null,
         headers: Vec::new(),

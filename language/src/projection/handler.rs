@@ -6,12 +6,14 @@ use foldline_api::column::{Children, ColumnType};
 use foldline_api::value::Value;
 
 use super::matcher::Matcher;
-use crate::event::Mask;
+use crate::event::Layout;
 use crate::expr::Expr;
 use hashbrown::HashMap;
 
 /// The event that a null value is.
 pub(super) const TOMBSTONE: &str = "tombstone";
+/// The event of a row that its source deleted.
+pub(super) const DELETE: &str = "delete";
 
 /// One compiled `[[projections.NAME.on]]`.
 #[derive(Debug)]
@@ -155,14 +157,14 @@ impl Handler {
         self.when.iter().chain(&self.for_each).chain(own).chain(operands.map(|o| &o.expr))
     }
 
-    pub(super) fn link(&mut self, mask: &Mask) {
+    pub(super) fn link(&mut self, layout: &Layout) {
         let own = self.key.iter_mut().flatten();
         for expr in self.when.iter_mut().chain(&mut self.for_each).chain(own) {
-            expr.link(mask);
+            expr.link(layout);
         }
         if let Effect::Write(actions) = &mut self.effect {
             for operand in actions.iter_mut().flat_map(|action| action.op.operands_mut()) {
-                operand.expr.link(mask);
+                operand.expr.link(layout);
             }
         }
     }
@@ -171,11 +173,11 @@ impl Handler {
         self.topic.as_ref().is_none_or(|topics| topics.is_match(topic))
     }
 
-    /// Whether it says `tombstone` itself. A regex does not, whatever it matches: one that is
+    /// Whether it says `name` itself. A regex does not, whatever it matches: one that is
     /// meant for all events would swallow deletes.
-    fn names_tombstone(&self) -> bool {
+    fn names(&self, name: &str) -> bool {
         let names = self.event.as_ref().map_or(&[][..], Matcher::names);
-        names.iter().any(|name| **name == *TOMBSTONE)
+        names.iter().any(|known| **known == *name)
     }
 }
 
@@ -188,8 +190,8 @@ pub(super) struct Dispatch {
     other: Box<[u32]>,
     /// For events without a name.
     nameless: Box<[u32]>,
-    /// Handlers that name tombstones.
-    pub(super) tombstone: Box<[u32]>,
+    /// For each name that some list has: those whose list it is.
+    by_list: HashMap<Arc<str>, Box<[u32]>>,
     /// Whether some handler names topics: then a tombstone may mean another row.
     pub(super) names_topics: bool,
 }
@@ -199,19 +201,25 @@ impl Dispatch {
         let pick = |wanted: &dyn Fn(&Handler) -> bool| -> Box<[u32]> {
             (0u32..).zip(handlers).filter(|(_, h)| wanted(h)).map(|(at, _)| at).collect()
         };
-        let mut by_name = HashMap::default();
+        let (mut by_name, mut by_list) = (HashMap::default(), HashMap::default());
         for name in handlers.iter().flat_map(|h| h.event.as_ref().map_or(&[][..], Matcher::names)) {
             by_name.entry(Arc::clone(name)).or_insert_with(|| {
                 pick(&|handler| handler.event.as_ref().is_none_or(|event| event.is_match(name)))
             });
+            by_list.entry(Arc::clone(name)).or_insert_with(|| pick(&|handler| handler.names(name)));
         }
         Dispatch {
             by_name,
             other: pick(&|handler| !matches!(handler.event, Some(Matcher::List(_)))),
             nameless: pick(&|handler| handler.event.is_none()),
-            tombstone: pick(&Handler::names_tombstone),
+            by_list,
             names_topics: handlers.iter().any(|handler| handler.topic.is_some()),
         }
+    }
+
+    /// The handlers that say this name themselves.
+    pub(super) fn listing(&self, name: &str) -> &[u32] {
+        self.by_list.get(name).map_or(&[], |handlers| handlers)
     }
 
     /// Candidates for an event's name, and whether their regexes are still to be asked.

@@ -1,5 +1,7 @@
 //! A projection's stable JSON form and its fingerprint.
 
+use std::collections::BTreeSet;
+
 use foldline_api::budget::FOLD_VERSION;
 use foldline_api::column::{Children, ColumnType};
 use foldline_api::model::Column;
@@ -28,9 +30,16 @@ pub(super) fn projection(config: &ProjectionConfig, columns: &[Column]) -> Json 
     if let Some(envelope) = config.envelope {
         let name = match envelope {
             Envelope::Debezium => "debezium",
+            Envelope::DebeziumFlat => "debezium-flat",
             Envelope::CloudEvents => "cloudevents",
         };
         out.insert("envelope".to_owned(), name.into());
+        let sources = config.sources.iter().flat_map(|source| &source.topics);
+        let full: BTreeSet<&str> =
+            sources.filter(|(_, facts)| facts.full).map(|(name, _)| name.as_str()).collect();
+        if !full.is_empty() {
+            out.insert("replica_identity".to_owned(), full.into_iter().collect());
+        }
     }
     // Another version folds the same events to other rows. The first has no place here: what was built before there
     // were limits goes on with it.

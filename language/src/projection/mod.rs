@@ -38,7 +38,9 @@ pub use prepare::Prepared;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::places::Places;
 use crate::config::projection::ProjectionConfig;
-use crate::event::Mask;
+use crate::config::topic_facts::SourceFacts;
+use crate::converter::envelope::Opener;
+use crate::event::{Layout, Mask};
 use crate::expr::Expr;
 use handler::{Dispatch, Handler};
 use matcher::Matcher;
@@ -110,8 +112,11 @@ pub struct Projection {
     computed_is_read: bool,
     /// What a new row holds before its key is filled in.
     blank: Row,
-    mask: Mask,
-    slots: usize,
+    layout: Layout,
+    /// What its envelope is opened by: where `before` is not believed, and where it is.
+    openers: Option<[Arc<Opener>; 2]>,
+    /// What sources say of its topics.
+    sources: Vec<SourceFacts>,
     reads_key: bool,
     json: Json,
     fingerprint: String,
@@ -130,13 +135,21 @@ impl Projection {
         &self.model
     }
 
-    /// What a converter decodes of each event.
+    /// What it reads of each event: what a converter decodes, where the event has no envelope.
     #[must_use]
     pub fn mask(&self) -> &Mask {
-        &self.mask
+        &self.layout.event
     }
 
-    /// Whether some expression reads the record's key.
+    /// What takes the envelope off records of `topic`, or of topics that one regex of the source means; none where it has
+    /// none.
+    #[must_use]
+    pub fn opener(&self, topic: &str) -> Option<&Arc<Opener>> {
+        let [doubted, believed] = self.openers.as_ref()?;
+        Some(if is_full(&self.sources, topic) { believed } else { doubted })
+    }
+
+    /// Whether the record's key is read, by some expression or as what was deleted.
     #[must_use]
     pub fn reads_key(&self) -> bool {
         self.reads_key
@@ -145,7 +158,7 @@ impl Projection {
     /// How many slots an event has.
     #[must_use]
     pub fn slots(&self) -> usize {
-        self.slots
+        self.layout.slots
     }
 
     /// SHA-256 of [`Projection::projection_json`], in hex: equal for two configs that fold the same.
@@ -166,4 +179,9 @@ impl Projection {
     pub fn topics_match(&self, topic: &str) -> bool {
         self.topics.is_match(topic)
     }
+}
+
+/// Whether all sources say that `before` is believed.
+fn is_full(sources: &[SourceFacts], topic: &str) -> bool {
+    !sources.is_empty() && sources.iter().all(|source| source.of(topic).full)
 }

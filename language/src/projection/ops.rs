@@ -20,6 +20,8 @@ pub(super) enum Fault {
     Expression(EvalError),
     /// Its value does not fit the field.
     Field(CoerceError),
+    /// The source could not send it, and there is no row that has it.
+    NotThere(EvalError),
     /// What is put or taken has no key.
     NoChildKey,
     /// The record's budget is used up.
@@ -30,7 +32,7 @@ impl Fault {
     /// The stage that a dead letter names.
     pub(super) fn stage(&self) -> &'static str {
         match self {
-            Fault::Expression(_) => "expression",
+            Fault::Expression(_) | Fault::NotThere(_) => "expression",
             Fault::Field(_) | Fault::NoChildKey => "field",
             Fault::Budget(_) => BUDGET,
         }
@@ -42,6 +44,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Expression(error) => write!(f, "{error}"),
             Fault::Field(error) => write!(f, "{error}"),
+            Fault::NotThere(error) => write!(f, "{error}; and there is no row that has it"),
             Fault::NoChildKey => f.write_str("the child's key is null"),
             Fault::Budget(limit) => write!(f, "{limit}"),
         }
@@ -146,7 +149,32 @@ impl Operand {
 
 impl Action {
     /// The field's next value; none leaves it.
-    pub(super) fn next(&self, env: &Env<'_>, old: &Value) -> Result<Option<Value>, Fault> {
+    ///
+    /// What the source could not send leaves it too, where `stands` says that the row is there.
+    pub(super) fn next(
+        &self,
+        env: &Env<'_>,
+        old: &Value,
+        stands: bool,
+    ) -> Result<Option<Value>, Fault> {
+        match self.next_sent(env, old) {
+            Err(Fault::Expression(error)) if error.unavailable => match &self.op {
+                Op::Set(operand) | Op::Merge(operand) | Op::Patch(operand)
+                    if operand.expr.is_unavailable(env.event) =>
+                {
+                    if stands {
+                        Ok(None)
+                    } else {
+                        Err(Fault::NotThere(error))
+                    }
+                }
+                _ => Err(Fault::Expression(error)),
+            },
+            next => next,
+        }
+    }
+
+    fn next_sent(&self, env: &Env<'_>, old: &Value) -> Result<Option<Value>, Fault> {
         let ty = &self.ty;
         match &self.op {
             Op::Set(operand) => operand.typed(ty, env).map(Some),
@@ -273,7 +301,19 @@ impl Put {
         };
         child.insert(Arc::from(self.children.by.as_str()), key);
         for (name, ty, operand) in &self.fields {
-            child.insert(Arc::clone(name), operand.typed(ty, &env)?);
+            match operand.typed(ty, &env) {
+                Err(Fault::Expression(error))
+                    if error.unavailable && operand.expr.is_unavailable(env.event) =>
+                {
+                    // It keeps what the child has.
+                    if place.is_err() {
+                        return Err(Fault::NotThere(error));
+                    }
+                }
+                value => {
+                    child.insert(Arc::clone(name), value?);
+                }
+            }
         }
         let child = Value::Map(Arc::new(child));
         let (head, tail) = match place {

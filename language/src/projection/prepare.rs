@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 
 use super::Projection;
 use super::fold::BadRecord;
-use super::handler::{Handler, TOMBSTONE};
+use super::handler::{DELETE, Handler, TOMBSTONE};
 use super::ops::coerce;
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::expr::{Env, Expr};
 use hashbrown::HashMap;
 
@@ -57,6 +57,12 @@ impl Prepared {
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         &self.keys
+    }
+
+    /// Whether no handler hears the event.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        self.steps.is_empty()
     }
 
     /// Whether the event runs one handler once, on one key: nearly every event does.
@@ -196,8 +202,8 @@ impl Projection {
         budget: &Budget,
         prepared: &mut Prepared,
     ) -> Result<(), BadRecord> {
-        if event.tombstone {
-            return self.prepare_tombstone(event, budget, prepared);
+        if event.kind != Kind::Plain {
+            return self.prepare_named(event, budget, prepared);
         }
         let name = self.event_name(event, budget)?;
         let (candidates, ask) = self.dispatch.candidates(name.as_deref());
@@ -256,16 +262,25 @@ impl Projection {
         }
     }
 
-    /// Handlers hear a tombstone by its name; else it deletes the row that the key names, where it
-    /// can be known which.
-    fn prepare_tombstone(
+    /// The name that an event has whatever `event_type` says.
+    pub(super) fn own_name(&self, event: &Event) -> Arc<str> {
+        event
+            .name
+            .clone()
+            .filter(|_| event.kind != Kind::Tombstone)
+            .unwrap_or_else(|| TOMBSTONE.into())
+    }
+
+    /// Handlers hear a tombstone or a delete by its name; else it deletes the row that the key names, where it
+    /// can be known which. What is no row's is heard by its name only.
+    fn prepare_named(
         &self,
         event: &Event,
         budget: &Budget,
         prepared: &mut Prepared,
     ) -> Result<(), BadRecord> {
-        let mut heard = false;
-        for &at in &self.dispatch.tombstone {
+        let (mut heard, name) = (false, self.own_name(event));
+        for &at in self.dispatch.listing(&name) {
             let Some(handler) = self.handler(at).filter(|h| h.hears_topic(&event.topic)) else {
                 continue;
             };
@@ -275,11 +290,21 @@ impl Projection {
                 break;
             }
         }
-        if heard || self.dispatch.names_topics || self.key.iter().any(Expr::reads_event) {
+        if heard || event.kind == Kind::Aside || self.dispatch.names_topics {
             return Ok(());
         }
-        match self.key_of(&self.key, &stateless(event, None, budget), TOMBSTONE) {
+        // Debezium writes a tombstone behind each delete: whoever decided that one has decided this.
+        let follows = event.kind == Kind::Tombstone && event.of_key;
+        let unread = event.kind == Kind::Tombstone && !event.of_key;
+        if (follows && !self.dispatch.listing(DELETE).is_empty())
+            || (unread && self.key.iter().any(Expr::reads_event))
+        {
+            return Ok(());
+        }
+        match self.key_of(&self.key, &stateless(event, None, budget), &name) {
             Ok(key) => prepared.push(DELETE_BY_TOMBSTONE, None, false, key),
+            // Of a row that the record's key does not name.
+            Err(_) if follows => Ok(()),
             Err(fault) => prepared.fail(DELETE_BY_TOMBSTONE, fault),
         }
     }

@@ -74,7 +74,7 @@ fn an_event_of_which_five_of_eleven_fields_are_read() {
     for (name, value, bytes) in
         [("json", Format::Json, JSON.as_bytes().to_vec()), ("avro", avro, datum())]
     {
-        let decoder = Decoder { key: None, value, mask: mask.clone(), slots };
+        let decoder = Decoder { key: None, value, mask: mask.clone(), slots, opener: None };
         let record = record(bytes);
         let mut best = u128::MAX;
         for _ in 0..20 {

@@ -82,7 +82,13 @@ fn mask() -> (Mask, usize) {
 
 fn decoded(record: &Record, format: Format) -> String {
     let (mask, slots) = mask();
-    let decoder = Decoder { key: Some(format.clone()), value: format, mask: mask.clone(), slots };
+    let decoder = Decoder {
+        key: Some(format.clone()),
+        value: format,
+        mask: mask.clone(),
+        slots,
+        opener: None,
+    };
     let event = match decoder.decode(record) {
         Ok(event) => event,
         Err(error) => return error.to_string(),

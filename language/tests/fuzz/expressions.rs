@@ -268,7 +268,14 @@ fn answer(
     rng: &mut Rng,
 ) -> String {
     let fields: [Arc<str>; 2] = [Arc::from("line"), Arc::from("sku")];
-    let scope = Scope { columns, state: true, item: true, child: Some(&fields), event: true };
+    let scope = Scope {
+        columns,
+        state: true,
+        item: true,
+        child: Some(&fields),
+        event: true,
+        envelope: None,
+    };
     let mut paths = PathSet::default();
     let mut expr = match Expr::compile(source, &scope, &mut paths) {
         Ok(expr) => expr,
@@ -278,8 +285,9 @@ fn answer(
         }
     };
     let (mask, slots) = paths.mask();
-    expr.link(&mask);
-    let decoder = Decoder { key: Some(Format::Text), value: Format::Json, mask, slots };
+    expr.link(&paths.layout());
+    let decoder =
+        Decoder { key: Some(Format::Text), value: Format::Json, mask, slots, opener: None };
     let mut shape = String::new();
     for state in states {
         let mut text = String::new();

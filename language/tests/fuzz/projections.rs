@@ -32,6 +32,7 @@ fn fold(projection: &Projection, rng: &mut Rng, shape: &mut String) {
         value: Format::Json,
         mask: projection.mask().clone(),
         slots: projection.slots(),
+        opener: None,
     };
     let mut rows = Rows::default();
     for _ in 0..4 {

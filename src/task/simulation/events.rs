@@ -158,6 +158,7 @@ pub(crate) fn decoder(projection: &Projection) -> Decoder {
         value: Format::Json,
         mask: projection.mask().clone(),
         slots: projection.slots(),
+        opener: None,
     }
 }
 

@@ -40,3 +40,27 @@ fn arithmetic_is_exact_across_sizes() {
     assert_eq!(d("5.01").to_i64(), None);
     assert!(d("99999999999999999999") > d("99999999999999999998.5"));
 }
+
+/// The short way for small numbers is the long way.
+#[test]
+fn unscaled_bytes_are_one_number_by_either_way() {
+    let mut seed = 7_u64;
+    for _ in 0..200_000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let bytes = (seed ^ seed >> 29).to_be_bytes();
+        let length = usize::try_from(seed >> 61).unwrap() + 1;
+        let scale = i64::try_from((seed >> 40) % 21).unwrap() - 1;
+        let bytes = &bytes[..length];
+        let (short, long) = (
+            Decimal::from_unscaled(bytes, scale).unwrap(),
+            Decimal::from_unscaled_big(bytes, scale).unwrap(),
+        );
+        assert_eq!(short.to_string(), long.to_string(), "{bytes:?} {scale}");
+        assert_eq!(short, long);
+    }
+    for (bytes, shown) in
+        [(&[0x80][..], "-1.28"), (&[0xff, 0x7f], "-1.29"), (&[0x7f], "1.27"), (&[0], "0.00")]
+    {
+        assert_eq!(Decimal::from_unscaled(bytes, 2).unwrap().to_string(), shown);
+    }
+}

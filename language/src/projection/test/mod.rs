@@ -16,6 +16,7 @@ use foldline_api::model::{Key, Row};
 pub(super) use record::event_of_json;
 pub use report::{Difference, Failure, TestOutcome, Traced};
 
+use super::prepare::bad;
 use super::{BadRecord, Effects, Prepared, Projection, StateRef, States};
 use crate::config::projection::{Located, TestConfig};
 use crate::event::Event;
@@ -80,7 +81,12 @@ fn read(
     let mut offsets: HashMap<String, i64> = HashMap::default();
     for at in &case.given {
         match record::event(projection, &at.value) {
-            Ok(mut event) => {
+            Ok(record::Given::Bad(topic, reason)) => {
+                let event = Err(bad("value_converter", reason));
+                given.push(Given { topic: topic.to_string(), event });
+            }
+            Ok(record::Given::Event(event)) => {
+                let mut event = *event;
                 let offset = offsets.entry(event.topic.to_string()).or_insert(0);
                 event.offset = *offset;
                 *offset += 1;

@@ -12,43 +12,72 @@ use super::super::Projection;
 use super::super::literal::literal;
 use super::super::matcher::Matcher;
 use crate::config::projection::TestRecord;
-use crate::converter::{Shape, take};
-use crate::event::{Event, Slots};
+use crate::converter::{Shape, open, take};
+use crate::event::{Event, Kind, Slots};
 
 /// The event.
 ///
 /// # Errors
 /// A sentence about what no record can be.
-pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Event, String> {
+pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Given, String> {
     let topic = topic(projection, record)?;
     let value = record.value.as_ref().map(through_json).transpose()?;
     let shape = value.as_ref().map_or(Shape::Null, Shape::of);
     let key = match &record.key {
         None => Value::Null,
+        // Debezium's keys are objects.
+        Some(table) if projection.opener(&topic).is_some() => as_json(table)?,
         Some(toml::Value::String(text)) => Value::text(text),
         Some(other) => Value::text(&json::to_string(&literal(other)?)),
     };
     let mut slots = Slots::new();
     slots.resize(projection.slots(), None);
-    if let Some(value) = value.as_ref().filter(|_| shape != Shape::Null) {
+    let opener = projection.opener(&topic).map(Arc::clone);
+    if let Some(value) = value.as_ref().filter(|_| shape != Shape::Null && opener.is_none()) {
         take(value, projection.mask(), &mut slots);
     }
     let headers = record.headers.iter().map(|(name, text)| {
         (Arc::from(name.as_str()), Some(Bytes::copy_from_slice(text.as_bytes())))
     });
-    Ok(Event {
+    let event = Event {
         slots,
         name: record.event.as_deref().map(Arc::from),
-        tombstone: shape == Shape::Null,
+        kind: if shape == Shape::Null { Kind::Tombstone } else { Kind::Plain },
+        of_key: false,
+        unavailable: Vec::new(),
         no_object: shape.no_object(),
         key,
         headers: headers.collect(),
-        topic,
+        topic: Arc::clone(&topic),
         partition: 0,
         offset: 0,
         timestamp: Some(millis(record)?),
         left: Left::default(),
+    };
+    Ok(match opener {
+        None => Given::Event(Box::new(event)),
+        Some(opener) => match open(&opener, &value.unwrap_or_default(), event) {
+            Ok(event) => Given::Event(Box::new(event)),
+            Err(error) => Given::Bad(topic, format!("value {error}")),
+        },
     })
+}
+
+/// The key as JSON has it; a text that is none is itself.
+fn as_json(key: &toml::Value) -> Result<Value, String> {
+    match key {
+        toml::Value::String(text) => {
+            Ok(json::parse(text.as_bytes()).unwrap_or_else(|_| Value::text(text)))
+        }
+        other => through_json(other),
+    }
+}
+
+/// What a converter makes of a record.
+pub(super) enum Given {
+    Event(Box<Event>),
+    /// The record's topic, and what is wrong with it.
+    Bad(Arc<str>, String),
 }
 
 /// An event of the projection's first topic, for other tests.
@@ -58,7 +87,10 @@ pub(in super::super) fn event_of_json(
     json: &str,
 ) -> Result<Event, String> {
     let value = Some(toml::Value::String(json.to_owned()));
-    event(projection, &TestRecord { value, ..TestRecord::default() })
+    match event(projection, &TestRecord { value, ..TestRecord::default() })? {
+        Given::Event(event) => Ok(*event),
+        Given::Bad(_, reason) => Err(reason),
+    }
 }
 
 fn topic(projection: &Projection, record: &TestRecord) -> Result<Arc<str>, String> {

@@ -108,7 +108,7 @@ const PROBLEMS: &[(&str, &[&str])] = &[
         &["jsonb cannot be a child's key"],
     ),
     (
-        "envelope = \"debezium\"\n[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"",
+        "envelope = \"cloudevents\"\n[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"",
         &["projections.p.envelope", "not available yet"],
     ),
 ];

@@ -2,6 +2,7 @@
 
 mod budget;
 mod cases;
+mod debezium;
 mod effects;
 mod messages;
 mod order;
