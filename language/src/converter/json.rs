@@ -26,7 +26,7 @@ pub(super) fn fill(
         Peek::Object => Shape::Object,
         Peek::Null => Shape::Null,
         Peek::Array => Shape::Other("a list"),
-        Peek::String => Shape::Other("a text"),
+        Peek::String => Shape::Other(text_shape(bytes)),
         Peek::True | Peek::False => Shape::Other("a boolean"),
         _ => Shape::Other("a number"),
     };
@@ -36,6 +36,16 @@ pub(super) fn fill(
     }
     reader.finish()?;
     Ok(shape)
+}
+
+/// What a document that is a text is called, by the first letter of the text.
+fn text_shape(bytes: &[u8]) -> &'static str {
+    let text = bytes.trim_ascii().strip_prefix(b"\"").unwrap_or_default();
+    if text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"[") {
+        super::JSON_TEXT
+    } else {
+        "a text"
+    }
 }
 
 /// The document under way.

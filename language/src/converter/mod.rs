@@ -84,6 +84,14 @@ impl ConvertError {
     }
 }
 
+/// What messages call a text that is JSON once more, as Debezium's outbox router and producers that encode twice write it.
+pub(crate) const JSON_TEXT: &str = "a text that looks like JSON (it was encoded twice)";
+
+/// Whether a text holds an object or a list in JSON, by how it begins.
+pub(crate) fn looks_like_json(text: &str) -> bool {
+    text.trim_ascii_start().starts_with(['{', '['])
+}
+
 /// What a record's value is as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -102,6 +110,7 @@ impl Shape {
         match value {
             Value::Map(_) => Shape::Object,
             Value::Null => Shape::Null,
+            Value::Text(text) if looks_like_json(text) => Shape::Other(JSON_TEXT),
             other => Shape::Other(other.type_name()),
         }
     }
@@ -401,7 +410,8 @@ mod tests {
             (&b"7"[..], "a number"),
             (b"-7", "a number"),
             (b"true", "a boolean"),
-            (br#""{\"a\":1}""#, "a text"),
+            (br#""{\"a\":1}""#, JSON_TEXT),
+            (br#""a""#, "a text"),
             (br#"[{"a":1}]"#, "a list"),
         ] {
             assert_eq!(decoded(Format::Json, bytes), (false, Some(found), None));

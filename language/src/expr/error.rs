@@ -53,6 +53,15 @@ impl ExprError {
         self
     }
 
+    /// Says this below what helps already.
+    pub(super) fn also(mut self, more: &str) -> Self {
+        self.help = Some(match self.help {
+            Some(help) => format!("{help}\n{more}"),
+            None => more.to_owned(),
+        });
+        self
+    }
+
     /// Suggests the expression with the meant part replaced.
     pub(super) fn corrected(self, replacement: &str) -> Self {
         let (start, end) = (self.offset, self.offset + self.width);

@@ -149,7 +149,17 @@ impl Lower<'_, '_> {
         names.join(", ")
     }
 
+    /// What the name may have been meant to be, and which names there are.
     pub(super) fn unknown_variable(&self, id: u64, name: &str) -> ExprError {
+        let error = self.unknown_meaning(id, name);
+        let known = self.known();
+        match &error.help {
+            Some(help) if *help != known => error.also(&known),
+            _ => error,
+        }
+    }
+
+    fn unknown_meaning(&self, id: u64, name: &str) -> ExprError {
         let error = self.error(id, format!("unknown variable `{name}`"));
         if let Some(error) = self.hyphenated(id) {
             return error;

@@ -210,7 +210,7 @@ impl Lower<'_, '_> {
         }
         let error = self.member_error(id, format!("`state` has no column `{name}`"));
         Err(match nearest(name, self.scope.columns.iter().map(|column| &*column.0)) {
-            Some(known) => error.corrected(known),
+            Some(known) => error.corrected(known).also(&format!("columns are: {}", self.columns())),
             None => error.help(format!("columns are: {}", self.columns())),
         })
     }
@@ -222,12 +222,11 @@ impl Lower<'_, '_> {
             return Ok(());
         }
         let error = self.member_error(id, format!("`child` has no field `{name}`"));
-        Err(match nearest(name, fields.iter().map(|field| &**field)) {
-            Some(known) => error.corrected(known),
-            None => {
-                let names: Vec<&str> = fields.iter().map(|field| &**field).collect();
-                error.help(format!("fields are: {}", names.join(", ")))
-            }
+        let names: Vec<&str> = fields.iter().map(|field| &**field).collect();
+        let help = format!("fields are: {}", names.join(", "));
+        Err(match nearest(name, names.iter().copied()) {
+            Some(known) => error.corrected(known).also(&help),
+            None => error.help(help),
         })
     }
 }

@@ -220,16 +220,19 @@ impl Compiler<'_> {
     fn listed(&mut self, out: &mut Actions<'_>, fields: &Operands, verb: (&str, Verb)) {
         for (name, at) in fields {
             let Some(target) = self.target(out, name, &at.path) else { continue };
-            let ColumnType::Array(item) = &target.1 else {
-                self.misfit(&at.path, verb.0, "an array such as text[]", name, &target.1);
+            if !matches!(target.1, ColumnType::Array(_) | ColumnType::Jsonb) {
+                let wanted = "an array such as text[], or a jsonb that holds a list";
+                self.misfit(&at.path, verb.0, wanted, name, &target.1);
                 continue;
-            };
+            }
             let Some(expr) = self.expr(at, out.reads) else { continue };
-            let constant = match expr.constant_value() {
-                None => None,
-                Some(list @ Value::List(_)) => Some(target.1.coerce(list.clone())),
-                Some(value) => Some(item.coerce(value.clone()).map(|item| Value::list(vec![item]))),
-            };
+            let constant = expr.constant_value().map(|value| {
+                let list = match value {
+                    list @ Value::List(_) => list.clone(),
+                    item => Value::list(vec![item.clone()]),
+                };
+                target.1.coerce(list)
+            });
             match constant.transpose() {
                 Ok(constant) => {
                     self.push(out, target, &at.path, (verb.1)(Typed { expr, constant }));
@@ -299,7 +302,14 @@ impl Compiler<'_> {
             return self.problem(&at.path, message, help);
         };
         let blank = self.blank_child(name, &children);
-        let put = Put { children, by, by_type, fields, blank };
+        // Of the whole event it is known: it is an object, or bad.
+        let whole = match &at.value {
+            Assignments::All(all) if all.value != Operand::Expression("event".to_owned()) => {
+                self.expr(all, reads)
+            }
+            _ => None,
+        };
+        let put = Put { children, whole, by, by_type, fields, blank };
         self.push(out, (column, ty), &at.path, Op::Put(Box::new(put)));
     }
 

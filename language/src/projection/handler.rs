@@ -79,6 +79,8 @@ pub(super) struct Operand {
 #[derive(Debug)]
 pub(super) struct Put {
     pub(super) children: Arc<Children>,
+    /// The one expression that stands for all fields, to tell what it is where it has no key.
+    pub(super) whole: Option<Expr>,
     pub(super) by: Operand,
     pub(super) by_type: ColumnType,
     pub(super) fields: Vec<(Arc<str>, ColumnType, Operand)>,
@@ -163,6 +165,13 @@ impl Handler {
             expr.link(layout);
         }
         if let Effect::Write(actions) = &mut self.effect {
+            for action in &mut *actions {
+                if let Op::Put(put) = &mut action.op
+                    && let Some(whole) = &mut put.whole
+                {
+                    whole.link(layout);
+                }
+            }
             for operand in actions.iter_mut().flat_map(|action| action.op.operands_mut()) {
                 operand.expr.link(layout);
             }

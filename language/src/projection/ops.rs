@@ -24,6 +24,10 @@ pub(super) enum Fault {
     NotThere(EvalError),
     /// What is put or taken has no key.
     NoChildKey,
+    /// It is a list, each item of which may be a child.
+    ListOfChildren,
+    /// The field's JSON is no list.
+    NoList(&'static str),
     /// The record's budget is used up.
     Budget(Exceeded),
 }
@@ -33,7 +37,9 @@ impl Fault {
     pub(super) fn stage(&self) -> &'static str {
         match self {
             Fault::Expression(_) | Fault::NotThere(_) => "expression",
-            Fault::Field(_) | Fault::NoChildKey => "field",
+            Fault::Field(_) | Fault::NoChildKey | Fault::ListOfChildren | Fault::NoList(_) => {
+                "field"
+            }
             Fault::Budget(_) => BUDGET,
         }
     }
@@ -46,6 +52,10 @@ impl fmt::Display for Fault {
             Fault::Field(error) => write!(f, "{error}"),
             Fault::NotThere(error) => write!(f, "{error}; and there is no row that has it"),
             Fault::NoChildKey => f.write_str("the child's key is null"),
+            Fault::ListOfChildren => f.write_str(
+                "it is a list, and one child is put at a time: `for_each` runs the handler for each `item`",
+            ),
+            Fault::NoList(found) => write!(f, "the field holds {found}, not a list"),
             Fault::Budget(limit) => write!(f, "{limit}"),
         }
     }
@@ -194,14 +204,16 @@ impl Action {
             Op::Max(operand) => Ok(best(old, operand.typed(ty, env)?, |new, old| new > old)),
             Op::Append(operand) => {
                 let Some(items) = operand.items(ty, env)? else { return Ok(None) };
-                let old = children_of(old);
+                let old = list_of(old)?;
                 env.budget.items(old.len() + items.len())?;
                 Ok(Some(Value::List(old.iter().chain(&*items).cloned().collect())))
             }
             Op::Remove(operand) => {
-                let (Some(gone), Value::List(old)) = (operand.items(ty, env)?, old) else {
+                let Some(gone) = operand.items(ty, env)? else { return Ok(None) };
+                let old = list_of(old)?;
+                if old.is_empty() {
                     return Ok(None);
-                };
+                }
                 let (all, each) = (old.len() + gone.len(), gone.len().max(2).ilog2());
                 env.budget.items(all.saturating_mul(usize::try_from(each).unwrap_or(1)))?;
                 Ok(Some(Value::List(without(old, &gone))))
@@ -273,6 +285,15 @@ fn find(list: &[Value], by: &str, key: &Value) -> Result<usize, usize> {
     })
 }
 
+/// The items of a field, which may be any JSON; null is a list without any.
+fn list_of(old: &Value) -> Result<&[Value], Fault> {
+    match old {
+        Value::List(list) => Ok(list),
+        Value::Null => Ok(&[]),
+        other => Err(Fault::NoList(other.type_name())),
+    }
+}
+
 fn children_of(old: &Value) -> &[Value] {
     match old {
         Value::List(list) => list,
@@ -284,7 +305,11 @@ impl Put {
     fn next(&self, env: &Env<'_>, old: &Value) -> Result<Value, Fault> {
         let key = self.by.typed(&self.by_type, env)?;
         if key.is_null() {
-            return Err(Fault::NoChildKey);
+            let whole = self.whole.as_ref().map(|whole| whole.eval(env));
+            return Err(match whole {
+                Some(Ok(Value::List(_))) => Fault::ListOfChildren,
+                _ => Fault::NoChildKey,
+            });
         }
         let list = children_of(old);
         env.budget.steps(1)?;

@@ -12,6 +12,7 @@ use super::Projection;
 use super::fold::BadRecord;
 use super::handler::{DELETE, Handler, TOMBSTONE};
 use super::ops::coerce;
+use crate::converter::{JSON_TEXT, looks_like_json};
 use crate::event::{Event, Kind};
 use crate::expr::{Env, Expr};
 use hashbrown::HashMap;
@@ -339,7 +340,11 @@ impl Projection {
                         }
                     }
                     Ok(found) => {
-                        prepared.fail(at, fault(&format!("{} is no list", found.type_name())))?;
+                        let called = match &found {
+                            Value::Text(text) if looks_like_json(text) => JSON_TEXT,
+                            found => found.type_name(),
+                        };
+                        prepared.fail(at, fault(&format!("{called} is no list")))?;
                     }
                     Err(error) => prepared.fail(at, fault(&error.to_string()))?,
                 }

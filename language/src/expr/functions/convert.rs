@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldline_api::budget::Budget;
 use foldline_api::column::scalar_text;
 use foldline_api::decimal::Decimal;
+use foldline_api::json::parse_base64;
 use foldline_api::time::Timestamp;
 use foldline_api::value::Value;
 
@@ -20,6 +21,7 @@ pub(super) const TABLE: &[Function] = &[
     Function::new("uint", Form::Global, (1, 1), uint),
     Function::new("double", Form::Global, (1, 1), double),
     Function::new("decimal", Form::Global, (1, 1), decimal),
+    Function::new("decimalBytes", Form::Global, (2, 2), decimal_bytes),
     Function::new("string", Form::Global, (1, 1), string),
     Function::new("bytes", Form::Global, (1, 1), bytes),
     Function::new("bool", Form::Global, (1, 1), boolean),
@@ -153,10 +155,44 @@ fn decimal(args: Args<'_, '_>, budget: &Budget) -> Out {
         Value::Double(double) => Decimal::from_f64(*double)
             .map(Value::Decimal)
             .ok_or_else(|| "the double is not finite".into()),
+        // Debezium's numeric without a scale of its own.
+        Value::Map(map) => match (map.get("scale"), map.get("value")) {
+            (Some(Value::Int(scale)), Some(value)) => unscaled(value, *scale, budget),
+            _ => Err("an object of a decimal has `scale` and `value`".into()),
+        },
         number => ops::exact(number)
             .map(|decimal| Value::Decimal(decimal.into_owned()))
             .ok_or(Fault::Types),
     }
+}
+
+/// Connect's decimal without its schema: two's complement bytes, in JSON as base64, over ten to the scale.
+fn decimal_bytes(args: Args<'_, '_>, budget: &Budget) -> Out {
+    match args {
+        [value, scale] => match scale.as_ref() {
+            Value::Int(scale) => unscaled(value, *scale, budget),
+            _ => Err(Fault::Types),
+        },
+        _ => Err(Fault::Types),
+    }
+}
+
+fn unscaled(value: &Value, scale: i64, budget: &Budget) -> Out {
+    let bytes: Arc<[u8]> = match value {
+        Value::Bytes(bytes) => Arc::clone(bytes),
+        Value::Text(text) => {
+            budget.pass(text.len())?;
+            budget.bytes(text.len())?;
+            Arc::from(parse_base64(text).ok_or("the text is not base64")?)
+        }
+        _ => return Err(Fault::Types),
+    };
+    budget.digits(bytes.len())?;
+    let decimal = Decimal::from_unscaled(&bytes, scale)
+        .ok_or("there are no bytes, or the number has too many digits")?;
+    budget.bytes(decimal.heap_bytes())?;
+    budget.number(&decimal)?;
+    Ok(Value::Decimal(decimal))
 }
 
 fn string(args: Args<'_, '_>, budget: &Budget) -> Out {

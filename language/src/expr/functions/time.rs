@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use foldline_api::budget::Budget;
 use foldline_api::decimal::Decimal;
-use foldline_api::time::{Date, Duration, MICROS, Timestamp};
+use foldline_api::time::{Date, Duration, MICROS, Time, Timestamp};
 use foldline_api::value::Value;
 use jiff::Zoned;
 use jiff::tz::{Offset, TimeZone, TimeZoneDatabase};
@@ -21,6 +21,8 @@ const fn part(name: &'static str, run: fn(Args<'_, '_>, &Budget) -> Out) -> Func
 pub(super) const TABLE: &[Function] = &[
     Function::new("timestampMillis", Form::Global, (1, 1), |args, _| epoch(args, 1_000)),
     Function::new("timestampMicros", Form::Global, (1, 1), |args, _| epoch(args, 1)),
+    Function::new("dateDays", Form::Global, (1, 1), days),
+    Function::new("timeMicros", Form::Global, (1, 1), micros),
     Function::new("window", Form::Global, (2, 2), window).checked(check_window),
     Function::new("date", Form::Global, (2, 2), date).checked(check_zone),
     part("getFullYear", year),
@@ -159,6 +161,28 @@ fn epoch(args: Args<'_, '_>, micros: i64) -> Out {
         .and_then(Timestamp::from_micros)
         .map(Value::Timestamp)
         .ok_or_else(|| "the moment is outside the years 1 to 9999".into())
+}
+
+/// A date from days since the epoch.
+fn days(args: Args<'_, '_>, _: &Budget) -> Out {
+    match args.first().map(Cow::as_ref) {
+        Some(Value::Int(days)) => i32::try_from(*days)
+            .ok()
+            .and_then(Date::from_days)
+            .map(Value::Date)
+            .ok_or_else(|| OUTSIDE.into()),
+        _ => Err(Fault::Types),
+    }
+}
+
+/// A time from microseconds since midnight.
+fn micros(args: Args<'_, '_>, _: &Budget) -> Out {
+    match args.first().map(Cow::as_ref) {
+        Some(Value::Int(micros)) => Time::from_micros(*micros)
+            .map(Value::Time)
+            .ok_or_else(|| "a day has no such microsecond".into()),
+        _ => Err(Fault::Types),
+    }
 }
 
 fn window(args: Args<'_, '_>, _: &Budget) -> Out {

@@ -57,7 +57,7 @@ const PROBLEMS: &[(&str, &[&str])] = &[
         &["`min` works on a number, a text or a time"],
     ),
     (
-        "[projections.p.fields]\nid = \"bigint\"\nn = \"jsonb\"\n[[projections.p.on]]\nappend = { n = 1 }",
+        "[projections.p.fields]\nid = \"bigint\"\nn = \"bigint\"\n[[projections.p.on]]\nappend = { n = 1 }",
         &["an array such as text[]"],
     ),
     (

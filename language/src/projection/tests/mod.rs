@@ -4,6 +4,7 @@ mod budget;
 mod cases;
 mod debezium;
 mod effects;
+mod lists;
 mod messages;
 mod order;
 mod properties;
