@@ -4,6 +4,7 @@ mod adopt;
 mod avro;
 mod bad_records;
 mod binding;
+mod cdc;
 mod debezium;
 mod examples;
 mod fencing;

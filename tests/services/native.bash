@@ -78,9 +78,9 @@ prepare_postgres() {
   (cd "$lab" && as_owner "$(postgres_bin)/initdb" -D "$lab/postgres" -U foldline --pwfile="$lab/password" \
     --auth=scram-sha-256 -E UTF8 --locale=C.UTF-8 --no-sync) >"$lab/postgres.log" 2>&1 \
     || { cat "$lab/postgres.log" >&2; die "PostgreSQL's cluster could not be made"; }
-  # fsync stays on: the tests kill the server and count what it promised to keep.
+  # fsync stays on: the tests kill the server and count what it promised to keep. Logical: Debezium reads its log.
   printf '%s\n' "listen_addresses = '127.0.0.1'" "port = $postgres_port" "unix_socket_directories = ''" \
-    'max_connections = 200' "timezone = 'UTC'" >"$lab/foldline.conf"
+    'max_connections = 200' "timezone = 'UTC'" 'wal_level = logical' >"$lab/foldline.conf"
   own "$lab/foldline.conf"
   echo "include 'foldline.conf'" >>"$lab/postgres/postgresql.conf"
   mv "$lab/foldline.conf" "$lab/postgres/foldline.conf"

@@ -1,6 +1,7 @@
 //! What the tests share: the worker as a process, the servers, the log's content and its plain fold.
 
 pub(crate) mod daemon;
+pub(crate) mod debezium;
 pub(crate) mod kafka;
 pub(crate) mod ledger;
 pub(crate) mod log;

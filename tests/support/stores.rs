@@ -87,7 +87,7 @@ pub(crate) async fn postgres() -> tokio_postgres::Client {
     postgres_at(&servers::postgres()).await
 }
 
-async fn postgres_at(url: &str) -> tokio_postgres::Client {
+pub(crate) async fn postgres_at(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute("set timezone = 'UTC'").await.unwrap();
@@ -100,8 +100,15 @@ pub(crate) async fn query(sql: &str) -> Vec<Vec<Option<String>>> {
 }
 
 async fn query_at(url: &str, sql: &str) -> Vec<Vec<Option<String>>> {
-    let messages =
-        postgres_at(url).await.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    query_with(&postgres_at(url).await, sql).await
+}
+
+/// The same over this connection.
+pub(crate) async fn query_with(
+    client: &tokio_postgres::Client,
+    sql: &str,
+) -> Vec<Vec<Option<String>>> {
+    let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let row = |message: &tokio_postgres::SimpleQueryMessage| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => {
             Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())

@@ -155,10 +155,12 @@ impl Date {
 impl FromStr for Date {
     type Err = TimeError;
 
-    /// `YYYY-MM-DD` and nothing behind it: a moment is a date only in a zone, which `date(t, zone)` names.
+    /// `YYYY-MM-DD` and nothing behind it: a moment is a date only in a zone, which `date(t, zone)` names. A `Z` says what a
+    /// date here is, and Debezium writes it (`time.precision.mode=isostring`).
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let wrong = TimeError("date (YYYY-MM-DD)");
         let text = text.trim();
+        let text = text.strip_suffix('Z').unwrap_or(text);
         if text.len() != 10 {
             return Err(wrong);
         }
@@ -195,10 +197,11 @@ impl Time {
 impl FromStr for Time {
     type Err = TimeError;
 
-    /// `HH:MM[:SS[.ffffff]]`.
+    /// `HH:MM[:SS[.ffffff]]`; with a `Z`, as for a date.
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let wrong = TimeError("time (HH:MM:SS)");
         let text = text.trim();
+        let text = text.strip_suffix('Z').unwrap_or(text);
         if text.get(2..3) != Some(":") || text.contains(['T', ' ', '+', 'Z']) {
             return Err(wrong);
         }
@@ -291,5 +294,12 @@ mod tests {
             assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
         }
         assert!("24:00:00".parse::<Time>().is_err());
+        // As Debezium writes them, whose zone is none of theirs.
+        assert_eq!("2026-02-28Z".parse::<Date>().unwrap().to_string(), "2026-02-28");
+        assert_eq!("10:20:30.5Z".parse::<Time>().unwrap().to_string(), "10:20:30.5");
+        assert!(
+            "2026-02-28+02:00".parse::<Date>().is_err()
+                && "10:20:30+02:00".parse::<Time>().is_err()
+        );
     }
 }
