@@ -1,6 +1,8 @@
 //! The life of a group: workers that come, go and die, partitions that are added, and a log that has lost
 //! what a stopped worker has not read.
 
+use std::time::Duration;
+
 use crate::support::daemon::Daemon;
 use crate::support::kafka::{self, Background};
 use crate::support::oracle::{Oracle, assert_same};
@@ -15,9 +17,9 @@ use crate::support::wait::{self, LATER};
 const NAMES: [&str; 2] = ["orders", "docs"];
 
 /// Waits until the workers hold all partitions of each connector, each at least one.
-async fn shared(workers: &[Daemon], partitions: u64) {
-    for name in NAMES {
-        wait::until(&format!("the workers share {name}"), LATER, async || {
+async fn shared(workers: &[Daemon], names: &[&str], (partitions, limit): (u64, Duration)) {
+    for name in names {
+        wait::until(&format!("the workers share {name}"), limit, async || {
             let mut parts = Vec::new();
             for worker in workers {
                 parts.push(worker.metrics().await.of(name, "assigned_partitions"));
@@ -57,20 +59,20 @@ async fn workers_come_and_go(source: String) {
     for _ in 0..3 {
         workers.push(setup.start().await);
     }
-    shared(&workers, PARTITIONS as u64).await;
+    shared(&workers, &NAMES, (PARTITIONS as u64, LATER)).await;
     // One dies and another comes.
     workers.remove(0).kill9();
     workers.push(setup.start().await);
-    shared(&workers, PARTITIONS as u64).await;
+    shared(&workers, &NAMES, (PARTITIONS as u64, LATER)).await;
     // A rolling restart.
     for _ in 0..3 {
         workers.remove(0).stop().await;
         workers.push(setup.start().await);
-        shared(&workers, PARTITIONS as u64).await;
+        shared(&workers, &NAMES, (PARTITIONS as u64, LATER)).await;
     }
     // The topic grows.
     kafka::grow(&topic, PARTITIONS + 2).await;
-    shared(&workers, PARTITIONS as u64 + 2).await;
+    shared(&workers, &NAMES, (PARTITIONS as u64 + 2, LATER)).await;
     kafka::produce(&topic, added(PARTITIONS, 500).chain(added(PARTITIONS + 1, 0)));
     load.stop();
     for name in NAMES {
@@ -95,15 +97,68 @@ async fn three_workers_one_killed_all_restarted_and_partitions_added() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_under_the_consumer_group_protocol() {
+    workers_come_and_go(consumer_protocol()).await;
+}
+
+/// The source under the consumer group protocol.
+fn consumer_protocol() -> String {
     // The broker decides on timeouts there.
-    let source = kafka_source()
+    kafka_source()
         .replace(
             "\n[sources.events.properties]",
             "\ngroup_protocol = \"consumer\"\n[sources.events.properties]",
         )
         .replace("\"session.timeout.ms\" = 6000\n", "")
-        .replace("\"heartbeat.interval.ms\" = 1000\n", "");
-    workers_come_and_go(source).await;
+        .replace("\"heartbeat.interval.ms\" = 1000\n", "")
+}
+
+/// Waits, for half a minute, until the worker holds so many partitions.
+async fn holds(worker: &Daemon, partitions: u64) {
+    wait::until(&format!("{partitions} partitions"), Duration::from_secs(30), async || {
+        let held = worker.metrics().await.of("orders", "assigned_partitions");
+        if held == partitions { Ok(()) } else { Err(held.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_its_group_forgot_joins_anew_though_it_still_holds_partitions() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("orders"), setup.name("orders"));
+    kafka::create(&topic, PARTITIONS).await;
+    let config = |source: String| {
+        setup.config(&[
+            source,
+            orders_projection(&topic, "", ""),
+            postgres_sink(),
+            connector("orders", "orders", "warehouse", &table, ""),
+        ]);
+    };
+    let load = Background::start(&topic, Orders::new(200), 0);
+    config(kafka_source());
+    let first = setup.start().await;
+    first.metric("orders", "assigned_partitions", |held| held == PARTITIONS as u64).await;
+    config(consumer_protocol());
+    let workers = [first, setup.start().await];
+    shared(&workers, &["orders"], (PARTITIONS as u64, LATER)).await;
+    // The broker misses it after 45 s; of the consumer protocol nobody is left, so the group is a classic one again, which
+    // does not know the member that wakes.
+    workers[1].freeze();
+    workers[0].metric("orders", "assigned_partitions", |held| held == PARTITIONS as u64).await;
+    workers[1].thaw();
+    // Else both would fence each other for as long as they live. Into a group of the classic protocol it comes once nobody of
+    // that is left.
+    let [first, second] = workers;
+    holds(&second, 0).await;
+    first.stop().await;
+    holds(&second, PARTITIONS as u64).await;
+    load.stop();
+    second.caught_up("orders", &topic).await;
+    let oracle = Oracle::of_topic(&topic);
+    assert_same("PostgreSQL", &oracle.orders(), &postgres_rows(&table, ORDERS).await);
+    second.stop().await;
+    setup.clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 //! the group keeps this member, however slow the sink is.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::burst::Burst;
 use crate::config::{KafkaConfig, TopicFilter};
 use crate::context::{Context, Member, log};
 use crate::error::{class, from_code, from_kafka};
-use crate::membership::Nothing;
+use crate::membership::{Doubt, Nothing};
 use crate::native::{Event, EventQueue, Failure, cached_end, list};
 use crate::queue::{Command, Inbox};
 use crate::rebalance::{Assignment, From};
@@ -56,6 +57,8 @@ pub(crate) struct Poller {
     pub(crate) config: KafkaConfig,
     pub(crate) topics: TopicFilter,
     pub(crate) ends: Ends,
+    /// The group refused a commit as that of no member of it.
+    pub(crate) refused: Arc<AtomicBool>,
     pub(crate) max_poll: Duration,
     pub(crate) refresh: Duration,
     /// The group's name.
@@ -83,6 +86,7 @@ pub(crate) struct PollState {
     pub(crate) subscribed: Vec<String>,
     subscribed_at: Option<Instant>,
     pub(crate) nothing: Nothing,
+    pub(crate) doubt: Doubt,
     /// Of lines about the brokers.
     trouble: Throttle,
     /// The task was told that a batch cannot be read; librdkafka tells it each time it tries.
@@ -115,6 +119,7 @@ impl Poller {
             self.assign_anew();
             self.look_at_ends(now);
             self.look_at_nothing(now);
+            self.look_at_membership(now);
             if self.hold_back(now) {
                 self.inbox.wait_for_space(POLL);
             } else {

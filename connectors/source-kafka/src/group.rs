@@ -32,11 +32,12 @@ pub(crate) struct GroupMember {
 /// How a member stands that has no partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The others have all of them.
+    /// The others have all of them, and the group knows this member.
     Spare,
     /// So many have no owner, and the group is about to deal them anew.
     Waiting(usize),
-    /// So many have no owner, and nothing is about to change that.
+    /// So many have no owner, and nothing is about to change that: the group knows this member no more, or
+    /// is stuck.
     Forgotten(usize),
 }
 
@@ -46,13 +47,16 @@ impl Group {
         let owned = |p: &TopicPartition| self.members.iter().any(|m| m.partitions.contains(p));
         let unowned = all.iter().filter(|partition| !owned(partition)).count();
         match unowned {
-            0 => Standing::Spare,
-            // It waits for nothing if the group does not know it.
-            _ if self.rebalances && self.members.iter().any(|member| member.id == id) => {
-                Standing::Waiting(unowned)
-            }
+            // Whom the group does not know, it gives nothing when the others have gone.
+            0 if self.knows(id) => Standing::Spare,
+            _ if self.rebalances && self.knows(id) => Standing::Waiting(unowned),
             _ => Standing::Forgotten(unowned),
         }
+    }
+
+    /// Whether a member of this id is in the group.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.members.iter().any(|member| member.id == id)
     }
 }
 
@@ -198,6 +202,11 @@ mod tests {
         assert_eq!(standing(group(true, &[("a", &[0]), ("me", &[])])), Standing::Waiting(1));
         assert_eq!(standing(group(false, &[("a", &[0]), ("me", &[])])), Standing::Forgotten(1));
         assert_eq!(standing(group(true, &[("a", &[0])])), Standing::Forgotten(1), "unknown to it");
+        assert_eq!(
+            standing(group(false, &[("a", &[0, 1])])),
+            Standing::Forgotten(0),
+            "and so here"
+        );
         assert_eq!(standing(group(false, &[])), Standing::Forgotten(2), "an empty group");
         // What others have of other topics is not meant.
         let other = Group {

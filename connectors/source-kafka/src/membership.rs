@@ -1,6 +1,7 @@
-//! A member's way out of its group, and what it does where the group gives it nothing.
+//! A member's way out of its group, and what it does where the group gives it nothing or has forgotten it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use foldline_api::error::{Error, ErrorClass, Result};
@@ -17,6 +18,8 @@ use crate::native::Event;
 const NOTHING_MAX: Duration = Duration::from_secs(30);
 /// The next look, where partitions have no owner.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// The next look, where the group did not know a member: an answer may be older than a join.
+const CONFIRM: Duration = Duration::from_secs(2);
 /// How long leaving may take: the group's answers come within a moment.
 const LEAVE: Duration = Duration::from_secs(1);
 /// One poll while leaving.
@@ -31,6 +34,14 @@ pub(crate) struct Nothing {
     spare: bool,
     /// The group forgot it, as of the last look.
     forgotten: bool,
+}
+
+/// Whether the group still knows a member that has partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Doubt {
+    look_at: Option<Instant>,
+    /// It did not, as of the last look.
+    unknown: bool,
 }
 
 impl Poller {
@@ -70,8 +81,12 @@ impl Poller {
                 return;
             }
         };
+        let why = match unowned {
+            0 => "does not know it".to_owned(),
+            unowned => format!("{unowned} partitions have no owner"),
+        };
         let what = format!(
-            "the group {:?} has given this member nothing for {seconds} s, and {unowned} partitions have no owner",
+            "the group {:?} has given this member nothing for {seconds} s, and {why}",
             self.group
         );
         nothing.look_at = Some(Instant::now() + LOOK_AGAIN);
@@ -82,6 +97,44 @@ impl Poller {
         }
         tracing::warn!("{what}");
         self.inbox.push_error(Error::retriable(what));
+    }
+
+    /// Under KIP-848 librdkafka goes on for ever with the partitions that it has where the coordinator knows no such group
+    /// any more: when the last member of this protocol is missed for long, the group becomes one of the classic protocol.
+    /// Others have the partitions then, or nobody has. So the group is asked now and then, and where it refuses a commit.
+    pub(crate) fn look_at_membership(&mut self, now: Instant) {
+        if self.is_classic || self.state.assignment.is_empty() {
+            self.state.doubt = Doubt::default();
+            return;
+        }
+        let refused = self.refused.swap(false, Ordering::Relaxed);
+        let doubt = &mut self.state.doubt;
+        let at = *doubt.look_at.get_or_insert(now + NOTHING_MAX);
+        if at > now && (!refused || doubt.unknown) {
+            return;
+        }
+        let client = self.consumer.client().native_client();
+        let (id, generation) = membership(client);
+        let group = describe(client, &self.group, ASK);
+        let doubt = &mut self.state.doubt;
+        doubt.look_at = Some(Instant::now() + NOTHING_MAX);
+        match group {
+            Ok(group) => {
+                let unknown = generation.is_some() && !group.knows(&id);
+                if unknown && doubt.unknown {
+                    let what = format!(
+                        "the group {:?} does not know this member any more, which still holds partitions",
+                        self.group
+                    );
+                    tracing::warn!("{what}: another member takes this one's place");
+                    self.inbox.end(ErrorClass::Fenced, format!("{what}: joining it anew"));
+                } else if unknown {
+                    doubt.look_at = Some(Instant::now() + CONFIRM);
+                }
+                doubt.unknown = unknown;
+            }
+            Err(error) => tracing::debug!(%error, "asking whether the group knows this member"),
+        }
     }
 
     fn standing(&self) -> Result<Standing> {

@@ -1,5 +1,6 @@
 //! One consuming member of the group.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +51,8 @@ impl KafkaSource {
         let inbox = Arc::new(Inbox::new(memory / 2));
         let ends = Ends::default();
         let (leaving, left) = oneshot::channel();
-        let committer = Arc::new(KafkaCommitter::new(&consumer));
+        let refused = Arc::new(AtomicBool::new(false));
+        let committer = Arc::new(KafkaCommitter::new(&consumer, Arc::clone(&refused)));
         let millis = |name, default| Duration::from_millis(config.number(name).unwrap_or(default));
         let poller = Poller {
             queue: Arc::clone(&queue),
@@ -59,6 +61,7 @@ impl KafkaSource {
             config: config.clone(),
             topics,
             ends: Arc::clone(&ends),
+            refused,
             max_poll: millis("max.poll.interval.ms", 300_000),
             refresh: millis("topic.metadata.refresh.interval.ms", 10_000),
             group: config.group.clone(),
