@@ -36,7 +36,7 @@ pub(crate) async fn prepare(decoders: &dyn Decoders, records: &[Record]) -> Resu
         }
     }
     for (topic, records) in topics {
-        decoders.of(topic).prepare(&records).await?;
+        decoders.of(topic).prepare(&records).await.map_err(Error::of_schemas)?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod kafka;
 #[cfg(not(feature = "kafka"))]
 #[path = "registry/without_kafka.rs"]
 mod kafka;
+mod schemas;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use foldline_api::sink::{OnChange as SinkOnChange, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
 use foldline_language::config::projection::{Names, ProjectionConfig};
 use foldline_language::converter::avro::Avro;
-use foldline_language::converter::{Decoder, Format};
+use foldline_language::converter::schema::Schemas;
+use foldline_language::converter::{Decoder, Format, Part, RegistryAvro};
 use foldline_language::event::Mask;
 use foldline_language::projection::Projection;
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
@@ -38,6 +40,7 @@ pub(crate) use kafka::limits;
 #[cfg(feature = "kafka")]
 pub use kafka::{Topics, kafka_config};
 use kafka::{kafka_dead_letters, kafka_log};
+pub(crate) use schemas::Registries;
 
 /// What one connector refers to.
 struct Parts<'a> {
@@ -72,9 +75,11 @@ pub(crate) fn connector(
     connector: &ConnectorConfig,
     projection: &Arc<Projection>,
     metrics: &Metrics,
+    registries: &Registries,
 ) -> Result<ConnectorSpec> {
     let parts = parts(config, connector)?;
-    let decoders: Arc<dyn Decoders> = Arc::new(TopicDecoders::new(&parts, projection)?);
+    let decoders: Arc<dyn Decoders> =
+        Arc::new(TopicDecoders::new(&parts, projection, &|name| registries.of(config, name))?);
     let log = prepared(log_of(config, &parts, &connector.group)?, &decoders);
     let rebuild_group = format!("{}.rebuild", connector.group);
     let rebuild_log = prepared(log_of(config, &parts, &rebuild_group)?, &decoders);
@@ -239,6 +244,9 @@ fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
     Ok(Arc::new(FileDeadLetters::new(path, topic)?))
 }
 
+/// The schemas of a registry of that name.
+type SchemasOf<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Schemas>>;
+
 /// A decoder per topic that the config names, per regex, and one for all others.
 struct TopicDecoders {
     named: HashMap<Arc<str>, Decoder>,
@@ -247,10 +255,10 @@ struct TopicDecoders {
 }
 
 impl TopicDecoders {
-    fn new(parts: &Parts<'_>, projection: &Projection) -> Result<Self> {
+    fn new(parts: &Parts<'_>, projection: &Projection, schemas: SchemasOf<'_>) -> Result<Self> {
         let decoder = |topic: &str| -> Result<Decoder> {
             let (key, value) = parts.source.converters(topic);
-            decode_with(projection, topic, key, value)
+            decode_with(projection, topic, (key, value), schemas)
         };
         let mut named = HashMap::default();
         if let Names::List(topics) = &parts.projection.topics {
@@ -265,7 +273,8 @@ impl TopicDecoders {
                 let value = topic.value.as_ref().unwrap_or(&parts.source.value);
                 let regex = regex::Regex::new(&format!("^{regex}"))
                     .map_err(|error| Error::config(format!("topic {:?}: {error}", topic.name)))?;
-                patterns.push((regex, decode_with(projection, &topic.name, key, value)?));
+                let of = (key, value);
+                patterns.push((regex, decode_with(projection, &topic.name, of, schemas)?));
             } else if projection.topics_match(&topic.name) {
                 named.insert(Arc::from(topic.name.as_str()), decoder(&topic.name)?);
             }
@@ -278,29 +287,34 @@ impl TopicDecoders {
 fn decode_with(
     projection: &Projection,
     topic: &str,
-    key: &ConverterKind,
-    value: &ConverterKind,
+    (key, value): (&ConverterKind, &ConverterKind),
+    schemas: SchemasOf<'_>,
 ) -> Result<Decoder> {
     let opener = projection.opener(topic).map(Arc::clone);
     let (mask, slots) = match &opener {
         Some(opener) => (opener.mask(), opener.width()),
         None => (projection.mask(), projection.slots()),
     };
-    let (mask, value) = (mask.clone(), format(value, mask)?);
-    let key = if projection.reads_key() { Some(format(key, &mask)?) } else { None };
-    Ok(Decoder { key, value, mask, slots, opener })
+    let format = |kind, part| format(kind, part, mask, schemas);
+    let value = format(value, Part::Value)?;
+    let key = if projection.reads_key() { Some(format(key, Part::Key)?) } else { None };
+    Ok(Decoder { key, value, mask: mask.clone(), slots, opener })
 }
 
-fn format(kind: &ConverterKind, mask: &Mask) -> Result<Format> {
+fn format(kind: &ConverterKind, part: Part, mask: &Mask, schemas: SchemasOf<'_>) -> Result<Format> {
     Ok(match kind {
         ConverterKind::Json => Format::Json,
+        ConverterKind::FramedJson(framing) => Format::FramedJson(*framing),
         ConverterKind::ConnectJson => Format::ConnectJson,
         ConverterKind::Text => Format::Text,
         ConverterKind::Bytes => Format::Bytes,
         ConverterKind::AvroFile(file) => {
             Format::Avro(Arc::new(Avro::new(Arc::clone(&file.schema), file.framing, mask)))
         }
-        ConverterKind::Avro { .. } | ConverterKind::Protobuf { .. } => {
+        ConverterKind::Avro { registry, framing } => {
+            Format::Schema(Arc::new(RegistryAvro::new(schemas(registry)?, *framing, part, mask)))
+        }
+        ConverterKind::Protobuf { .. } => {
             return Err(not_yet(&format!("the converter {:?}", kind.name())));
         }
     })

@@ -14,7 +14,7 @@ use crate::admin;
 use crate::config::{Config, unsupported};
 use crate::connector::Connector;
 use crate::metrics::Metrics;
-use crate::registry;
+use crate::registry::{self, Registries};
 
 /// How long the way down may take before the process leaves anyway; below Kubernetes' 30 s grace.
 const SHUTDOWN: Duration = Duration::from_secs(25);
@@ -38,11 +38,13 @@ impl Worker {
         let projections = projection::compile(&config.projections, &config.places)?;
         let metrics = Metrics::new()
             .map_err(|error| vec![Diagnostic::new("foldline", "metrics", error.to_string())])?;
+        let registries = Registries::default();
         let mut connectors = Vec::new();
         let mut refused = Vec::new();
         for connector in config.connectors.values() {
             let Some(projection) = projections.get(&connector.projection) else { continue };
-            match registry::connector(&config, connector, projection, &metrics) {
+            let made = registry::connector(&config, connector, projection, &metrics, &registries);
+            match made {
                 Ok(spec) => connectors.push(Arc::new(Connector::new(spec))),
                 Err(error) => {
                     metrics.connector(&connector.name).set_state("FAILED");

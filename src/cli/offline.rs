@@ -103,7 +103,8 @@ pub(super) fn adopt(path: PathBuf, name: &str) -> Result<(), Failure> {
     let Some(projection) = projections.get(&connector.projection) else { return Ok(()) };
     let report = runtime()?.block_on(async {
         let metrics = Metrics::new().map_err(Failure::failed)?;
-        let spec = registry::connector(&config, connector, projection, &metrics)
+        let registries = registry::Registries::default();
+        let spec = registry::connector(&config, connector, projection, &metrics, &registries)
             .map_err(Failure::failed)?;
         crate::adopt::adopt(&spec).await.map_err(Failure::failed)
     })?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use foldline_language::config::form::{Choice, FilePath, KeyForm, TextList};
 use foldline_language::config::key::{Key, Or};
 use foldline_language::config::reader::{Field, Reader};
-use foldline_language::converter::avro::{Framing, Reference, Schema};
+use foldline_language::converter::Framing;
+use foldline_language::converter::avro::{Reference, Schema};
 
 /// A schema from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +34,33 @@ const FRAMINGS: Choice<Framing> = Choice(&[
     ("auto", Framing::Auto),
     ("none", Framing::None),
     ("single-object", Framing::SingleObject),
+    ("confluent", Framing::Confluent),
+    ("headers", Framing::Headers),
+    ("apicurio-8-byte", Framing::Apicurio8),
 ]);
+/// Where the schema is known.
+const OF_FILE: Choice<Framing> = Choice(&[
+    ("auto", Framing::Auto),
+    ("none", Framing::None),
+    ("single-object", Framing::SingleObject),
+]);
+/// Where the frame says which schema it is.
+pub(super) const OF_REGISTRY: Choice<Framing> = Choice(&[
+    ("auto", Framing::Auto),
+    ("confluent", Framing::Confluent),
+    ("headers", Framing::Headers),
+    ("apicurio-8-byte", Framing::Apicurio8),
+]);
+/// Where the schema is not asked for.
+pub(super) const OF_JSON: Choice<Framing> =
+    Choice(&[("none", Framing::None), ("auto", Framing::Auto), ("confluent", Framing::Confluent)]);
 
 /// The keys of a converter that say it.
 #[derive(Default)]
 pub(super) struct Keys<'a> {
     schema: Option<Field<'a>>,
     references: Option<Field<'a>>,
-    framing: Option<Field<'a>>,
+    pub(super) framing: Option<Field<'a>>,
 }
 
 impl<'a> Keys<'a> {
@@ -52,8 +72,9 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn are_given(&self) -> bool {
-        self.schema.is_some() || self.references.is_some() || self.framing.is_some()
+    /// Whether they name a file.
+    pub(super) fn are_of_file(&self) -> bool {
+        self.schema.is_some() || self.references.is_some()
     }
 }
 
@@ -78,7 +99,7 @@ pub(super) fn read(
         return None;
     }
     let framing = match keys.framing {
-        Some(field) => FRAMINGS.read(&field)?,
+        Some(field) => OF_FILE.read(&field)?,
         None => FRAMING.default(),
     };
     let mut references = Vec::new();

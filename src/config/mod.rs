@@ -31,6 +31,8 @@ pub use sink::{KafkaSink, SinkConfig, Store};
 pub use source::{
     ConverterKind, GroupProtocol, IngestConfig, SourceConfig, SourceKind, TopicConfig,
 };
+#[cfg(not(feature = "registry"))]
+pub(crate) use unsupported::lacks;
 pub use unsupported::unsupported;
 pub use worker::Worker;
 

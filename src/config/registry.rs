@@ -24,14 +24,18 @@ pub struct RegistryConfig {
 pub enum RegistryKind {
     /// A server with Confluent's API.
     Confluent {
-        /// Its address.
-        url: Secret,
+        /// Its addresses.
+        urls: Vec<Secret>,
         /// With `password`.
         username: Option<String>,
         /// With `username`.
         password: Option<Secret>,
+        /// In their place.
+        token: Option<Secret>,
         /// PEM file of the authority that signed the server's certificate.
         ca: Option<PathBuf>,
+        /// PEM files of the certificate that it is shown, and of its key.
+        certificate: Option<(PathBuf, PathBuf)>,
     },
     /// A topic: CRC-64-AVRO fingerprints to schemas.
     Topic {
@@ -46,7 +50,7 @@ pub(super) static CONFLUENT: TableKind = TableKind {
     of: "registry",
     name: "confluent",
     doc: "A schema registry.",
-    keys: &[&URL, &USERNAME, &PASSWORD, &CA],
+    keys: &[&URL, &USERNAME, &PASSWORD, &TOKEN, &CA, &CERTIFICATE, &PRIVATE_KEY],
 };
 pub(super) static TOPIC: TableKind = TableKind {
     of: "registry",
@@ -56,11 +60,20 @@ pub(super) static TOPIC: TableKind = TableKind {
 };
 
 const URL: Key<SecretText, Required> =
-    Key::new("url", SecretText, "Its address").required("\"http://localhost:8081\"");
+    Key::new("url", SecretText, "Its address; several, asked in turn, joined by commas")
+        .required("\"http://localhost:8081\"");
 const USERNAME: Key<Text> = Key::new("username", Text, "With `password`");
 const PASSWORD: Key<SecretText> = Key::new("password", SecretText, "With `username`");
 const CA: Key<FilePath> =
     Key::new("ca", FilePath, "PEM file of the authority that signed its certificate");
+const TOKEN: Key<SecretText> = Key::new("token", SecretText, "Bearer token, in place of a login");
+const CERTIFICATE: Key<FilePath> = Key::new(
+    "certificate",
+    FilePath,
+    "PEM file of the certificate that it is shown; with `private_key`",
+);
+const PRIVATE_KEY: Key<FilePath> =
+    Key::new("private_key", FilePath, "PEM file of the certificate's key, in PKCS 8");
 const TOPIC_NAME: Key<Text, Required> =
     Key::new("topic", Text, "Topic of schemas, by CRC-64-AVRO fingerprint")
         .required("\"schemas\"")
@@ -84,8 +97,21 @@ fn read_confluent(reader: &mut Reader<'_>) -> Option<RegistryKind> {
     if username.is_some() != password.is_some() {
         reader.problem("`username` and `password` go together");
     }
+    let token = reader.read(&TOKEN);
+    if token.is_some() && username.is_some() {
+        reader.problem("either `token`, or `username` and `password`");
+    }
     let ca = reader.read(&CA);
-    Some(RegistryKind::Confluent { url: url?, username, password, ca })
+    let certificate = match (reader.read(&CERTIFICATE), reader.read(&PRIVATE_KEY)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            reader.problem("`certificate` and `private_key` go together");
+            None
+        }
+    };
+    let urls = url?.expose().split(',').map(|url| Secret::new(url.trim())).collect();
+    Some(RegistryKind::Confluent { urls, username, password, token, ca, certificate })
 }
 
 fn read_topic(reader: &mut Reader<'_>, sources: &[&str]) -> Option<RegistryKind> {

@@ -10,6 +10,7 @@ use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::schema::{of, refer};
 use foldline_language::config::table_kind::{TableKind, read_type};
 use foldline_language::config::topic_facts::{SourceFacts, TopicFacts};
+use foldline_language::converter::Framing;
 use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::{Value, json};
@@ -68,6 +69,8 @@ pub enum GroupProtocol {
 pub enum ConverterKind {
     /// JSON.
     Json,
+    /// JSON behind a frame.
+    FramedJson(Framing),
     /// JSON in Kafka Connect's `{ schema, payload }`.
     ConnectJson,
     /// UTF-8 text.
@@ -78,6 +81,8 @@ pub enum ConverterKind {
     Avro {
         /// The registry's name.
         registry: String,
+        /// Where a record says which schema it is of.
+        framing: Framing,
     },
     /// Avro by a schema from a file.
     AvroFile(AvroFile),
@@ -92,7 +97,7 @@ impl ConverterKind {
     /// Its name in the config.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Json => "json",
+            Self::Json | Self::FramedJson(_) => "json",
             Self::ConnectJson => "connect-json",
             Self::Text => "text",
             Self::Bytes => "bytes",
@@ -104,8 +109,13 @@ impl ConverterKind {
     /// The registry that it needs.
     pub fn registry(&self) -> Option<&str> {
         match self {
-            Self::Avro { registry } | Self::Protobuf { registry } => Some(registry),
-            Self::Json | Self::ConnectJson | Self::Text | Self::Bytes | Self::AvroFile(_) => None,
+            Self::Avro { registry, .. } | Self::Protobuf { registry } => Some(registry),
+            Self::Json
+            | Self::FramedJson(_)
+            | Self::ConnectJson
+            | Self::Text
+            | Self::Bytes
+            | Self::AvroFile(_) => None,
         }
     }
 }
@@ -273,7 +283,7 @@ enum Needs {
 const CONVERTERS: Choice<Needs> = Choice(&[
     ("json", Needs::Nothing(|| ConverterKind::Json)),
     ("connect-json", Needs::Nothing(|| ConverterKind::ConnectJson)),
-    ("avro", Needs::Registry(|registry| ConverterKind::Avro { registry })),
+    ("avro", Needs::Registry(|registry| ConverterKind::Avro { registry, framing: Framing::Auto })),
     ("protobuf", Needs::Registry(|registry| ConverterKind::Protobuf { registry })),
     ("text", Needs::Nothing(|| ConverterKind::Text)),
     ("bytes", Needs::Nothing(|| ConverterKind::Bytes)),
@@ -304,11 +314,12 @@ fn read_converter(field: Option<Field<'_>>, registries: &[&str]) -> Option<Conve
     } else {
         (field.clone(), None, avro::Keys::default())
     };
-    if file.are_given() {
+    if file.are_of_file() {
         let is_avro = name.node.as_str() == Some("avro");
         return avro::read(&name, is_avro, file, registry).map(ConverterKind::AvroFile);
     }
-    match (CONVERTERS.read(&name)?, registry) {
+    let framing = file.framing;
+    let kind = match (CONVERTERS.read(&name)?, registry) {
         (Needs::Nothing(kind), None) => Some(kind()),
         (Needs::Nothing(_), Some(registry)) => {
             registry.problem("only `avro` and `protobuf` read from a registry");
@@ -331,6 +342,26 @@ fn read_converter(field: Option<Field<'_>>, registries: &[&str]) -> Option<Conve
                 None
             }
         },
+    };
+    framed(kind?, framing)
+}
+
+/// With its framing.
+fn framed(kind: ConverterKind, framing: Option<Field<'_>>) -> Option<ConverterKind> {
+    let Some(field) = framing else { return Some(kind) };
+    match kind {
+        ConverterKind::Avro { registry, .. } => {
+            let framing = avro::OF_REGISTRY.read(&field)?;
+            Some(ConverterKind::Avro { registry, framing })
+        }
+        ConverterKind::Json => Some(match avro::OF_JSON.read(&field)? {
+            Framing::None => ConverterKind::Json,
+            framing => ConverterKind::FramedJson(framing),
+        }),
+        _ => {
+            field.problem("only `avro` and `json` have a `framing`");
+            None
+        }
     }
 }
 

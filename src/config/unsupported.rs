@@ -6,6 +6,7 @@ use foldline_language::config::projection::{Envelope, ProjectionConfig};
 
 use super::connector::Start;
 use super::load::Config;
+use super::registry::RegistryKind;
 use super::sink::Store;
 use super::source::{ConverterKind, SourceKind, TopicConfig};
 
@@ -13,8 +14,13 @@ use super::source::{ConverterKind, SourceKind, TopicConfig};
 /// without it, warnings where it is merely left out.
 pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
     let mut list = List { config, found: Vec::new() };
-    for name in config.registries.keys() {
-        list.error(&join("registries", name), "schema registries are");
+    for registry in config.registries.values() {
+        let path = join("registries", &registry.name);
+        match registry.kind {
+            RegistryKind::Confluent { .. } if cfg!(feature = "registry") => {}
+            RegistryKind::Confluent { .. } => list.lacks(&format!("{path}.type"), "registry"),
+            RegistryKind::Topic { .. } => list.error(&path, "registries of type `topic` are"),
+        }
     }
     for source in config.sources.values() {
         let path = join("sources", &source.name);
@@ -82,7 +88,7 @@ impl List<'_> {
 
     fn converter(&mut self, path: &str, converter: Option<&ConverterKind>) {
         let Some(converter) = converter else { return };
-        if converter.registry().is_some() {
+        if matches!(converter, ConverterKind::Protobuf { .. }) {
             self.error(path, &format!("the converter `{}` is", converter.name()));
         }
     }

@@ -28,13 +28,15 @@ pub enum BlockedBy {
     Write,
     /// The log cannot be read, which is tried again.
     Log,
+    /// The schemas of what was read cannot be told, which is asked again.
+    Schemas,
     /// The connector is paused.
     Pause,
 }
 
 impl BlockedBy {
     /// All of them.
-    pub const ALL: [BlockedBy; 13] = [
+    pub const ALL: [BlockedBy; 14] = [
         BlockedBy::End,
         BlockedBy::Contention,
         BlockedBy::Acquire,
@@ -47,6 +49,7 @@ impl BlockedBy {
         BlockedBy::Memory,
         BlockedBy::Write,
         BlockedBy::Log,
+        BlockedBy::Schemas,
         BlockedBy::Pause,
     ];
 
@@ -66,6 +69,7 @@ impl BlockedBy {
             BlockedBy::Memory => "memory",
             BlockedBy::Write => "write",
             BlockedBy::Log => "log",
+            BlockedBy::Schemas => "schemas",
             BlockedBy::Pause => "pause",
         }
     }
@@ -109,6 +113,8 @@ pub(super) struct Facts {
     pub(super) delivered: bool,
     /// The last read of the log failed.
     pub(super) log_fails: bool,
+    /// The last question for schemas failed.
+    pub(super) schemas_fail: bool,
     /// The connector is paused.
     pub(super) paused: bool,
 }
@@ -156,6 +162,7 @@ impl Facts {
             (self.acquires || self.lost, BlockedBy::Acquire),
             (self.revokes, BlockedBy::Rebalance),
             (self.log_fails, BlockedBy::Log),
+            (self.schemas_fail, BlockedBy::Schemas),
             (self.paused, BlockedBy::Pause),
         ])
     }
@@ -223,6 +230,7 @@ mod tests {
         assert_eq!(quiet.all(), None);
         assert_eq!(Facts { paused: true, ..free }.all(), Some(BlockedBy::Pause));
         assert_eq!(Facts { log_fails: true, ..free }.all(), Some(BlockedBy::Log));
+        assert_eq!(Facts { schemas_fail: true, ..free }.all(), Some(BlockedBy::Schemas));
         assert_eq!(Facts { acquires: true, ..free }.all(), Some(BlockedBy::Acquire));
     }
 }

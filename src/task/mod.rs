@@ -145,6 +145,8 @@ const SOURCE_ERRORS_MAX: u32 = 100;
 #[derive(Debug, Default)]
 struct Errors {
     count: u32,
+    /// The last one came of asking for schemas.
+    of_schemas: bool,
     lines: Throttle,
 }
 
@@ -286,7 +288,8 @@ impl Task {
             writing: self.pipeline.is_writing(),
             memory_full: self.cache.is_over(),
             delivered: !self.pipeline.inbox.is_empty(),
-            log_fails: self.read_errors.count > 0,
+            log_fails: self.read_errors.count > 0 && !self.read_errors.of_schemas,
+            schemas_fail: self.read_errors.count > 0 && self.read_errors.of_schemas,
             paused: *self.paused.borrow(),
         }
     }
@@ -373,6 +376,7 @@ impl Task {
     fn on_source_error(&mut self, error: Error) -> Result<()> {
         self.ops.metrics.error("source", error.class().label()).inc();
         self.read_errors.count += 1;
+        self.read_errors.of_schemas = error.is_of_schemas();
         let errors = self.read_errors.count;
         // One that says nothing else any more is at its end: a new session makes another.
         if reaction(error.class()) != Reaction::Retry || errors > SOURCE_ERRORS_MAX {

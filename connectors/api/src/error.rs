@@ -39,13 +39,21 @@ pub struct Error {
     definition: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     too_much: bool,
+    of_schemas: bool,
 }
 
 impl Error {
     /// An error of `class`; `message` is a sentence for an operator and holds no payload and no secret.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        let (code, definition, source) = (None, None, None);
-        Error { class, code, message: message.into(), definition, source, too_much: false }
+        Error {
+            class,
+            code: None,
+            message: message.into(),
+            definition: None,
+            source: None,
+            too_much: false,
+            of_schemas: false,
+        }
     }
 
     /// A machine problem.
@@ -100,6 +108,19 @@ impl Error {
     #[must_use]
     pub fn is_too_much(&self) -> bool {
         self.too_much
+    }
+
+    /// It came of asking for schemas, which the records that were read wait for.
+    #[must_use]
+    pub fn of_schemas(mut self) -> Self {
+        self.of_schemas = true;
+        self
+    }
+
+    /// Whether schemas are waited for.
+    #[must_use]
+    pub fn is_of_schemas(&self) -> bool {
+        self.of_schemas
     }
 
     /// Its class.

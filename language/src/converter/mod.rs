@@ -4,18 +4,23 @@
 pub mod avro;
 mod connect_json;
 pub mod envelope;
+pub mod framing;
 mod json;
+mod registered;
 pub mod schema;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldline_api::ErrorClass;
 use foldline_api::budget::{Budget, Exceeded, Left};
 use foldline_api::json::JsonError;
 use foldline_api::record::Record;
 use foldline_api::value::Value;
 
-pub use schema::SchemaConverter;
+pub use framing::{Framing, Part, SchemaId};
+pub use registered::RegistryAvro;
+pub use schema::{Encoded, SchemaConverter};
 
 use self::avro::Avro;
 use self::envelope::{Closed, Opened, Opener};
@@ -26,6 +31,8 @@ use crate::event::{Event, Kind, Mask, Slots};
 pub enum Format {
     /// Plain JSON.
     Json,
+    /// JSON behind a frame, whose schema is not asked for.
+    FramedJson(Framing),
     /// JSON in Connect's envelope of schema and payload.
     ConnectJson,
     /// UTF-8 text.
@@ -178,12 +185,12 @@ impl Decoder {
     /// As of [`SchemaConverter::prepare`].
     pub async fn prepare(&self, records: &[&Record]) -> foldline_api::Result<()> {
         if let Some(Format::Schema(converter)) = &self.key {
-            let keys: Vec<&[u8]> = records.iter().filter_map(|r| r.key.as_deref()).collect();
-            converter.prepare(&keys).await?;
+            let keys = records.iter().filter_map(|r| encoded(r, r.key.as_ref()));
+            converter.prepare(&keys.collect::<Vec<_>>()).await?;
         }
         if let Format::Schema(converter) = &self.value {
-            let values: Vec<&[u8]> = records.iter().filter_map(|r| r.value.as_deref()).collect();
-            converter.prepare(&values).await?;
+            let values = records.iter().filter_map(|r| encoded(r, r.value.as_ref()));
+            converter.prepare(&values.collect::<Vec<_>>()).await?;
         }
         Ok(())
     }
@@ -195,7 +202,7 @@ impl Decoder {
     pub fn decode(&self, record: &Record) -> Result<Event, DecodeError> {
         let mut slots = self.empty();
         let budget = Budget::default();
-        let filled = match &record.value {
+        let filled = match encoded(record, record.value.as_ref()) {
             Some(bytes) => fill(&self.value, bytes, &self.mask, &mut slots, &budget)
                 .map_err(|error| DecodeError { part: "value", error })?,
             None => Shape::Null.into(),
@@ -204,7 +211,7 @@ impl Decoder {
         let Some(opener) = &self.opener else {
             return Ok(event(record, filled, slots, key, budget.left()));
         };
-        let whole = || match &record.value {
+        let whole = || match encoded(record, record.value.as_ref()) {
             Some(bytes) => whole(&self.value, bytes, &budget),
             None => Ok(Value::Null),
         };
@@ -237,13 +244,17 @@ impl Decoder {
     }
 
     fn key(&self, record: &Record, budget: &Budget) -> Result<Value, DecodeError> {
-        match (&self.key, &record.key) {
+        match (&self.key, encoded(record, record.key.as_ref())) {
             (Some(format), Some(bytes)) => {
                 whole(format, bytes, budget).map_err(|error| DecodeError { part: "key", error })
             }
             _ => Ok(Value::Null),
         }
     }
+}
+
+fn encoded<'a>(record: &'a Record, bytes: Option<&'a Bytes>) -> Option<Encoded<'a>> {
+    bytes.map(|bytes| Encoded { bytes, headers: &record.headers })
 }
 
 fn event(record: &Record, filled: Filled, slots: Slots, key: Value, left: Left) -> Event {
@@ -278,23 +289,39 @@ impl Decoder {
             }
             (Format::Json, value) => Some(foldline_api::json::to_string(value).into_bytes()),
             (Format::Bytes, Value::Bytes(bytes)) => Some(bytes.to_vec()),
-            (Format::Bytes | Format::ConnectJson | Format::Avro(_) | Format::Schema(_), _) => None,
+            (
+                Format::Bytes
+                | Format::ConnectJson
+                | Format::FramedJson(_)
+                | Format::Avro(_)
+                | Format::Schema(_),
+                _,
+            ) => None,
         }
     }
 }
 
 fn fill(
     format: &Format,
-    bytes: &[u8],
+    encoded: Encoded<'_>,
     mask: &Mask,
     slots: &mut [Option<Value>],
     budget: &Budget,
 ) -> Result<Filled, ConvertError> {
+    let bytes = encoded.bytes;
     match format {
-        Format::Json => Ok(json::fill(bytes, mask, slots, budget)?.into()),
+        Format::Json => match json::fill(bytes, mask, slots, budget) {
+            Ok(shape) => Ok(shape.into()),
+            Err(error) => Err(framing::json_error(error, bytes)),
+        },
+        Format::FramedJson(framing) => {
+            let text = framing::json(*framing, bytes)?;
+            Ok(json::fill(text, mask, slots, budget)?.into())
+        }
         Format::Avro(avro) => avro.fill(bytes, slots, budget),
-        Format::ConnectJson | Format::Text | Format::Bytes | Format::Schema(_) => {
-            let value = whole(format, bytes, budget)?;
+        Format::Schema(converter) => converter.fill(encoded, mask, slots, budget),
+        Format::ConnectJson | Format::Text | Format::Bytes => {
+            let value = whole(format, encoded, budget)?;
             let shape = Shape::of(&value);
             if shape != Shape::Null {
                 take(&value, mask, slots);
@@ -304,9 +331,14 @@ fn fill(
     }
 }
 
-fn whole(format: &Format, bytes: &[u8], budget: &Budget) -> Result<Value, ConvertError> {
+fn whole(format: &Format, encoded: Encoded<'_>, budget: &Budget) -> Result<Value, ConvertError> {
+    let bytes = encoded.bytes;
     match format {
-        Format::Json => Ok(foldline_api::json::parse_within(bytes, budget)?),
+        Format::Json => foldline_api::json::parse_within(bytes, budget)
+            .map_err(|error| framing::json_error(error, bytes)),
+        Format::FramedJson(framing) => {
+            Ok(foldline_api::json::parse_within(framing::json(*framing, bytes)?, budget)?)
+        }
         Format::ConnectJson => connect_json::decode(bytes, budget),
         Format::Text => {
             budget.bytes(bytes.len())?;
@@ -317,7 +349,7 @@ fn whole(format: &Format, bytes: &[u8], budget: &Budget) -> Result<Value, Conver
             Ok(Value::Bytes(Arc::from(bytes)))
         }
         Format::Avro(avro) => avro.decode(bytes, budget),
-        Format::Schema(converter) => converter.decode(bytes, budget),
+        Format::Schema(converter) => converter.decode(encoded, budget),
     }
 }
 
@@ -363,8 +395,6 @@ pub fn take(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::event::PathSet;
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use apache_avro::types::Value as Theirs;
 use bytes::Bytes;
 use foldline_api::record::Record;
-use foldline_language::converter::avro::{Avro, Framing, Schema};
-use foldline_language::converter::{Decoder, Format};
+use foldline_language::converter::avro::{Avro, Schema};
+use foldline_language::converter::{Decoder, Format, Framing};
 use foldline_language::event::PathSet;
 
 use super::generate::encode;

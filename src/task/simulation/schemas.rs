@@ -11,13 +11,13 @@ use foldline_api::budget::Budget;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::json;
 use foldline_api::value::Value;
-use foldline_language::converter::{ConvertError, Decoder, Format, SchemaConverter};
+use foldline_language::converter::{ConvertError, Decoder, Encoded, Format, SchemaConverter};
 use foldline_testkit::{Faults, MemoryLog, MemoryStore, Rng, Script};
 
 use super::events::{OneDecoder, decoder, oracle};
 use super::{World, runtime};
 use crate::prepared::prepared;
-use crate::task::{Decoders, Ended};
+use crate::task::{BlockedBy, Decoders, Ended};
 
 const SCHEMAS: u64 = 64;
 
@@ -30,7 +30,8 @@ struct State {
     rng: Rng,
     /// Per mille of its answers that do not come.
     away: u32,
-    refuses: bool,
+    /// It has another schema under an id than it had.
+    changed: bool,
     /// A schema that does not exist.
     missing: Option<u64>,
     asked: u64,
@@ -39,7 +40,7 @@ struct State {
 impl Registry {
     pub(crate) fn new(seed: u64) -> Self {
         let rng = Rng::new(seed);
-        let state = State { rng, away: 0, refuses: false, missing: None, asked: 0 };
+        let state = State { rng, away: 0, changed: false, missing: None, asked: 0 };
         Registry(Arc::new(Mutex::new(state)))
     }
 
@@ -72,19 +73,19 @@ fn number(encoded: &[u8]) -> u64 {
 
 #[async_trait]
 impl SchemaConverter for Numbered {
-    async fn prepare(&self, encoded: &[&[u8]]) -> Result<()> {
-        let wanted: BTreeSet<u64> = encoded.iter().map(|encoded| number(encoded)).collect();
+    async fn prepare(&self, encoded: &[Encoded<'_>]) -> Result<()> {
+        let wanted: BTreeSet<u64> = encoded.iter().map(|encoded| number(encoded.bytes)).collect();
         for schema in wanted {
             if self.known.lock().unwrap().contains(&schema) {
                 continue;
             }
-            let (slow, away, refuses) = self.registry.with(|state| {
+            let (slow, away, changed) = self.registry.with(|state| {
                 state.asked += 1;
-                (state.rng.below(20), state.rng.chance(state.away), state.refuses)
+                (state.rng.below(20), state.rng.chance(state.away), state.changed)
             });
             tokio::time::sleep(Duration::from_millis(slow)).await;
-            if refuses {
-                return Err(Error::config("the schema registry refuses the login"));
+            if changed {
+                return Err(Error::config("the schema registry has another schema under this id"));
             }
             if away {
                 return Err(Error::retriable("the schema registry does not answer"));
@@ -94,15 +95,19 @@ impl SchemaConverter for Numbered {
         Ok(())
     }
 
-    fn decode(&self, encoded: &[u8], budget: &Budget) -> std::result::Result<Value, ConvertError> {
-        let schema = number(encoded);
+    fn decode(
+        &self,
+        encoded: Encoded<'_>,
+        budget: &Budget,
+    ) -> std::result::Result<Value, ConvertError> {
+        let schema = number(encoded.bytes);
         if !self.known.lock().unwrap().contains(&schema) {
             return Err(ConvertError::NotPrepared(format!("schema {schema}")));
         }
         if self.registry.with(|state| state.missing) == Some(schema) {
             return Err(ConvertError::Schema(format!("schema {schema} does not exist")));
         }
-        Ok(json::parse_within(encoded, budget)?)
+        Ok(json::parse_within(encoded.bytes, budget)?)
     }
 }
 
@@ -129,6 +134,7 @@ fn an_outage_is_shown_and_waited_for_and_makes_no_record_bad() {
         assert!(world.store.rows("t").is_empty() && world.letters.letters().is_empty());
         let trouble = world.status.snapshot().trouble.unwrap_or_default();
         assert!(trouble.contains("the schema registry does not answer"), "{trouble}");
+        assert_eq!(world.status.snapshot().blocked_by(), Some(BlockedBy::Schemas));
         let asked = world.registry.with(|state| state.asked);
         assert!((15..60).contains(&asked), "asked {asked} times in ten minutes");
         // A revocation does not wait for it.
@@ -146,15 +152,15 @@ fn an_outage_is_shown_and_waited_for_and_makes_no_record_bad() {
 }
 
 #[test]
-fn a_refused_login_stops_the_task_and_makes_no_record_bad() {
+fn an_id_with_two_schemas_stops_the_task_and_makes_no_record_bad() {
     runtime(3).block_on(async {
         let mut world = world().await;
-        world.registry.with(|state| state.refuses = true);
+        world.registry.with(|state| state.changed = true);
         world.start_task().await;
         let (task, _) = world.tasks.pop().unwrap();
         let error = task.await.unwrap().unwrap_err();
         assert_eq!(error.class(), ErrorClass::Config);
-        assert!(error.message().contains("refuses the login"), "{error}");
+        assert!(error.message().contains("another schema under this id"), "{error}");
         assert!(world.store.rows("t").is_empty() && world.letters.letters().is_empty());
     });
 }

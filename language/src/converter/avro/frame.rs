@@ -7,21 +7,9 @@ use foldline_api::budget::Budget;
 use foldline_api::value::Value;
 
 use super::{Compiled, Schema};
+use crate::converter::framing::{Framing, met};
 use crate::converter::{ConvertError, Filled};
 use crate::event::Mask;
-
-/// How values are framed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
-    /// Where the bytes begin with the mark of single-object encoding and the schema's own fingerprint, those are its frame; else
-    /// there is none.
-    #[default]
-    Auto,
-    /// Nothing but the value.
-    None,
-    /// Single-object encoding: `C3 01`, then the schema's fingerprint.
-    SingleObject,
-}
 
 /// Avro by one schema, for the decoder of one mask.
 #[derive(Clone, Debug)]
@@ -67,7 +55,6 @@ impl Avro {
             {
                 Ok(value)
             }
-            (Framing::Auto, _) => Ok(bytes),
             (Framing::SingleObject, _) => {
                 let met = self.hint(bytes).map(|hint| format!("; {hint}")).unwrap_or_default();
                 let what = "no single-object encoding, which begins with C3 01 and a fingerprint";
@@ -77,6 +64,8 @@ impl Avro {
                 };
                 Err(ConvertError::Schema(met))
             }
+            // The others are of registries, and the config knows none of them beside a file.
+            _ => Ok(bytes),
         }
     }
 
@@ -95,19 +84,7 @@ impl Avro {
                 )
             });
         }
-        let hint = match bytes {
-            // Of ids beyond this more are data than ids.
-            [0, 0, a, b, c, _, ..] => format!(
-                "it begins with 00 and the number {}, as a schema registry's frame does: by that id the registry has the schema",
-                u32::from_be_bytes([0, *a, *b, *c])
-            ),
-            [3, 0 | 5, ..] if bytes.len() > 18 => {
-                "it begins with 03 as a frame of AWS Glue does, which cannot be read".to_owned()
-            }
-            [b'{', .., b'}'] => "it looks like JSON".to_owned(),
-            _ => return None,
-        };
-        Some(hint)
+        met(bytes)
     }
 }
 

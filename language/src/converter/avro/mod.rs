@@ -16,7 +16,7 @@ use std::sync::Arc;
 use foldline_api::budget::Budget;
 use foldline_api::value::Value;
 
-pub use frame::{Avro, Framing};
+pub use frame::Avro;
 pub use schema::{Reference, Schema, SchemaError};
 
 use self::plan::Plan;

@@ -1,0 +1,66 @@
+//! The schema registries of a config, each made once for all that read from it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldline_api::error::{Error, Result};
+use foldline_language::converter::schema::Schemas;
+
+use super::not_yet;
+use crate::config::{Config, RegistryConfig, RegistryKind};
+
+/// Those that were made.
+#[derive(Debug, Default)]
+pub(crate) struct Registries {
+    made: Mutex<HashMap<String, Arc<dyn Schemas>>>,
+}
+
+impl Registries {
+    /// The one of this name.
+    ///
+    /// # Errors
+    /// A config error where it cannot be made.
+    pub(super) fn of(&self, config: &Config, name: &str) -> Result<Arc<dyn Schemas>> {
+        let missing = || Error::config(format!("there is no registry {name:?}"));
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schemas) = made.get(name) {
+            return Ok(Arc::clone(schemas));
+        }
+        let schemas = make(config.registries.get(name).ok_or_else(missing)?)?;
+        made.insert(name.to_owned(), Arc::clone(&schemas));
+        Ok(schemas)
+    }
+}
+
+#[cfg(feature = "registry")]
+fn make(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
+    use foldline_registry_confluent::{Login, Registry, RegistryConfig};
+
+    let RegistryKind::Confluent { urls, username, password, token, ca, certificate } =
+        &registry.kind
+    else {
+        return Err(not_yet("a registry of type \"topic\""));
+    };
+    let login = match (username, password, token) {
+        (Some(username), Some(password), _) => {
+            Login::Basic { username: username.clone(), password: password.clone() }
+        }
+        (_, _, Some(token)) => Login::Bearer(token.clone()),
+        _ => Login::None,
+    };
+    Ok(Arc::new(Registry::new(&RegistryConfig {
+        name: registry.name.clone(),
+        urls: urls.clone(),
+        login,
+        ca: ca.clone(),
+        certificate: certificate.clone(),
+    })?))
+}
+
+#[cfg(not(feature = "registry"))]
+fn make(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
+    Err(match registry.kind {
+        RegistryKind::Confluent { .. } => crate::config::lacks("registry"),
+        RegistryKind::Topic { .. } => not_yet("a registry of type \"topic\""),
+    })
+}
