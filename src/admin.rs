@@ -4,6 +4,7 @@ mod browser;
 mod json;
 mod listener;
 mod offsets;
+mod page;
 mod parked;
 pub(crate) mod replays;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State as Extract};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -99,17 +100,20 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}/verify", post(replays::verify))
         .merge(offsets::routes())
         .merge(parked::routes())
+        .merge(page::routes())
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize))
         .with_state(app)
 }
 
-/// With a token configured, everything but the probes wants it. Compared in constant time. Without
-/// one, a request must be addressed to this machine. What a browser sends for a page from elsewhere is
-/// refused in both cases.
+/// With a token configured, everything but the probes and the page's files wants it. Compared in constant
+/// time. Without one, a request must be addressed to this machine. What a browser sends for a page from
+/// elsewhere is refused in both cases, but for a link to the page.
 async fn authorize(Extract(app): Shared, request: Request, next: Next) -> Response {
-    let open = matches!(request.uri().path(), "/livez" | "/readyz");
-    if let Err(reason) = browser::check(request.headers(), app.config.worker.token.is_some()) {
+    let (document, file) = (page::is_document(&request), page::is_file(&request));
+    let open = matches!(request.uri().path(), "/livez" | "/readyz") || document || file;
+    let guarded = app.config.worker.token.is_some();
+    if let Err(reason) = browser::check(request.headers(), guarded, document) {
         return Failure(StatusCode::FORBIDDEN, reason).into_response();
     }
     if let Some(token) = app.config.worker.token.as_ref().filter(|_| !open) {
@@ -128,12 +132,16 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y)) == 0
 }
 
-async fn root(Extract(app): Shared) -> Json<Json_> {
-    Json(json!({
+async fn root(Extract(app): Shared, headers: HeaderMap) -> Response {
+    if page::wants_html(&headers) {
+        return page::document();
+    }
+    let worker = json!({
         "kafka_cluster_id": app.connectors.iter().find_map(|c| c.log_identity()),
         "version": env!("CARGO_PKG_VERSION"),
         "commit": option_env!("FOLDLINE_COMMIT").unwrap_or("unknown"),
-    }))
+    });
+    ([(header::VARY, "accept")], Json(worker)).into_response()
 }
 
 async fn metrics(Extract(app): Shared) -> Answer<Response> {

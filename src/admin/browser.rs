@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 /// (<https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>). Browsers send it, scripts cannot set it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses what a page from elsewhere caused, and, where no token guards the listener, what is not
+/// Refuses what a page from elsewhere caused (but for a `link` to the page, which holds no data), and, where no token guards the listener, what is not
 /// addressed to this machine: a name that an attacker lets resolve to 127.0.0.1 makes his page one of the
 /// same origin (DNS rebinding), but it stays his name.
-pub(super) fn check(headers: &HeaderMap, guarded: bool) -> Result<(), String> {
+pub(super) fn check(headers: &HeaderMap, guarded: bool, link: bool) -> Result<(), String> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let host = text(header::HOST);
     if let (Some(host), false) = (host, guarded)
@@ -26,7 +26,7 @@ pub(super) fn check(headers: &HeaderMap, guarded: bool) -> Result<(), String> {
         (None, Some(origin)) => origin.split_once("://").map(|(_, own)| own) != host,
         (None, None) => false,
     };
-    if elsewhere {
+    if elsewhere && !link {
         return Err("not for a page from elsewhere in a browser".to_owned());
     }
     Ok(())
@@ -69,7 +69,7 @@ mod tests {
             "[::1]:8083",
             "a.localhost",
         ] {
-            assert_eq!(check(&headers(&[("host", host)]), false), Ok(()), "{host}");
+            assert_eq!(check(&headers(&[("host", host)]), false, false), Ok(()), "{host}");
         }
         for host in [
             "evil.example",
@@ -80,9 +80,10 @@ mod tests {
             "",
             "a b",
         ] {
-            assert!(check(&headers(&[("host", host)]), false).is_err(), "{host}");
+            assert!(check(&headers(&[("host", host)]), false, false).is_err(), "{host}");
+            assert!(check(&headers(&[("host", host)]), false, true).is_err(), "a link: {host}");
             if !host.is_empty() {
-                assert_eq!(check(&headers(&[("host", host)]), true), Ok(()), "{host}");
+                assert_eq!(check(&headers(&[("host", host)]), true, false), Ok(()), "{host}");
             }
         }
     }
@@ -101,7 +102,8 @@ mod tests {
                 ("origin", "http://localhost:8083", true),
             ] {
                 let asked = headers(&[("host", "localhost:8083"), (name, value)]);
-                assert_eq!(check(&asked, guarded).is_ok(), allowed, "{name}: {value}");
+                assert_eq!(check(&asked, guarded, false).is_ok(), allowed, "{name}: {value}");
+                assert!(check(&asked, guarded, true).is_ok(), "a link: {name}: {value}");
             }
         }
     }
