@@ -16,6 +16,7 @@ mod memory;
 mod million;
 mod network;
 mod outages;
+mod page;
 mod parking;
 mod rebuild;
 mod refused;

@@ -10,6 +10,8 @@ elasticsearch_version=8.17.0
 elasticsearch_flavor=elasticsearch
 elasticsearch_sha256=c3e814c3fa6b31ffaa2bad55c3aa2121fd595b3ffe08a7adf3a4579adbcb91d9
 all_services="postgres kafka elasticsearch"
+# Judges the page's accessibility; Deque's own package for Java has the script.
+axe_version=4.10.1
 
 # Ports of our own, so that servers which the machine already runs are never touched. A second lab beside the first one (its
 # own FOLDLINE_LAB) takes other ports by FOLDLINE_PORT_SHIFT=1000.
@@ -34,6 +36,7 @@ fi
 homes=$lab
 kafka_home=$homes/kafka-$kafka_version
 elasticsearch_home=$homes/elasticsearch-$elasticsearch_version
+axe_home=$homes/axe-$axe_version
 # Debian's PostgreSQL, unless tests/matrix names another.
 postgres_version='' postgres_home=''
 # What Java the servers run on: Kafka 4 needs 17.

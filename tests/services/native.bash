@@ -60,6 +60,19 @@ download_elasticsearch() {
   rm -rf "$scratch"
 }
 
+download_axe() {
+  local scratch
+  [ -d "$axe_home" ] && return
+  say "downloading axe $axe_version"
+  scratch=$(scratch_directory)
+  maven "$scratch" copy -DoutputDirectory="$scratch" -Dartifact="com.deque.html.axe-core:selenium:$axe_version"
+  mkdir "$scratch/home"
+  (cd "$scratch/home" && python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract("axe.min.js")' ../selenium-*.jar)
+  chmod -R a+rX "$scratch/home"
+  mv "$scratch/home" "$axe_home"
+  rm -rf "$scratch"
+}
+
 # ---- preparing -----------------------------------------------------------------------------------------------------------
 
 make_owner() {

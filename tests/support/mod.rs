@@ -1,5 +1,6 @@
 //! What the tests share: the worker as a process, the servers, the log's content and its plain fold.
 
+pub(crate) mod browser;
 pub(crate) mod daemon;
 pub(crate) mod debezium;
 pub(crate) mod kafka;
