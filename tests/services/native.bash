@@ -85,7 +85,11 @@ make_owner() {
 own() { if [ "$(id -u)" = 0 ]; then chown -R "$owner:" "$@"; fi; }
 
 prepare_postgres() {
-  [ ! -f "$lab/postgres/foldline.conf" ] || return 0
+  if [ -f "$lab/postgres/foldline.conf" ]; then
+    # Made before Debezium read it.
+    grep -q wal_level "$lab/postgres/foldline.conf" || { echo 'wal_level = logical' >>"$lab/postgres/foldline.conf"; stop_service postgres INT; }
+    return
+  fi
   rm -rf "$lab/postgres"; mkdir -m 700 "$lab/postgres"; own "$lab/postgres"
   printf 'foldline\n' >"$lab/password"
   (cd "$lab" && as_owner "$(postgres_bin)/initdb" -D "$lab/postgres" -U foldline --pwfile="$lab/password" \
