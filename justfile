@@ -80,7 +80,7 @@ down *args:
 
 # The demo: events fold into a file, no server needed.
 demo *args:
-    cargo run --locked -p foldline --no-default-features --features sqlite -- demo {{ args }}
+    cargo run --locked --profile demo -p foldline --no-default-features --features sqlite -- demo {{ args }}
 
 # How long the README's first command takes a newcomer, with nothing downloaded and nothing built.
 first-minute:

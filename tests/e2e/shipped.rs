@@ -41,9 +41,10 @@ fn the_config_and_every_example_are_valid_and_pass_their_tests() {
 fn the_readme_has_its_two_commands() {
     let root = repository();
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    for command in
-        ["cargo run -p foldline --no-default-features --features sqlite -- demo", "./test"]
-    {
+    for command in [
+        "cargo run --profile demo -p foldline --no-default-features --features sqlite -- demo",
+        "./test",
+    ] {
         let line = readme.lines().any(|line| line.trim().starts_with(command));
         assert!(line, "the README has no line with {command}");
     }
