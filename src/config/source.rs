@@ -148,6 +148,13 @@ pub struct IngestConfig {
     pub schema: Option<PathBuf>,
 }
 
+impl TopicConfig {
+    /// Whether it says how the topic is made.
+    pub fn is_described(&self) -> bool {
+        self.partitions.is_some() || self.replication_factor.is_some() || !self.config.is_empty()
+    }
+}
+
 impl SourceConfig {
     /// What is said of one topic: by its name, else by the first regex that matches.
     pub fn topic(&self, name: &str) -> Option<&TopicConfig> {

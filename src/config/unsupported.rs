@@ -30,11 +30,9 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
         list.converter(&format!("{path}.key"), Some(&source.key));
         list.converter(&format!("{path}.value"), Some(&source.value));
         for topic in source.topics.values() {
-            list.topic(&join(&format!("{path}.topics"), &topic.name), topic);
-            let is_made = !matches!(source.kind, SourceKind::Kafka { .. })
-                && (topic.partitions.is_some() || !topic.config.is_empty());
-            if is_made {
-                let path = join(&format!("{path}.topics"), &topic.name);
+            let path = join(&format!("{path}.topics"), &topic.name);
+            list.topic(&path, topic);
+            if topic.is_described() && !matches!(source.kind, SourceKind::Kafka { .. }) {
                 list.warn(&path, "topics are made in Kafka only: these words say nothing here");
             }
         }

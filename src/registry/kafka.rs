@@ -63,9 +63,6 @@ pub fn kafka_config(source: &SourceConfig, group: &str, topics: Topics) -> Resul
 
 /// The topics of `topics` that the source describes: by name where they are listed, by regex also where they are found.
 fn declared(source: &SourceConfig, topics: &Topics) -> Vec<DeclaredTopic> {
-    let describes = |topic: &&TopicConfig| {
-        topic.partitions.is_some() || topic.replication_factor.is_some() || !topic.config.is_empty()
-    };
     let is_read = |topic: &&TopicConfig| match topics {
         Topics::List(names) => names.contains(&topic.name),
         Topics::Regex { pattern, .. } => {
@@ -79,7 +76,7 @@ fn declared(source: &SourceConfig, topics: &Topics) -> Vec<DeclaredTopic> {
         replication_factor: topic.replication_factor,
         config: topic.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     };
-    source.topics.values().filter(describes).filter(is_read).map(of).collect()
+    source.topics.values().filter(|topic| topic.is_described()).filter(is_read).map(of).collect()
 }
 
 pub(super) fn kafka_log(config: &Config, parts: &Parts<'_>, group: &str) -> Result<Arc<dyn Log>> {

@@ -31,10 +31,8 @@ impl Debezium {
     }
 
     fn url(&self) -> String {
-        let (server, _) = servers::postgres()
-            .rsplit_once('/')
-            .map(|(a, b)| (a.to_owned(), b.to_owned()))
-            .unwrap();
+        let tests = servers::postgres();
+        let (server, _) = tests.rsplit_once('/').unwrap();
         format!("{server}/{}", self.database)
     }
 

@@ -1,23 +1,18 @@
 //! The dead-letter topic.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use foldline_api::error::{Error, Result};
 use foldline_api::source::{DeadLetter, DeadLetters, LETTER_OMITS, LETTER_PREFIX};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::Consumer;
+use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::sync::OnceCell;
 
 use crate::admin::asking;
 use crate::config::KafkaConfig;
-use crate::error::{from_code, from_kafka};
+use crate::declared::{create, find};
 use crate::producer::{KafkaProducer, Outgoing, failed, is_too_large};
 
-const ASK: Duration = Duration::from_secs(10);
 /// A dead letter is its record and the reason, so the topic takes more than brokers do by default.
 const MAX_BYTES: &str = "67108864";
 
@@ -54,38 +49,21 @@ impl KafkaDeadLetters {
         if found.map_err(|e| Error::retriable("a question was abandoned").with_source(e))?? {
             return Ok(());
         }
-        let what = || format!("creating the dead-letter topic `{}`", self.topic);
-        let admin: AdminClient<DefaultClientContext> =
-            self.config.producer().create().map_err(|e| from_kafka(what(), &e))?;
+        let what = format!("creating the dead-letter topic `{}`", self.topic);
         let new = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(-1))
             .set("max.message.bytes", MAX_BYTES)
             .set("message.timestamp.type", "LogAppendTime");
-        let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
-        let created = admin.create_topics([&new], &options).await;
-        let created = created.map_err(|e| from_kafka(what(), &e))?;
-        match created.into_iter().next() {
-            Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
-            Some(Err((_, code))) => Err(from_code(what(), code)),
-            Some(Ok(_)) | None => {
-                tracing::info!(topic = self.topic, "created the dead-letter topic");
-                Ok(())
-            }
+        if create(&self.config, &new, &what).await? {
+            tracing::info!(topic = self.topic, "created the dead-letter topic");
         }
+        Ok(())
     }
 }
 
 /// Asked by a consumer: a producer's question would make the topic, with the broker's defaults.
 fn exists(config: &KafkaConfig, topic: &str) -> Result<bool> {
-    let what = || format!("asking for the dead-letter topic `{topic}`");
-    let client = asking(config)?;
-    let metadata =
-        client.fetch_metadata(Some(topic), ASK).map_err(|error| from_kafka(what(), &error))?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic);
-    match found.and_then(|found| found.error()).map(Code::from) {
-        None => Ok(found.is_some()),
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(false),
-        Some(code) => Err(from_code(what(), code)),
-    }
+    let what = format!("asking for the dead-letter topic `{topic}`");
+    Ok(find(&asking(config)?, topic, &what, |_| ())?.is_some())
 }
 
 /// How much of its record a letter holds.

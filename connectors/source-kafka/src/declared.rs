@@ -97,6 +97,23 @@ fn same(found: &str, wanted: &str) -> bool {
     items(found) == items(wanted)
 }
 
+/// What `take` takes of a topic's metadata; none where there is no such topic. `what` is asked for.
+pub(crate) fn find<T>(
+    client: &Member,
+    name: &str,
+    what: &str,
+    take: impl Fn(&MetadataTopic) -> T,
+) -> Result<Option<T>> {
+    let answer = client.fetch_metadata(Some(name), ASK);
+    let answer = answer.map_err(|error| from_kafka(what, &error))?;
+    let found = answer.topics().iter().find(|topic| topic.name() == name);
+    match found.map(|topic| (topic, topic.error().map(Code::from))) {
+        None | Some((_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic))) => Ok(None),
+        Some((_, Some(code))) => Err(from_code(what, code)),
+        Some((topic, None)) => Ok(Some(take(topic))),
+    }
+}
+
 /// Which of the described topics are there, and which are missing.
 pub(crate) fn look(
     client: &Member,
@@ -115,16 +132,11 @@ pub(crate) fn look(
             there.extend(all.topics().iter().filter(fits).map(|topic| Present::of(one, topic)));
             continue;
         }
-        let what = || format!("asking for topic `{}`", one.name);
-        let answer = client.fetch_metadata(Some(&one.name), ASK);
-        let answer = answer.map_err(|error| from_kafka(what(), &error))?;
-        let found = answer.topics().iter().find(|topic| topic.name() == one.name);
-        match found.map(|topic| (topic, topic.error().map(Code::from))) {
-            None | Some((_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic))) => {
-                missing.push(one.clone());
-            }
-            Some((_, Some(code))) => return Err(from_code(what(), code)),
-            Some((topic, None)) => there.push(Present::of(one, topic)),
+        match find(client, &one.name, &format!("asking for topic `{}`", one.name), |topic| {
+            Present::of(one, topic)
+        })? {
+            Some(present) => there.push(present),
+            None => missing.push(one.clone()),
         }
     }
     Ok((there, missing))
@@ -157,23 +169,30 @@ pub(crate) async fn make(
 ) -> Result<Vec<String>> {
     let mut made = Vec::new();
     for one in missing.iter().filter(|one| !held.iter().any(|name| **name == *one.name)) {
-        let what = || format!("creating topic `{}`", one.name);
+        let what = format!("creating topic `{}`", one.name);
         let replicas = TopicReplication::Fixed(one.replication_factor.unwrap_or(-1));
         let mut new = NewTopic::new(&one.name, one.partitions.unwrap_or(-1), replicas);
         for (property, value) in &one.config {
             new = new.set(property, value);
         }
-        let admin = admin(config).map_err(|error| from_kafka(what(), &error))?;
-        let created = admin.create_topics([&new], &options()).await;
-        let created = created.map_err(|error| from_kafka(what(), &error))?;
-        match created.into_iter().next() {
-            Some(Err((_, Code::TopicAlreadyExists))) => {}
-            Some(Err((_, code))) => return Err(from_code(what(), code)),
-            Some(Ok(_)) | None => tracing::info!(topic = one.name, "created the topic"),
+        if create(config, &new, &what).await? {
+            tracing::info!(topic = one.name, "created the topic");
         }
         made.push(one.name.clone());
     }
     Ok(made)
+}
+
+/// Creates a topic; false where another worker was faster. `what` is done.
+pub(crate) async fn create(config: &KafkaConfig, new: &NewTopic<'_>, what: &str) -> Result<bool> {
+    let admin = admin(config).map_err(|error| from_kafka(what, &error))?;
+    let created = admin.create_topics([new], &options()).await;
+    let created = created.map_err(|error| from_kafka(what, &error))?;
+    match created.into_iter().next() {
+        Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
+        Some(Err((_, code))) => Err(from_code(what, code)),
+        Some(Ok(_)) | None => Ok(true),
+    }
 }
 
 /// Where the topics that are there differ from the config, a sentence each.
