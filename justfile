@@ -90,6 +90,14 @@ first-minute:
 features:
     tests/features
 
+# What deploys Foldline: manifests, unit, the image's sources, the recipe of a release; `just deploy unit` one of them.
+deploy *args:
+    tests/deploy {{ args }}
+
+# The files of a release for this machine, with checksums and a bill of materials, in dist/.
+release:
+    deploy/release
+
 # A sink from outside is built in by one dependency and one line.
 outside-sink:
     tests/outside-sink

@@ -1,43 +1,67 @@
 //! REST: Kafka Connect's paths where it has them, Foldline's own beside them; metrics and probes.
 
+mod access;
 mod browser;
+mod commands;
+mod ingest;
 mod json;
+mod letters;
 mod listener;
+mod loggers;
 mod offsets;
+pub(crate) mod openapi;
 mod page;
 mod parked;
+mod plugins;
 pub(crate) mod replays;
+mod shape;
+mod tasks;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use foldline_api::ErrorClass;
-use foldline_api::sink::DesiredState;
-use serde::Deserialize;
+use foldline_api::time::Timestamp;
+use foldline_language::config::projection::Names;
+use futures_util::future::try_join_all;
 use serde_json::{Value as Json_, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::json::Json;
+use crate::clock::now_millis;
 use crate::config::{Config, ConnectorConfig};
 use crate::connector::{Connector, State, View};
+use crate::expiry::ExpiryView;
+use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::rebuild::Progress;
-use crate::task::{BlockedBy, Snapshot};
+use crate::registry::Registries;
+use crate::task::{BlockedBy, LastBad};
+use crate::worker::Reloads;
 
-/// What the handlers share.
+/// What the handlers share: the config in use and who runs by it. A reload makes another one.
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) connectors: Vec<Arc<Connector>>,
     pub(crate) refused: Vec<(String, String)>,
+    /// The topics that take records.
+    pub(crate) ingest: Ingest,
     /// Turns of what folds the log again.
     pub(crate) replays: Arc<tokio::sync::Semaphore>,
+    /// What each connector is made of, as a number.
+    pub(crate) prints: BTreeMap<String, u64>,
+    pub(crate) registries: Arc<Registries>,
+    pub(crate) reloads: Arc<Reloads>,
 }
 
 type Shared = Extract<Arc<App>>;
@@ -65,83 +89,100 @@ impl From<foldline_api::Error> for Failure {
 
 type Answer<T = Json<Json_>> = Result<T, Failure>;
 
-/// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
-    listener::serve(listener, router(app), stop).await;
+/// The open listener; dropping it ends what it still serves.
+pub(crate) struct Listener {
+    routes: watch::Sender<Router>,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
 }
 
+impl Listener {
+    pub(crate) fn open(listener: TcpListener, app: &Arc<App>) -> Self {
+        let (routes, shown) = watch::channel(router(Arc::clone(app)));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(listener::serve(listener, shown, stop.clone()));
+        Listener { routes, stop, server }
+    }
+
+    /// Answers by `app` from the next request on.
+    pub(crate) fn show(&self, app: &Arc<App>) {
+        drop(self.routes.send_replace(router(Arc::clone(app))));
+    }
+
+    /// Takes no more requests.
+    pub(crate) fn close(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// The Kafka Connect whose REST this one is, with a word that it is not Connect itself. Its clients compare the first two
+/// numbers before they use a path.
+const CONNECT_VERSION: &str = "4.1.0-foldline";
+/// What a connector's and a task's status tells as their version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 fn router(app: Arc<App>) -> Router {
-    let fixed = || async {
-        Failure(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "the config lives in files: change them and restart the worker".to_owned(),
-        )
-    };
-    Router::new()
+    let routes = Router::new()
         .route("/", get(root))
+        .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/connectors", get(list).post(fixed))
-        .route("/connectors/{name}", get(info).delete(fixed))
-        .route("/connectors/{name}/config", get(config).put(fixed).patch(fixed))
+        .route("/connectors", get(list))
+        .route("/connectors/{name}", get(info))
+        .route("/connectors/{name}/config", get(config))
         .route("/connectors/{name}/status", get(status))
-        .route("/connectors/{name}/tasks", get(tasks))
-        .route("/connectors/{name}/topics", get(topics))
-        .route("/connectors/{name}/pause", put(pause))
-        .route("/connectors/{name}/resume", put(resume))
-        .route("/connectors/{name}/stop", put(stop_connector))
-        .route("/connectors/{name}/restart", post(restart))
-        .route("/connectors/{name}/rebuild", post(rebuild).delete(cancel_rebuild))
-        .route("/connectors/{name}/rollback", post(roll_back))
         .route("/connectors/{name}/rows/{key}", get(replays::row))
         .route("/connectors/{name}/rows/{key}/explain", get(replays::explain))
         .route("/connectors/{name}/explain", get(replays::explain_any))
         .route("/connectors/{name}/verify", post(replays::verify))
+        .merge(commands::routes())
+        .merge(ingest::routes())
+        .merge(letters::routes())
+        .merge(loggers::routes())
         .merge(offsets::routes())
+        .merge(openapi::routes())
         .merge(parked::routes())
         .merge(page::routes())
+        .merge(plugins::routes())
+        .merge(tasks::routes())
+        .method_not_allowed_fallback(shape::no_such_method)
         .fallback(|| async { Failure(StatusCode::NOT_FOUND, "no such path".to_owned()) })
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), authorize))
-        .with_state(app)
-}
-
-/// With a token configured, everything but the probes and the page's files wants it. Compared in constant
-/// time. Without one, a request must be addressed to this machine. What a browser sends for a page from
-/// elsewhere is refused in both cases, but for a link to the page.
-async fn authorize(Extract(app): Shared, request: Request, next: Next) -> Response {
-    let (document, file) = (page::is_document(&request), page::is_file(&request));
-    let open = matches!(request.uri().path(), "/livez" | "/readyz") || document || file;
-    let guarded = app.config.worker.token.is_some();
-    if let Err(reason) = browser::check(request.headers(), guarded, document) {
-        return Failure(StatusCode::FORBIDDEN, reason).into_response();
-    }
-    if let Some(token) = app.config.worker.token.as_ref().filter(|_| !open) {
-        let given = request.headers().get(header::AUTHORIZATION);
-        let given = given.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let given = given.strip_prefix("Bearer ").unwrap_or_default();
-        if !same(given.as_bytes(), token.expose().as_bytes()) {
-            return Failure(StatusCode::UNAUTHORIZED, "a bearer token is needed".to_owned())
-                .into_response();
-        }
-    }
-    next.run(request).await
-}
-
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |all, (x, y)| all | (x ^ y)) == 0
+        .layer(middleware::from_fn(shape::answers))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), access::authorize))
+        .with_state(app);
+    shape::without_slash(routes)
 }
 
 async fn root(Extract(app): Shared, headers: HeaderMap) -> Response {
     if page::wants_html(&headers) {
         return page::document();
     }
+    let config = app.reloads.last();
     let worker = json!({
         "kafka_cluster_id": app.connectors.iter().find_map(|c| c.log_identity()),
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": CONNECT_VERSION,
+        "foldline_version": VERSION,
         "commit": option_env!("FOLDLINE_COMMIT").unwrap_or("unknown"),
+        "config": {
+            "loaded": moment(config.loaded),
+            "error": config.error,
+            "missing": config.missing,
+        },
     });
     ([(header::VARY, "accept")], Json(worker)).into_response()
+}
+
+/// Kafka Connect's own probe: a worker that answers has started.
+async fn health() -> Json<Json_> {
+    let message = "Worker has completed startup and is ready to handle requests.";
+    Json(json!({ "status": "healthy", "message": message }))
 }
 
 async fn metrics(Extract(app): Shared) -> Answer<Response> {
@@ -153,8 +194,9 @@ async fn metrics(Extract(app): Shared) -> Answer<Response> {
 }
 
 async fn ready(Extract(app): Shared) -> Answer<&'static str> {
+    let not_ready = app.connectors.iter().filter(|c| !c.is_ready()).map(|c| c.name());
     let waiting: Vec<&str> =
-        app.connectors.iter().filter(|c| !c.is_ready()).map(|c| c.name()).collect();
+        app.refused.iter().map(|(name, _)| name.as_str()).chain(not_ready).collect();
     if waiting.is_empty() {
         return Ok("ok\n");
     }
@@ -167,8 +209,12 @@ impl App {
         if let Some((_, reason)) = self.refused.iter().find(|(refused, _)| refused == name) {
             return Err(Failure(StatusCode::CONFLICT, reason.clone()));
         }
-        let found = self.connectors.iter().find(|connector| connector.name() == name);
-        found.ok_or_else(|| not_found(name))
+        self.running(name).ok_or_else(|| not_found(name))
+    }
+
+    /// The connector of this name, unless it was refused.
+    pub(crate) fn running(&self, name: &str) -> Option<&Arc<Connector>> {
+        self.connectors.iter().find(|connector| connector.name() == name)
     }
 
     fn view(&self, name: &str) -> Answer<View> {
@@ -186,8 +232,23 @@ impl App {
         self.config.connectors.get(name).ok_or_else(|| not_found(name))
     }
 
-    fn worker_id(&self) -> String {
-        self.config.worker.listen.to_string()
+    /// A connector's config as Kafka Connect has it: flat, with its class and its topics.
+    fn flat(&self, name: &str) -> Answer<BTreeMap<String, String>> {
+        let connector = self.config(name)?;
+        let mut flat = connector.flat();
+        flat.extend(plugins::class_of(&self.config, connector));
+        if let Some(projection) = self.config.projections.get(&connector.projection) {
+            let (key, topics) = match &projection.topics {
+                Names::List(names) => ("topics", names.join(",")),
+                Names::Regex(regex) => ("topics.regex", regex.clone()),
+            };
+            flat.insert(key.to_owned(), topics);
+        }
+        Ok(flat)
+    }
+
+    fn worker_id(&self) -> &str {
+        &self.config.worker.advertised
     }
 }
 
@@ -202,62 +263,58 @@ async fn list(Extract(app): Shared, Query(query): Query<Vec<(String, String)>>) 
     if expand.is_empty() {
         return Ok(Json(json!(names.collect::<Vec<_>>())));
     }
-    let mut all = serde_json::Map::new();
-    for name in names {
+    // Beside each other: a log that does not answer keeps each of them waiting.
+    let all = names.map(async |name| {
         let mut one = serde_json::Map::new();
         if expand.contains(&"status") {
-            one.insert("status".to_owned(), status_json(&app, name)?);
+            one.insert("status".to_owned(), status_json(&app, name).await?);
         }
         if expand.contains(&"info") {
-            one.insert("info".to_owned(), info_json(&app, name)?);
+            one.insert("info".to_owned(), info_json(&app, name).await?);
         }
-        all.insert(name.clone(), Json_::Object(one));
-    }
+        Ok::<_, Failure>((name.clone(), Json_::Object(one)))
+    });
+    let all: serde_json::Map<_, _> = try_join_all(all).await?.into_iter().collect();
     Ok(Json(Json_::Object(all)))
 }
 
 async fn info(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    info_json(&app, &name).map(Json)
+    info_json(&app, &name).await.map(Json)
 }
 
-fn info_json(app: &App, name: &str) -> Answer<Json_> {
-    let config = app.config(name)?.flat();
-    let tasks: Vec<Json_> = (0..app.view(name)?.tasks.len())
-        .map(|task| json!({ "connector": name, "task": task }))
-        .collect();
+async fn info_json(app: &App, name: &str) -> Answer<Json_> {
+    let config = app.flat(name)?;
+    let tasks = tasks::all(app, name, &app.view(name)?).await.len();
+    let tasks: Vec<Json_> =
+        (0..tasks).map(|task| json!({ "connector": name, "task": task })).collect();
     Ok(json!({ "name": name, "config": config, "tasks": tasks, "type": "sink" }))
 }
 
 async fn config(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    Ok(Json(json!(app.config(&name)?.flat())))
+    Ok(Json(json!(app.flat(&name)?)))
 }
 
 async fn status(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    status_json(&app, &name).map(Json)
+    status_json(&app, &name).await.map(Json)
 }
 
-fn status_json(app: &App, name: &str) -> Answer<Json_> {
-    app.config(name)?;
+async fn status_json(app: &App, name: &str) -> Answer<Json_> {
+    if !app.config.connectors.contains_key(name) {
+        return Err(Failure(
+            StatusCode::NOT_FOUND,
+            format!("No status found for connector {name}"),
+        ));
+    }
     let view = app.view(name)?;
     let worker = app.worker_id();
-    let mut connector = json!({ "state": view.state.name(), "worker_id": worker });
+    let mut connector =
+        json!({ "state": view.state.name(), "worker_id": worker, "version": VERSION });
     if let Some(trace) = &view.trace {
         connector["trace"] = json!(trace);
     }
-    let task = |(id, task): (usize, &Snapshot)| {
-        let mut one = json!({
-            "id": id,
-            "state": view.state.name(),
-            "worker_id": worker,
-            "partitions": partitions_json(task),
-            "blocked_by": task.blocked_by().map(BlockedBy::name),
-        });
-        if let Some(trace) = &task.trouble {
-            one["trace"] = json!(trace);
-        }
-        one
-    };
-    let tasks: Vec<Json_> = view.tasks.iter().enumerate().map(task).collect();
+    let tasks = tasks::all(app, name, &view).await;
+    let tasks: Vec<Json_> =
+        tasks.iter().enumerate().map(|(id, task)| task.json(id, &view)).collect();
     Ok(json!({
         "name": name,
         "type": "sink",
@@ -265,125 +322,60 @@ fn status_json(app: &App, name: &str) -> Answer<Json_> {
         "tasks": tasks,
         "generation": view.generation,
         "lag": view.lag(),
-        "rate": (view.rate * 10.0).round() / 10.0,
+        "lag_seconds": view.behind(now_millis()).map(tenths),
+        "rate": tenths(view.rate),
         "parked_keys": view.parked_keys,
         "blocked_by": view.blocked_by().map(BlockedBy::name),
-        "last_error": view.last_error(),
+        "last_error": view.last_error().map(|(message, _)| message),
+        "last_error_since": view.last_error().map(|(_, since)| moment(since)),
+        "past_error": view.past_error().map(|past| json!({
+            "message": past.message,
+            "since": moment(past.since),
+            "until": moment(past.until),
+        })),
+        "bad_records": bad_json(&view),
         "rebuild": view.rebuild.as_ref().map(Progress::json),
         "kept_generations": view.kept,
         "holes": offsets::holes_json(&view.holes),
+        "expiry": view.expiry.as_ref().map(expiry_json),
     }))
 }
 
-fn partitions_json(task: &Snapshot) -> Vec<Json_> {
-    let one = |p: &crate::task::PartitionStatus| {
+/// Rounded, for people.
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+/// A moment in milliseconds since the epoch, as text.
+fn moment(millis: i64) -> Option<String> {
+    Timestamp::from_millis(millis).map(|moment| moment.to_string())
+}
+
+fn expiry_json(expiry: &ExpiryView) -> Json_ {
+    json!({
+        "field": &*expiry.rule.field,
+        "after_seconds": expiry.rule.after as f64 / 1_000.0,
+        "horizon": expiry.horizon.map(|horizon| horizon.to_string()),
+        "paused": expiry.paused.as_ref().map(|(message, _)| message),
+    })
+}
+
+fn bad_json(view: &View) -> Json_ {
+    let last = |bad: &LastBad| {
+        let (of, offset) = &bad.place;
         json!({
-            "topic": &*p.partition.topic,
-            "partition": p.partition.partition,
-            "position": p.position.0,
-            "end": p.end.map(|end| end.0),
-            "lag": p.lag(),
+            "topic": &*of.topic,
+            "partition": of.partition,
+            "offset": offset,
+            "at": moment(bad.at),
+            "reason": bad.reason,
         })
     };
-    task.partitions.iter().map(one).collect()
-}
-
-async fn tasks(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    let config = app.config(&name)?.flat();
-    let tasks: Vec<Json_> = (0..app.view(&name)?.tasks.len())
-        .map(|task| json!({ "id": { "connector": name, "task": task }, "config": config }))
-        .collect();
-    Ok(Json(json!(tasks)))
-}
-
-async fn topics(Extract(app): Shared, Path(name): Path<String>) -> Answer {
-    let view = app.view(&name)?;
-    let partitions = view.tasks.iter().flat_map(|task| &task.partitions);
-    let mut topics: Vec<&str> = partitions.map(|p| &*p.partition.topic).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    Ok(Json(json!({ name: { "topics": topics } })))
-}
-
-async fn set(app: &App, name: &str, desired: DesiredState) -> Answer<StatusCode> {
-    let connector = app.connector(name)?;
-    connector.set_desired(desired).await?;
-    connector.restart();
-    Ok(StatusCode::ACCEPTED)
-}
-
-async fn pause(Extract(app): Shared, Path(name): Path<String>) -> Answer<StatusCode> {
-    set(&app, &name, DesiredState::Paused).await
-}
-
-async fn resume(Extract(app): Shared, Path(name): Path<String>) -> Answer<StatusCode> {
-    set(&app, &name, DesiredState::Running).await
-}
-
-async fn stop_connector(Extract(app): Shared, Path(name): Path<String>) -> Answer<StatusCode> {
-    set(&app, &name, DesiredState::Stopped).await
-}
-
-async fn restart(Extract(app): Shared, Path(name): Path<String>) -> Answer<StatusCode> {
-    app.connector(&name)?.restart();
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// How to rebuild.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rebuild {
-    /// Empties the target first, instead of building beside it.
-    #[serde(default)]
-    in_place: bool,
-    /// `earliest`: from what the log still has.
-    from: Option<String>,
-}
-
-async fn rebuild(
-    Extract(app): Shared,
-    Path(name): Path<String>,
-    Query(how): Query<Rebuild>,
-) -> Answer {
-    let from_earliest = match how.from.as_deref() {
-        None => false,
-        Some("earliest") => true,
-        Some(other) => {
-            let message = format!("from={other:?}: allowed is \"earliest\"");
-            return Err(Failure(StatusCode::BAD_REQUEST, message));
-        }
-    };
-    let connector = app.connector(&name)?;
-    let generation = if how.in_place {
-        connector.rebuild_in_place(from_earliest).await?
-    } else {
-        connector.rebuild(from_earliest).await?
-    };
-    Ok(Json(json!({ "name": name, "generation": generation })))
-}
-
-/// Which generation whoever asks has seen.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    /// The one that is being built, or the one that is live.
-    generation: Option<u64>,
-}
-
-async fn cancel_rebuild(
-    Extract(app): Shared,
-    Path(name): Path<String>,
-    Query(expected): Query<Expected>,
-) -> Answer {
-    let cancelled = app.connector(&name)?.cancel_rebuild(expected.generation).await?;
-    Ok(Json(json!({ "name": name, "cancelled": cancelled })))
-}
-
-async fn roll_back(
-    Extract(app): Shared,
-    Path(name): Path<String>,
-    Query(expected): Query<Expected>,
-) -> Answer {
-    let generation = app.connector(&name)?.roll_back(expected.generation).await?;
-    Ok(Json(json!({ "name": name, "generation": generation })))
+    json!({
+        "count": view.bad.count,
+        "rate": tenths(view.bad_rate),
+        "in_a_row": view.bad.in_a_row,
+        "all": view.bad.is_all(),
+        "last": view.bad.last.as_ref().map(last),
+    })
 }

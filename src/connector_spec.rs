@@ -9,6 +9,7 @@ use foldline_api::source::{DeadLetters, Log, Start};
 use foldline_language::projection::Projection;
 
 use crate::decoding::Decoders;
+use crate::expiry::Expiry;
 use crate::metrics::ConnectorMetrics;
 use crate::policy::OnBadRecord;
 use crate::task::Limits;
@@ -16,7 +17,11 @@ use crate::task::Limits;
 /// What a connector is made of; made once from the config.
 pub(crate) struct ConnectorSpec {
     pub(crate) name: String,
+    /// Where the config has it: file, line and key path.
+    pub(crate) place: String,
     pub(crate) group: String,
+    /// The topics that it reads, for a sentence.
+    pub(crate) topics: String,
     pub(crate) tasks_max: usize,
     pub(crate) start: Start,
     pub(crate) limits: Limits,
@@ -39,7 +44,11 @@ pub(crate) struct ConnectorSpec {
     /// Makes the target once the log's identity is known.
     pub(crate) target: Box<dyn Fn(String) -> Result<Arc<dyn Target>> + Send + Sync>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    /// Makes the log of the topic that they go to.
+    pub(crate) letters: Box<dyn Fn() -> Result<Arc<dyn Log>> + Send + Sync>,
     pub(crate) metrics: ConnectorMetrics,
+    /// Which rows the clock deletes; none where the projection's do not expire.
+    pub(crate) expiry: Option<Arc<Expiry>>,
     /// Bytes for the queues and the caches of all its tasks.
     pub(crate) memory: usize,
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::expiry::Horizon;
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Books, Loaded, StoredPosition};
@@ -106,6 +107,9 @@ pub(crate) struct Summary {
     /// The row that the store holds now; absent where another moment was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stored: Option<Option<Box<RawValue>>>,
+    /// Why there is no row of this key, if the clock has deleted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expired: Option<String>,
     /// Why the store can hold no row of this key, if it cannot even name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unnamed: Option<String>,
@@ -129,6 +133,11 @@ pub(crate) fn object(model: &Model, row: Option<&Row>) -> Option<Box<RawValue>> 
     }
     out.push('}');
     RawValue::from_string(out).ok()
+}
+
+/// What is said of a row that the horizon has passed, and of its events.
+fn expired(horizon: Horizon) -> String {
+    format!("expired: its moment lies before {horizon}")
 }
 
 /// Explains a row, line by line.
@@ -168,6 +177,8 @@ struct Pass {
     met: bool,
     /// Why the store has no name for the key.
     unnamed: Option<String>,
+    /// The stored row with what it is to show, where that is known.
+    shown: Option<Row>,
 }
 
 impl Pass {
@@ -202,15 +213,22 @@ impl Explain {
             return Ok((self.summary(&pass, row.as_ref(), None, false), row));
         }
         let (mut stored, mut settled) = self.compare(&mut pass).await?;
-        if narrowed && settled && stored != pass.row {
+        if narrowed && settled && stored != self.expected(&pass, stored.as_ref()) {
             // The partitioner was told from a sample: before the store is called wrong, all are read.
             let why = "the stored row differs from what these partitions give, so all are read";
             pass = self.pass(None, &books, stretches, why).await?;
             (stored, settled) = self.compare(&mut pass).await?;
         }
         self.parts.same_topics(&books.positions).await?;
-        let row = pass.row.take();
+        let row = self.expected(&pass, stored.as_ref());
         Ok((self.summary(&pass, row.as_ref(), Some(stored.as_ref()), settled), row))
+    }
+
+    /// The row that the events give, with what it is to show; where that is not known, with what the stored one shows.
+    fn expected(&self, pass: &Pass, stored: Option<&Row>) -> Option<Row> {
+        let folded = pass.row.as_ref()?;
+        let Some(shown) = pass.shown.as_ref().or(stored) else { return Some(folded.clone()) };
+        Some(self.parts.projection.overlay(folded, shown))
     }
 
     async fn tell(&self, line: Line) -> Result<()> {
@@ -288,6 +306,7 @@ impl Explain {
     ) -> Result<Pass> {
         let (mut merge, mut fold) = self.parts.start()?;
         fold.only(self.key.clone());
+        fold.expire(books.horizon);
         fold.repeat(&books.verdicts);
         fold.repeat(&self.parts.parked(books.generation).await?);
         let partitions = match &only {
@@ -300,7 +319,9 @@ impl Explain {
         self.tell(Line::Reading { partitions, of, why, left_out }).await?;
         merge.leave_out(&holes);
         let (row, ahead, unnamed) = (None, None, None);
-        let mut pass = Pass { merge, fold, row, events: 0, only, ahead, met: false, unnamed };
+        let shown = None;
+        let mut pass =
+            Pass { merge, fold, row, events: 0, only, ahead, met: false, unnamed, shown };
         pass.extend(stretches);
         self.drain(&mut pass).await?;
         Ok(pass)
@@ -334,7 +355,10 @@ impl Explain {
                 pass.row = row;
                 "applied"
             }
-            Outcome::Applied(_) | Outcome::Filtered | Outcome::Passed => "filtered",
+            Outcome::Applied(_) | Outcome::Filtered | Outcome::Passed => {
+                reason = pass.fold.passed_by(&self.key).map(expired);
+                "filtered"
+            }
             Outcome::Bad(stage, why) => {
                 reason = Some(format!("{stage}: {why}"));
                 match self.parts.on_bad_record {
@@ -378,6 +402,12 @@ impl Explain {
                 }
                 loaded => loaded?.pop(),
             };
+            pass.fold.expire(snapshot.books().horizon);
+            let row = loaded.as_ref().and_then(|loaded| loaded.row.clone());
+            pass.shown = match row.filter(|_| !self.parts.projection.shows().is_empty()) {
+                Some(row) => snapshot.shown(&[row]).await?.pop().flatten(),
+                None => None,
+            };
             drop(snapshot);
             pass.fold.repeat(&books.verdicts);
             pass.fold.repeat(&self.parts.parked(books.generation).await?);
@@ -385,6 +415,11 @@ impl Explain {
             pass.merge.leave_out(&holes);
             pass.extend(whole(&books.positions));
             self.drain(pass).await?;
+            if pass.fold.passed_by(&self.key).is_some() {
+                // It is gone, or is about to go.
+                pass.row = None;
+                return Ok((None, true));
+            }
             if pass.met {
                 return Ok((pass.ahead.take().and_then(|found| found.row), true));
             }
@@ -417,6 +452,7 @@ impl Explain {
             events: pass.events,
             row: object(model, row),
             stored: stored.map(|stored| object(model, stored)),
+            expired: pass.fold.passed_by(&self.key).map(expired),
             unnamed: pass.unnamed.clone(),
             differences,
             unsettled: stored.is_some() && !settled,

@@ -3,22 +3,47 @@
 //! What a connector or one of its tasks says stands in a span that names it, so that no line has to.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 
 use tracing::Span;
 use tracing_subscriber::EnvFilter;
 
+pub(crate) use levels::{Level, Levels};
+
+use self::levels::Reload;
 use crate::printable;
+
+mod levels;
+
+static LEVELS: OnceLock<Levels> = OnceLock::new();
 
 /// Starts logging to standard error; `RUST_LOG` filters, `info` unless set.
 pub fn start(default: &str) {
-    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Printable);
+    let filter = std::env::var(EnvFilter::DEFAULT_ENV)
+        .ok()
+        .filter(|filter| EnvFilter::try_new(filter).is_ok())
+        .unwrap_or_else(|| default.to_owned());
+    let used = EnvFilter::new(&filter);
+    let builder = tracing_subscriber::fmt().with_writer(|| Printable);
     // A second start (in tests) keeps the first.
-    if std::io::stderr().is_terminal() {
-        drop(builder.with_target(false).try_init());
+    let reload: Reload = if std::io::stderr().is_terminal() {
+        let builder = builder.with_target(false).with_env_filter(used).with_filter_reloading();
+        let handle = builder.reload_handle();
+        drop(builder.try_init());
+        Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
     } else {
-        drop(builder.json().flatten_event(true).with_span_list(false).try_init());
-    }
+        let builder = builder.json().flatten_event(true).with_span_list(false);
+        let builder = builder.with_env_filter(used).with_filter_reloading();
+        let handle = builder.reload_handle();
+        drop(builder.try_init());
+        Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()))
+    };
+    drop(LEVELS.set(Levels::new(filter, reload)));
+}
+
+/// The levels of this process's log; none before it has started.
+pub(crate) fn levels() -> Option<&'static Levels> {
+    LEVELS.get()
 }
 
 /// Standard error, for lines that may quote a record's key. The formatter writes each line at once and escapes
@@ -67,7 +92,7 @@ pub(crate) fn captured(run: impl FnOnce()) -> Vec<String> {
 
     // While there is only one, a call site asks the thread's own subscriber whether it is wanted, and a thread
     // that has none turns it off for all.
-    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
     SECOND.get_or_init(|| {
         tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish())
     });

@@ -1,18 +1,25 @@
 //! Metrics, as the Prometheus exposition shows them. Handles are resolved once per connector and
 //! updated per batch.
 
+mod config;
+
+use std::collections::HashMap;
+
 use foldline_api::record::TopicPartition;
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+pub(crate) use config::ConfigMetrics;
 
 /// All metrics of one worker.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
     family: Family,
+    config: ConfigMetrics,
 }
 
 #[derive(Clone, Debug)]
@@ -36,15 +43,21 @@ struct Family {
     state: IntGaugeVec,
     lag: IntGaugeVec,
     lag_seconds: prometheus::GaugeVec,
+    lookup_lag: prometheus::GaugeVec,
     assigned: IntGaugeVec,
     parked_keys: IntGaugeVec,
     inflight: IntGaugeVec,
     rebuild_progress: prometheus::GaugeVec,
     rebuild_eta: prometheus::GaugeVec,
     generation: IntGaugeVec,
+    horizon: prometheus::GaugeVec,
+    expire_after: prometheus::GaugeVec,
+    rows_expired: IntCounterVec,
     flush_seconds: HistogramVec,
     batch_rows: HistogramVec,
     latency_seconds: HistogramVec,
+    produced: IntCounterVec,
+    produce_failures: IntCounterVec,
 }
 
 const CONNECTOR: &str = "connector";
@@ -66,6 +79,7 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let family = Family::register(&registry)?;
+        let config = ConfigMetrics::register(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let build = IntGaugeVec::new(
             Opts::new("foldline_build_info", "The running version; always 1."),
@@ -73,7 +87,7 @@ impl Metrics {
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
-        Ok(Metrics { registry, family })
+        Ok(Metrics { registry, family, config })
     }
 
     /// The text exposition.
@@ -97,10 +111,53 @@ impl Metrics {
         Ok(ConnectorMetrics::new(&family, name))
     }
 
+    /// Those of the config in use.
+    pub(crate) fn config(&self) -> ConfigMetrics {
+        self.config.clone()
+    }
+
+    /// Takes all series of a connector away that is no longer there.
+    pub(crate) fn forget(&self, name: &str) {
+        self.family.forget(name);
+    }
+
     /// The handles of one connector, each series there from the start.
     #[must_use]
     pub fn connector(&self, name: &str) -> ConnectorMetrics {
         ConnectorMetrics::new(&self.family, name)
+    }
+
+    /// The handles of a topic that takes records, each series there from the start.
+    pub(crate) fn ingest(&self, topic: &str) -> IngestMetrics {
+        let metrics = IngestMetrics { topic: topic.to_owned(), family: self.family.clone() };
+        metrics.family.produced.with_label_values(&[topic]);
+        for reason in ["refused", "not_written", "unknown"] {
+            metrics.failures(reason);
+        }
+        metrics
+    }
+}
+
+/// What was posted to one topic.
+#[derive(Clone, Debug)]
+pub(crate) struct IngestMetrics {
+    topic: String,
+    family: Family,
+}
+
+impl IngestMetrics {
+    fn failures(&self, reason: &str) -> IntCounter {
+        self.family.produce_failures.with_label_values(&[self.topic.as_str(), reason])
+    }
+
+    /// Counts records: none for one that was written, else why it was not.
+    pub(crate) fn count<'a>(&self, failures: impl Iterator<Item = Option<&'a str>>) {
+        for failure in failures {
+            match failure {
+                None => self.family.produced.with_label_values(&[self.topic.as_str()]).inc(),
+                Some(reason) => self.failures(reason).inc(),
+            }
+        }
     }
 }
 
@@ -111,7 +168,7 @@ impl Family {
             fetched: r.counter("records_fetched_total", "Records delivered by the source.", &[])?,
             consumed: r.counter("records_consumed_total", "Records with a durable outcome: applied, filtered, replayed, dead-lettered, parked or skipped.", &[])?,
             applied: r.counter("events_applied_total", "Events folded into rows.", &[])?,
-            filtered: r.counter("events_filtered_total", "Events that no handler matched or one ignored, and tombstones that name no row.", &[])?,
+            filtered: r.counter("events_filtered_total", "Events that no handler matched or one ignored, tombstones that name no row, and events of rows that have expired.", &[])?,
             dead_lettered: r.counter("events_dead_lettered_total", "Bad records sent to the dead-letter topic.", &[])?,
             parked: r.counter("events_parked_total", "Events set aside with their key.", &[])?,
             replayed: r.counter("events_replayed_total", "Events skipped because the rows already hold them.", &[])?,
@@ -126,17 +183,56 @@ impl Family {
             commit_failures: r.counter("offset_commit_failures_total", "Offset commits that the group refused; nothing is lost, the sink's positions win.", &[])?,
             state: r.gauge("connector_state", "1 for the state that the connector is in.", &["state"])?,
             lag: r.gauge("consumer_lag", "Offsets between the durable position and the partition's end.", &["topic", "partition"])?,
-            lag_seconds: r.float_gauge("consumer_lag_seconds", "Age of the newest durable record while there is lag, else 0; NaN while the lag or that record is unknown.", &[])?,
+            lag_seconds: r.float_gauge("consumer_lag_seconds", "Age of the oldest record that was delivered and is not durable, 0 where there is no lag; NaN while the lag or that record is unknown.", &[])?,
+            lookup_lag: r.float_gauge("lookup_lag_seconds", "How long the oldest change has waited that rows do not show yet which look it up; 0 where all show what they should.", &[])?,
             assigned: r.gauge("assigned_partitions", "Partitions held by this worker.", &[])?,
             parked_keys: r.gauge("parked_keys", "Keys set aside.", &[])?,
             inflight: r.gauge("inflight_events", "Records fetched whose outcome is not durable yet.", &[])?,
             rebuild_progress: r.float_gauge("rebuild_progress_ratio", "Share of the rebuild's records that are durable, 0 to 1; 1 when none runs.", &[])?,
             rebuild_eta: r.float_gauge("rebuild_eta_seconds", "Time until the rebuild has caught up at the present rate; 0 when none runs.", &[])?,
             generation: r.gauge("generation", "The live generation of the target.", &[])?,
+            horizon: r.float_gauge("expiry_horizon_timestamp_seconds", "Before this moment rows have expired, of connectors whose rows do; 0 while it is unknown.", &[])?,
+            expire_after: r.float_gauge("expiry_after_seconds", "The age at which rows expire.", &[])?,
+            rows_expired: r.counter("rows_expired_total", "Rows deleted since they had expired.", &[])?,
             flush_seconds: r.histogram("flush_duration_seconds", "Time from a flush's first attempt until it is durable.", SECONDS)?,
             batch_rows: r.histogram("batch_rows", "Rows written per flush.", ROWS)?,
             latency_seconds: r.histogram("end_to_end_latency_seconds", "From a record's timestamp until its outcome is durable.", SECONDS)?,
+            produced: r.plain_counter("records_produced_total", "Records that were posted and that all replicas have.", &["topic"])?,
+            produce_failures: r.plain_counter("record_produce_failures_total", "Records that were posted and not written, or not for certain, by why.", &["topic", "reason"])?,
         })
+    }
+}
+
+/// Runs an expression over each vector of a family.
+macro_rules! each_vec {
+    ($family:expr, $each:expr => $($field:ident)*) => { $($each(&$family.$field);)* };
+}
+
+impl Family {
+    /// Takes all series of a connector away.
+    fn forget(&self, name: &str) {
+        each_vec!(self, |vec: &IntCounterVec| forget(vec, name) =>
+            fetched consumed applied filtered dead_lettered parked replayed skipped abandoned rows_written retries errors
+            fenced rebalances commits commit_failures rows_expired);
+        each_vec!(self, |vec: &IntGaugeVec| forget(vec, name) =>
+            state lag assigned parked_keys inflight generation);
+        each_vec!(self, |vec: &prometheus::GaugeVec| forget(vec, name) =>
+            lag_seconds lookup_lag rebuild_progress rebuild_eta horizon expire_after);
+        each_vec!(self, |vec: &HistogramVec| forget(vec, name) =>
+            flush_seconds batch_rows latency_seconds);
+    }
+}
+
+fn forget<B: MetricVecBuilder>(vec: &MetricVec<B>, name: &str) {
+    for family in vec.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get(CONNECTOR) == Some(&name) {
+                // Gone already where two forget at once.
+                drop(vec.remove(&labels));
+            }
+        }
     }
 }
 
@@ -156,6 +252,16 @@ impl Registrar<'_> {
         labels: &[&str],
     ) -> prometheus::Result<IntCounterVec> {
         self.add(IntCounterVec::new(opts(name, help), &with_connector(labels))?)
+    }
+
+    /// A counter that is no connector's.
+    fn plain_counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(opts(name, help), labels)?)
     }
 
     fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
@@ -208,6 +314,7 @@ pub struct ConnectorMetrics {
     pub(crate) abandoned: IntCounter,
     pub(crate) upserts: IntCounter,
     pub(crate) deletes: IntCounter,
+    pub(crate) shown: IntCounter,
     pub(crate) conflicts: IntCounter,
     pub(crate) fenced: IntCounter,
     pub(crate) rebalances: IntCounter,
@@ -218,11 +325,20 @@ pub struct ConnectorMetrics {
     pub(crate) inflight: IntGauge,
     pub(crate) generation: IntGauge,
     pub(crate) lag_seconds: prometheus::Gauge,
+    pub(crate) lookup_lag: prometheus::Gauge,
     pub(crate) rebuild_progress: prometheus::Gauge,
     pub(crate) rebuild_eta: prometheus::Gauge,
     pub(crate) flush_seconds: Histogram,
     pub(crate) batch_rows: Histogram,
     pub(crate) latency_seconds: Histogram,
+}
+
+/// Of rows that the clock deletes.
+#[derive(Clone, Debug)]
+pub(crate) struct ExpiryMetrics {
+    pub(crate) horizon: prometheus::Gauge,
+    pub(crate) after: prometheus::Gauge,
+    pub(crate) rows: IntCounter,
 }
 
 /// Kafka Connect's states.
@@ -246,6 +362,7 @@ impl ConnectorMetrics {
             abandoned: c(&family.abandoned),
             upserts: family.rows_written.with_label_values(&[name, "upsert"]),
             deletes: family.rows_written.with_label_values(&[name, "delete"]),
+            shown: family.rows_written.with_label_values(&[name, "show"]),
             conflicts: family.retries.with_label_values(&[name, "conflict"]),
             fenced: c(&family.fenced),
             rebalances: c(&family.rebalances),
@@ -256,6 +373,7 @@ impl ConnectorMetrics {
             inflight: family.inflight.with_label_values(&[name]),
             generation: family.generation.with_label_values(&[name]),
             lag_seconds: family.lag_seconds.with_label_values(&[name]),
+            lookup_lag: family.lookup_lag.with_label_values(&[name]),
             rebuild_progress: family.rebuild_progress.with_label_values(&[name]),
             rebuild_eta: family.rebuild_eta.with_label_values(&[name]),
             flush_seconds: family.flush_seconds.with_label_values(&[name]),
@@ -279,6 +397,16 @@ impl ConnectorMetrics {
     /// Errors of `class` at `stage`.
     pub(crate) fn error(&self, stage: &str, class: &str) -> IntCounter {
         self.family.errors.with_label_values(&[&self.name, stage, class])
+    }
+
+    /// Of a connector whose rows expire.
+    pub(crate) fn expiry(&self) -> ExpiryMetrics {
+        let name = [self.name.as_str()];
+        ExpiryMetrics {
+            horizon: self.family.horizon.with_label_values(&name),
+            after: self.family.expire_after.with_label_values(&name),
+            rows: self.family.rows_expired.with_label_values(&name),
+        }
     }
 
     /// The lag of one partition, in offsets; nothing while it is unknown.

@@ -70,6 +70,11 @@ impl Pace {
         !pending
     }
 
+    /// Whether what is asked of the store by the clock is asked now: always, but by an idle connector that does not look.
+    pub(crate) fn looks(&self) -> bool {
+        self.idle_every.is_some() || !self.is_idle()
+    }
+
     /// There is something to do. Who is idle looks at once.
     pub(crate) fn touch(&self) {
         if self.set_last().elapsed() >= IDLE_AFTER {

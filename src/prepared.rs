@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use foldline_api::error::{Error, Result};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::source::{
-    Chunk, Commit, Committer, Log, PartitionInfo, Reader, Source, SourceEvent, Start, Stretch,
-    Wanted,
+    Chunk, Commit, Committer, FleetMember, Log, Reader, Source, SourceEvent, Start, Stretch,
+    Survey, Wanted,
 };
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -60,8 +60,16 @@ impl Log for PreparedLog {
         self.inner.identity().await
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
-        self.inner.partitions().await
+    async fn survey(&self) -> Result<Survey> {
+        self.inner.survey().await
+    }
+
+    fn describes_topics(&self) -> bool {
+        self.inner.describes_topics()
+    }
+
+    async fn settle_topics(&self, held: &[Arc<str>]) -> Result<Vec<String>> {
+        self.inner.settle_topics(held).await
     }
 
     async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {
@@ -82,6 +90,14 @@ impl Log for PreparedLog {
 
     async fn members(&self) -> Result<usize> {
         self.inner.members().await
+    }
+
+    async fn delete_group(&self) -> Result<bool> {
+        self.inner.delete_group().await
+    }
+
+    async fn fleet(&self) -> Result<Vec<FleetMember>> {
+        self.inner.fleet().await
     }
 
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>> {
@@ -173,7 +189,7 @@ impl PreparedSource {
                 records.retain(|record| !is_of_any(record, partitions));
                 !records.is_empty()
             }
-            SourceEvent::End(of, _) | SourceEvent::Broken(of, _) => !partitions.contains(of),
+            SourceEvent::End(of, _) | SourceEvent::Broken(of, ..) => !partitions.contains(of),
             SourceEvent::Assigned(_) | SourceEvent::Revoked(_) | SourceEvent::Lost(_) => true,
         });
     }

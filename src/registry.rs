@@ -7,39 +7,51 @@ mod kafka;
 #[cfg(not(feature = "kafka"))]
 #[path = "registry/without_kafka.rs"]
 mod kafka;
+mod kept;
+#[cfg(feature = "protobuf")]
+mod protobuf;
+#[cfg(not(feature = "protobuf"))]
+#[path = "registry/without_protobuf.rs"]
+mod protobuf;
 mod schemas;
+mod topic;
 
 use std::fmt;
 use std::sync::Arc;
 
 use foldline_api::binding::changes;
 use foldline_api::error::{Error, Result};
+use foldline_api::model::Model;
 use foldline_api::sink::{OnChange as SinkOnChange, TargetSpec};
 use foldline_api::source::{DeadLetters, Log, Start as LogStart};
+use foldline_language::config::diagnostic::{join, listed};
 use foldline_language::config::projection::{Names, ProjectionConfig};
 use foldline_language::converter::avro::Avro;
 use foldline_language::converter::schema::Schemas;
-use foldline_language::converter::{Decoder, Format, Part, RegistryAvro};
+use foldline_language::converter::{Decoder, Format, Framing, Part, RegistryAvro};
 use foldline_language::event::Mask;
-use foldline_language::projection::Projection;
+use foldline_language::projection::{Projection, joins};
 use foldline_source_file::{FileConfig, FileDeadLetters, FileLog};
 
+use crate::clock::now_millis;
 use crate::config::{
-    Config, ConnectorConfig, ConverterKind, OnBadRecord, OnChange, PARKED_MAX, SinkConfig,
-    SourceConfig, SourceKind, Start,
+    Config, ConnectorConfig, ConverterKind, OnBadRecord, OnChange, PARKED_MAX, RegistryKind,
+    SinkConfig, SourceConfig, SourceKind, Start,
 };
 use crate::connector_spec::ConnectorSpec;
 use crate::decoding::Decoders;
+use crate::expiry::Expiry;
 use crate::maps::HashMap;
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::prepared::prepared;
 use crate::task::Limits;
 
-pub(crate) use kafka::limits;
 #[cfg(feature = "kafka")]
 pub use kafka::{Topics, kafka_config};
+pub(crate) use kafka::{command_producer, limits, producer};
 use kafka::{kafka_dead_letters, kafka_log};
+use kept::SchemaBooks;
 pub(crate) use schemas::Registries;
 
 /// What one connector refers to.
@@ -78,19 +90,36 @@ pub(crate) fn connector(
     registries: &Registries,
 ) -> Result<ConnectorSpec> {
     let parts = parts(config, connector)?;
-    let decoders: Arc<dyn Decoders> =
-        Arc::new(TopicDecoders::new(&parts, projection, &|name| registries.of(config, name))?);
+    let books = Arc::new(SchemaBooks::default());
+    let schemas = |name: &str, framing| {
+        let of = registries.of(config, name)?;
+        Ok((books.keeping(name, of), framing_of(config, name, framing)))
+    };
+    let decoders: Arc<dyn Decoders> = Arc::new(TopicDecoders::new(&parts, projection, &schemas)?);
     let log = prepared(log_of(config, &parts, &connector.group)?, &decoders);
-    let rebuild_group = format!("{}.rebuild", connector.group);
-    let rebuild_log = prepared(log_of(config, &parts, &rebuild_group)?, &decoders);
+    let rebuild_log =
+        prepared(log_of(config, &parts, &rebuild_group(&connector.group))?, &decoders);
     let spec = target_spec(config, &parts, projection);
     let sink = Arc::clone(parts.sink.store.sink()?);
     // Refused now rather than at the first event.
-    sink.target(TargetSpec { log: String::new(), ..spec.clone() })?;
+    let target = sink.target(TargetSpec { log: String::new(), ..spec.clone() })?;
+    if spec.expire.is_some() && target.horizons().is_none() {
+        return Err(Error::config(format!(
+            "projection {:?} has `expire`, and sink {:?} cannot delete rows by the clock: leave `expire` out, or fold it into \
+             another sink",
+            projection.name(),
+            parts.sink.name
+        )));
+    }
     let share = config.worker.memory / config.connectors.len().max(1) as u64;
     Ok(ConnectorSpec {
         name: connector.name.clone(),
+        place: place(config, &connector.name),
         group: connector.group.clone(),
+        topics: match &parts.projection.topics {
+            Names::List(list) => listed(list.iter().map(String::as_str)),
+            Names::Regex(regex) => format!("`{regex}`"),
+        },
         tasks_max: connector.tasks_max,
         start: match &connector.start {
             Start::Earliest => LogStart::Earliest,
@@ -118,19 +147,46 @@ pub(crate) fn connector(
         keep_generations: connector.keep_generations,
         snapshot_wait: connector.snapshot_wait,
         idle_poll_interval: connector.idle_poll_interval,
-        target: Box::new(move |log| sink.target(TargetSpec { log, ..spec.clone() })),
+        target: Box::new(move |log| {
+            let target = sink.target(TargetSpec { log, ..spec.clone() })?;
+            books.are_of(Arc::clone(&target));
+            Ok(target)
+        }),
         dead_letters: dead_letters(&parts)?,
+        letters: letters_log(&parts),
         metrics: metrics.connector(&connector.name),
+        expiry: expiry(connector, projection, metrics),
         memory: usize::try_from(share).unwrap_or(usize::MAX),
     })
+}
+
+/// Where the config has a connector: file, line and key path.
+fn place(config: &Config, connector: &str) -> String {
+    let place = config.places.problem(&join("connectors", connector), "").to_string();
+    place.trim_end_matches(": ").to_owned()
+}
+
+/// A connector that could not be made: its name, and why, with the place of its config.
+pub(crate) fn refusal(config: &Config, connector: &str, error: &Error) -> (String, String) {
+    (connector.to_owned(), format!("{error} [{}]", place(config, connector)))
 }
 
 fn not_yet(what: &str) -> Error {
     Error::config(format!("{what} is not available yet"))
 }
 
+/// Which rows of a connector the clock deletes.
+fn expiry(
+    connector: &ConnectorConfig,
+    projection: &Projection,
+    metrics: &Metrics,
+) -> Option<Arc<Expiry>> {
+    let (name, rule) = (&connector.name, projection.rule()?.clone());
+    Some(Arc::new(Expiry::new(name, rule, now_millis, metrics.connector(name).expiry())))
+}
+
 /// What the sink needs to know of a connector; the log's identity is added when it is reached.
-fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> TargetSpec {
+fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Arc<Projection>) -> TargetSpec {
     TargetSpec {
         worker: config.worker.name.clone(),
         connector: parts.connector.name.clone(),
@@ -138,6 +194,7 @@ fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> T
         log: String::new(),
         target: parts.connector.target.clone(),
         model: Arc::clone(projection.model()),
+        joins: joins(projection, |name| looked_up(config, parts, name)),
         fingerprint: projection.fingerprint().to_owned(),
         projection: projection.projection_json().clone(),
         on_change: match parts.connector.on_change {
@@ -148,7 +205,18 @@ fn target_spec(config: &Config, parts: &Parts<'_>, projection: &Projection) -> T
         auto_create: parts.connector.auto_create,
         mapping: parts.connector.mapping.clone(),
         settings: parts.connector.settings.clone(),
+        expire: projection.rule().cloned(),
     }
+}
+
+/// Where another projection runs in the same sink, and its model.
+fn looked_up(config: &Config, parts: &Parts<'_>, name: &str) -> Option<(String, Arc<Model>)> {
+    let connector = config
+        .connectors
+        .values()
+        .find(|other| other.sink == parts.connector.sink && other.projection == name)?;
+    let projection = Projection::compile(config.projections.get(name)?).ok()?;
+    Some((connector.target.clone(), Arc::clone(projection.model())))
 }
 
 /// What a connector makes and what it asks of its store, without a connection: `foldline plan`. Of SQL stores it is a
@@ -220,20 +288,66 @@ fn dead_letter_topics(config: &Config) -> Vec<String> {
 }
 
 fn log_of(config: &Config, parts: &Parts<'_>, group: &str) -> Result<Arc<dyn Log>> {
-    let SourceKind::File { path } = &parts.source.kind else {
+    let SourceKind::File { .. } = &parts.source.kind else {
         return kafka_log(config, parts, group);
     };
     let (topics, except) = match &parts.projection.topics {
         Names::List(list) => (list.clone(), Vec::new()),
         Names::Regex(regex) => (vec![regex.clone()], dead_letter_topics(config)),
     };
+    file_log(parts.source, (topics, except), group, parts.connector.tasks_max)
+}
+
+/// One topic of a source for `name`, beside all connectors that fold it.
+///
+/// # Errors
+/// When the source cannot be made.
+pub(crate) fn topic_log(source: &SourceConfig, topic: &str, name: &str) -> Result<Arc<dyn Log>> {
+    let topics = vec![topic.to_owned()];
+    match &source.kind {
+        SourceKind::Kafka { .. } => kafka::topic_log(source, topics, name),
+        SourceKind::File { .. } => file_log(source, (topics, Vec::new()), name, 1),
+    }
+}
+
+/// The group of that name at a source, of no topics: who is in it, and where its log is.
+///
+/// # Errors
+/// When the source cannot be made.
+pub(crate) fn group_log(source: &SourceConfig, group: &str) -> Result<Arc<dyn Log>> {
+    match &source.kind {
+        SourceKind::Kafka { .. } => kafka::group_log(source, group),
+        SourceKind::File { .. } => file_log(source, (Vec::new(), Vec::new()), group, 1),
+    }
+}
+
+/// The group in which a connector's rebuilds read.
+pub(crate) fn rebuild_group(group: &str) -> String {
+    format!("{group}.rebuild")
+}
+
+fn file_log(
+    source: &SourceConfig,
+    (topics, except): (Vec<String>, Vec<String>),
+    group: &str,
+    tasks_max: usize,
+) -> Result<Arc<dyn Log>> {
+    let SourceKind::File { path } = &source.kind else {
+        return Err(Error::config(format!("source {:?} is not of type \"file\"", source.name)));
+    };
     Ok(Arc::new(FileLog::new(FileConfig {
         path: path.clone(),
         topics,
         except,
         group: group.to_owned(),
-        tasks_max: u32::try_from(parts.connector.tasks_max).unwrap_or(u32::MAX),
+        tasks_max: u32::try_from(tasks_max).unwrap_or(u32::MAX),
     })?))
+}
+
+fn letters_log(parts: &Parts<'_>) -> Box<dyn Fn() -> Result<Arc<dyn Log>> + Send + Sync> {
+    let (source, group) = (parts.source.clone(), parts.connector.group.clone());
+    let topic = parts.connector.errors.dead_letter_topic.clone();
+    Box::new(move || topic_log(&source, &topic, &group))
 }
 
 fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
@@ -244,8 +358,16 @@ fn dead_letters(parts: &Parts<'_>) -> Result<Arc<dyn DeadLetters>> {
     Ok(Arc::new(FileDeadLetters::new(path, topic)?))
 }
 
-/// The schemas of a registry of that name.
-type SchemasOf<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Schemas>>;
+/// The schemas of a registry of that name, and where what is framed like that says which schema it is of.
+type SchemasOf<'a> = &'a dyn Fn(&str, Framing) -> Result<(Arc<dyn Schemas>, Framing)>;
+
+/// Of a registry that is a topic there is one frame.
+fn framing_of(config: &Config, registry: &str, framing: Framing) -> Framing {
+    match config.registries.get(registry).map(|registry| &registry.kind) {
+        Some(RegistryKind::Topic { .. }) => Framing::SingleObject,
+        Some(RegistryKind::Confluent { .. }) | None => framing,
+    }
+}
 
 /// A decoder per topic that the config names, per regex, and one for all others.
 struct TopicDecoders {
@@ -301,6 +423,25 @@ fn decode_with(
     Ok(Decoder { key, value, mask: mask.clone(), slots, opener })
 }
 
+/// What decodes the records of a topic whole, for no projection yet.
+///
+/// # Errors
+/// When a registry or a schema cannot be had.
+pub(crate) fn whole_decoder(
+    config: &Config,
+    source: &SourceConfig,
+    topic: &str,
+    registries: &Registries,
+) -> Result<Decoder> {
+    let schemas =
+        |name: &str, framing| Ok((registries.of(config, name)?, framing_of(config, name, framing)));
+    let mask = Mask::Whole(0);
+    let (key, value) = source.converters(topic);
+    let value = format(value, Part::Value, &mask, &schemas)?;
+    let key = Some(format(key, Part::Key, &mask, &schemas)?);
+    Ok(Decoder { key, value, mask, slots: 1, opener: None })
+}
+
 fn format(kind: &ConverterKind, part: Part, mask: &Mask, schemas: SchemasOf<'_>) -> Result<Format> {
     Ok(match kind {
         ConverterKind::Json => Format::Json,
@@ -312,10 +453,13 @@ fn format(kind: &ConverterKind, part: Part, mask: &Mask, schemas: SchemasOf<'_>)
             Format::Avro(Arc::new(Avro::new(Arc::clone(&file.schema), file.framing, mask)))
         }
         ConverterKind::Avro { registry, framing } => {
-            Format::Schema(Arc::new(RegistryAvro::new(schemas(registry)?, *framing, part, mask)))
+            let (schemas, framing) = schemas(registry, *framing)?;
+            Format::Schema(Arc::new(RegistryAvro::new(schemas, framing, part, mask)))
         }
-        ConverterKind::Protobuf { .. } => {
-            return Err(not_yet(&format!("the converter {:?}", kind.name())));
+        ConverterKind::ProtobufFile(file) => protobuf::by_file(file, mask)?,
+        ConverterKind::Protobuf { registry, framing } => {
+            let (schemas, framing) = schemas(registry, *framing)?;
+            protobuf::by_registry(schemas, framing, part, mask)?
         }
     })
 }

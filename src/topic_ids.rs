@@ -3,12 +3,18 @@
 use std::sync::Arc;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::sink::StoredPosition;
 use foldline_api::source::Log;
 
 use crate::maps::HashMap;
 
 /// Topics with their ids as the store has them.
 pub(crate) type Known = HashMap<Arc<str>, String>;
+
+/// Whether positions of a topic are stored: it may not be missing.
+pub(crate) fn folded(positions: &[StoredPosition]) -> impl Fn(&str) -> bool {
+    |topic| positions.iter().any(|stored| *stored.partition.topic == *topic)
+}
 
 /// Asks the log whether these topics have these ids.
 ///

@@ -8,6 +8,8 @@
 //! the version.
 
 mod ahead;
+mod repair;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -17,13 +19,15 @@ use foldline_api::error::{Error, Result};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::parked::Place;
 use foldline_api::record::Position;
-use foldline_api::sink::{Books, Flush, Loaded, Mark, Marks, RowWrite, Writer, Written};
+use foldline_api::sink::{Books, Loaded, Mark, Marks, Writer};
 use foldline_api::value::Value;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use self::ahead::Ahead;
+use self::repair::rewrite;
+use self::shown::shown;
 use crate::offload::Pace;
 use crate::policy::backoff;
 use crate::replay::{Fold, Merge, Outcome, Parts, State, whole};
@@ -121,6 +125,9 @@ pub(crate) struct Summary {
     pub(crate) unasked: u64,
     /// Rows that changed all the while and that the fold met at no moment; not judged.
     pub(crate) unsettled: u64,
+    /// Rows that have still to show what they look up: of those the rest was compared.
+    #[serde(skip_serializing_if = "shown::is_zero")]
+    pub(crate) waiting: u64,
     /// What an operator left out of this generation, and so did the fold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) left_out: Vec<String>,
@@ -234,6 +241,8 @@ impl Verify {
                 "the target was rebuilt meanwhile: verify the new generation",
             ));
         }
+        self.fold.expire(books.horizon);
+        self.ahead.retain(|key| self.fold.wants(key));
         self.summary.unasked = self.fold.repeat(&books.verdicts);
         let parked = self.parts.parked(books.generation).await?;
         let places: BTreeSet<Place> =
@@ -279,7 +288,7 @@ impl Verify {
             if meets(found, &state)
                 && let Some(found) = self.ahead.remove(&key)
             {
-                self.judge(key, found.row.as_ref(), &state).await?;
+                self.judge(key, (found.row.as_ref(), None), &state).await?;
             }
         }
         Ok(())
@@ -298,14 +307,19 @@ impl Verify {
         let mut few = Page::FIRST;
         loop {
             let page = snapshot.next(few.0).await?;
+            // What a row is gone by was durable before.
+            self.fold.expire(snapshot.books().horizon);
             if page.is_empty() {
                 break;
             }
             few = few.after(page.iter().map(|(_, loaded)| loaded));
-            for (key, loaded) in page {
+            let rows = page.iter().map(|(_, loaded)| loaded.row.clone()).collect();
+            let joined = shown(self.shows(), &mut *snapshot, rows).await?;
+            for ((key, loaded), shown) in page.into_iter().zip(joined) {
                 if self.fold.wants(&key) {
                     self.summary.rows += 1;
-                    self.compare(key, loaded, &books).await?;
+                    self.summary.waiting += u64::from(self.waits(&loaded, shown.as_ref()));
+                    self.compare(key, (loaded, shown), &books).await?;
                 }
             }
         }
@@ -316,21 +330,33 @@ impl Verify {
             let (keys, behind) = rest.split_at(rest.len().min(few.0));
             let rows = snapshot.load(keys).await?;
             (rest, few) = (behind, few.after(rows.iter()));
+            self.fold.expire(snapshot.books().horizon);
             for (key, loaded) in keys.iter().zip(rows) {
-                self.summary.rows += 1;
-                self.compare(key.clone(), loaded, &books).await?;
+                if self.fold.wants(key) {
+                    self.summary.rows += 1;
+                    self.compare(key.clone(), (loaded, None), &books).await?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn compare(&mut self, key: Key, loaded: Loaded, books: &Books) -> Result<()> {
+    async fn compare(
+        &mut self,
+        key: Key,
+        (loaded, shown): (Loaded, Option<Row>),
+        books: &Books,
+    ) -> Result<()> {
+        if !self.fold.wants(&key) {
+            self.ahead.remove(&key);
+            return Ok(());
+        }
         let state = self.fold.state(&key)?;
         if is_ahead(&loaded.marks, books) {
             self.ahead.keep(key, loaded);
             return Ok(());
         }
-        self.judge(key, loaded.row.as_ref(), &state).await
+        self.judge(key, (loaded.row.as_ref(), shown.as_ref()), &state).await
     }
 
     /// Lets the fold go on until it has met the rows that were newer. One that it passed without meeting
@@ -352,8 +378,9 @@ impl Verify {
                 let (keys, behind) = rest.split_at(rest.len().min(few.0));
                 let rows = snapshot.load(keys).await?;
                 (rest, few) = (behind, few.after(rows.iter()));
+                self.fold.expire(snapshot.books().horizon);
                 for (key, loaded) in keys.iter().zip(rows) {
-                    self.compare(key.clone(), loaded, &books).await?;
+                    self.compare(key.clone(), (loaded, None), &books).await?;
                 }
             }
         }
@@ -379,12 +406,19 @@ impl Verify {
                 let books = snapshot.books().clone();
                 let rows = snapshot.load(keys).await?;
                 (rest, few) = (behind, few.after(rows.iter()));
+                self.fold.expire(snapshot.books().horizon);
+                let stored = rows.iter().map(|loaded| loaded.row.clone()).collect();
+                let joined = shown(self.shows(), &mut *snapshot, stored).await?;
                 drop(snapshot);
                 self.fold_to(&books).await?;
-                for (key, loaded) in keys.iter().zip(rows) {
+                for ((key, loaded), shown) in keys.iter().zip(rows).zip(joined) {
+                    if !self.fold.wants(key) {
+                        continue;
+                    }
                     let state = self.fold.state(key)?;
                     if !is_ahead(&loaded.marks, &books) {
-                        if loaded.row == state.row {
+                        let stored = loaded.row.as_ref();
+                        if loaded.row == self.expected(&state, stored, shown.as_ref()) {
                             self.summary.repaired += 1;
                             self.tell(Line::Repaired { key: key.to_string() }).await?;
                             continue;
@@ -399,8 +433,15 @@ impl Verify {
         Ok(())
     }
 
-    async fn judge(&mut self, key: Key, stored: Option<&Row>, state: &State) -> Result<()> {
-        let folded = state.row.as_ref();
+    /// `shown` has what the row is to show, where that is known.
+    async fn judge(
+        &mut self,
+        key: Key,
+        (stored, shown): (Option<&Row>, Option<&Row>),
+        state: &State,
+    ) -> Result<()> {
+        let folded = self.expected(state, stored, shown);
+        let folded = folded.as_ref();
         if stored == folded {
             return Ok(());
         }
@@ -442,32 +483,4 @@ pub(crate) fn is_ahead(marks: &Marks, books: &Books) -> bool {
         stored.map_or(Position(0), |stored| stored.position)
     };
     marks.iter().any(|mark| mark.position > position(mark))
-}
-
-/// Writes the folded row over the version that was judged. Where that is not the version any more, the
-/// next round sees what is.
-async fn rewrite(writer: &dyn Writer, key: &Key, loaded: &Loaded, state: &State) -> Result<()> {
-    let mut marks = Marks::new();
-    if writer.keeps_marks() {
-        marks.clone_from(&state.marks);
-        for mark in &loaded.marks {
-            match marks.iter_mut().find(|known| known.partition == mark.partition) {
-                Some(known) => known.position = known.position.max(mark.position),
-                None => marks.push(mark.clone()),
-            }
-        }
-    }
-    let write =
-        RowWrite { key: key.clone(), row: state.row.clone(), version: loaded.version, marks };
-    let flush = Flush { writes: vec![write], ..Flush::default() };
-    match writer.write(&flush).await? {
-        Written::Durable(_) | Written::Conflict { .. } => Ok(()),
-        Written::Fenced => {
-            Err(Error::retriable("the target was rebuilt meanwhile: verify the new generation"))
-        }
-        Written::Rejected(error) => Err(Error::config(format!(
-            "the store refuses the row that the log gives for {key}: {}",
-            error.message()
-        ))),
-    }
 }

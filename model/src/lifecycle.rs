@@ -119,12 +119,14 @@ fn spec() -> TargetSpec {
         log: "log".to_owned(),
         target: "t".to_owned(),
         model: Arc::new(model::Model { columns: Vec::new(), key: Vec::new(), indexes: Vec::new() }),
+        joins: None,
         fingerprint: "v1".to_owned(),
         projection: Default::default(),
         on_change: OnChange::Rebuild,
         auto_create: true,
         mapping: None,
         settings: None,
+        expire: None,
     }
 }
 

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 
 /// Fetch metadata: whose page caused the request
 /// (<https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>). Browsers send it, scripts cannot set it.
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+pub(super) const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses what a page from elsewhere caused (but for a `link` to the page, which holds no data), and, where no token guards the listener, what is not
 /// addressed to this machine: a name that an attacker lets resolve to 127.0.0.1 makes his page one of the

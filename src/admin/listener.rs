@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,14 +45,18 @@ const LIMITS: Limits =
     Limits { connections: CONNECTIONS_MAX, head_within: HEAD_WITHIN, read_within: READ_WITHIN };
 
 /// Serves until `stop`; then lets each request that is under way end.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    serve_within(LIMITS, listener, router, stop).await;
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: watch::Receiver<Router>,
+    stop: CancellationToken,
+) {
+    serve_within(LIMITS, listener, routes, stop).await;
 }
 
 async fn serve_within(
     limits: Limits,
     listener: TcpListener,
-    router: Router,
+    routes: watch::Receiver<Router>,
     stop: CancellationToken,
 ) {
     let connections = Arc::new(Connections::default());
@@ -73,7 +78,7 @@ async fn serve_within(
         // Without room the new connection is closed at once: all the others are answering.
         let Some(connection) = connections.admit(limits.connections) else { continue };
         let served =
-            serve_one(limits, stream, router.clone(), Arc::clone(&connection), stop.clone());
+            serve_one(limits, stream, routes.clone(), Arc::clone(&connection), stop.clone());
         let connections = Arc::clone(&connections);
         tracker.spawn(async move {
             served.await;
@@ -87,7 +92,7 @@ async fn serve_within(
 async fn serve_one(
     limits: Limits,
     stream: TcpStream,
-    router: Router,
+    routes: watch::Receiver<Router>,
     connection: Arc<Connection>,
     stop: CancellationToken,
 ) {
@@ -96,7 +101,7 @@ async fn serve_one(
     let answering = Arc::clone(&connection);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let busy = Busy::new(&answering);
-        let answer = router.clone().oneshot(request);
+        let answer = Router::clone(&routes.borrow()).oneshot(request);
         async move {
             let response = answer.await?;
             // The request ends with the last byte of its answer, so the body holds the mark.

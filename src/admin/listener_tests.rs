@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(30);
 async fn start(router: Router) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    tokio::spawn(serve_within(LIMITS, listener, router, stop.clone()));
+    tokio::spawn(serve_within(LIMITS, listener, watch::channel(router).1, stop.clone()));
     (address, stop)
 }
 

@@ -1,28 +1,31 @@
 //! A connector's positions: where they stand or would stand, and moving them forward past events that are left
 //! out.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{delete, get};
 use foldline_api::hole::Hole;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::source::Start;
 use foldline_api::time::Timestamp;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value as Json_, json};
 
 use super::json::Json;
 use super::{Answer, App, Failure, Shared};
 use crate::connector::{Connector, State};
 
-/// The path below a connector.
+/// The paths below a connector.
 pub(super) fn routes() -> Router<Arc<App>> {
-    let all = get(offsets).patch(skip).delete(reset);
-    Router::new().route("/connectors/{name}/offsets", all)
+    Router::new()
+        .route("/connectors/{name}/offsets", get(offsets).patch(skip).delete(reset))
+        .route("/connectors/{name}/holes", delete(forget))
 }
 
 /// The moment that is asked about.
@@ -37,6 +40,7 @@ struct Moment {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
+    #[serde(default)]
     offsets: Vec<WantedOffset>,
 }
 
@@ -52,13 +56,33 @@ struct WantedOffset {
 #[serde(deny_unknown_fields)]
 struct KafkaPartition {
     kafka_topic: String,
+    #[serde(deserialize_with = "number")]
     kafka_partition: i32,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KafkaOffset {
+    #[serde(deserialize_with = "number")]
     kafka_offset: i64,
+}
+
+/// A number, or a text of one: Kafka Connect takes both.
+fn number<'de, D: Deserializer<'de>, N>(deserializer: D) -> Result<N, D::Error>
+where
+    N: TryFrom<i64> + FromStr,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(i64),
+        Text(String),
+    }
+    let number = match Either::deserialize(deserializer)? {
+        Either::Number(number) => N::try_from(number).ok(),
+        Either::Text(text) => text.parse().ok(),
+    };
+    number.ok_or_else(|| D::Error::custom("a partition or an offset is a number in its range"))
 }
 
 /// The holes of a generation as `status` shows them.
@@ -69,6 +93,7 @@ pub(super) fn holes_json(holes: &[Hole]) -> Vec<Json_> {
             "partition": hole.partition.partition,
             "from": hole.from.0,
             "to": hole.to.0,
+            "repeated": hole.repeated,
         })
     };
     holes.iter().map(one).collect()
@@ -106,15 +131,24 @@ async fn offsets(
     Ok(Json(json!({ "offsets": offsets })))
 }
 
-/// As Kafka Connect has it: of a stopped connector only.
-fn stopped(connector: &Connector, name: &str, what: &str) -> Answer<()> {
+/// As Kafka Connect has it: of a stopped connector only. `done` is what is to be done to its offsets.
+fn stopped(connector: &Connector, name: &str, done: &str, why: &str) -> Answer<()> {
     if connector.view().state == State::Stopped {
         return Ok(());
     }
     let message = format!(
-        "{name} is not STOPPED: stop it first (`foldline stop {name}`, PUT /connectors/{name}/stop); {what}"
+        "Connectors must be in the STOPPED state before their offsets can be {done}, and {name} is not STOPPED: stop \
+         it first (`foldline stop {name}`, PUT /connectors/{name}/stop); {why}"
     );
     Err(Failure(StatusCode::BAD_REQUEST, message))
+}
+
+/// What is no JSON of this form is a bad request; what does not say that it is JSON, no media type for this.
+pub(super) fn refusal(error: &JsonRejection) -> StatusCode {
+    match error.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        status => status,
+    }
 }
 
 /// Kafka Connect's way to alter offsets; forward only.
@@ -124,9 +158,13 @@ async fn skip(
     body: Result<axum::Json<Wanted>, JsonRejection>,
 ) -> Answer {
     let axum::Json(Wanted { offsets }) =
-        body.map_err(|error| Failure(StatusCode::BAD_REQUEST, error.body_text()))?;
+        body.map_err(|error| Failure(refusal(&error), error.body_text()))?;
+    if offsets.is_empty() {
+        let message = "Partitions / offsets need to be provided for an alter offsets request";
+        return Err(Failure(StatusCode::BAD_REQUEST, message.to_owned()));
+    }
     let connector = app.connector(&name)?;
-    stopped(connector, &name, "its positions are moved while nothing is folded")?;
+    stopped(connector, &name, "altered", "its positions are moved while nothing is folded")?;
     let mut to = Vec::with_capacity(offsets.len());
     for WantedOffset { partition, offset } in offsets {
         let place = TopicPartition::new(partition.kafka_topic, partition.kafka_partition);
@@ -143,12 +181,19 @@ async fn skip(
     Ok(Json(json!({ "message": message, "holes": holes_json(&holes) })))
 }
 
+/// The next rebuild folds what was left out.
+async fn forget(Extract(app): Shared, Path(name): Path<String>) -> Answer {
+    let holes = app.connector(&name)?.forget_holes().await?;
+    Ok(Json(json!({ "holes": holes_json(&holes) })))
+}
+
 /// Kafka Connect's way to begin anew: of a stopped connector only.
 async fn reset(Extract(app): Shared, Path(name): Path<String>) -> Answer {
     let connector = app.connector(&name)?;
     stopped(
         connector,
         &name,
+        "reset",
         "its offsets are reset by a rebuild, which begins when it is resumed",
     )?;
     let generation = connector.rebuild(false).await?;

@@ -65,7 +65,7 @@ async fn list(Extract(app): Shared, Path(name): Path<String>) -> Answer {
 }
 
 /// Bytes as JSON where they are JSON, else as text.
-fn shown(bytes: Option<&bytes::Bytes>) -> Json_ {
+pub(super) fn shown(bytes: Option<&bytes::Bytes>) -> Json_ {
     let Some(bytes) = bytes else { return Json_::Null };
     serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into())
 }

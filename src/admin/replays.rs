@@ -62,7 +62,7 @@ fn named(app: &App, name: &str, key: &str) -> Answer<(Parts, Key)> {
     Ok((parts, key))
 }
 
-async fn turn(app: &App) -> Answer<OwnedSemaphorePermit> {
+pub(super) async fn turn(app: &App) -> Answer<OwnedSemaphorePermit> {
     let permit = Arc::clone(&app.replays).acquire_owned().await;
     permit.map_err(|error| Failure(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }

@@ -53,7 +53,7 @@ impl Remote {
             None => None,
         };
         let url = match &self.url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
+            Some(url) => with_scheme(url.trim_end_matches('/')),
             None => {
                 let env = process_env().with_placeholders();
                 let config = config::load(path, &env).map_err(Failure::Config)?;
@@ -66,6 +66,11 @@ impl Remote {
             Client::builder().timeout(Duration::from_secs(60)).build().map_err(Failure::failed)?;
         Ok(Worker { url, token, client })
     }
+}
+
+/// `host:port` is meant as HTTP.
+fn with_scheme(url: &str) -> String {
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 impl Worker {
@@ -90,6 +95,22 @@ impl Worker {
         self.send(request).await.map(drop)
     }
 
+    /// Sends a request that may take long, with JSON where there is a body; each part of `path` is a segment.
+    pub(super) async fn ask_long(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<Json>,
+    ) -> Result<Json, Failure> {
+        let mut request = self.long(method, path, query)?;
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let text = self.send(request).await?.text().await.map_err(Failure::failed)?;
+        Ok(serde_json::from_str(&text).unwrap_or(Json::Null))
+    }
+
     /// Sends a request whose answer comes bit by bit and may take hours; each part of `path` is a
     /// segment.
     pub(super) async fn open(
@@ -98,6 +119,15 @@ impl Worker {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<Response, Failure> {
+        self.send(self.long(method, path, query)?).await
+    }
+
+    fn long(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<RequestBuilder, Failure> {
         let mut url = reqwest::Url::parse(&self.url).map_err(Failure::failed)?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -106,7 +136,7 @@ impl Worker {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        self.send(request).await
+        Ok(request)
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
@@ -134,6 +164,15 @@ pub(super) async fn put(named: &Named, config: &Path, verb: &str) -> Result<(), 
     Ok(())
 }
 
+pub(super) async fn resume_expiry(named: &Named, config: &Path) -> Result<(), Failure> {
+    let worker = named.remote.resolve(config)?;
+    let path = format!("/connectors/{}/resume?expiry=true", named.name);
+    let moved = worker.ask(Method::PUT, &path).await?;
+    let [from, to] = [&moved["from"], &moved["horizon"]].map(text);
+    println!("{}: rows before {to} expire now (before: {from})", named.name);
+    Ok(())
+}
+
 pub(super) async fn restart(named: &Named, config: &Path) -> Result<(), Failure> {
     let worker = named.remote.resolve(config)?;
     worker.ask(Method::POST, &format!("/connectors/{}/restart", named.name)).await?;
@@ -149,6 +188,7 @@ pub(super) async fn status(
 ) -> Result<(), Failure> {
     loop {
         let all = statuses(worker, name).await?;
+        let config = worker.ask(Method::GET, "/").await?["config"].take();
         if json {
             println!("{}", printable::json_pretty(&all).map_err(Failure::failed)?);
         } else {
@@ -156,10 +196,11 @@ pub(super) async fn status(
                 // Home and clear, as `watch` does.
                 print!("\x1b[H\x1b[2J");
             }
-            print!("{}", table(&all));
+            print!("{}{}", table(&all), of_config(&config));
         }
         if !watch {
-            return Ok(());
+            let failed = all.iter().any(|status| status["connector"]["state"] == "FAILED");
+            return if failed { Err(Failure::Silent) } else { Ok(()) };
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -180,7 +221,6 @@ fn table(all: &[Json]) -> String {
         ["NAME", "STATE", "TASKS", "LAG", "EVENTS/S", "GENERATION", "BLOCKED BY", "LAST ERROR"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     for status in all {
-        let text = |json: &Json| printable::line(json.as_str().unwrap_or_default()).into_owned();
         rows.push(vec![
             text(&status["name"]),
             text(&status["connector"]["state"]),
@@ -189,7 +229,7 @@ fn table(all: &[Json]) -> String {
             status["rate"].to_string(),
             status["generation"].to_string(),
             text(&status["blocked_by"]),
-            text(&status["last_error"]),
+            last_error(status),
         ]);
     }
     let width = |column: usize| {
@@ -209,16 +249,80 @@ fn table(all: &[Json]) -> String {
         out.push_str(line.trim_end());
         out.push('\n');
     }
-    all.iter().for_each(|status| out.push_str(&left_out(status)));
+    for status in all {
+        out.push_str(&past_error(status));
+        out.push_str(&bad_records(status));
+        out.push_str(&left_out(status));
+    }
     out
+}
+
+fn text(json: &Json) -> String {
+    printable::line(json.as_str().unwrap_or_default()).into_owned()
+}
+
+/// What fails, and since when; else why nothing is folded.
+fn last_error(status: &Json) -> String {
+    match status["last_error_since"].as_str() {
+        Some(since) => format!("{} (since {since})", text(&status["last_error"])),
+        None => text(&status["connector"]["trace"]),
+    }
+}
+
+/// A line for the last error that is over.
+fn past_error(status: &Json) -> String {
+    let past = &status["past_error"];
+    if past.is_null() {
+        return String::new();
+    }
+    let [name, message] = [&status["name"], &past["message"]].map(text);
+    let [since, until] = [&past["since"], &past["until"]].map(text);
+    format!("{name}: is over: {message} ({since} to {until})\n")
+}
+
+/// A line for the bad records, where there are any.
+fn bad_records(status: &Json) -> String {
+    let (bad, last) = (&status["bad_records"], &status["bad_records"]["last"]);
+    if last.is_null() {
+        return String::new();
+    }
+    let [name, topic, at, reason] =
+        [&status["name"], &last["topic"], &last["at"], &last["reason"]].map(text);
+    let all = if bad["all"] == true {
+        format!(", ALL of the last {}", bad["in_a_row"])
+    } else {
+        String::new()
+    };
+    format!(
+        "{name}: {} bad records since this worker started{all}, {}/s now; the last is {topic}:{}:{} at {at}: {reason}\n",
+        bad["count"], bad["rate"], last["partition"], last["offset"]
+    )
+}
+
+/// Lines for a config that was refused, and for connectors that are missing in the one that was taken.
+fn of_config(config: &Json) -> String {
+    let refused = config["error"].as_str().map(|error| {
+        let loaded = text(&config["loaded"]);
+        format!(
+            "the config is wrong, and the one of {loaded} stays in use:\n{}\n",
+            printable::lines(error)
+        )
+    });
+    let missing = config["missing"].as_array().into_iter().flatten().map(|name| {
+        format!("{}: is missing in the config's files and runs on: SIGHUP removes it\n", text(name))
+    });
+    refused.into_iter().chain(missing).collect()
 }
 
 /// A line for each stretch that an operator left out.
 fn left_out(status: &Json) -> String {
     let one = |hole: &Json| {
         let last = hole["to"].as_i64().unwrap_or(0) - 1;
+        let repeated = hole["repeated"].as_bool().unwrap_or(true);
+        let fate =
+            if repeated { "rebuilds leave them out too" } else { "the next rebuild folds them" };
         format!(
-            "{}: offsets {} to {last} of {}:{} are left out, as an operator asked; a rebuild folds them\n",
+            "{}: offsets {} to {last} of {}:{} are left out, as an operator asked; {fate}\n",
             status["name"].as_str().unwrap_or_default(),
             hole["from"],
             hole["topic"].as_str().unwrap_or_default(),
@@ -235,20 +339,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_address_alone_is_a_url() {
+        assert_eq!(with_scheme("127.0.0.1:8083"), "http://127.0.0.1:8083");
+        assert_eq!(with_scheme("https://worker"), "https://worker");
+    }
+
+    #[test]
     fn the_table_lines_up() {
         let all = [
             json!({"name": "orders", "connector": {"state": "RUNNING"}, "tasks": [{}], "lag": 1200,
-                   "rate": 40000.5, "generation": 1, "blocked_by": "contention", "last_error": null}),
+                   "rate": 40000.5, "generation": 1, "blocked_by": "contention", "last_error": null,
+                   "past_error": {"message": "refused", "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:01:00Z"},
+                   "bad_records": {"count": 12, "rate": 0.5, "in_a_row": 12, "all": true, "last":
+                       {"topic": "es", "partition": 1, "offset": 7, "at": "2026-01-01T00:02:00Z", "reason": "key: null"}}}),
             json!({"name": "orders-search", "connector": {"state": "FAILED"}, "tasks": [], "lag": null,
                    "rate": 0.0, "generation": 12, "last_error": "no such index",
-                   "holes": [{"topic": "es", "partition": 2, "from": 5, "to": 9}]}),
+                   "last_error_since": "2026-01-01T00:00:00Z", "bad_records": {"count": 0, "last": null},
+                   "holes": [{"topic": "es", "partition": 2, "from": 5, "to": 9, "repeated": true},
+                             {"topic": "es", "partition": 3, "from": 1, "to": 2, "repeated": false}]}),
         ];
         let expect = "\
 NAME           STATE    TASKS   LAG  EVENTS/S  GENERATION  BLOCKED BY  LAST ERROR
 orders         RUNNING      1  1200   40000.5           1  contention
-orders-search  FAILED       0     ?       0.0          12              no such index
-orders-search: offsets 5 to 8 of es:2 are left out, as an operator asked; a rebuild folds them
+orders-search  FAILED       0     ?       0.0          12              no such index (since 2026-01-01T00:00:00Z)
+orders: is over: refused (2026-01-01T00:00:00Z to 2026-01-01T00:01:00Z)
+orders: 12 bad records since this worker started, ALL of the last 12, 0.5/s now; the last is es:1:7 at 2026-01-01T00:02:00Z: key: null
+orders-search: offsets 5 to 8 of es:2 are left out, as an operator asked; rebuilds leave them out too
+orders-search: offsets 1 to 1 of es:3 are left out, as an operator asked; the next rebuild folds them
 ";
         assert_eq!(table(&all), expect);
+    }
+
+    #[test]
+    fn a_config_that_was_refused_and_what_is_missing_in_one_are_told() {
+        let fine = json!({"loaded": "2026-01-01T00:00:00Z", "error": null, "missing": []});
+        assert_eq!(of_config(&fine), "");
+        let config = json!({"loaded": "2026-01-01T00:00:00Z", "error": "a.toml:1: k: no\n  help: yes", "missing": ["b"]});
+        let expect = "\
+the config is wrong, and the one of 2026-01-01T00:00:00Z stays in use:
+a.toml:1: k: no
+  help: yes
+b: is missing in the config's files and runs on: SIGHUP removes it
+";
+        assert_eq!(of_config(&config), expect);
     }
 }

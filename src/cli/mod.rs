@@ -1,12 +1,16 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 usage, 78 config.
 
+mod clean;
 mod client;
+mod letters;
 mod offline;
 mod offsets;
+mod online;
 mod parked;
 mod produce;
 mod rebuild;
 mod replays;
+mod suggest;
 mod test;
 
 use std::path::PathBuf;
@@ -54,6 +58,9 @@ enum Command {
     Validate {
         #[command(flatten)]
         config: ConfigPath,
+        /// Also ask sources, registries and stores: connections, topics, privileges. Nothing is changed there.
+        #[arg(long)]
+        online: bool,
         /// Machine-readable output.
         #[arg(long)]
         json: bool,
@@ -72,8 +79,8 @@ enum Command {
     },
     /// Print the JSON Schema of the config, for editors.
     Schema,
-    /// Append NDJSON from standard input to a topic: {"key", "value", "headers", "timestamp"} a line.
-    /// Nothing is sent where a line is no such record.
+    /// Append NDJSON from standard input to a topic: {"key", "value", "headers", "event", "partition",
+    /// "timestamp"} a line. Nothing is sent where a line is no such record, or does not fit the topic's schema.
     Produce {
         /// The topic.
         topic: String,
@@ -81,6 +88,8 @@ enum Command {
         #[arg(long)]
         source: Option<String>,
     },
+    /// Sample a topic and print a projection of it, with tests: a beginning, with comments where it guessed.
+    Suggest(suggest::Args),
     /// Fold a growing log of orders into SQLite, with nothing installed.
     Demo(crate::demo::Args),
     /// Show a running worker's connectors.
@@ -98,8 +107,14 @@ enum Command {
     },
     /// Pause a connector: it keeps its partitions and consumes nothing.
     Pause(client::Named),
-    /// Let a paused or stopped connector go on.
-    Resume(client::Named),
+    /// Let a paused or stopped connector go on, or rows expire again (--expiry).
+    Resume {
+        #[command(flatten)]
+        named: client::Named,
+        /// Let `expire` go on after a step of the clock of more than a day; the connector stays as it is.
+        #[arg(long)]
+        expiry: bool,
+    },
     /// Stop a connector: it leaves its group.
     Stop(client::Named),
     /// Restart a connector, a failed one too.
@@ -117,6 +132,9 @@ enum Command {
         /// The connector.
         name: String,
     },
+    /// Remove what a connector left that the config has no more: its tables or indexes, what Foldline keeps of them, its group.
+    /// Shows it and asks first.
+    Clean(clean::Args),
     /// Show a connector's positions, or leave events out (--skip-to).
     Offsets(offsets::Offsets),
     /// Fold the log again and compare with what the store holds, while the connector runs on.
@@ -126,6 +144,9 @@ enum Command {
     /// Keys set aside with their events: see them, try them again, leave them out.
     #[command(subcommand)]
     Parked(parked::Parked),
+    /// Dead letters: see them by reason, and give them back to their topic.
+    #[command(subcommand)]
+    Letters(letters::Letters),
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -180,29 +201,39 @@ fn run(cli: Cli) -> Result<(), Failure> {
     };
     match cli.command {
         Command::Run { config } => run_worker(load(path(config.path), &process_env())?),
-        Command::Validate { config, json } => offline::validate(path(config.path), json),
+        Command::Validate { config, online, json } => {
+            offline::validate(path(config.path), (online, json))
+        }
         Command::Test { config, options } => test::test(&path(config.path), &options),
         Command::Plan { name } => offline::plan(path(None), &name),
         Command::Schema => offline::schema(),
         Command::Produce { topic, source } => {
             produce::produce(&load(path(None), &process_env())?, &topic, source.as_deref())
         }
+        Command::Suggest(args) => suggest::run(&load(path(None), &process_env())?, &args),
         Command::Demo(args) => runtime()?.block_on(crate::demo::run(args)).map_err(Failure::failed),
         Command::Status { name, watch, remote, json } => {
             let remote = remote.resolve(&path(None))?;
             runtime()?.block_on(client::status(&remote, name.as_deref(), watch, json))
         }
         Command::Pause(named) => runtime()?.block_on(client::put(&named, &path(None), "pause")),
-        Command::Resume(named) => runtime()?.block_on(client::put(&named, &path(None), "resume")),
+        Command::Resume { named, expiry: true } => {
+            runtime()?.block_on(client::resume_expiry(&named, &path(None)))
+        }
+        Command::Resume { named, expiry: false } => {
+            runtime()?.block_on(client::put(&named, &path(None), "resume"))
+        }
         Command::Stop(named) => runtime()?.block_on(client::put(&named, &path(None), "stop")),
         Command::Restart(named) => runtime()?.block_on(client::restart(&named, &path(None))),
         Command::Rebuild { named, how } => {
             runtime()?.block_on(rebuild::run(&named, &path(None), &how))
         }
         Command::Adopt { name } => offline::adopt(path(None), &name),
+        Command::Clean(args) => clean::run(&args, path(None)),
         Command::Offsets(args) => runtime()?.block_on(offsets::run(&args, &path(None))),
         Command::Verify(args) => runtime()?.block_on(replays::verify(&args, &path(None))),
         Command::Explain(args) => runtime()?.block_on(replays::explain(&args, &path(None))),
+        Command::Letters(command) => runtime()?.block_on(letters::run(&command, &path(None))),
         Command::Parked(command) => runtime()?.block_on(parked::run(&command, &path(None))),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "foldline", &mut std::io::stdout());
@@ -230,13 +261,18 @@ fn run_worker(config: Config) -> Result<(), Failure> {
         let point = failpoint::arm(&armed).map_err(Failure::Failed)?;
         tracing::warn!(%point, "armed to die, as a test asks");
     }
+    let listen = config.worker.listen;
+    let place = config.places.problem("worker.listen", "").to_string();
+    let place = place.trim_end_matches(": ").to_owned();
     let worker = Worker::new(config).map_err(Failure::Config)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let cancel = CancellationToken::new();
         tokio::spawn(crate::signals::cancel_on_signal(cancel.clone()));
-        worker.run(cancel).await.map_err(|error| {
-            Failure::Failed(format!("the listener (worker.listen) cannot be opened: {error}"))
+        worker.run_reloading(cancel).await.map_err(|error| {
+            Failure::Failed(format!(
+                "the listener {listen} cannot be opened: {error}: give another `worker.listen` [{place}]"
+            ))
         })
     });
     // A call into a client library that hangs must not keep the process.

@@ -9,8 +9,11 @@ use foldline_language::projection::{self, Projection};
 use indexmap::IndexMap;
 use serde_json::json;
 
-use super::{Failure, load, runtime};
-use crate::config::{Config, ConnectorConfig, json_schema, process_env, unsupported};
+use super::{Failure, load, online, runtime};
+use crate::config::{
+    Config, ConnectorConfig, json_schema, presence, process_env, suspects, unsupported,
+};
+use crate::ingest;
 use crate::metrics::Metrics;
 use crate::printable;
 use crate::registry::{self, Compared};
@@ -18,22 +21,36 @@ use crate::registry::{self, Compared};
 /// How long a plan waits for the store.
 const COMPARE: Duration = Duration::from_secs(3);
 
-type Projections = IndexMap<String, Arc<Projection>>;
+pub(super) type Projections = IndexMap<String, Arc<Projection>>;
 
-pub(super) fn validate(path: PathBuf, json: bool) -> Result<(), Failure> {
+pub(super) fn validate(path: PathBuf, (online, json): (bool, bool)) -> Result<(), Failure> {
     let found = match load(path, &process_env()) {
         Ok(config) => {
-            let mut found = match projection::compile(&config.projections, &config.places) {
-                Ok(projections) => order_warnings(&config, &projections),
-                Err(problems) => problems,
-            };
+            let (projections, mut found) =
+                match projection::compile(&config.projections, &config.places) {
+                    Ok(projections) => {
+                        let warnings = order_warnings(&config, &projections);
+                        (projections, warnings)
+                    }
+                    Err(problems) => (Projections::new(), problems),
+                };
             found.extend(unsupported(&config));
+            found.extend(presence(&config));
+            found.extend(suspects(&config));
             found.extend(registry::limits(&config));
+            found.extend(ingest::problems(&config));
+            // What is wrong as it stands is not asked about.
+            let right = found.iter().all(|d| d.severity == Severity::Warning);
+            if online && right {
+                crate::log::start("error");
+                found.extend(runtime()?.block_on(online::check(&config, &projections)));
+            }
             if !json && found.iter().all(|d| d.severity == Severity::Warning) {
                 println!(
-                    "ok: {} connectors, {} projections",
+                    "ok: {} connectors, {} projections{}",
                     config.connectors.len(),
-                    config.projections.len()
+                    config.projections.len(),
+                    if online { "; all that they name was reached" } else { "" }
                 );
             }
             found

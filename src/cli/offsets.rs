@@ -21,6 +21,9 @@ pub(super) struct Offsets {
     /// (latest), a moment in RFC 3339, or topic:partition=offset, which may come several times.
     #[arg(long, value_name = "WHERE")]
     skip_to: Vec<String>,
+    /// Let the next rebuild fold what was left out by --skip-to.
+    #[arg(long, conflicts_with = "skip_to")]
+    forget_holes: bool,
     /// Do not ask first.
     #[arg(long, requires = "skip_to")]
     yes: bool,
@@ -31,6 +34,9 @@ type Positions = BTreeMap<(String, i64), i64>;
 
 pub(super) async fn run(args: &Offsets, config: &Path) -> Result<(), Failure> {
     let worker = args.named.remote.resolve(config)?;
+    if args.forget_holes {
+        return forget(&worker, &args.named.name).await;
+    }
     let path = format!("/connectors/{}/offsets", args.named.name);
     let stand = positions(&worker, &path, None).await?;
     if args.skip_to.is_empty() {
@@ -58,9 +64,21 @@ pub(super) async fn run(args: &Offsets, config: &Path) -> Result<(), Failure> {
     }
     worker.patch(&path, &body(&to)).await?;
     println!(
-        "{0}: moved; `foldline resume {0}` goes on from there, and `foldline rebuild {0}` folds what was left out",
+        "{0}: moved; `foldline resume {0}` goes on from there. Rebuilds leave the same events out, until `foldline \
+         offsets {0} --forget-holes`",
         args.named.name
     );
+    Ok(())
+}
+
+async fn forget(worker: &Worker, name: &str) -> Result<(), Failure> {
+    let answer = worker.ask(Method::DELETE, &format!("/connectors/{name}/holes")).await?;
+    match answer["holes"].as_array().map_or(0, Vec::len) {
+        0 => println!("{name}: nothing is left out"),
+        count => println!(
+            "{name}: {count} stretches are still left out of its rows; `foldline rebuild {name}` folds them"
+        ),
+    }
     Ok(())
 }
 
@@ -117,7 +135,7 @@ fn body(to: &Positions) -> Json {
 }
 
 fn agreed() -> Result<bool, Failure> {
-    print!("These events will be in no row until a rebuild. Go on? [y/N] ");
+    print!("These events will be in no row. Go on? [y/N] ");
     std::io::stdout().flush().map_err(Failure::failed)?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(Failure::failed)?;

@@ -5,17 +5,23 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Seek, Write};
 
 use bytes::Bytes;
-use foldline_source_file::{FileProducer, NewRecord};
+use foldline_api::producer::{NewRecord, Producer};
+use foldline_source_file::{FileProducer, Posted};
 
-use super::Failure;
-#[cfg(feature = "kafka")]
-use super::runtime;
+use super::{Failure, runtime};
 use crate::config::{Config, SourceConfig, SourceKind};
+use crate::ingest::{Ends, Rules};
+use crate::registry;
 
 /// So many bad lines are shown.
 const SHOWN: usize = 10;
+/// Records of a chunk.
+const CHUNK: usize = 10_000;
 
-fn the_source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a SourceConfig, Failure> {
+pub(super) fn the_source<'a>(
+    config: &'a Config,
+    name: Option<&str>,
+) -> Result<&'a SourceConfig, Failure> {
     let names: Vec<&str> = config.sources.keys().map(String::as_str).collect();
     let found = match (name, config.sources.len()) {
         (Some(name), _) => config.sources.get(name),
@@ -27,24 +33,36 @@ fn the_source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a SourceCo
 
 pub(super) fn produce(config: &Config, topic: &str, source: Option<&str>) -> Result<(), Failure> {
     let source = the_source(config, source)?;
-    let records = checked(std::io::stdin().lock())?;
+    let rules = Rules::of(source, topic).map_err(Failure::failed)?;
+    let records = checked(&rules, std::io::stdin().lock())?;
     let count = match &source.kind {
         SourceKind::File { path } => append(&FileProducer::new(path), topic, records)?,
-        SourceKind::Kafka { .. } => kafka::send(source, topic, records)?,
+        SourceKind::Kafka { .. } => {
+            let producer = registry::command_producer(source).map_err(Failure::failed)?;
+            runtime()?.block_on(send(&*producer, topic, records))?
+        }
     };
     println!("{count} records to {topic}");
     Ok(())
 }
 
+/// The record of a line, as it is written; none where the line is blank.
+fn record(rules: &Rules, line: Vec<u8>) -> Result<Option<NewRecord>, String> {
+    let posted =
+        Posted::from_line(&Bytes::from(line)).map_err(|error| error.message().to_owned())?;
+    posted.map(|posted| rules.admit(posted)).transpose()
+}
+
 /// The records of `input`, kept in a file without a name: however many there are, they take no memory.
 fn checked(
+    rules: &Rules,
     input: impl BufRead,
 ) -> Result<impl Iterator<Item = Result<NewRecord, Failure>>, Failure> {
     let mut kept = BufWriter::new(tempfile::tempfile().map_err(Failure::failed)?);
     let (mut shown, mut bad) = (String::new(), 0_usize);
     for (at, line) in input.split(b'\n').enumerate() {
         let line = line.map_err(Failure::failed)?;
-        match NewRecord::from_line(&Bytes::copy_from_slice(&line)) {
+        match record(rules, line.clone()) {
             Ok(None) => {}
             Ok(Some(_)) if bad > 0 => {}
             Ok(Some(_)) => {
@@ -70,7 +88,7 @@ fn checked(
     let mut file: File = kept.into_inner().map_err(Failure::failed)?;
     file.rewind().map_err(Failure::failed)?;
     Ok(BufReader::new(file).split(b'\n').filter_map(|line| match line {
-        Ok(line) => NewRecord::from_line(&Bytes::from(line)).map_err(Failure::failed).transpose(),
+        Ok(line) => record(rules, line).map_err(Failure::Failed).transpose(),
         Err(error) => Some(Err(Failure::failed(error))),
     }))
 }
@@ -89,58 +107,29 @@ fn append(
     Ok(count)
 }
 
-#[cfg(not(feature = "kafka"))]
-mod kafka {
-    use super::{Failure, NewRecord, SourceConfig};
-    use crate::config::unsupported::lacks;
-
-    pub(super) fn send(
-        _: &SourceConfig,
-        _: &str,
-        _: impl Iterator<Item = Result<NewRecord, Failure>>,
-    ) -> Result<u64, Failure> {
-        Err(Failure::failed(lacks("kafka")))
-    }
-}
-
-#[cfg(feature = "kafka")]
-mod kafka {
-    use foldline_source_kafka::{KafkaConfig, KafkaProducer, Outgoing};
-
-    use super::{Failure, NewRecord, SourceConfig, runtime};
-    use crate::registry::{Topics, kafka_config};
-
-    /// Records of a chunk.
-    const CHUNK: usize = 10_000;
-
-    pub(super) fn send(
-        source: &SourceConfig,
-        topic: &str,
-        records: impl Iterator<Item = Result<NewRecord, Failure>>,
-    ) -> Result<u64, Failure> {
-        let topics = Topics::List(vec![topic.to_owned()]);
-        let kafka = kafka_config(source, "produce", topics).map_err(Failure::failed)?;
-        runtime()?.block_on(send_all(&kafka, topic, records))
-    }
-
-    /// Sends in chunks, each acknowledged before the next.
-    async fn send_all(
-        kafka: &KafkaConfig,
-        topic: &str,
-        records: impl Iterator<Item = Result<NewRecord, Failure>>,
-    ) -> Result<u64, Failure> {
-        let producer = KafkaProducer::new(kafka).map_err(Failure::failed)?;
-        let (mut chunk, mut count) = (Vec::new(), 0);
-        let mut records = records.peekable();
-        while let Some(record) = records.next() {
-            let NewRecord { partition, key, value, headers, timestamp } = record?;
-            chunk.push(Outgoing { key, value, headers, timestamp, partition });
-            if chunk.len() == CHUNK || records.peek().is_none() {
-                producer.send(topic, &chunk).await.map_err(Failure::failed)?;
-                count += chunk.len() as u64;
-                chunk.clear();
-            }
+/// Sends in chunks, each acknowledged before the next; the first that is not whole ends it.
+async fn send(
+    producer: &dyn Producer,
+    topic: &str,
+    records: impl Iterator<Item = Result<NewRecord, Failure>>,
+) -> Result<u64, Failure> {
+    let (mut chunk, mut count) = (Vec::new(), 0);
+    let mut records = records.peekable();
+    while let Some(record) = records.next() {
+        chunk.push(record?);
+        if chunk.len() < CHUNK && records.peek().is_some() {
+            continue;
         }
-        Ok(count)
+        let ends = Ends::of(producer.send_each(topic, &chunk).await);
+        if let Some(trouble) = ends.trouble() {
+            let before = match count {
+                0 => String::new(),
+                count => format!("{count} records are in {topic}; of the next {}: ", chunk.len()),
+            };
+            return Err(Failure::Failed(format!("{before}{trouble}")));
+        }
+        count += chunk.len() as u64;
+        chunk.clear();
     }
+    Ok(count)
 }

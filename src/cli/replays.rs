@@ -169,6 +169,7 @@ fn verified(line: &Json) -> String {
         ("order_dependent", "differ by the order of partitions only"),
         ("unasked", "left out that the store refused and might take now (a rebuild asks it again)"),
         ("unsettled", "changed all the while and were not judged"),
+        ("waiting", "have still to show what they look up"),
     ] {
         if number(name) > 0 {
             text.push_str(&format!(", {} {words}", number(name)));
@@ -219,7 +220,9 @@ fn explained(line: &Json) -> String {
         let why = text(summary, "unnamed");
         out.push_str(&format!("the store can hold no row of this key: {why}\n"));
     }
-    if summary["unsettled"] == true {
+    if summary["expired"].is_string() {
+        out.push_str(&format!("the row has {}\n", text(summary, "expired")));
+    } else if summary["unsettled"] == true {
         out.push_str("the stored row changed all the while and was not compared\n");
     } else if summary["differences"].as_array().is_some_and(|list| !list.is_empty()) {
         out.push_str("the stored row differs:\n");

@@ -1,6 +1,6 @@
 //! `foldline test`: the tests that a config holds, once or again on each save.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use foldline_language::config::diagnostic::Diagnostic;
@@ -33,7 +33,7 @@ pub(super) fn test(path: &Path, options: &Options) -> Result<(), Failure> {
     }
     loop {
         // Read before the run: what is saved while it runs is a change.
-        let before = contents(path);
+        let before = config::contents(path);
         match run(path, options) {
             Err(Failure::Config(problems)) => show_problems(&problems, options.json),
             Err(Failure::Failed(message)) => eprintln!("error: {message}"),
@@ -42,16 +42,10 @@ pub(super) fn test(path: &Path, options: &Options) -> Result<(), Failure> {
         if !options.json {
             println!("-- waiting for a change of {}", path.display());
         }
-        while contents(path) == before {
+        while config::contents(path) == before {
             std::thread::sleep(LOOK_EVERY);
         }
     }
-}
-
-/// The config's files with what they hold.
-fn contents(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-    let files = config::files(path).unwrap_or_default();
-    files.into_iter().map(|file| (file.clone(), std::fs::read(file).ok())).collect()
 }
 
 fn show_problems(problems: &[Diagnostic], json: bool) {
@@ -75,7 +69,7 @@ fn run(path: &Path, options: &Options) -> Result<(), Failure> {
         let tests = projection.tests.iter();
         let tests: Vec<_> =
             tests.filter(|test| wanted(&format!("{name}/{}", test.value.name))).cloned().collect();
-        for outcome in projection::test::run(compiled, &tests) {
+        for outcome in projection::test::run_among(compiled, &projections, &tests) {
             if outcome.passed() {
                 passed += 1;
             } else {

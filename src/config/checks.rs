@@ -5,19 +5,25 @@ use std::collections::BTreeMap;
 use foldline_language::config::checks::check_projections;
 use foldline_language::config::diagnostic::{Diagnostic, join};
 use foldline_language::config::names::covers;
+use foldline_language::config::projection::Names;
 use foldline_language::config::sink::TargetKey;
 
 use super::connector::{OnBadRecord, Start};
 use super::load::Config;
 use super::names::is_topic;
+use super::schema_topics;
 use super::sink::Store;
+use super::source::SourceKind;
 
 pub(super) fn check(config: &Config) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
     check_targets(config, &mut problems);
     check_groups(config, &mut problems);
+    check_topics(config, &mut problems);
     check_dead_letters(config, &mut problems);
     check_state_of(config, &mut problems);
+    check_state_topics(config, &mut problems);
+    schema_topics::check(config, &mut problems);
     check_projections(&config.projections, &config.places, &mut problems);
     check_looked_up_run(config, &mut problems);
     problems
@@ -60,6 +66,35 @@ fn check_groups(config: &Config, problems: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Topics of Kafka that can never be there.
+fn check_topics(config: &Config, problems: &mut Vec<Diagnostic>) {
+    let mut seen = Vec::new();
+    for connector in config.connectors.values() {
+        let is_kafka = config
+            .sources
+            .get(&connector.source)
+            .is_some_and(|source| matches!(source.kind, SourceKind::Kafka { .. }));
+        let Some(projection) = config.projections.get(&connector.projection) else { continue };
+        let Names::List(names) = &projection.topics else { continue };
+        if !is_kafka || seen.contains(&&projection.name) {
+            continue;
+        }
+        seen.push(&projection.name);
+        for name in names.iter().filter(|name| !is_topic(name) && !name.contains("${")) {
+            let message = format!(
+                "{name:?} is no topic's name: letters, digits, `.`, `_` and `-`, at most 249 bytes"
+            );
+            let path = format!("{}.topics", join("projections", &projection.name));
+            let regex = name.replace('.', "\\.").replace('*', ".*");
+            let help = format!(
+                "a regex starts with ^ and stands alone: topics = {:?}",
+                format!("^{regex}$")
+            );
+            problems.push(config.places.problem(&path, message).help(help));
+        }
+    }
+}
+
 /// Dead letters that come back as records would go round for ever.
 fn check_dead_letters(config: &Config, problems: &mut Vec<Diagnostic>) {
     for connector in config.connectors.values() {
@@ -79,6 +114,33 @@ fn check_dead_letters(config: &Config, problems: &mut Vec<Diagnostic>) {
             let message = format!(
                 "dead letters would go to {topic:?}, which the projection `{}` reads",
                 projection.name
+            );
+            problems.push(config.places.problem(&path, message));
+        }
+    }
+}
+
+/// One task writes a state topic, and it does not read what it writes.
+fn check_state_topics(config: &Config, problems: &mut Vec<Diagnostic>) {
+    for connector in config.connectors.values() {
+        let store = config.sinks.get(&connector.sink).map(|sink| &sink.store);
+        let Some(Store::Kafka(sink)) = store else { continue };
+        if connector.tasks_max > 1 {
+            let message = "a state topic has one writer: several tasks would write a key that several partitions feed in any \
+                           order";
+            let path = key_of(&connector.name, "tasks_max");
+            problems.push(config.places.problem(&path, message).help("tasks_max = 1"));
+        }
+        let source = config.sources.get(&connector.source).map(|source| &source.kind);
+        let Some(SourceKind::Kafka { bootstrap_servers, .. }) = source else { continue };
+        let Some(projection) = config.projections.get(&connector.projection) else { continue };
+        if *bootstrap_servers == sink.bootstrap_servers
+            && covers(&projection.topics, &connector.target)
+        {
+            let path = key_of(&connector.name, "topic");
+            let message = format!(
+                "states would go to {:?}, which the projection `{}` reads",
+                connector.target, projection.name
             );
             problems.push(config.places.problem(&path, message));
         }
@@ -109,11 +171,21 @@ fn check_looked_up_run(config: &Config, problems: &mut Vec<Diagnostic>) {
         for field in projection.fields.values() {
             let Some(lookup) = &field.value.lookup else { continue };
             let wanted = lookup.split_once('.').map_or(lookup.as_str(), |(name, _)| name);
-            let runs = config
+            let mut runs = config
                 .connectors
                 .values()
-                .any(|other| other.sink == connector.sink && other.projection == wanted);
-            if runs || !config.projections.contains_key(wanted) {
+                .filter(|other| other.sink == connector.sink && other.projection == wanted);
+            let (first, second) = (runs.next(), runs.next());
+            let path = key_of(&connector.name, "projection");
+            if let (Some(first), Some(second)) = (first, second) {
+                let message = format!(
+                    "`{}` looks up `{wanted}`, which the connectors `{}` and `{}` run into the sink `{}`: there must be one",
+                    projection.name, first.name, second.name, connector.sink
+                );
+                problems.push(config.places.problem(&path, message));
+                break;
+            }
+            if first.is_some() || !config.projections.contains_key(wanted) {
                 continue;
             }
             let message = format!(
@@ -124,8 +196,8 @@ fn check_looked_up_run(config: &Config, problems: &mut Vec<Diagnostic>) {
                 "[connectors.{wanted}-for-{}]\nprojection = {wanted:?}\nsink = {:?}",
                 connector.name, connector.sink
             );
-            let path = key_of(&connector.name, "projection");
             problems.push(config.places.problem(&path, message).help(help));
+            break;
         }
     }
 }

@@ -152,7 +152,6 @@ impl ConnectorConfig {
                 ("batch.bytes", format_size(self.batch.bytes)),
                 ("batch.age", format_duration(self.batch.age)),
                 ("errors.on_bad_record", ACTIONS.name(self.errors.on_bad_record).to_owned()),
-                ("errors.dead_letter_topic", self.errors.dead_letter_topic.clone()),
                 ("on_change", CHANGES.name(self.on_change).to_owned()),
                 ("auto_create", self.auto_create.to_string()),
                 ("keep_generations", self.keep_generations.to_string()),
@@ -164,7 +163,11 @@ impl ConnectorConfig {
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
+        let letters =
+            matches!(self.errors.on_bad_record, OnBadRecord::DeadLetter | OnBadRecord::Park);
+        let topic = letters.then(|| self.errors.dead_letter_topic.clone());
         let optional = [
+            ("errors.dead_letter_topic", topic),
             ("errors.limit", self.errors.limit.map(|limit| limit.to_string())),
             ("mapping", self.mapping.as_ref().map(ToString::to_string)),
             ("settings", self.settings.as_ref().map(ToString::to_string)),

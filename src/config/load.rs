@@ -14,10 +14,11 @@ use foldline_language::config::projection::ProjectionConfig;
 use foldline_language::config::projections::{self, PROJECTIONS};
 use foldline_language::config::reader::{Context, Field, KnownKeys, Reader};
 use foldline_language::config::schema::of;
-use foldline_language::config::tree::{At, Table, merge, parse};
+use foldline_language::config::tree::{At, Item, Node, Table, merge, parse};
 use indexmap::IndexMap;
 
 use super::connector::{self, ConnectorConfig};
+use super::prints::Prints;
 use super::registry::{self, RegistryConfig};
 use super::sink::{self, SinkConfig};
 use super::source::{self, SourceConfig};
@@ -41,6 +42,9 @@ pub struct Config {
     pub registries: IndexMap<String, RegistryConfig>,
     /// Where each key stands.
     pub places: Places,
+    /// The file or directory that it was read from.
+    pub path: PathBuf,
+    pub(super) prints: Prints,
 }
 
 /// Loads a TOML file, or a directory's `**/*.toml` as one config.
@@ -54,13 +58,46 @@ pub fn load(path: &Path, env: &Env) -> Result<Config, Vec<Diagnostic>> {
 pub(super) fn load_knowing(path: &Path, env: &Env) -> (Result<Config, Vec<Diagnostic>>, KnownKeys) {
     match read_tree(path, env) {
         Ok((tree, problems)) => {
-            let (config, found, known) = check(&tree, env);
+            let (mut config, found, known) = check(&tree, env);
+            path.clone_into(&mut config.path);
             let mut problems: Vec<Diagnostic> = problems.into_iter().chain(found).collect();
             sort(&mut problems);
             (if problems.is_empty() { Ok(config) } else { Err(problems) }, known)
         }
         Err(problems) => (Err(problems), KnownKeys::new()),
     }
+}
+
+/// Checks one text as a config of its own; it has no environment.
+///
+/// # Errors
+/// All problems at once.
+pub(crate) fn load_text(name: &str, text: &str) -> Result<Config, Vec<Diagnostic>> {
+    let env = Env::default();
+    let mut tree = parse(&Arc::from(name), text)?;
+    let mut problems = Vec::new();
+    for (key, node) in &mut tree {
+        interpolate_node(node, key, &env, &mut problems);
+    }
+    let (config, found, _) = check(&tree, &env);
+    problems.extend(found);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// What would be wrong if `[connectors.NAME]` were this.
+pub(super) fn check_with(
+    path: &Path,
+    env: &Env,
+    (name, connector): (&str, Node),
+) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let (mut tree, _) = read_tree(path, env)?;
+    let all = tree
+        .entry("connectors".to_owned())
+        .or_insert_with(|| Node { item: Item::Table(Table::new()), ..connector.clone() });
+    if let Item::Table(all) = &mut all.item {
+        all.insert(name.to_owned(), connector);
+    }
+    Ok(check(&tree, env).1)
 }
 
 /// The merged tree, and what is wrong with single values of it.
@@ -95,7 +132,11 @@ fn read_tree(path: &Path, env: &Env) -> Result<(Table, Vec<Diagnostic>), Vec<Dia
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     let shown = path.display().to_string();
     let unreadable = |error: std::io::Error| {
-        vec![Diagnostic::new(&*shown, "", format!("cannot be read: {error}"))]
+        let problem = Diagnostic::new(&*shown, "", format!("cannot be read: {error}"));
+        vec![problem.help(
+            "name the config: `foldline run PATH`, -c PATH or FOLDLINE_CONFIG; where none is named it is `config/`. \
+             `foldline demo` needs none",
+        )]
     };
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -180,6 +221,7 @@ fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
     config.connectors = each(&connectors, |n, f| connector::read(n, f, &refer));
     tell_of_topics(&mut config);
     config.places = Places::of(tree);
+    config.prints = Prints::of(tree, cx.named_files());
     for problem in checks::check(&config) {
         cx.push(problem);
     }

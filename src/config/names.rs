@@ -29,7 +29,8 @@ pub(super) fn check_table(field: &Field<'_>, name: &str) {
 
 /// Elasticsearch's rule for indexes.
 pub(super) fn index_fault(name: &str) -> Option<&'static str> {
-    const FORBIDDEN: &[char] = &['\\', '/', '*', '?', '"', '<', '>', '|', ' ', ',', '#', ':'];
+    // A `%` is none of Elasticsearch's, and no proxy before it agrees with another on what it means in a path.
+    const FORBIDDEN: &[char] = &['\\', '/', '*', '?', '"', '<', '>', '|', ' ', ',', '#', ':', '%'];
     if name.chars().any(char::is_uppercase) {
         return Some("an index name has no upper-case letters");
     }
@@ -37,7 +38,7 @@ pub(super) fn index_fault(name: &str) -> Option<&'static str> {
         return Some("an index name does not start with `-`, `_`, `+` or `.`");
     }
     if name.contains(FORBIDDEN) {
-        return Some("an index name has no space and none of \\ / * ? \" < > | , # :");
+        return Some("an index name has no space and none of \\ / * ? \" < > | , # : %");
     }
     // The rebuild's suffix must fit as well.
     (!(1..=240).contains(&name.len())).then_some("an index name has 1 to 240 bytes")

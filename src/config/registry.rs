@@ -46,6 +46,16 @@ pub enum RegistryKind {
     },
 }
 
+impl RegistryConfig {
+    /// The source that it names.
+    pub(super) fn source(&self) -> Option<&str> {
+        match &self.kind {
+            RegistryKind::Topic { source, .. } => source.as_deref(),
+            RegistryKind::Confluent { .. } => None,
+        }
+    }
+}
+
 pub(super) static CONFLUENT: TableKind = TableKind {
     of: "registry",
     name: "confluent",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldline_api::error::{Error, Result};
 use foldline_api::kind::Sink;
 use foldline_api::secret::Secret;
+use foldline_language::config::diagnostic::join;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::sink::{SinkKind, TargetKey};
 use foldline_language::config::table_kind::{TableKind, read_type};
@@ -26,7 +27,7 @@ pub(super) static KINDS: &[&SinkKind] = &[
 ];
 /// Those that a build can leave out: then they are known by name.
 const FEATURES: [&str; 3] = ["postgres", "elasticsearch", "sqlite"];
-/// State topics, which are read here and not written yet.
+/// State topics. Their keys are those of Kafka sources, so they are read here.
 pub(super) const KAFKA: &str = "kafka";
 
 /// One sink.
@@ -67,6 +68,35 @@ pub struct KafkaSink {
     pub value: ConverterKind,
     /// What topics have of their own.
     pub topics: IndexMap<String, TopicConfig>,
+    /// What makes its targets; none in a build without Kafka.
+    sink: Option<Arc<dyn Sink>>,
+}
+
+impl KafkaSink {
+    /// What of it no state topic can have yet: a key path under the sink's, and why.
+    #[must_use]
+    pub fn unsupported(&self) -> Vec<(String, &'static str)> {
+        let mut out = Vec::new();
+        let mut look = |path: String,
+                        key: Option<&ConverterKind>,
+                        value: Option<&ConverterKind>| {
+            if key.is_some_and(|key| *key != ConverterKind::Text) {
+                out.push((format!("{path}key"), "keys of a state topic are `text`: any other is"));
+            }
+            if value.is_some_and(|value| *value != ConverterKind::Json) {
+                out.push((
+                    format!("{path}value"),
+                    "values of a state topic are `json`: any other is",
+                ));
+            }
+        };
+        look(String::new(), Some(&self.key), Some(&self.value));
+        for topic in self.topics.values() {
+            let path = format!("{}.", join("topics", &topic.name));
+            look(path, topic.key.as_ref(), topic.value.as_ref());
+        }
+        out
+    }
 }
 
 impl Store {
@@ -97,9 +127,12 @@ impl Store {
     pub fn sink(&self) -> Result<&Arc<dyn Sink>> {
         match self {
             Self::Built { sink, .. } => Ok(sink),
-            Self::Kafka(_) => {
-                Err(Error::config("a sink of type \"kafka\" is not available yet".to_owned()))
-            }
+            Self::Kafka(kafka) => match kafka.unsupported().first() {
+                Some((path, what)) => {
+                    Err(Error::config(format!("`{path}`: {what} not available yet")))
+                }
+                None => kafka.sink.as_ref().ok_or_else(|| lacks(KAFKA)),
+            },
             Self::Lacking(name) => Err(lacks(name)),
         }
     }
@@ -161,5 +194,38 @@ fn read_kafka(reader: &mut Reader<'_>, registries: &[&str]) -> Option<KafkaSink>
         }
     }
     let (key, value, topics) = source::read_converters(reader, registries);
-    Some(KafkaSink { bootstrap_servers: servers?, properties, key, value, topics })
+    let bootstrap_servers = servers?;
+    let sink = state_topics(&bootstrap_servers, &properties, &topics);
+    Some(KafkaSink { bootstrap_servers, properties, key, value, topics, sink })
+}
+
+#[cfg(feature = "kafka")]
+#[expect(clippy::unnecessary_wraps, reason = "a build without Kafka has none")]
+fn state_topics(
+    bootstrap_servers: &str,
+    properties: &IndexMap<String, Secret>,
+    topics: &IndexMap<String, TopicConfig>,
+) -> Option<Arc<dyn Sink>> {
+    let declared = |topic: &TopicConfig| foldline_source_kafka::DeclaredTopic {
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        replication_factor: topic.replication_factor,
+        config: topic.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+    };
+    let text = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
+    let config = foldline_sink_kafka::KafkaSinkConfig {
+        bootstrap_servers: bootstrap_servers.to_owned(),
+        properties: properties.iter().map(text).collect(),
+        topics: topics.values().map(declared).collect(),
+    };
+    Some(Arc::new(foldline_sink_kafka::KafkaSink::new(config)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn state_topics(
+    _: &str,
+    _: &IndexMap<String, Secret>,
+    _: &IndexMap<String, TopicConfig>,
+) -> Option<Arc<dyn Sink>> {
+    None
 }

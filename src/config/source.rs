@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use foldline_api::secret::Secret;
 use foldline_language::config::form::{Choice, Entries, FilePath, KeyForm, Number, Other, Text};
-use foldline_language::config::key::{Key, Required, Section};
+use foldline_language::config::key::{Key, Or, Required, Section};
 use foldline_language::config::names::check_regex;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::schema::{of, refer};
@@ -15,9 +15,11 @@ use indexmap::IndexMap;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::avro::{self, AvroFile};
+use super::avro::AvroFile;
 use super::kafka;
 use super::names::check_topic;
+use super::protobuf::ProtobufFile;
+use super::schema_file;
 
 /// One source.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +92,11 @@ pub enum ConverterKind {
     Protobuf {
         /// The registry's name.
         registry: String,
+        /// Where a record says which schema it is of.
+        framing: Framing,
     },
+    /// Protobuf by a schema from a file.
+    ProtobufFile(ProtobufFile),
 }
 
 impl ConverterKind {
@@ -102,20 +108,21 @@ impl ConverterKind {
             Self::Text => "text",
             Self::Bytes => "bytes",
             Self::Avro { .. } | Self::AvroFile(_) => "avro",
-            Self::Protobuf { .. } => "protobuf",
+            Self::Protobuf { .. } | Self::ProtobufFile(_) => "protobuf",
         }
     }
 
     /// The registry that it needs.
     pub fn registry(&self) -> Option<&str> {
         match self {
-            Self::Avro { registry, .. } | Self::Protobuf { registry } => Some(registry),
+            Self::Avro { registry, .. } | Self::Protobuf { registry, .. } => Some(registry),
             Self::Json
             | Self::FramedJson(_)
             | Self::ConnectJson
             | Self::Text
             | Self::Bytes
-            | Self::AvroFile(_) => None,
+            | Self::AvroFile(_)
+            | Self::ProtobufFile(_) => None,
         }
     }
 }
@@ -142,10 +149,18 @@ pub struct TopicConfig {
 }
 
 /// `ingest = true`, or with a JSON Schema.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngestConfig {
     /// The JSON Schema that values must fit.
     pub schema: Option<PathBuf>,
+    /// The header that an event's name is written as.
+    pub event_header: String,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        IngestConfig { schema: None, event_header: EVENT_HEADER.default() }
+    }
 }
 
 impl TopicConfig {
@@ -181,6 +196,12 @@ impl SourceConfig {
             topics: self.topics.values().map(of).collect(),
             other: facts(&self.key, false),
         }
+    }
+
+    /// The registries that its converters need.
+    pub fn registries(&self) -> impl Iterator<Item = &str> {
+        let own = self.topics.values().flat_map(|topic| topic.key.iter().chain(&topic.value));
+        [&self.key, &self.value].into_iter().chain(own).filter_map(ConverterKind::registry)
     }
 
     /// What decodes the keys and the values of one topic.
@@ -273,7 +294,14 @@ pub(super) fn read_converters(
 pub(super) static CONVERTER: Section = Section {
     name: "converter",
     doc: "A converter and its schemas.",
-    keys: &[&TYPE, &REGISTRY, &avro::SCHEMA, &avro::REFERENCES, &avro::FRAMING],
+    keys: &[
+        &TYPE,
+        &REGISTRY,
+        &schema_file::SCHEMA,
+        &schema_file::REFERENCES,
+        &schema_file::MESSAGE,
+        &schema_file::FRAMING,
+    ],
 };
 
 const TYPE: Key<Choice<Needs>, Required> =
@@ -291,7 +319,10 @@ const CONVERTERS: Choice<Needs> = Choice(&[
     ("json", Needs::Nothing(|| ConverterKind::Json)),
     ("connect-json", Needs::Nothing(|| ConverterKind::ConnectJson)),
     ("avro", Needs::Registry(|registry| ConverterKind::Avro { registry, framing: Framing::Auto })),
-    ("protobuf", Needs::Registry(|registry| ConverterKind::Protobuf { registry })),
+    (
+        "protobuf",
+        Needs::Registry(|registry| ConverterKind::Protobuf { registry, framing: Framing::Auto }),
+    ),
     ("text", Needs::Nothing(|| ConverterKind::Text)),
     ("bytes", Needs::Nothing(|| ConverterKind::Bytes)),
 ]);
@@ -315,15 +346,14 @@ fn read_converter(field: Option<Field<'_>>, registries: &[&str]) -> Option<Conve
         let mut reader = field.table(&CONVERTER)?;
         let name = reader.field(&TYPE);
         let registry = reader.field(&REGISTRY);
-        let file = avro::Keys::read(&mut reader);
+        let file = schema_file::Keys::read(&mut reader);
         reader.finish();
         (name?, registry, file)
     } else {
-        (field.clone(), None, avro::Keys::default())
+        (field.clone(), None, schema_file::Keys::default())
     };
     if file.are_of_file() {
-        let is_avro = name.node.as_str() == Some("avro");
-        return avro::read(&name, is_avro, file, registry).map(ConverterKind::AvroFile);
+        return schema_file::read(&name, file, registry);
     }
     let framing = file.framing;
     let kind = match (CONVERTERS.read(&name)?, registry) {
@@ -339,13 +369,11 @@ fn read_converter(field: Option<Field<'_>>, registries: &[&str]) -> Option<Conve
             [only] => Some(kind((*only).to_owned())),
             _ => {
                 let text = name.node.as_str().unwrap_or("avro");
-                let mut help = format!("{{ type = \"{text}\", registry = \"main\" }}");
-                let mut needs = "a `registry`".to_owned();
-                if text == "avro" {
-                    needs.push_str(" or a `schema`");
-                    help.push_str(", or { type = \"avro\", schema = \"order.avsc\" }");
-                }
-                name.problem_with_help(format!("`{text}` needs {needs}"), help);
+                let file = if text == "avro" { "order.avsc" } else { "order.proto" };
+                let help = format!(
+                    "{{ type = \"{text}\", registry = \"main\" }}, or {{ type = \"{text}\", schema = \"{file}\" }}"
+                );
+                name.problem_with_help(format!("`{text}` needs a `registry` or a `schema`"), help);
                 None
             }
         },
@@ -358,15 +386,19 @@ fn framed(kind: ConverterKind, framing: Option<Field<'_>>) -> Option<ConverterKi
     let Some(field) = framing else { return Some(kind) };
     match kind {
         ConverterKind::Avro { registry, .. } => {
-            let framing = avro::OF_REGISTRY.read(&field)?;
+            let framing = schema_file::OF_REGISTRY.read(&field)?;
             Some(ConverterKind::Avro { registry, framing })
         }
-        ConverterKind::Json => Some(match avro::OF_JSON.read(&field)? {
+        ConverterKind::Protobuf { registry, .. } => {
+            let framing = schema_file::OF_REGISTRY.read(&field)?;
+            Some(ConverterKind::Protobuf { registry, framing })
+        }
+        ConverterKind::Json => Some(match schema_file::UNASKED.read(&field)? {
             Framing::None => ConverterKind::Json,
             framing => ConverterKind::FramedJson(framing),
         }),
         _ => {
-            field.problem("only `avro` and `json` have a `framing`");
+            field.problem("only `avro`, `protobuf` and `json` have a `framing`");
             None
         }
     }
@@ -433,11 +465,22 @@ fn read_topic(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<Topi
     Some(topic)
 }
 
-pub(super) static INGEST_TABLE: Section =
-    Section { name: "ingest", doc: "Ingest that checks what comes.", keys: &[&SCHEMA] };
+pub(super) static INGEST_TABLE: Section = Section {
+    name: "ingest",
+    doc: "Ingest, and what it asks of a record.",
+    keys: &[&SCHEMA, &EVENT_HEADER],
+};
 
 const SCHEMA: Key<FilePath> =
     Key::new("schema", FilePath, "JSON Schema file that posted values must fit");
+const EVENT_HEADER: Key<Text, Or<&str>> =
+    Key::new("event_header", Text, "The header that a posted `event` is written as")
+        .or("event-type")
+        .checked(|field, name| {
+            if name.is_empty() {
+                field.problem("is empty: a header has a name");
+            }
+        });
 
 fn read_ingest(topic: &str, field: &Field<'_>) -> Option<IngestConfig> {
     if topic.starts_with('^') {
@@ -448,7 +491,7 @@ fn read_ingest(topic: &str, field: &Field<'_>) -> Option<IngestConfig> {
         return field.flag()?.then(IngestConfig::default);
     }
     let mut reader = field.table(&INGEST_TABLE)?;
-    let schema = reader.read(&SCHEMA);
+    let (schema, event_header) = (reader.read(&SCHEMA), reader.read(&EVENT_HEADER));
     reader.finish();
-    Some(IngestConfig { schema })
+    Some(IngestConfig { schema, event_header })
 }

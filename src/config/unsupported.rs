@@ -2,9 +2,9 @@
 
 use foldline_api::Error;
 use foldline_language::config::diagnostic::{Diagnostic, join};
-use foldline_language::config::projection::{Envelope, ProjectionConfig};
+use foldline_language::config::projection::ProjectionConfig;
 
-use super::connector::Start;
+use super::connector::{ConnectorConfig, Start};
 use super::load::Config;
 use super::registry::RegistryKind;
 use super::sink::Store;
@@ -19,7 +19,7 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
         match registry.kind {
             RegistryKind::Confluent { .. } if cfg!(feature = "registry") => {}
             RegistryKind::Confluent { .. } => list.lacks(&format!("{path}.type"), "registry"),
-            RegistryKind::Topic { .. } => list.error(&path, "registries of type `topic` are"),
+            RegistryKind::Topic { .. } => {}
         }
     }
     for source in config.sources.values() {
@@ -44,7 +44,12 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
         let path = format!("{}.type", join("sinks", &sink.name));
         match sink.store {
             Store::Built { .. } => {}
-            Store::Kafka(_) => list.error(&path, "sinks of type `kafka` are"),
+            Store::Kafka(_) if !cfg!(feature = "kafka") => list.lacks(&path, "kafka"),
+            Store::Kafka(ref kafka) => {
+                for (key, what) in kafka.unsupported() {
+                    list.error(&format!("{}.{key}", join("sinks", &sink.name)), what);
+                }
+            }
             Store::Lacking(kind) => list.lacks(&path, kind),
         }
     }
@@ -53,6 +58,7 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
             let path = format!("{}.start", join("connectors", &connector.name));
             list.error(&path, "`start = { state_of }` is");
         }
+        list.looks_up(connector);
     }
     list.found
 }
@@ -86,30 +92,40 @@ impl List<'_> {
 
     fn converter(&mut self, path: &str, converter: Option<&ConverterKind>) {
         let Some(converter) = converter else { return };
-        if matches!(converter, ConverterKind::Protobuf { .. }) {
-            self.error(path, &format!("the converter `{}` is", converter.name()));
+        if matches!(converter, ConverterKind::Protobuf { .. }) && !cfg!(feature = "protobuf") {
+            self.lacks(path, "protobuf");
         }
     }
 
     fn topic(&mut self, path: &str, topic: &TopicConfig) {
         self.converter(&format!("{path}.key"), topic.key.as_ref());
         self.converter(&format!("{path}.value"), topic.value.as_ref());
-        if topic.ingest.is_some() {
-            self.warn(&format!("{path}.ingest"), "ingest is not available yet, and left out");
+    }
+
+    /// Not every store shows fields of other rows yet.
+    fn looks_up(&mut self, connector: &ConnectorConfig) {
+        let Some(projection) = self.config.projections.get(&connector.projection) else { return };
+        let mut fields = projection.fields.values();
+        let Some(sink) = self.config.sinks.get(&connector.sink) else { return };
+        if !fields.any(|field| field.value.lookup.is_some())
+            || sink.store.sink().is_ok_and(|sink| sink.looks_up())
+            || sink.store.sink().is_err()
+        {
+            return;
         }
+        let path = format!("{}.sink", join("connectors", &connector.name));
+        let message = format!(
+            "`{}` looks up other rows: that is not available yet in sinks of type `{}`, and it is in `postgres` and `sqlite`",
+            projection.name,
+            sink.store.name()
+        );
+        self.found.push(self.config.places.problem(&path, message));
     }
 
     fn projection(&mut self, projection: &ProjectionConfig) {
-        let path = join("projections", &projection.name);
-        if projection.envelope == Some(Envelope::CloudEvents) {
-            self.error(&format!("{path}.envelope"), "the envelope `cloudevents` is");
-        }
-        if projection.expire.is_some() {
-            self.error(&format!("{path}.expire"), "`expire` is");
-        }
         for field in projection.fields.values() {
-            if field.value.lookup.is_some() {
-                self.error(&format!("{}.lookup", field.path), "`lookup` is");
+            if field.value.lookup.is_some() && field.value.ty == "children" {
+                self.error(&format!("{}.lookup", field.path), "`lookup` on `children` is");
             }
         }
     }

@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use foldline_api::secret::Secret;
-use foldline_language::config::form::{ByteSize, KeyForm, SecretText, Text, Valued};
+use foldline_language::config::form::{ByteSize, Flag, KeyForm, SecretText, Text, Valued};
 use foldline_language::config::key::{Key, Or, Section};
 use foldline_language::config::names::check_name;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::schema;
 use serde_json::Value;
+
+/// A host's name has 253 characters at most.
+const ADVERTISED_MAX: usize = 260;
 
 /// Below this there is no room for one batch and its rows.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -16,7 +19,7 @@ const MEMORY_MIN: u64 = 16 << 20;
 pub(super) static WORKER: Section = Section {
     name: "worker",
     doc: "What belongs to the process.",
-    keys: &[&NAME, &LISTEN, &MEMORY, &TOKEN],
+    keys: &[&NAME, &LISTEN, &ADVERTISED, &MEMORY, &TOKEN, &INGEST_TOKEN, &WATCH],
 };
 
 const NAME: Key<Text, Or<&str>> =
@@ -29,6 +32,18 @@ const LISTEN: Key<Address, Or<SocketAddr>> = Key::new(
     "Address of REST, metrics and status page, beyond loopback with a token",
 )
 .or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8083));
+const ADVERTISED: Key<Text> = Key::new(
+    "advertised",
+    Text,
+    "What tells this worker from the others of its fleet, best where it is reached; by default the host's name and the port of `listen`",
+)
+.checked(|field, text| {
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    if text.is_empty() || text.len() > ADVERTISED_MAX || !text.chars().all(fits) {
+        let message = format!("found {}, expected a host and a port", field.node.describe());
+        field.problem_with_help(message, "advertised = \"worker-1:8083\"");
+    }
+});
 const MEMORY: Key<ByteSize, Or<u64>> = Key::new(
     "memory",
     ByteSize,
@@ -46,6 +61,18 @@ const TOKEN: Key<SecretText> = Key::new("token", SecretText, "Bearer token of th
             field.problem("is blank: everybody could guess it");
         }
     });
+
+const WATCH: Key<Flag, Or<bool>> =
+    Key::new("watch", Flag, "Whether the config is taken anew when its files change, as on SIGHUP")
+        .or(false);
+
+const INGEST_TOKEN: Key<SecretText> =
+    Key::new("ingest_token", SecretText, "Bearer token that opens POST /topics and nothing else")
+        .checked(|field, token| {
+            if token.expose().trim().is_empty() {
+                field.problem("is blank: everybody could guess it");
+            }
+        });
 
 /// An address and a port.
 #[derive(Clone, Copy)]
@@ -88,10 +115,16 @@ pub struct Worker {
     pub name: String,
     /// REST, metrics, probes and the status page.
     pub listen: SocketAddr,
+    /// What tells it from the others of its fleet: `worker_id` in REST, and in its members' client ids.
+    pub advertised: String,
     /// Bytes that queues and caches share; a rebuild takes its connector's share once more.
     pub memory: u64,
     /// Bearer token of the listener; needed beyond loopback.
     pub token: Option<Secret>,
+    /// Whether the config is taken anew when its files change.
+    pub watch: bool,
+    /// Opens the posting of records, and nothing else; stands beside `token`.
+    pub ingest_token: Option<Secret>,
 }
 
 impl Default for Worker {
@@ -99,19 +132,52 @@ impl Default for Worker {
         Self {
             name: NAME.default(),
             listen: LISTEN.default(),
+            advertised: own_address(LISTEN.default()),
             memory: MEMORY.default(),
             token: None,
+            watch: WATCH.default(),
+            ingest_token: None,
         }
     }
 }
 
+/// The host's name with the port; the address itself where it is one that others reach.
+fn own_address(listen: SocketAddr) -> String {
+    if !listen.ip().is_unspecified() && !listen.ip().is_loopback() {
+        return listen.to_string();
+    }
+    let system = rustix::system::uname();
+    let host = system.nodename().to_str().unwrap_or("localhost");
+    format!("{host}:{}", listen.port())
+}
+
+/// A token that opens less than the other one does.
+fn check_ingest_token(reader: &mut Reader<'_>, worker: &Worker) {
+    let Some(field) = reader.given(&INGEST_TOKEN) else { return };
+    match (&worker.token, &worker.ingest_token) {
+        (None, Some(_)) => {
+            field
+                .problem("stands beside a `token`: without one everything is open to this machine");
+        }
+        (Some(all), Some(ingest)) if all.expose() == ingest.expose() => {
+            field.problem("is the `token`, which opens everything");
+        }
+        _ => {}
+    }
+}
+
 pub(super) fn read(mut reader: Reader<'_>) -> Worker {
+    let (name, listen) = (reader.read(&NAME), reader.read(&LISTEN));
     let worker = Worker {
-        name: reader.read(&NAME),
-        listen: reader.read(&LISTEN),
+        name,
+        listen,
+        advertised: reader.read(&ADVERTISED).unwrap_or_else(|| own_address(listen)),
         memory: reader.read(&MEMORY),
         token: reader.read(&TOKEN),
+        watch: reader.read(&WATCH),
+        ingest_token: reader.read(&INGEST_TOKEN),
     };
+    check_ingest_token(&mut reader, &worker);
     let open = !worker.listen.ip().is_loopback();
     if let (Some(field), None, true) = (reader.given(&LISTEN), reader.given(&TOKEN), open) {
         field.problem_with_help(

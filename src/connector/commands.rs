@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use foldline_api::error::{Error, Result};
+use foldline_api::expiry::Horizon;
 use foldline_api::hole::Hole;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{DesiredState, Target};
@@ -26,6 +27,20 @@ impl Connector {
         self.opened_target()?.set_desired(desired).await?;
         self.pace.wake();
         Ok(())
+    }
+
+    /// Moves the horizon of `expire` to where the clocks say, by however much; from where to where.
+    ///
+    /// # Errors
+    /// A config error where its rows do not expire; when the books cannot be reached.
+    pub async fn resume_expiry(&self) -> Result<(Option<Horizon>, Horizon)> {
+        let none = || Error::config(format!("no row of {} expires", self.spec.name));
+        let expiry = self.spec.expiry.as_ref().ok_or_else(none)?;
+        let target = self.opened_target()?;
+        let (from, to) = expiry.go_on(target.horizons().ok_or_else(none)?).await?;
+        tracing::warn!(connector = %self.spec.name, %to, "the horizon of `expire` was moved, as an operator asked");
+        self.pace.wake();
+        Ok((from, to))
     }
 
     /// Starts a new session.
@@ -68,7 +83,7 @@ impl Connector {
     /// A config error where a partition stands further on, or its log ends before.
     pub async fn skip(&self, to: &[(TopicPartition, Position)]) -> Result<Vec<Hole>> {
         let target = self.opened_target()?;
-        let infos = self.spec.log.partitions().await?;
+        let infos = self.spec.log.survey().await?.partitions;
         for (partition, to) in to {
             let info = infos.iter().find(|info| info.partition == *partition);
             let high = info.map(|info| info.high).ok_or_else(|| {
@@ -86,10 +101,23 @@ impl Connector {
         }
         let holes = target.holes().holes(generation).await?;
         for hole in &holes {
-            tracing::warn!("{hole} are left out, as an operator asked; a rebuild folds them");
+            tracing::warn!("{hole} are left out, as an operator asked; {}", hole.fate());
         }
         self.shown().holes.clone_from(&holes);
         self.pace.wake();
+        Ok(holes)
+    }
+
+    /// Lets the next generation fold what the live one leaves out; all holes of the live one then.
+    ///
+    /// # Errors
+    /// When the books cannot be reached.
+    pub async fn forget_holes(&self) -> Result<Vec<Hole>> {
+        let target = self.opened_target()?;
+        let generation = target.status().await?.generation;
+        target.holes().forget(generation).await?;
+        let holes = target.holes().holes(generation).await?;
+        self.shown().holes.clone_from(&holes);
         Ok(holes)
     }
 

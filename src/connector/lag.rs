@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use foldline_api::error::Result;
 use foldline_api::sink::StoredPosition;
-use foldline_api::source::{PartitionInfo, Start};
+use foldline_api::source::{MissingTopic, PartitionInfo, Start};
 use tokio_util::sync::CancellationToken;
 
 use super::{Connector, State};
@@ -40,21 +40,45 @@ impl Connector {
     }
 
     async fn look_at_lag(&self) -> Result<()> {
-        let (folds, state) = {
-            let shown = self.shown();
-            (shown.folds, shown.state)
-        };
+        let folds = self.shown().folds;
+        let state = self.view().state;
         if folds {
-            let paused = state == State::Paused;
-            let infos = if paused { self.spec.log.partitions().await? } else { Vec::new() };
+            // Who holds no partition hears of no topic either.
+            let waits = state == State::Unassigned;
+            let known = self.shown().partitions.is_some_and(|partitions| partitions > 0);
+            let misses = !self.shown().missing.is_empty();
+            let asks = state == State::Paused || (waits && !known) || misses;
+            let infos = if asks { self.survey().await? } else { Vec::new() };
             self.show_ends(&infos);
+            let mut shown = self.shown();
+            if asks || !waits {
+                shown.partitions = waits.then_some(infos.len());
+            }
             return Ok(());
         }
-        let infos = self.spec.log.partitions().await?;
+        let infos = self.survey().await?;
         let stored = self.stored_positions().await?;
         let place = |info| unfolded(info, &stored, self.spec.start);
         self.show_unfolded(infos.iter().map(place).collect());
         Ok(())
+    }
+
+    /// The partitions that there are. Which topics are missing is shown, and that one is not any more.
+    async fn survey(&self) -> Result<Vec<PartitionInfo>> {
+        let found = self.spec.log.survey().await?;
+        self.show_missing(&found.missing);
+        Ok(found.partitions)
+    }
+
+    /// Shows which listed topics do not exist: nothing of them is folded until they do.
+    pub(super) fn show_missing(&self, missing: &[MissingTopic]) {
+        let before = std::mem::replace(&mut self.shown().missing, missing.to_vec());
+        for topic in missing.iter().filter(|topic| !before.contains(topic)) {
+            tracing::warn!("{}", not_there(topic));
+        }
+        for topic in before.iter().filter(|topic| !missing.contains(topic)) {
+            tracing::info!(topic = &*topic.name, "a topic that was missing is there");
+        }
     }
 
     /// The store's positions. An idle connector's look reads them too, and is all that asks then.
@@ -72,7 +96,7 @@ impl Connector {
     pub(super) fn set_folds(&self, folds: bool) {
         self.show_unfolded(Vec::new());
         let mut shown = self.shown();
-        (shown.folds, shown.stored) = (folds, None);
+        (shown.folds, shown.stored, shown.partitions) = (folds, None, None);
     }
 
     /// Tasks that are paused fetch nothing, and so hear of no end.
@@ -98,6 +122,11 @@ impl Connector {
         partitions.iter().for_each(|p| self.spec.metrics.show_lag(&p.partition, p.lag()));
         shown.unfolded = partitions;
     }
+}
+
+/// That nothing of a topic is folded yet.
+pub(super) fn not_there(topic: &MissingTopic) -> String {
+    format!("{}. It is read from its start as soon as it is there", topic.error().message())
 }
 
 /// A partition as the log and the store have it. A position that belongs to another topic of this name tells nothing.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Connector;
 use crate::reset::{self, Verdict};
-use crate::topic_ids::recreated;
+use crate::topic_ids::{folded, recreated};
 
 /// What the log said before the store was open counts for so long.
 const INFOS_FRESH: Duration = Duration::from_secs(5);
@@ -22,18 +22,20 @@ impl Connector {
     pub(super) async fn open(&self) -> Result<(Arc<dyn Target>, Opened, Vec<PartitionInfo>)> {
         let log = &self.spec.log;
         let began = Instant::now();
-        let ((target, opened), mut infos) = if log.describes_topics() {
+        let ((target, opened), mut found) = if log.describes_topics() {
             let (target, opened) = self.open_target().await?;
             self.settle_topics(&opened).await?;
-            ((target, opened), self.retry("open", || log.partitions()).await?)
+            ((target, opened), self.retry("open", || log.survey()).await?)
         } else {
             // The log and the store are asked at once: a start is a chain of round trips.
-            tokio::try_join!(self.open_target(), self.retry("open", || log.partitions()))?
+            tokio::try_join!(self.open_target(), self.retry("open", || log.survey()))?
         };
         if began.elapsed() > INFOS_FRESH {
             // The store kept it waiting: the log may be another by now.
-            infos = self.retry("open", || log.partitions()).await?;
+            found = self.retry("open", || log.survey()).await?;
         }
+        self.show_missing(&found.missing);
+        let infos = found.of_all(folded(&opened.positions))?;
         self.show_generation(opened.generation);
         match &opened.waits {
             Some(Waits::Rebuild(_)) => {

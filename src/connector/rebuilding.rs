@@ -13,6 +13,7 @@ use super::session::{FOLLOW_EVERY, SessionEnd};
 use super::{Connector, State};
 use crate::pace::Looks;
 use crate::rebuild;
+use crate::topic_ids::folded;
 
 /// How often a worker that waits to be replaced looks whether it still has to.
 const REPLACED_EVERY: Duration = Duration::from_secs(10);
@@ -101,9 +102,9 @@ impl Connector {
     /// When the log has lost its beginning, or the books cannot be reached.
     pub async fn rebuild_in_place(&self, from_earliest: bool) -> Result<u64> {
         let target = self.opened_target()?;
-        let infos = self.spec.log.partitions().await?;
         // The books are readable even where the projection changed and the session refused to run.
-        let books = target.status().await?;
+        let (books, found) = (target.status().await?, self.spec.log.survey().await?);
+        let infos = found.of_all(folded(&books.positions))?;
         let beginnings = rebuild::beginnings(&self.spec.name, &books, &infos, from_earliest)?;
         let generation = target.rebuild(books.generation, Some(&beginnings)).await?;
         self.restart();
@@ -117,9 +118,9 @@ impl Connector {
     /// When the log has lost its beginning, the target has what a swap would lose, or the books cannot be reached.
     pub async fn rebuild(&self, from_earliest: bool) -> Result<u64> {
         let target = self.opened_target()?;
-        let infos = self.spec.log.partitions().await?;
         // The books are readable even where the projection changed and the session refused to run.
-        let books = target.status().await?;
+        let (books, found) = (target.status().await?, self.spec.log.survey().await?);
+        let infos = found.of_all(folded(&books.positions))?;
         let generation = self
             .begin_rebuild(target.as_ref(), &books, &infos, (By::Operator, from_earliest))
             .await?;

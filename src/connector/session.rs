@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::flood::Flood;
-use super::{Connector, State};
+use super::{Connector, State, turn};
 use crate::clock::now_millis;
 use crate::dead_letter::Origin;
+use crate::joins::{Joined, keep_shown};
 use crate::log::task_span;
 use crate::pace::Looks;
 use crate::task::{Allowance, Ended, Task, TaskSpec, TaskStatus};
@@ -52,6 +53,9 @@ impl Connector {
             () = self.restart.notified() => return Ok(SessionEnd::Again),
             opened = opening => opened?,
         };
+        if let Some(turn) = target.turn() {
+            turn.join();
+        }
         if opened.desired == DesiredState::Stopped {
             return self.wait_while_stopped(target.as_ref(), cancel).await;
         }
@@ -63,6 +67,9 @@ impl Connector {
                 return self.wait_to_be_replaced(target.as_ref(), reason, cancel).await;
             }
             None => {}
+        }
+        if let Some(ended) = self.wait_for_turn(target.as_ref(), &opened, cancel).await? {
+            return Ok(ended);
         }
         self.set_folds(true);
         let ended = self.run_tasks(&target, &opened, &infos, cancel).await;
@@ -94,23 +101,37 @@ impl Connector {
             let task = task.instrument(span.clone()).await?;
             running.spawn(task.run(stop.clone()).instrument(span));
         }
+        let joined = self.joined(target, opened.generation).await?;
         self.shown().tasks = statuses;
+        self.began.send_replace(true);
         self.show_desired(opened.desired);
         let watched = (&pause, flood);
         let ended = self.follow(target.as_ref(), opened, watched, &mut running, cancel).await;
         stop.cancel();
+        drop(joined);
         let mut failure = None;
         while let Some(task) = running.join_next().await {
             if let Ok(Err(error)) = task {
                 failure.get_or_insert(error);
             }
         }
-        self.shown().tasks.clear();
+        let error = ended.as_ref().err().or(failure.as_ref()).map(ToString::to_string);
+        self.shown().end_tasks(error.as_deref());
         match (ended, failure) {
             (Err(error), _) => Err(error),
             (Ok(SessionEnd::Again), Some(error)) => Err(error),
             (Ok(ended), _) => Ok(ended),
         }
+    }
+
+    /// Keeps rows up to what they look up, where they do.
+    async fn joined(&self, target: &Arc<dyn Target>, generation: u64) -> Result<Option<Joined>> {
+        if self.spec.projection.shows().is_empty() {
+            return Ok(None);
+        }
+        let writer = self.retry("open", || target.writer(generation)).await?;
+        let (metrics, pace) = (self.spec.metrics.clone(), Arc::clone(&self.pace));
+        Ok(Some(keep_shown(&self.spec.name, writer, metrics, pace, self.spec.idle_poll_interval)))
     }
 
     fn show_desired(&self, desired: DesiredState) {
@@ -152,6 +173,7 @@ impl Connector {
             generation,
             paused,
             pace: Arc::clone(&self.pace),
+            expiry: self.spec.expiry.clone(),
             now: now_millis,
         }))
     }
@@ -172,6 +194,7 @@ impl Connector {
                 biased;
                 () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
                 () = self.restart.notified() => return Ok(SessionEnd::Again),
+                () = turn::over(target) => return Ok(SessionEnd::Again),
                 Some(ended) = running.join_next() => {
                     return match ended {
                         Ok(Ok(Ended::Stopped | Ended::Superseded)) => Ok(SessionEnd::Again),
@@ -213,9 +236,7 @@ impl Connector {
                         flood.begin_anew(&self.spec);
                     }
                     if self.view().state != State::Failed {
-                        let trace = self.shown().trace.clone();
                         self.show_desired(desired);
-                        self.shown().trace = trace.filter(|_| desired == DesiredState::Paused);
                     }
                 }
             }
@@ -225,7 +246,7 @@ impl Connector {
     async fn pause_for_flood(&self, target: &dyn Target, message: String) {
         tracing::error!("{message}");
         if target.set_desired(DesiredState::Paused).await.is_ok() {
-            self.shown().trace = Some(message);
+            self.shown().flood = Some(message);
         }
     }
 

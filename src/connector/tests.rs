@@ -8,13 +8,12 @@ use foldline_api::sink::{Advance, Beginning, DesiredState, Flush, TargetSpec, Wr
 use foldline_api::source::{Commit, Log, Start};
 use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
-use foldline_testkit::{MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore};
+use foldline_testkit::{MemoryGroup, MemoryLog, MemoryStore};
 
 use super::*;
-use crate::metrics::Metrics;
-use crate::policy::OnBadRecord;
+use crate::in_memory::connector_spec;
 use crate::task::Limits;
-use crate::task::simulation::{OneDecoder, decoder, projection};
+use crate::task::simulation::projection;
 
 const EVENTS: i64 = 3;
 
@@ -77,26 +76,13 @@ impl Fleet {
     /// The connector as another worker runs it.
     fn worker(&self) -> Connector {
         let (store, spec) = (self.store.clone(), self.spec.clone());
+        let target = move || store.target(spec.clone()) as Arc<dyn Target>;
+        let groups = (&self.group, &self.group);
         Connector::new(ConnectorSpec {
-            name: "c".to_owned(),
-            group: "g".to_owned(),
-            tasks_max: 1,
-            start: Start::Earliest,
+            place: "t.toml:1: connectors.c".to_owned(),
+            topics: "`^events`".to_owned(),
             limits: Limits { rows: 10, bytes: 1 << 20, age: Duration::from_millis(1) },
-            on_bad_record: OnBadRecord::DeadLetter,
-            parked_max: 1_000,
-            errors_max: None,
-            decoders: Arc::new(OneDecoder(decoder(&self.projection))),
-            projection: Arc::clone(&self.projection),
-            log: Arc::clone(&self.group) as Arc<dyn Log>,
-            rebuild_log: Arc::clone(&self.group) as Arc<dyn Log>,
-            keep_generations: 1,
-            snapshot_wait: Duration::from_secs(1),
-            idle_poll_interval: Some(Duration::from_secs(30)),
-            target: Box::new(move |_| Ok(store.target(spec.clone()) as Arc<dyn Target>)),
-            dead_letters: Arc::new(MemoryDeadLetters::default()),
-            metrics: Metrics::new().unwrap().connector("c"),
-            memory: 1 << 20,
+            ..connector_spec(("c", "g"), &self.projection, groups, target)
         })
     }
 
@@ -217,4 +203,126 @@ async fn the_lag_is_true_where_nothing_is_fetched() {
     running.shows(State::Running, Some(0)).await;
     assert_eq!(running.measured(), Some(0));
     running.cancel.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_given_no_partition_is_unassigned_and_ready() {
+    let running = Running::new().await;
+    running.shows(State::Running, Some(0)).await;
+    running.fleet.group.on_command();
+    let [member] = *running.fleet.group.members() else { panic!("one task is one member") };
+    running.fleet.group.revoke(member, &[TopicPartition::new("events", 0)]);
+    let wait = async {
+        while running.worker.shown().partitions.is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    let view = running.worker.view();
+    assert_eq!(view.state, State::Unassigned, "the group has given it nothing");
+    assert!(view.trace.as_ref().is_some_and(|why| why.contains("other workers hold them all")));
+    assert_eq!(view.last_error(), None, "which is no error");
+    assert!(running.worker.is_ready(), "a spare must not hold up a deploy");
+    let task = &view.tasks[0];
+    assert_eq!(running.worker.view().state_of(task), State::Unassigned);
+    running.worker.shown().partitions = Some(0);
+    let why = running.worker.view().trace.unwrap();
+    assert!(why.starts_with("no topic matches `^events`"), "{why}");
+    running.shows(State::Running, Some(0)).await;
+    assert_eq!(running.worker.view().trace, None);
+    running.cancel.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listed_topic_that_is_missing_is_named_and_read_from_its_start_once_it_is_there() {
+    let fleet = Fleet::folded().await;
+    let _ = fleet.log.group("g", &["late"]);
+    // Who began once begins what comes later where that begins.
+    let mut worker = fleet.worker();
+    worker.spec.start = Start::Latest;
+    let (worker, cancel) = (Arc::new(worker), CancellationToken::new());
+    tokio::spawn(Arc::clone(&worker).run(cancel.clone()));
+    let until = async |what: &dyn Fn(&View) -> bool| {
+        let wait = async {
+            while !what(&worker.view()) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        assert!(came.is_ok(), "{:?}", worker.view());
+    };
+    let named = |view: &View| {
+        view.trace.as_ref().is_some_and(|why| why.starts_with("topic `late` does not exist"))
+    };
+    until(&|view| view.state == State::Running && view.lag() == Some(0) && named(view)).await;
+    assert_eq!(worker.view().last_error(), None, "which is no error");
+    for _ in 0..2 {
+        fleet.log.append("late", 0, None, Some("{}"));
+    }
+    fleet.log.create_topic("late", 1);
+    let late = TopicPartition::new("late", 0);
+    let holds = |view: &View| view.tasks[0].partitions.iter().any(|p| p.partition == late);
+    until(&|view| view.trace.is_none() && holds(view) && view.lag() == Some(0)).await;
+    let books = fleet.store.target(fleet.spec.clone()).status().await.unwrap();
+    let stored = books.positions.iter().find(|stored| stored.partition == late).unwrap();
+    assert_eq!((stored.beginning, stored.position), (Position(0), Position(2)));
+    // Now that it was folded, nothing may be missing of it.
+    fleet.log.delete_topic("late");
+    worker.restart();
+    until(&|view| view.state == State::Failed && named(view)).await;
+    cancel.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_does_not_show_yet_is_not_begun() {
+    let running = Running::new().await;
+    running.shows(State::Running, Some(0)).await;
+    running.fleet.group.on_command();
+    let before = running.fleet.group.members();
+    // Its member has heard of it from one broker, and another one is asked.
+    running.fleet.group.assign(before[0], &[TopicPartition::new("late", 0)]);
+    let wait = async {
+        while running.fleet.group.members() == before || running.fleet.group.members().is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let joins_anew = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    assert!(joins_anew.is_ok(), "{:?}", running.worker.view());
+    let fleet = &running.fleet;
+    let books = fleet.store.target(fleet.spec.clone()).status().await.unwrap();
+    let begun: Vec<_> = books.positions.iter().map(|stored| &*stored.partition.topic).collect();
+    assert_eq!(begun, ["events"]);
+    running.shows(State::Running, Some(0)).await;
+    running.cancel.cancel();
+}
+
+#[tokio::test]
+async fn an_error_before_anything_was_folded_names_the_place_of_the_config() {
+    let fleet = Fleet::folded().await;
+    let worker = fleet.worker();
+    let error = Error::config("no such table");
+    assert_eq!(worker.placed(&error), "no such table [t.toml:1: connectors.c]");
+    worker.began.send_replace(true);
+    assert_eq!(worker.placed(&error), "no such table");
+}
+
+#[tokio::test]
+async fn an_error_is_past_once_work_goes_on_and_a_wait_is_none() {
+    let worker = Fleet::folded().await.worker();
+    worker.failed("open", &Error::retriable("refused"));
+    let now = worker.view();
+    assert_eq!((now.last_error().map(|e| e.0), now.past_error()), (Some("refused"), None));
+    worker.worked();
+    let now = worker.view();
+    assert_eq!((now.last_error(), now.trace.clone()), (None, None));
+    assert_eq!(now.past_error().map(|past| past.message).as_deref(), Some("refused"));
+    worker.set_state(State::Running, Some("waits for its rebuild".to_owned()));
+    assert_eq!(worker.view().last_error(), None);
+    worker.shown().flood = Some("paused: too many".to_owned());
+    worker.set_state(State::Paused, None);
+    let now = worker.view();
+    assert_eq!(now.last_error().map(|e| e.0), Some("paused: too many"));
+    assert_eq!(now.trace.as_deref(), Some("paused: too many"));
+    worker.set_state(State::Running, None);
+    assert_eq!(worker.view().last_error(), None);
 }

@@ -5,6 +5,7 @@ use foldline_api::rebuild::{Build, Rebuilds};
 use foldline_api::record::{Position, TopicPartition};
 
 use crate::connector_spec::ConnectorSpec;
+use crate::topic_ids::folded;
 
 /// The log's ends as they were when nobody wrote to the held generation any more: none of its rows is of a later event. With the
 /// build that holds it, since what another one waited for says nothing of this one.
@@ -16,11 +17,13 @@ impl Ends {
     async fn now(
         spec: &ConnectorSpec,
         rebuilds: &dyn Rebuilds,
+        build: &Build,
     ) -> Result<Vec<(TopicPartition, Position)>> {
         if !rebuilds.rows_precede_positions() {
             return Ok(Vec::new());
         }
-        Ok(super::goals(&spec.rebuild_log.partitions().await?))
+        let found = spec.rebuild_log.survey().await?;
+        Ok(super::goals(&found.of_all(folded(&build.positions))?))
     }
 
     /// How many offsets a build is behind what readers may see now. A hold is begun only where that is little: it would
@@ -30,7 +33,7 @@ impl Ends {
         rebuilds: &dyn Rebuilds,
         build: &Build,
     ) -> Result<i64> {
-        Ok(build.behind_log(&Self::now(spec, rebuilds).await?))
+        Ok(build.behind_log(&Self::now(spec, rebuilds, build).await?))
     }
 
     /// How many offsets a build is behind what readers may see of the generation that it holds.
@@ -46,7 +49,7 @@ impl Ends {
             None => {
                 rebuilds.fence(build.generation).await?;
                 // Only now: what was written before is of events before this end.
-                self.0.insert((build.generation, Self::now(spec, rebuilds).await?))
+                self.0.insert((build.generation, Self::now(spec, rebuilds, build).await?))
             }
         };
         Ok(build.behind_log(ends))

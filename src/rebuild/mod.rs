@@ -11,6 +11,7 @@ mod progress;
 mod shown;
 #[cfg(test)]
 mod simulation;
+mod swept;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use tracing::Instrument;
 use crate::clock::now_millis;
 use crate::connector_spec::ConnectorSpec;
 use crate::dead_letter::Origin;
+use crate::joins::{Joined, keep_shown};
 use crate::log::task_span;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Looks, Pace};
@@ -66,6 +68,8 @@ struct Running {
     tasks: JoinSet<Result<Ended>>,
     statuses: Vec<TaskStatus>,
     metrics: ConnectorMetrics,
+    /// What keeps its rows up to what they look up.
+    _joined: Option<Joined>,
     /// Kept so that the tasks never see it closed.
     _pause: watch::Sender<bool>,
 }
@@ -188,6 +192,15 @@ impl<'a> Driver<'a> {
             self.watch.lock().progress = None;
         }
         let ours = build.fingerprint == self.spec.projection.fingerprint();
+        let stands_by = target.turn().is_some_and(|turn| !turn.is_mine());
+        if stands_by {
+            // Whoever has the turn builds it; what was built here counts for nothing.
+            if let Some(running) = self.running.take() {
+                running.end().await;
+            }
+            self.show(build, &generations);
+            return Ok(());
+        }
         if ours {
             self.keep_running(target, build, &generations).await?;
         }
@@ -197,7 +210,7 @@ impl<'a> Driver<'a> {
             let waiting = others_build(build.generation, &build.projection, mine, &self.spec.name);
             progress.waiting = Some(waiting);
         }
-        self.coordinate(rebuilds, build, &generations, ours).await
+        self.coordinate(target, build, &generations, ours).await
     }
 
     async fn no_build(&mut self, rebuilds: &dyn Rebuilds, seen: &Generations) -> Result<()> {
@@ -271,7 +284,7 @@ impl<'a> Driver<'a> {
 
     async fn start(&self, target: &Arc<dyn Target>, build: &Build, live: u64) -> Result<Running> {
         let spec = self.spec;
-        let tasks = spec.tasks(spec.rebuild_log.partitions().await?.len());
+        let tasks = spec.tasks(spec.rebuild_log.survey().await?.partitions.len());
         let share = spec.share(tasks);
         let stop = CancellationToken::new();
         let (pause, paused) = watch::channel(false);
@@ -307,6 +320,7 @@ impl<'a> Driver<'a> {
                     generation: build.generation,
                     paused: paused.clone(),
                     pace: Arc::clone(self.pace),
+                    expiry: spec.expiry.clone(),
                     now: now_millis,
                 },
                 &build.goals,
@@ -316,7 +330,14 @@ impl<'a> Driver<'a> {
         }
         tracing::info!(generation = build.generation, tasks, "taking part in a rebuild");
         let generation = build.generation;
-        Ok(Running { generation, stop, tasks: running, statuses, metrics, _pause: pause })
+        let joined = if spec.projection.shows().is_empty() {
+            None
+        } else {
+            let (writer, pace) = (target.writer(generation).await?, Arc::clone(self.pace));
+            Some(keep_shown(&spec.name, writer, metrics.clone(), pace, None))
+        };
+        let (_joined, _pause) = (joined, pause);
+        Ok(Running { generation, stop, tasks: running, statuses, metrics, _joined, _pause })
     }
 
     fn show(&self, build: &Build, generations: &Generations) {
@@ -339,11 +360,12 @@ impl<'a> Driver<'a> {
     /// Tries the step that is due.
     async fn coordinate(
         &mut self,
-        rebuilds: &dyn Rebuilds,
+        target: &Arc<dyn Target>,
         build: &Build,
         generations: &Generations,
         ours: bool,
     ) -> Result<()> {
+        let rebuilds = target.rebuilds();
         if build.phase != Phase::Holding {
             self.ends = Ends::default();
             if self.held.take().is_some() {
@@ -357,7 +379,9 @@ impl<'a> Driver<'a> {
             Phase::Following
                 if ours && behind <= self.within && Instant::now() >= self.hold_again =>
             {
-                if Ends::behind(self.spec, rebuilds, build).await? > self.within {
+                if Ends::behind(self.spec, rebuilds, build).await? > self.within
+                    || !self.is_swept(target, build).await?
+                {
                     return Ok(());
                 }
                 let since = *self.near.get_or_insert_with(Instant::now);
@@ -369,7 +393,9 @@ impl<'a> Driver<'a> {
                 if since.elapsed() > rebuilds.hold_max() {
                     Step::Release
                 } else if ours && behind == 0 && Instant::now() >= self.swap_again {
-                    if self.ends.missing(self.spec, rebuilds, build).await? > 0 {
+                    if self.ends.missing(self.spec, rebuilds, build).await? > 0
+                        || !self.is_swept(target, build).await?
+                    {
                         return Ok(());
                     }
                     Step::Swap

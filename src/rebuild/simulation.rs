@@ -1,69 +1,73 @@
 //! Whole connectors over a log and a store in memory, with faults that a seed decides: rebuilds are begun,
-//! cancelled, rolled back, and their workers killed at any moment, while events keep coming. Each run must
-//! end in the rows of the plain fold, and its readers may never see the table go back. A failing seed
+//! cancelled, rolled back, events left out, and workers killed at any moment, while events keep coming. Each run
+//! must end in the rows of the plain fold without what is left out, and its readers may never see the table go back. A failing seed
 //! prints itself; `FOLDLINE_SEED=N` runs it alone.
 
+mod expiry;
+mod holes;
 mod idle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldline_api::expiry::Rule;
+use foldline_api::hole::Hole;
 use foldline_api::model::{Key, Row};
-use foldline_api::record::TopicPartition;
-use foldline_api::sink::{Target, TargetSpec};
-use foldline_api::source::{Log, Start};
+use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::sink::{StoredPosition, Target, TargetSpec};
+use foldline_api::source::Log;
 use foldline_api::value::Value;
 use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
 use foldline_testkit::{
     Faults, FaultyTarget, MemoryDeadLetters, MemoryGroup, MemoryLog, MemoryStore, Rng, Script,
 };
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::connector::Connector;
 use crate::connector_spec::ConnectorSpec;
-use crate::metrics::Metrics;
+use crate::in_memory::{Worker, connector_spec};
 use crate::policy::OnBadRecord;
 use crate::task::Limits;
 use crate::task::simulation::{
-    OneDecoder, PARTITIONS, decoder, each_seed, oracle, produce, projection, replays, runtime,
+    PARTITIONS, each_seed, oracle, produce, projection, replays, runtime,
 };
-
-struct Worker {
-    connector: Arc<Connector>,
-    running: JoinHandle<()>,
-    cancel: CancellationToken,
-}
-
-impl Worker {
-    async fn stop(self) {
-        self.cancel.cancel();
-        self.running.await.unwrap();
-    }
-}
 
 /// What a reader has seen: how far each partition was folded, and how far each row.
 #[derive(Default)]
 struct Seen {
     positions: BTreeMap<TopicPartition, i64>,
     rows: BTreeMap<(Key, TopicPartition), i64>,
+    /// By which rows go: one that has expired is what some generation or other still has of it.
+    rule: Option<Rule>,
 }
 
 impl Seen {
-    fn look(&mut self, store: &MemoryStore) {
+    /// A row that was written ahead of its partition's position may hold an event of `left_out`: the next rebuild takes
+    /// it out, so such a mark says nothing of what comes.
+    fn look(&mut self, store: &MemoryStore, left_out: &[Hole]) {
+        let holds = |partition: &TopicPartition, mark: i64| {
+            let last = Position(mark - 1);
+            !left_out.iter().any(|hole| hole.partition == *partition && hole.has(last))
+        };
         for stored in store.positions("t") {
             let before = self.positions.entry(stored.partition.clone()).or_default();
             assert!(stored.position.0 >= *before, "{} went back", stored.partition);
             *before = stored.position.0;
         }
         // A row can be ahead of its partition's position where rows are written one by one.
+        let horizon = self.rule.as_ref().and_then(|rule| store.horizon("t", rule));
         for (key, marks) in store.marks("t") {
+            if let (Some(rule), Some(horizon)) = (&self.rule, horizon)
+                && rule.has_passed(horizon, &key)
+            {
+                continue;
+            }
             for mark in marks.iter() {
                 let place = (key.clone(), mark.partition.clone());
                 let before = self.rows.entry(place).or_default();
-                assert!(mark.position.0 >= *before, "row {key} went back in {}", mark.partition);
+                let back = mark.position.0 < *before && holds(&mark.partition, *before);
+                assert!(!back, "row {key} went back in {}", mark.partition);
                 *before = mark.position.0;
             }
         }
@@ -84,6 +88,8 @@ struct World {
     letters: Arc<MemoryDeadLetters>,
     /// Whether someone goes back to an older generation.
     rolls_back: bool,
+    /// What was ever left out, wanted back or not.
+    left_out: Vec<Hole>,
     on_bad_record: OnBadRecord,
     idle_poll_interval: Option<Duration>,
 }
@@ -112,6 +118,7 @@ impl World {
             rolls_back: rng.chance(300),
             rng,
             workers: Vec::new(),
+            left_out: Vec::new(),
             letters: Arc::default(),
             on_bad_record: OnBadRecord::DeadLetter,
             idle_poll_interval: Some(Duration::from_secs(30)),
@@ -123,33 +130,21 @@ impl World {
         // With so little memory a load has to write what it has again and again.
         let memory = if self.rng.chance(500) { 20_000 } else { 1 << 20 };
         let rows = 1 + usize::try_from(self.rng.below(40)).unwrap();
-        let connector = Arc::new(Connector::new(ConnectorSpec {
-            name: "c".to_owned(),
-            group: "g".to_owned(),
+        let groups = (&self.group, &self.rebuild_group);
+        let target = move || {
+            let target = store.target(spec.clone());
+            Arc::new(FaultyTarget::new(target, script.clone())) as Arc<dyn Target>
+        };
+        self.workers.push(Worker::start(ConnectorSpec {
             tasks_max: 1 + usize::try_from(self.rng.below(2)).unwrap(),
-            start: Start::Earliest,
             limits: Limits { rows, bytes: 1 << 20, age: Duration::from_millis(5) },
             on_bad_record: self.on_bad_record,
-            errors_max: None,
-            parked_max: 1_000,
-            decoders: Arc::new(OneDecoder(decoder(&self.projection))),
-            projection: Arc::clone(&self.projection),
-            log: Arc::clone(&self.group) as Arc<dyn Log>,
-            rebuild_log: Arc::clone(&self.rebuild_group) as Arc<dyn Log>,
-            keep_generations: 1,
-            snapshot_wait: Duration::from_secs(1),
             idle_poll_interval: self.idle_poll_interval,
-            target: Box::new(move |_| {
-                let target = store.target(spec.clone());
-                Ok(Arc::new(FaultyTarget::new(target, script.clone())) as Arc<dyn Target>)
-            }),
             dead_letters: Arc::clone(&self.letters) as Arc<dyn foldline_api::source::DeadLetters>,
-            metrics: Metrics::new().unwrap().connector("c"),
+            expiry: self.expiry(),
             memory,
+            ..connector_spec(("c", "g"), &self.projection, groups, target)
         }));
-        let cancel = CancellationToken::new();
-        let running = tokio::spawn(Arc::clone(&connector).run(cancel.clone()));
-        self.workers.push(Worker { connector, running, cancel });
     }
 
     fn produce(&mut self) {
@@ -165,11 +160,9 @@ impl World {
         let Some(at) = self.any_worker() else { return };
         let connector = Arc::clone(&self.workers[at].connector);
         match self.rng.below(12) {
-            // Crash: nothing is finished, nothing released.
             0..=2 => {
                 let worker = self.workers.swap_remove(at);
-                worker.running.abort();
-                drop(worker.running.await);
+                worker.crash().await;
             }
             3 => self.workers.swap_remove(at).stop().await,
             4 if self.workers.len() < 3 => self.start_worker(),
@@ -177,8 +170,45 @@ impl World {
             5..=8 => drop(connector.rebuild(false).await),
             9 => drop(connector.cancel_rebuild(None).await),
             10 if self.rolls_back => drop(connector.roll_back(None).await),
+            11 => self.skip().await,
             _ => {}
         }
+    }
+
+    /// Leaves a few events out, or wants them back.
+    async fn skip(&mut self) {
+        let target = self.store.target(self.spec.clone());
+        let Ok(opened) = target.status().await else { return };
+        if opened.positions.is_empty() {
+            return;
+        }
+        if self.rng.chance(200) {
+            return target.holes().forget(opened.generation).await.unwrap();
+        }
+        let at = self.rng.below(opened.positions.len() as u64);
+        let StoredPosition { partition, position, .. } =
+            opened.positions[usize::try_from(at).unwrap()].clone();
+        let infos = self.group.partitions().await.unwrap();
+        let high = infos.iter().find(|info| info.partition == partition).unwrap().high;
+        let to = high.min(Position(position.0 + 1 + i64::try_from(self.rng.below(9)).unwrap()));
+        if to >= position {
+            self.left_out.push(Hole::new(partition.clone(), position, to));
+            target.holes().skip(opened.generation, &[(partition, to)]).await.unwrap();
+        }
+    }
+
+    /// The log's records without those that the live generation leaves out.
+    async fn records(&self) -> Vec<Record> {
+        let target = self.store.target(self.spec.clone());
+        let live = target.status().await.unwrap().generation;
+        let holes = target.holes().holes(live).await.unwrap();
+        let left_out = |record: &Record| {
+            let of_it = holes.iter().filter(|hole| record.topic_partition() == hole.partition);
+            of_it.into_iter().any(|hole| hole.has(Position(record.offset)))
+        };
+        let mut records = self.log.records("events");
+        records.retain(|record| !left_out(record));
+        records
     }
 
     /// Lets some time pass; whoever reads meanwhile never sees an earlier state.
@@ -186,7 +216,7 @@ impl World {
         for _ in 0..millis / 20 {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if !self.rolls_back {
-                seen.look(&self.store);
+                seen.look(&self.store, &self.left_out);
             }
         }
     }
@@ -237,7 +267,7 @@ async fn run_seed(seed: u64) -> usize {
         }
     }
     world.settle().await;
-    let (expect, _) = oracle(&world.projection, &world.log.records("events"));
+    let (expect, _) = oracle(&world.projection, &world.records().await);
     let found = world.store.rows("t");
     assert_eq!(found, expect, "seed {seed}: rows differ from the plain fold");
     for group in [&world.group, &world.rebuild_group] {
@@ -388,8 +418,7 @@ fn what_only_a_rebuild_calls_bad_has_its_letter_once_it_is_live() {
             world.rebuilt().await;
             assert_eq!(world.letters.letters().len(), 1);
             let worker = world.workers.remove(0);
-            worker.running.abort();
-            drop(worker.running.await);
+            worker.crash().await;
             world.letters.refuse(false);
             world.start_worker();
             world.until(|world| world.letters.letters().len() == 2).await;

@@ -26,7 +26,7 @@ fn run(of: &str) -> (usize, usize) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     for block in blocks(&page) {
-        if let Some(name) = block.kind.strip_prefix("json ") {
+        if let Some(name) = block.kind.strip_prefix("json ").or(block.kind.strip_prefix("proto ")) {
             std::fs::write(directory.path().join(name), &block.text).unwrap();
         }
     }
@@ -42,6 +42,11 @@ fn run(of: &str) -> (usize, usize) {
             let text = problem.to_string();
             assert!(text.contains("not available yet") || text.contains("not created"), "{text}");
         }
+        let all = config.projections.iter().filter_map(|(name, projection)| {
+            let compiled = foldline_language::projection::Projection::compile(projection).ok()?;
+            Some((name.clone(), std::sync::Arc::new(compiled)))
+        });
+        let all = all.collect();
         for (name, projection) in &config.projections {
             // What is not available yet does not compile, and says so.
             let compiled = match foldline_language::projection::Projection::compile(projection) {
@@ -54,7 +59,7 @@ fn run(of: &str) -> (usize, usize) {
                     continue;
                 }
             };
-            for outcome in test::run(&compiled, &projection.tests) {
+            for outcome in test::run_among(&compiled, &all, &projection.tests) {
                 assert!(outcome.passed(), "{of}:{line}: {outcome}");
                 tests += 1;
             }

@@ -14,13 +14,23 @@ fn the_page_of_metrics_has_each_metric_with_its_type() {
     let metrics = Metrics::new().unwrap();
     let connector = metrics.connector("orders");
     connector.set_state("RUNNING");
+    connector.expiry();
+    metrics.ingest("orders");
     connector.show_lag(&TopicPartition::new("orders", 0), Some(0));
     let text = metrics.render().unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE foldline_"));
     let exposed: BTreeSet<String> =
         types.filter(|line| !line.starts_with("build_info ")).map(str::to_owned).collect();
     let mut told = BTreeSet::new();
-    for heading in ["## Records", "## The store", "## Kafka", "## The connector"] {
+    for heading in [
+        "## Records",
+        "## The store",
+        "## Kafka",
+        "## The connector",
+        "## Expiry",
+        "## The config",
+        "## Ingest",
+    ] {
         for row in page::table("docs/metrics.md", heading) {
             let name = row[0][0].trim_start_matches("foldline_");
             told.insert(format!("{name} {}", row[1][0]));
@@ -29,18 +39,73 @@ fn the_page_of_metrics_has_each_metric_with_its_type() {
     assert_eq!(told, exposed);
 }
 
+/// Each path of the routers with its methods.
+fn routes() -> BTreeSet<(String, String)> {
+    let mut routes = BTreeSet::new();
+    let mut files = vec![PathBuf::from("src/admin.rs")];
+    files.extend(std::fs::read_dir("src/admin").unwrap().map(|entry| entry.unwrap().path()));
+    let served = |file: &&PathBuf| {
+        let name = file.to_string_lossy();
+        name.ends_with(".rs") && !name.ends_with("_tests.rs")
+    };
+    for file in files.iter().filter(served) {
+        let source = std::fs::read_to_string(file).unwrap();
+        for route in source.split(".route(").skip(1) {
+            let path = route.split('"').nth(1).unwrap().to_owned();
+            let end = [".route(", ".merge(", "\n}"].iter().filter_map(|end| route.find(end)).min();
+            let handlers = &route[..end.unwrap_or(route.len())];
+            for method in ["get", "post", "put", "patch", "delete"] {
+                if handlers.contains(&format!("{method}(")) {
+                    routes.insert((method.to_uppercase(), path.clone()));
+                }
+            }
+        }
+    }
+    assert!(routes.len() > 30, "{routes:?}");
+    routes
+}
+
 #[test]
 fn the_page_of_rest_has_each_path() {
-    let mut routes: BTreeSet<String> = BTreeSet::new();
-    for file in ["src/admin.rs", "src/admin/offsets.rs", "src/admin/page.rs", "src/admin/parked.rs"]
-    {
-        let source = std::fs::read_to_string(file).unwrap();
-        let paths = source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
-        routes.extend(paths.map(str::to_owned));
-    }
     let rows = page::table("docs/rest.md", "## Paths");
-    let told: BTreeSet<String> = rows.iter().map(|row| row[1][0].clone()).collect();
-    assert_eq!(told, routes);
+    let told: BTreeSet<(String, String)> =
+        rows.iter().map(|row| (row[0].join(""), row[1][0].clone())).collect();
+    assert_eq!(told, routes());
+}
+
+#[test]
+fn the_openapi_document_has_each_path() {
+    let document: serde_json::Value =
+        serde_json::from_str(crate::admin::openapi::DOCUMENT).unwrap();
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let paths = document["paths"].as_object().unwrap().iter();
+    let told: BTreeSet<(String, String)> = paths
+        .flat_map(|(path, operations)| {
+            let methods = operations.as_object().unwrap().keys();
+            methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(told, routes());
+}
+
+/// Whoever is called by an alert finds what to do under its name.
+#[test]
+fn each_alert_has_its_section() {
+    let rules = std::fs::read_to_string("dashboards/rules/foldline.yml").unwrap();
+    let after = |word: &str| -> Vec<String> {
+        let rest = rules.lines().filter_map(|line| line.trim().strip_prefix(word));
+        rest.map(|rest| rest.trim().to_owned()).collect()
+    };
+    let (alerts, runbooks) = (after("- alert:"), after("runbook:"));
+    assert!(alerts.len() > 10, "{alerts:?}");
+    let page = "docs/troubleshooting.md";
+    let wanted: Vec<String> =
+        alerts.iter().map(|alert| format!("{page}#{}", alert.to_lowercase())).collect();
+    assert_eq!(runbooks, wanted);
+    let text = std::fs::read_to_string(page).unwrap();
+    for alert in alerts {
+        assert!(text.contains(&format!("\n### {alert}\n")), "{alert}");
+    }
 }
 
 /// The headings of a page as links name them.

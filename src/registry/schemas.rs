@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldline_api::error::{Error, Result};
 use foldline_language::converter::schema::Schemas;
 
-use super::not_yet;
+use super::topic::TopicSchemas;
+use super::topic_log;
 use crate::config::{Config, RegistryConfig, RegistryKind};
 
 /// Those that were made.
@@ -20,26 +21,38 @@ impl Registries {
     ///
     /// # Errors
     /// A config error where it cannot be made.
-    pub(super) fn of(&self, config: &Config, name: &str) -> Result<Arc<dyn Schemas>> {
+    pub(crate) fn of(&self, config: &Config, name: &str) -> Result<Arc<dyn Schemas>> {
         let missing = || Error::config(format!("there is no registry {name:?}"));
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(schemas) = made.get(name) {
             return Ok(Arc::clone(schemas));
         }
-        let schemas = make(config.registries.get(name).ok_or_else(missing)?)?;
+        let schemas = make(config, config.registries.get(name).ok_or_else(missing)?)?;
         made.insert(name.to_owned(), Arc::clone(&schemas));
         Ok(schemas)
     }
 }
 
+fn make(config: &Config, registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
+    let RegistryKind::Topic { topic, source } = &registry.kind else {
+        return of_server(registry);
+    };
+    let source = config.source_of(source.as_deref()).ok_or_else(|| {
+        Error::config(format!("the registry {:?} needs the `source` of its topic", registry.name))
+    })?;
+    let reader = format!("{}-{}-schemas", config.worker.name, registry.name);
+    let log = topic_log(source, topic, &reader)?;
+    Ok(Arc::new(TopicSchemas::new(&registry.name, topic, log)))
+}
+
 #[cfg(feature = "registry")]
-fn make(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
+fn of_server(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
     use foldline_registry_confluent::{Login, Registry, RegistryConfig};
 
     let RegistryKind::Confluent { urls, username, password, token, ca, certificate } =
         &registry.kind
     else {
-        return Err(not_yet("a registry of type \"topic\""));
+        return Err(Error::config(format!("the registry {:?} is no server", registry.name)));
     };
     let login = match (username, password, token) {
         (Some(username), Some(password), _) => {
@@ -58,9 +71,6 @@ fn make(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
 }
 
 #[cfg(not(feature = "registry"))]
-fn make(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
-    Err(match registry.kind {
-        RegistryKind::Confluent { .. } => crate::config::lacks("registry"),
-        RegistryKind::Topic { .. } => not_yet("a registry of type \"topic\""),
-    })
+fn of_server(_: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
+    Err(crate::config::lacks("registry"))
 }

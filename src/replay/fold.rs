@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::expiry::Horizon;
 use foldline_api::model::Key;
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::StoredVerdict;
@@ -50,6 +51,8 @@ pub(crate) struct Fold {
     verdicts: HashMap<(TopicPartition, i64), String>,
     states: States,
     wanted: Wanted,
+    /// Of the books: events of rows that it has passed are left alone.
+    horizon: Option<Horizon>,
     /// Whether other keys' states can be left out: no event has more than one key.
     alone: bool,
     /// Records folded.
@@ -76,6 +79,7 @@ impl Fold {
             decoders,
             verdicts: HashMap::default(),
             wanted: Wanted::All,
+            horizon: None,
             folded: 0,
         }
     }
@@ -90,8 +94,23 @@ impl Fold {
         self.wanted = Wanted::Only(key);
     }
 
+    /// The horizon is there by now, as the books say.
+    pub(crate) fn expire(&mut self, horizon: Option<Horizon>) {
+        self.horizon = self.horizon.max(horizon);
+    }
+
+    /// The horizon that has passed rows of this key, if it has.
+    pub(crate) fn passed_by(&self, key: &Key) -> Option<Horizon> {
+        let rule = self.projection.rule()?;
+        self.horizon.filter(|horizon| rule.has_passed(*horizon, key))
+    }
+
     /// Whether `key` is folded.
     pub(crate) fn wants(&self, key: &Key) -> bool {
+        self.is_asked(key) && self.passed_by(key).is_none()
+    }
+
+    fn is_asked(&self, key: &Key) -> bool {
         match &self.wanted {
             Wanted::All => true,
             Wanted::Sample(n) => hash(key).is_multiple_of(*n),
@@ -141,7 +160,7 @@ impl Fold {
             Err(bad) => return Ok(self.bad(record, bad)),
         };
         let keys = prepared.keys().to_vec();
-        if self.alone && !keys.is_empty() && !keys.iter().any(|key| self.wants(key)) {
+        if self.alone && !keys.is_empty() && !keys.iter().any(|key| self.is_asked(key)) {
             return Ok(Folded { keys, name: None, outcome: Outcome::Passed });
         }
         let name = self.projection.name_of(&event);
@@ -152,6 +171,9 @@ impl Fold {
                 name,
                 outcome: Outcome::Filtered,
             });
+        }
+        if keys.iter().any(|key| self.passed_by(key).is_some()) {
+            return Ok(Folded { keys, name, outcome: Outcome::Filtered });
         }
         let done = |outcome| Folded { keys: keys.clone(), name: name.clone(), outcome };
         let partition = record.topic_partition();

@@ -322,7 +322,7 @@ mod tests {
         }
         let hole = |partition, from, to| {
             let Stretch { partition, from, to } = stretch(partition, from, to);
-            Hole { partition, from, to }
+            Hole::new(partition, from, to)
         };
         let holes = [hole(0, 0, 3), hole(0, 5, 6), hole(1, 4, 9), hole(1, 18, 20)];
         let mut merge = Merge::new(log.group("g", &["t"]).reader().unwrap(), 1);

@@ -22,7 +22,7 @@ use foldline_language::projection::Projection;
 
 use crate::decoding::Decoders;
 use crate::policy::OnBadRecord;
-use crate::topic_ids::{recreated, same_topics};
+use crate::topic_ids::{folded, recreated, same_topics};
 
 pub(crate) use fold::{Fold, Folded, Outcome};
 pub(crate) use merge::Merge;
@@ -76,7 +76,7 @@ impl Parts {
                 books.generation, self.connector, self.connector
             )));
         }
-        let infos = self.log.partitions().await?;
+        let infos = self.log.survey().await?.of_all(folded(&books.positions))?;
         for position in &books.positions {
             let info = infos.iter().find(|info| info.partition == position.partition);
             let Some(info) = info else { continue };

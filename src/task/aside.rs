@@ -15,6 +15,8 @@ pub(super) type ParkedKeys = HashMap<TopicPartition, HashSet<String>>;
 pub(super) enum Purpose {
     /// A request on these parked events.
     Parked(Vec<Parked>),
+    /// Rows that the clock deletes; see [`super::expiry`].
+    Expired,
 }
 
 /// What a batch sets aside, or does about what is set aside.

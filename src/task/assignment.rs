@@ -1,8 +1,11 @@
 //! Which partitions a task holds, and how far each is: received ≥ folded ≥ durable ≥ committed. Pure
 //! bookkeeping; the only place where these positions are kept.
 
+mod holes;
+
 use std::sync::Arc;
 
+use foldline_api::hole::Hole;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Advance, Flush, Lease, StoredPosition};
 use foldline_api::source::Commit;
@@ -25,6 +28,8 @@ struct Held {
     end: Option<Position>,
     /// Nothing of it was folded in this generation, and the group does not know the generation's mark yet.
     unmarked: bool,
+    /// What the generation leaves out of it.
+    holes: Vec<Hole>,
 }
 
 /// What stands in the store after a write whose answer was lost.
@@ -72,6 +77,8 @@ pub(super) struct Assignment {
     revoking: Option<(Vec<TopicPartition>, Instant)>,
     commit_at: Instant,
     fresh: bool,
+    /// Something of what was held is left out.
+    has_holes: bool,
 }
 
 impl Assignment {
@@ -84,6 +91,7 @@ impl Assignment {
             revoking: None,
             commit_at,
             fresh: true,
+            has_holes: false,
         }
     }
 
@@ -157,6 +165,7 @@ impl Assignment {
                 committing: None,
                 end: self.held.get(partition).and_then(|held| held.end),
                 unmarked: untouched.contains(partition),
+                holes: Vec::new(),
             };
             self.held.insert(partition.clone(), held);
         }
@@ -183,6 +192,10 @@ impl Assignment {
             while let Some(record) = records.next_if(|record| record.is_of(&of)) {
                 match &mut held {
                     Some(held) if record.offset >= held.received.0 => {
+                        if held.leaves_out(record.offset) {
+                            strays += 1;
+                            continue;
+                        }
                         held.received = record.next();
                         accept(record);
                     }
@@ -228,6 +241,11 @@ impl Assignment {
 
     pub(super) fn folded(&self, partition: &TopicPartition) -> Position {
         self.held.get(partition).map_or(Position(-1), |held| held.folded)
+    }
+
+    /// Where the store stands.
+    pub(super) fn durable(&self, partition: &TopicPartition) -> Position {
+        self.held.get(partition).map_or(Position(-1), |held| held.durable)
     }
 
     pub(super) fn set_folded(&mut self, partition: &TopicPartition, position: Position) {

@@ -32,10 +32,14 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Those with which nothing was wrong.
+    pub(super) fn good(&self) -> u64 {
+        self.applied + self.filtered + self.replayed
+    }
+
     /// All of them.
     pub(crate) fn consumed(&self) -> u64 {
-        let good = self.applied + self.filtered + self.replayed;
-        good + self.dead_lettered + self.skipped + self.parked
+        self.good() + self.dead_lettered + self.skipped + self.parked
     }
 
     /// Counts them, each with its outcome, so that the outcomes add up to what was consumed.
@@ -72,6 +76,10 @@ pub(crate) struct Batch {
     pub(crate) letters: Vec<DeadLetter>,
     /// What the letters are about, in their order, and whether only the store could tell.
     pub(super) bad: Vec<(Place, bool)>,
+    /// How many of its records are bad, whatever becomes of them.
+    pub(super) bad_records: u64,
+    /// The last of them, and why.
+    pub(super) last_bad: Option<(Place, String)>,
     /// From where to where each partition goes.
     pub(crate) steps: HashMap<TopicPartition, (Position, Position)>,
     /// Keys of the rows to write, each once, with their prefixes; the rows are the cache's.
@@ -178,12 +186,12 @@ impl Batch {
         checks.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let (verdicts, decisions) = (self.verdicts.clone(), self.decisions.clone());
         let parking = self.aside.changes.clone();
-        let bad = self.bad_records(outbox);
+        let bad = self.bad_of_books(outbox);
         Flush { advances, writes, checks, verdicts, bad, decisions, parking }
     }
 
     /// What the books keep of its bad records; in a build with the letters, which wait for the swap.
-    fn bad_records(&self, outbox: bool) -> Vec<BadRecord> {
+    fn bad_of_books(&self, outbox: bool) -> Vec<BadRecord> {
         let each = self.bad.iter().zip(&self.letters);
         let record = |(((partition, offset), by_store), letter): (&(Place, bool), &DeadLetter)| {
             let letter = outbox.then(|| letter.clone());

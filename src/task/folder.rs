@@ -26,6 +26,7 @@ use super::decisions::Decisions;
 use super::inbox::Item;
 use super::parking::{Allowance, Parking};
 use crate::decoding::{self, Decoders, decode_with};
+use crate::expiry::Expiry;
 use crate::maps::HashMap;
 use crate::policy::OnBadRecord;
 
@@ -72,6 +73,12 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
+    /// Timestamps of the records that it is made of.
+    pub(super) fn timestamps(&self) -> impl Iterator<Item = i64> {
+        let items = self.items.iter().chain(&self.batch.aside.rest);
+        self.batch.timestamps().chain(items.filter_map(Item::timestamp))
+    }
+
     /// The batch's number.
     pub(crate) fn number(&self) -> u64 {
         self.batch.number
@@ -112,6 +119,8 @@ pub(crate) struct Folder {
     pub(super) slice: Option<Duration>,
     /// So many bytes of decoded records wait for their states at most, but for one record.
     pub(super) decoded_max: usize,
+    /// Which rows the clock deletes.
+    pub(crate) expiry: Option<Arc<Expiry>>,
     /// Who we are, for the headers of dead letters.
     pub(crate) origin: Arc<crate::dead_letter::Origin>,
 }
@@ -140,6 +149,7 @@ impl Folder {
             parking: Parking::new(spec.allowance.clone()),
             slice: None,
             decoded_max: spec.cache_bytes / DECODED,
+            expiry: spec.expiry.clone(),
             origin: Arc::new(spec.origin.clone()),
         }
     }
@@ -157,6 +167,7 @@ impl Folder {
             parking: Parking::new(Allowance::new(0)),
             slice: self.slice,
             decoded_max: self.decoded_max,
+            expiry: self.expiry.clone(),
             origin: Arc::clone(&self.origin),
         }
     }
@@ -220,8 +231,10 @@ impl Folder {
                 }
             }
             if let Some(Ok((event, prepared))) = &outcome {
-                // Touched, so that it is still there when the batch is folded.
-                missing.add(prepared.keys().iter().filter(|key| !progress.touch(key)));
+                if !progress.has_expired(prepared) {
+                    // Touched, so that it is still there when the batch is folded.
+                    missing.add(prepared.keys().iter().filter(|key| !progress.touch(key)));
+                }
                 decoded += event.left.made();
             }
             rest.push(outcome);
@@ -301,6 +314,12 @@ impl Folder {
             return Went::On;
         }
         if let Ok((_, prepared)) = outcome
+            && self.has_expired(prepared)
+        {
+            batch.counts.filtered += 1;
+            return Went::On;
+        }
+        if let Ok((_, prepared)) = outcome
             && self.waits(partition, prepared.keys(), batch)
         {
             return self.park(record, prepared.keys(), None, batch);
@@ -324,6 +343,12 @@ impl Folder {
                 self.set_aside(record, keys, bad, batch)
             }
         }
+    }
+
+    /// Whether the horizon has passed the rows of an event, all of which have the same moment: it is left alone.
+    pub(super) fn has_expired(&self, prepared: &Prepared) -> bool {
+        let Some(expiry) = &self.expiry else { return false };
+        prepared.keys().first().is_some_and(|key| expiry.has_passed(key))
     }
 
     /// The store refused this record before.

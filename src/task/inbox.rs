@@ -131,6 +131,11 @@ impl Inbox {
         (before - records) as u64
     }
 
+    /// The records' timestamps, in milliseconds since the epoch.
+    pub(crate) fn timestamps(&self) -> impl Iterator<Item = i64> {
+        self.items.iter().filter_map(Item::timestamp)
+    }
+
     /// Records waiting.
     #[cfg(test)]
     pub(crate) fn records(&self) -> usize {

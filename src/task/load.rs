@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use foldline_api::error::{Error, ErrorClass, Result};
+use foldline_api::hole::Hole;
 use foldline_api::parked::Place;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Flush, Written};
@@ -52,6 +53,8 @@ struct Held {
     durable: Position,
     folded: Position,
     goal: Position,
+    /// What the generation leaves out of it.
+    holes: Vec<Hole>,
 }
 
 /// How a load ended.
@@ -192,7 +195,7 @@ impl Loader {
         match event {
             // Nothing was started.
             SourceEvent::Records(_) | SourceEvent::End(..) => Ok(true),
-            SourceEvent::Broken(_, error) => Err(error),
+            SourceEvent::Broken(_, _, error) => Err(error),
             SourceEvent::Assigned(partitions) => {
                 self.take(partitions).await?;
                 Ok(true)
@@ -229,6 +232,9 @@ impl Loader {
         self.merge = None;
         if !stretches.is_empty() {
             let mut merge = Merge::new(self.ops.log.reader()?, self.fetched_bytes);
+            let holes: Vec<Hole> =
+                self.held.values().flat_map(|held| held.holes.iter().cloned()).collect();
+            merge.leave_out(&holes);
             merge.extend(&stretches);
             self.merge = Some(merge);
         }
@@ -245,8 +251,11 @@ impl Loader {
         for (lease, topic_id) in taken.acquired.leases.into_iter().zip(taken.topic_ids) {
             let goal = self.goals.get(&lease.partition).copied().unwrap_or_default();
             let (epoch, at) = (lease.epoch, lease.position);
-            self.held
-                .insert(lease.partition, Held { epoch, topic_id, durable: at, folded: at, goal });
+            let of_it =
+                taken.acquired.holes.iter().filter(|hole| hole.partition == lease.partition);
+            let holes = of_it.cloned().collect();
+            let held = Held { epoch, topic_id, durable: at, folded: at, goal, holes };
+            self.held.insert(lease.partition, held);
         }
         self.read_from_here()?;
         self.show();

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use foldline_api::error::Result;
 use foldline_api::failpoint::Failpoint;
-use foldline_api::record::TopicPartition;
+use foldline_api::record::{Position, TopicPartition};
 use tokio::time::Instant;
 
+use super::inbox::Item;
 use super::ops::Taken;
 use super::pipeline::Call;
 use super::{COMMIT_EVERY, DRAIN, Task, spawn};
@@ -63,10 +64,11 @@ impl Task {
 
     pub(super) fn on_acquired(&mut self, taken: Taken) -> Result<()> {
         self.membership.acquiring = None;
-        let Taken { acquired, topic_ids, ends, untouched } = taken;
+        let Taken { mut acquired, topic_ids, ends, untouched } = taken;
         self.folder.recall(&acquired, &ends);
         let fresh = self.held.is_fresh();
         let starts = self.held.acquired(&acquired.leases, &topic_ids, &untouched);
+        self.held.leave_out(std::mem::take(&mut acquired.holes));
         // What was lost or revoked meanwhile is not this task's to know.
         let gone = acquired.leases.iter().filter(|lease| !self.held.holds(&lease.partition));
         gone.for_each(|lease| self.folder.parking.release(&lease.partition));
@@ -80,11 +82,24 @@ impl Task {
             self.cache.set_complete(true);
         }
         self.exit.forget_broken(None);
-        self.source.start(&starts)?;
+        self.read_on(starts)?;
         self.gauges.assigned(self.held.len());
         self.show_parked();
         self.show();
         Ok(())
+    }
+
+    /// Reads from `starts`, and what stands in a hole from behind it: the position moves there as past a transaction's
+    /// marker.
+    pub(super) fn read_on(&mut self, mut starts: Vec<(TopicPartition, Position)>) -> Result<()> {
+        let now = Instant::now();
+        for (partition, to) in self.held.pass_holes() {
+            self.topics.came(self.held.topic_of(&partition).into_iter().collect());
+            self.pipeline.inbox.push(Item::End(partition.clone(), to), now);
+            starts.retain(|(other, _)| *other != partition);
+            starts.push((partition, to));
+        }
+        if starts.is_empty() { Ok(()) } else { self.source.start(&starts) }
     }
 
     pub(super) fn on_committed(&mut self, committed: Result<()>) {
@@ -126,6 +141,7 @@ impl Task {
         self.ops.metrics.rebalances.inc();
         tracing::info!(count = partitions.len(), "partitions revoked, draining");
         self.side_work.cancel();
+        self.sweep.cancel();
         let abandoned = self.pipeline.abandon(Some(&self.held.revoking(partitions, now + DRAIN)));
         self.gauges.abandoned(abandoned);
         Failpoint::Revoke.reach();
@@ -137,6 +153,7 @@ impl Task {
         self.ops.metrics.fenced.inc();
         tracing::warn!(count = partitions.len(), "partitions lost");
         self.side_work.cancel();
+        self.sweep.cancel();
         // A write under way is fenced by the new owner or was in time; either way it is not asked again.
         let batch = self.pipeline.written().map(|writing| writing.batch);
         self.cache.set_writing(None);

@@ -12,8 +12,8 @@
 //!
 //! In reading order: this file (the loop and the fold's turn in it), `pipeline`, `inbox`, `folder`, `batch`, `cache`, `let_go`
 //! (its keys of before), `blocked`, `writing` (what each end of a flush leads to), `contention`, `membership` (partitions that
-//! come and go), `parking` (keys set aside), `side_work` (what is written beside the log's records) and `requests` (what the
-//! operator wants of parked keys), `assignment`, `exit`, `gauges`, `status` and `ops` (the calls), `letters` (which of them are
+//! come and go), `parking` (keys set aside), `side_work` and `expiry` (what is written beside the log's records) and `requests` (what the
+//! operator wants of parked keys), `assignment`, `exit`, `gauges`, `status`, `errors` and `ops` (the calls), `letters` (which of them are
 //! sent), `topics` (whether a topic was made anew); `load` comes before the loop where a generation is built.
 
 mod aside;
@@ -22,10 +22,13 @@ mod assignment;
 mod batch;
 mod blocked;
 mod cache;
+mod calls;
 mod contention;
 mod coverage;
 mod decisions;
+mod errors;
 mod exit;
+mod expiry;
 mod folder;
 mod gauges;
 mod inbox;
@@ -44,7 +47,6 @@ mod uncommitted;
 mod writing;
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use foldline_api::error::{Error, ErrorClass, Result};
@@ -58,11 +60,10 @@ use foldline_language::projection::Projection;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
 
 use crate::dead_letter::Origin;
 use crate::decoding::Decoders;
+use crate::expiry::Expiry;
 use crate::metrics::ConnectorMetrics;
 use crate::offload::busy;
 use crate::pace::Pace;
@@ -70,9 +71,11 @@ use crate::policy::{OnBadRecord, Reaction, reaction};
 use assignment::Assignment;
 use blocked::Facts;
 use cache::{Cache, States};
+use calls::{join, spawn, spawn_at_once};
 use contention::Contention;
 use coverage::Watch;
 use exit::ExitIntent;
+use expiry::Sweep;
 use folder::{Decoded, Folder};
 use gauges::Gauges;
 use inbox::Item;
@@ -83,6 +86,8 @@ use side_work::SideWork;
 use topics::Topics;
 
 pub use blocked::BlockedBy;
+pub(crate) use errors::newer;
+pub use errors::{Bad, ErrorTimes, LastBad, PastError};
 pub use inbox::Limits;
 pub(crate) use load::Load;
 pub(crate) use parking::Allowance;
@@ -117,6 +122,8 @@ pub(crate) struct TaskSpec {
     pub(crate) paused: watch::Receiver<bool>,
     /// Whether the connector is idle: its tasks ask the store for nothing then.
     pub(crate) pace: Arc<Pace>,
+    /// Which rows the clock deletes; none where the projection's do not expire.
+    pub(crate) expiry: Option<Arc<Expiry>>,
     /// Milliseconds since the epoch; only for latency and lag in time.
     pub(crate) now: fn() -> i64,
 }
@@ -170,6 +177,8 @@ pub(crate) struct Task {
     exit: ExitIntent,
     membership: Membership,
     side_work: SideWork,
+    /// Rows that the clock deletes.
+    sweep: Sweep,
     /// Whether the topics are still the same.
     topics: Topics,
     gauges: Gauges,
@@ -197,6 +206,7 @@ impl Task {
             exit: ExitIntent::default(),
             membership: Membership::new(spec.generation),
             side_work: SideWork::default(),
+            sweep: Sweep::default(),
             topics: Topics::default(),
             gauges: Gauges::new(spec.metrics, spec.status, spec.now),
             read_errors: Errors::default(),
@@ -215,7 +225,7 @@ impl Task {
         };
         if let Err(error) = &ended {
             self.ops.metrics.error("task", error.class().label()).inc();
-            self.ops.status.update(|s| s.last_error = Some(error.to_string()));
+            self.ops.status.trouble(error);
         }
         self.leave().await;
         match ended {
@@ -249,15 +259,21 @@ impl Task {
                     self.on_same_topics();
                 }
                 found = join(self.side_work.call()) => self.on_found(found)?,
+                found = join(self.sweep.call()) => self.on_expired_found(found)?,
                 event = self.source.next(wanted) => match event {
                     Ok(event) => {
-                        self.read_errors.count = 0;
-                        self.on_event(event);
+                        if std::mem::take(&mut self.read_errors.count) > 0 {
+                            self.ops.status.clear_trouble();
+                        }
+                        self.on_event(event)?;
                     }
                     Err(error) => self.on_source_error(error)?,
                 },
                 Ok(()) = self.paused.changed() => {}
-                () = self.pace.woken(&mut self.wakings) => self.side_work.look_now(Instant::now()),
+                () = self.pace.woken(&mut self.wakings) => {
+                    self.side_work.look_now(Instant::now());
+                    self.sweep.look_now(Instant::now());
+                }
                 () = tokio::time::sleep_until(timer) => {}
             }
         }
@@ -300,20 +316,25 @@ impl Task {
         if self.pipeline.take_reads_again() {
             // It is told again, behind what is read again.
             self.exit.forget_broken(None);
-            self.source.start(&self.held.restart())?;
+            let starts = self.held.restart();
+            self.read_on(starts)?;
         }
         self.contention.pass(now);
         // Who takes partitions over writes nothing meanwhile, so that no flush is of an epoch that was just raised.
         if !self.pipeline.is_writing() && !self.membership.acquires() {
             if let Some(partitions) = self.held.take_waiting(now) {
                 self.membership.acquire(spawn(self.ops.clone().acquire(partitions)));
-            } else if self.facts().write().is_none()
-                && let Some(batch) = self.pipeline.take_folded()
-            {
-                self.start_write(batch);
+            } else {
+                self.write_expired();
+                if self.facts().write().is_none()
+                    && let Some(batch) = self.pipeline.take_folded()
+                {
+                    self.start_write(batch);
+                }
             }
         }
         self.advance_side_work(now);
+        self.advance_sweep(now);
         self.start_fold(now);
         self.ask_topics(false, now);
         let facts = self.facts();
@@ -382,7 +403,8 @@ impl Task {
         if reaction(error.class()) != Reaction::Retry || errors > SOURCE_ERRORS_MAX {
             return Err(error);
         }
-        self.ops.metrics.retry("read").inc();
+        let of = if error.is_of_schemas() { "schemas" } else { "read" };
+        self.ops.metrics.retry(of).inc();
         self.ops.status.trouble(&error);
         if self.read_errors.admit() {
             tracing::warn!(%error, errors, "the source has trouble and goes on trying");
@@ -390,7 +412,7 @@ impl Task {
         Ok(())
     }
 
-    fn on_event(&mut self, event: SourceEvent) {
+    fn on_event(&mut self, event: SourceEvent) -> Result<()> {
         let now = Instant::now();
         match event {
             SourceEvent::Records(records) => {
@@ -405,6 +427,8 @@ impl Task {
                     self.held.take_in(records, |record| inbox.push(Item::Record(record), now))
                 };
                 self.gauges.abandoned(strays);
+                self.read_on(Vec::new())?;
+                self.gauges.oldest(self.pipeline.oldest());
             }
             SourceEvent::End(partition, position) => {
                 if self.held.ended(&partition, position) {
@@ -413,7 +437,10 @@ impl Task {
                 }
                 self.show();
             }
-            SourceEvent::Broken(partition, error) => {
+            SourceEvent::Broken(partition, at, _) if self.held.is_left_out(&partition, at) => {
+                self.read_on(Vec::new())?;
+            }
+            SourceEvent::Broken(partition, _, error) => {
                 tracing::error!(%error, %partition, "what was read before it is folded first");
                 self.exit.broken(partition, error);
             }
@@ -421,6 +448,7 @@ impl Task {
             SourceEvent::Revoked(partitions) => self.revoked(partitions, now),
             SourceEvent::Lost(partitions) => self.lose(&partitions),
         }
+        Ok(())
     }
 
     fn idle(&self) -> bool {
@@ -434,6 +462,7 @@ impl Task {
 
     /// Shows positions and lag.
     fn show(&self) {
+        self.gauges.oldest(self.pipeline.oldest());
         self.gauges.positions(self.held.snapshot(&self.source.ends()));
     }
 
@@ -444,40 +473,14 @@ impl Task {
         let commit = self.held.commit_due().filter(|_| !self.membership.commits());
         let asked = self.side_work.timer().filter(|_| !self.pace.is_idle());
         let held = self.held.timer();
-        let others = [due, held, commit, asked, self.exit.deadline(), self.contention.until()];
+        let sweep = self.sweep.timer().filter(|_| self.pace.looks());
+        let others =
+            [due, held, commit, asked, sweep, self.exit.deadline(), self.contention.until()];
         for other in others.into_iter().flatten() {
             at = at.min(other);
         }
         // Something due that cannot start yet is started by what it waits for, not by the clock.
         at.max(now + Duration::from_millis(1))
-    }
-}
-
-fn spawn<T: Send + 'static>(
-    future: impl Future<Output = T> + Send + 'static,
-) -> AbortOnDropHandle<T> {
-    AbortOnDropHandle::new(tokio::spawn(future.in_current_span()))
-}
-
-/// The same for a call that is to leave before the spawner goes on: what is spawned begins when the spawner waits.
-fn spawn_at_once<T: Send + 'static>(
-    future: impl Future<Output = T> + Send + 'static,
-) -> AbortOnDropHandle<T> {
-    let mut future = Box::pin(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(done) => spawn(std::future::ready(done)),
-        Poll::Pending => spawn(future),
-    }
-}
-
-/// Waits for a call that may not be under way; never ends if it is not.
-async fn join<T>(handle: Option<&mut AbortOnDropHandle<Result<T>>>) -> Result<T> {
-    match handle {
-        Some(handle) => match handle.await {
-            Ok(result) => result,
-            Err(error) => Err(Error::retriable("a call of the task broke off").with_source(error)),
-        },
-        None => std::future::pending().await,
     }
 }
 

@@ -19,10 +19,11 @@ use super::assignment::Outcome;
 use super::cache::States;
 use super::letters::Sent;
 use super::status::TaskStatus;
+use crate::expiry::Expiry;
 use crate::metrics::ConnectorMetrics;
 use crate::policy::{Reaction, reaction};
 use crate::retry::{Attempts, retry};
-use crate::topic_ids::recreated;
+use crate::topic_ids::{folded, recreated};
 
 /// What the calls need; cheap to clone.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub(crate) struct Ops {
     pub(crate) outbox: bool,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) status: TaskStatus,
+    /// Which rows the clock deletes.
+    pub(super) expiry: Option<Arc<Expiry>>,
     /// How much a load asks for.
     pub(super) stride: Arc<Stride>,
 }
@@ -125,6 +128,7 @@ impl Ops {
             outbox: spec.outbox,
             metrics: spec.metrics.clone(),
             status: spec.status.clone(),
+            expiry: spec.expiry.clone(),
             stride: Arc::default(),
         }
     }
@@ -136,16 +140,22 @@ impl Ops {
 
     /// Takes partitions over; learns their topic's id first, since a position names its topic's life.
     pub(crate) async fn acquire(self, partitions: Vec<TopicPartition>) -> Result<Taken> {
-        let (infos, stored) = tokio::join!(
-            retry(&self, "acquire", || self.log.partitions()),
+        let (found, stored) = tokio::join!(
+            retry(&self, "acquire", || self.log.survey()),
             retry(&self, "acquire", || self.writer.positions(&partitions)),
         );
-        let (infos, stored) = (infos?, stored?);
+        let (found, stored) = (found?, stored?);
+        let infos = found.of_all(folded(&stored))?;
         let mut claims = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let info = infos.iter().find(|info| info.partition == partition);
             let topic_id = info.and_then(|info| info.topic_id.clone());
             let known = stored.iter().find(|known| known.partition == partition);
+            if info.is_none() && known.is_none() {
+                // One that came just now and that not every broker knows: its beginning is not to be guessed.
+                let what = format!("`{partition}` was given to this task and does not show yet");
+                return Err(Error::retriable(what));
+            }
             if let (Some(Some(old)), Some(new)) = (known.map(|k| k.topic_id.as_ref()), &topic_id)
                 && old != new
             {
@@ -155,6 +165,7 @@ impl Ops {
             claims.push(Beginning { partition, topic_id, position });
         }
         let acquired = retry(&self, "acquire", || self.writer.acquire(&claims)).await?;
+        self.learn_horizon().await?;
         let beginning = |partition: &TopicPartition| {
             let stored = stored.iter().find(|stored| stored.partition == *partition);
             let claimed = claims.iter().find(|claim| claim.partition == *partition);

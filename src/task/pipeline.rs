@@ -69,6 +69,14 @@ impl Pipeline {
         self.writing.is_none() && self.folded.is_none() && self.loading.is_none()
     }
 
+    /// The timestamp of the oldest record that is in flight.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        let loading = self.loading.iter().flat_map(|loading| loading.decoded.timestamps());
+        let writing = self.writing.as_ref().map(|writing| &writing.batch);
+        let batches = self.folded.iter().chain(writing).flat_map(Batch::timestamps);
+        self.inbox.timestamps().chain(loading).chain(batches).min()
+    }
+
     pub(super) fn is_writing(&self) -> bool {
         self.writing.is_some()
     }

@@ -52,6 +52,9 @@ impl Folder {
                 continue;
             }
             let applied = decoded.and_then(|(record, mut prepared)| {
+                if self.has_expired(&prepared) {
+                    return Ok(());
+                }
                 self.apply(&event.partition, &record, &mut prepared, cache, batch)
             });
             applied.map_err(|bad| (event, bad))?;

@@ -6,8 +6,9 @@
 //! so what was read at the beginning is all there is to know. Its flush is the next, and when that has ended, whatever came of
 //! it, the books are looked at again. A reply that is lost needs no rule of its own: the books say whether it was done.
 //!
-//! There is one purpose so far, what an operator wants of parked keys ([`super::requests`]). Another one is an arm of
-//! [`Purpose`], what is asked for and prepared in [`Found`], and what follows from a refusal.
+//! That is for what an operator wants of parked keys ([`super::requests`]). Another purpose of that kind is an arm of
+//! [`Purpose`], what is asked for and prepared in [`Found`], and what follows from a refusal. Rows that the clock deletes need
+//! none of this quiet, since no event touches them any more ([`super::expiry`]).
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 //! failing seed prints itself; `FOLDLINE_SEED=N` runs it alone, step by step as before.
 
 mod events;
+pub(crate) mod expiry;
 mod letters;
 mod limits;
 mod memory;

@@ -7,6 +7,8 @@ use foldline_api::record::{Position, TopicPartition};
 use tokio::time::Instant;
 
 use super::blocked::BlockedBy;
+use super::errors::{Bad, ErrorTimes};
+use crate::clock::now_millis;
 
 /// A batch on its way is no standstill: what nothing moves by is shown after so long.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
@@ -37,10 +39,12 @@ pub struct Snapshot {
     pub partitions: Vec<PartitionStatus>,
     /// What it retries now, and why; none when all is well.
     pub trouble: Option<String>,
-    /// The last error, also when it is over.
-    pub last_error: Option<String>,
-    /// The timestamp of the newest durable record, in milliseconds since the epoch.
-    pub newest: Option<i64>,
+    /// The same with its time, and the last one that is over.
+    pub errors: ErrorTimes,
+    /// Bad records since the task began.
+    pub bad: Bad,
+    /// The timestamp of the oldest record that was delivered and is not durable, in milliseconds since the epoch.
+    pub oldest: Option<i64>,
     /// Records with a durable outcome since the task began.
     pub consumed: u64,
     /// Ends that the log told while nothing was fetched.
@@ -52,6 +56,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    fn show_trouble(&mut self, trouble: Option<String>) {
+        self.errors.set(trouble.clone(), now_millis());
+        self.trouble = trouble;
+    }
+
     /// An end is where it was heard of last, or where records came from.
     fn count_heard(&mut self) {
         for shown in &mut self.partitions {
@@ -108,8 +117,7 @@ impl TaskStatus {
     pub(crate) fn trouble(&self, error: &foldline_api::Error) {
         self.update(|s| {
             // What fails now is the nearer cause: a closed index cannot be read, whatever a write said of it before.
-            s.trouble = Some(error.to_string());
-            s.last_error.clone_from(&s.trouble);
+            s.show_trouble(Some(error.to_string()));
         });
     }
 
@@ -123,7 +131,10 @@ impl TaskStatus {
 
     /// All is well again, but for a write that fails.
     pub(crate) fn clear_trouble(&self) {
-        self.update(|s| s.trouble.clone_from(&s.writing));
+        self.update(|s| {
+            let writing = s.writing.clone();
+            s.show_trouble(writing);
+        });
     }
 
     /// A write has failed so often in a row, and will be made again.
@@ -132,14 +143,17 @@ impl TaskStatus {
             let times =
                 if attempts > 1 { format!("; {attempts} times in a row") } else { String::new() };
             s.writing = Some(format!("{error}{times}"));
-            s.trouble.clone_from(&s.writing);
-            s.last_error.clone_from(&s.writing);
+            let writing = s.writing.clone();
+            s.show_trouble(writing);
         });
     }
 
     /// A write came to its end.
     pub(crate) fn written(&self) {
-        self.update(|s| (s.writing, s.trouble) = (None, None));
+        self.update(|s| {
+            s.writing = None;
+            s.show_trouble(None);
+        });
     }
 }
 

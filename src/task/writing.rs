@@ -37,6 +37,9 @@ impl Task {
 
     pub(super) fn on_written(&mut self, end: WriteEnd) -> Result<()> {
         let Some(mut writing) = self.pipeline.written() else { return Ok(()) };
+        if matches!(writing.batch.side, Some(Purpose::Expired)) {
+            return self.on_expired(writing, end);
+        }
         self.cache.set_writing(None);
         if writing.batch.side.is_some() {
             self.side_work.flushed();
@@ -90,7 +93,7 @@ impl Task {
         }
     }
 
-    fn write_trouble(&mut self, error: &Error) {
+    pub(super) fn write_trouble(&mut self, error: &Error) {
         self.write_errors.count += 1;
         let failures = self.write_errors.count;
         self.ops.status.write_fails(error, failures);
@@ -181,7 +184,7 @@ impl Task {
         self.ops.metrics.error("write", error.class().label()).inc();
         self.fold_again(None);
         let number = self.pipeline.number();
-        let Purpose::Parked(group) = purpose;
+        let Purpose::Parked(group) = purpose else { return };
         let Some(first) = group.first() else { return };
         let at = self.held.folded(&first.partition);
         let reason = format!("sink: {error}");
@@ -189,7 +192,7 @@ impl Task {
     }
 
     /// Another writer holds what this task thought it held: let everything go and acquire again.
-    fn fenced(&mut self, batch: Batch) -> Result<()> {
+    pub(super) fn fenced(&mut self, batch: Batch) -> Result<()> {
         self.ops.metrics.fenced.inc();
         let wait = self.contention.fenced();
         tracing::warn!(

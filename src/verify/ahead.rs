@@ -53,6 +53,14 @@ impl Ahead {
         self.rows.get(key)
     }
 
+    /// Lets go of all others.
+    pub(super) fn retain(&mut self, kept: impl Fn(&Key) -> bool) {
+        self.unheld.retain(&kept);
+        for (_, found) in self.rows.extract_if(|key, _| !kept(key)) {
+            self.bytes -= found.heap_bytes();
+        }
+    }
+
     /// Takes a row out.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Loaded> {
         let found = self.rows.remove(key)?;

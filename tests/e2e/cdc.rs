@@ -1,13 +1,16 @@
-//! A real change stream: Debezium reads PostgreSQL, Foldline folds what it writes, and the mirrored tables are the source's, while
-//! the worker is killed.
+//! A real change stream: Debezium reads PostgreSQL, Foldline folds what it writes, and the mirrored tables and indexes are the source's,
+//! while the worker is killed.
 
+use foldline_api::model::Model;
 use foldline_testkit::Rng;
+use foldline_testkit::contract::model_of;
 use serde_json::{Value, json};
 
 use crate::support::debezium::Debezium;
-use crate::support::servers;
-use crate::support::setup::{Setup, connector, postgres_sink};
+use crate::support::registry::Registry;
+use crate::support::setup::{Setup, connector, elasticsearch_sink, postgres_sink};
 use crate::support::stores::{query, query_with};
+use crate::support::{servers, typed};
 use crate::support::{use_servers, wait};
 
 /// Of each kind of type; `toast` is stored out of line, so that an update which leaves it alone does not send it.
@@ -177,9 +180,37 @@ impl Shape {
     fn kind(&self, kind: &'static str) -> &'static str {
         if kind == "jsonb" && self.converter == "json" { "text" } else { kind }
     }
+
+    fn columns(&self) -> Vec<(&'static str, &'static str)> {
+        COLUMNS.iter().map(|(name, _, kind)| (*name, self.kind(kind))).collect()
+    }
+
+    fn model(&self) -> Model {
+        model_of(&self.columns(), 1)
+    }
 }
 
-fn shapes() -> Vec<Shape> {
+/// By Apicurio's converter: keys in Confluent's frame, values whose schema a header names.
+fn in_avro(registry: &Registry) -> Value {
+    let mut options = json!({ "schema.name.adjustment.mode": "avro" });
+    for side in ["key", "value"] {
+        let url = registry.url().replace("/apis/ccompat/v7", "/apis/registry/v2");
+        for (name, value) in [
+            ("", "io.apicurio.registry.utils.converter.AvroConverter"),
+            (".apicurio.registry.url", &url),
+            (".apicurio.registry.auto-register", "true"),
+            (".apicurio.registry.find-latest", "true"),
+        ] {
+            options[format!("{side}.converter{name}")] = json!(value);
+        }
+    }
+    options["key.converter.apicurio.registry.as-confluent"] = json!("true");
+    options["key.converter.apicurio.registry.headers.enabled"] = json!("false");
+    options["value.converter.apicurio.registry.headers.enabled"] = json!("true");
+    options
+}
+
+fn shapes(registry: &Registry) -> Vec<Shape> {
     let texts = json!({ "decimal.handling.mode": "string", "time.precision.mode": "isostring" });
     let mut schemas = json!({});
     for side in ["key", "value"] {
@@ -199,10 +230,11 @@ fn shapes() -> Vec<Shape> {
             envelope: "debezium",
         },
         Shape { name: "flat", options: flat, converter: "json", envelope: "debezium-flat" },
+        Shape { name: "avro", options: in_avro(registry), converter: "avro", envelope: "debezium" },
     ]
 }
 
-/// A source, and for each table a projection and a connector that mirror it.
+/// A source, and for each table a projection and the connectors that mirror it, into a table and an index.
 fn config(setup: &Setup, shape: &Shape) -> String {
     let (name, prefix) = (shape.name, setup.name(shape.name));
     let converter = shape.converter;
@@ -215,10 +247,9 @@ fn config(setup: &Setup, shape: &Shape) -> String {
     );
     for table in TABLES {
         let projection = format!("{name}_{table}");
-        let fields: Vec<String> = COLUMNS
-            .iter()
-            .map(|(name, _, kind)| format!("{name} = {:?}", shape.kind(kind)))
-            .collect();
+        let columns = shape.columns().into_iter();
+        let fields: Vec<String> =
+            columns.map(|(name, kind)| format!("{name} = {kind:?}")).collect();
         text += &format!(
             "[projections.{projection}]\ntopics = [\"{prefix}.public.{table}\"]\nenvelope = {:?}\n\
              key = {{ id = \"event.id\" }}\n[projections.{projection}.fields]\n{}\n\
@@ -227,9 +258,21 @@ fn config(setup: &Setup, shape: &Shape) -> String {
             fields.join("\n"),
         );
         let more = format!("source = {name:?}");
-        text += &connector(&projection, &projection, "warehouse", &setup.name(&projection), &more);
+        let (docs, target) = (docs(&projection), setup.name(&projection));
+        text += &connector(&projection, &projection, "warehouse", &target, &more);
+        text += &connector(&docs, &projection, "search", &target, &more);
     }
     text
+}
+
+fn connectors(shapes: &[Shape]) -> Vec<String> {
+    let of = |shape: &Shape| TABLES.map(|table| format!("{}_{table}", shape.name));
+    shapes.iter().flat_map(of).flat_map(|name| [docs(&name), name]).collect()
+}
+
+/// The connector into an index, beside the one into a table.
+fn docs(name: &str) -> String {
+    format!("{name}_docs")
 }
 
 fn selected(utc: &str) -> String {
@@ -247,7 +290,7 @@ fn selected(utc: &str) -> String {
     columns.join(", ")
 }
 
-/// Each mirror is its table, by SELECTs on both sides.
+/// Each mirror is its table, by SELECTs on both sides, and the index is the mirror.
 async fn assert_mirrored(setup: &Setup, client: &tokio_postgres::Client, shapes: &[Shape]) {
     for table in TABLES {
         let wanted = query_with(
@@ -274,6 +317,17 @@ async fn assert_mirrored(setup: &Setup, client: &tokio_postgres::Client, shapes:
                 ))
             })
             .await;
+            let model = shape.model();
+            let rows = typed::postgres(&mirror, &model).await;
+            wait::until(&format!("the index {mirror} is the table"), wait::SOON, async || {
+                let found = typed::elasticsearch(&mirror, &model).await;
+                let differs = rows.iter().find(|(key, row)| found.get(*key) != Some(row));
+                match differs {
+                    None if found.len() == rows.len() => Ok(()),
+                    differs => Err(format!("{} of {} rows, {differs:?}", found.len(), rows.len())),
+                }
+            })
+            .await;
         }
     }
 }
@@ -284,7 +338,10 @@ async fn a_table_mirrored_through_debezium_is_the_table_while_the_worker_is_kill
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let setup = Setup::new();
+    // Both take their time.
+    let registry = tokio::task::spawn_blocking(Registry::start);
     let mut debezium = Debezium::start(&setup.name("cdc")).await;
+    let registry = registry.await.unwrap();
     let client = debezium.client().await;
     client.batch_execute(&tables()).await.unwrap();
     let mut writers = [Transactions::new(seed, "whole"), Transactions::new(seed ^ 1, "plain")];
@@ -298,23 +355,28 @@ async fn a_table_mirrored_through_debezium_is_the_table_while_the_worker_is_kill
     };
     // What is there before is read as a snapshot.
     write(20).await;
-    let shapes = shapes();
+    let shapes = shapes(&registry);
     for shape in &shapes {
         debezium.read(&setup.name(shape.name), "public.whole,public.plain", &shape.options).await;
     }
-    let mut parts = vec![postgres_sink()];
+    let server = format!("[registries.main]\ntype = \"confluent\"\nurl = {:?}\n", registry.url());
+    let mut parts = vec![postgres_sink(), elasticsearch_sink(), server];
     parts.extend(shapes.iter().map(|shape| config(&setup, shape)));
     setup.config(&parts);
     let mut kills = 0;
     for _ in 0..4 {
         let daemon = setup.start().await;
         write(50).await;
+        daemon.metric("avro_whole", "records_consumed_total", |consumed| consumed > 0).await;
         daemon.kill9();
         kills += 1;
         write(25).await;
     }
     println!("{kills} kills");
     let daemon = setup.start().await;
+    for name in connectors(&shapes) {
+        daemon.metric(&name, "generation", |generation| generation > 0).await;
+    }
     assert_mirrored(&setup, &client, &shapes).await;
     // A row that moves is a new one to Debezium, which does not send what lies out of line and did not change: nobody has it.
     for sql in [
@@ -323,22 +385,19 @@ async fn a_table_mirrored_through_debezium_is_the_table_while_the_worker_is_kill
     ] {
         client.batch_execute(sql).await.unwrap();
     }
-    for shape in &shapes {
-        let name = format!("{}_plain", shape.name);
-        daemon.metric(&name, "events_dead_lettered_total", |letters| letters == 1).await;
+    let plain = |name: &str| u64::from(name.contains("_plain"));
+    for name in connectors(&shapes) {
+        let wanted = plain(&name);
+        daemon.metric(&name, "events_dead_lettered_total", |letters| letters == wanted).await;
     }
-    for shape in &shapes {
-        for table in TABLES {
-            let name = format!("{}_{table}", shape.name);
-            let printed = daemon.cli(&["verify", &name]);
-            assert_eq!(printed.code, Some(0), "{printed:?}");
-            let letters = u64::from(table == "plain");
-            assert_eq!(
-                daemon.metrics().await.of(&name, "events_dead_lettered_total"),
-                letters,
-                "{name}"
-            );
-        }
+    // Of an index it says nothing more than that it is the table, which was seen.
+    for name in connectors(&shapes).into_iter().filter(|name| !name.ends_with("_docs")) {
+        let printed = daemon.cli(&["verify", &name]);
+        assert_eq!(printed.code, Some(0), "{printed:?}");
+    }
+    let metrics = daemon.metrics().await;
+    for name in connectors(&shapes) {
+        assert_eq!(metrics.of(&name, "events_dead_lettered_total"), plain(&name), "{name}");
     }
     daemon.stop().await;
     drop(client);

@@ -6,11 +6,17 @@ use toml::Table;
 use crate::support::kafka::{self, Raw};
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
+use crate::support::registry::{Registry, Schema};
 use crate::support::servers::repository;
 use crate::support::setup::Setup;
-use crate::support::stores::{ORDERS, elasticsearch, elasticsearch_rows, postgres_rows, query};
+use crate::support::stores::{
+    Columns, Kind, ORDERS, elasticsearch, elasticsearch_rows, postgres_rows, query, topic_rows,
+};
 use crate::support::use_servers;
 use crate::support::wait;
+
+const PROFILES: Columns =
+    &[("uid", Kind::Plain), ("username", Kind::Plain), ("email", Kind::Plain)];
 
 /// The example as the test's config: worker, topics, tables and indexes are renamed. The servers that are started without
 /// Docker are Elasticsearch without its modules: there a text is stemmed by no analyzer.
@@ -27,14 +33,36 @@ async fn example(setup: &Setup, name: &str) -> String {
     for (_, connector) in config["connectors"].as_table_mut().unwrap() {
         let connector = connector.as_table_mut().unwrap();
         let kind = &sinks[connector["sink"].as_str().unwrap()]["type"];
-        let key = if kind.as_str() == Some("elasticsearch") { "index" } else { "table" };
-        connector.insert(key.to_owned(), target.clone().into());
+        let (key, target) = match kind.as_str() {
+            Some("elasticsearch") => ("index", target.clone()),
+            // The other cluster is the same one here, so its topic has another name.
+            Some("kafka") => ("topic", setup.name("copied")),
+            _ => ("table", target.clone()),
+        };
+        connector.insert(key.to_owned(), target.into());
         if !stems().await {
             unstemmed(connector);
         }
     }
+    if let Some(topics) = config["sources"]["events"].get_mut("topics") {
+        rename(topics, name, &topic);
+    }
+    for (_, sink) in config["sinks"].as_table_mut().unwrap() {
+        if let Some(topics) = sink.get_mut("topics") {
+            rename(topics, name, &setup.name("copied"));
+            let servers = crate::support::servers::kafka();
+            sink.as_table_mut().unwrap().insert("bootstrap_servers".to_owned(), servers.into());
+        }
+    }
     std::fs::write(setup.path("config/example.toml"), toml::to_string(&config).unwrap()).unwrap();
     topic
+}
+
+/// What a topic has of its own goes by its name.
+fn rename(topics: &mut toml::Value, from: &str, to: &str) {
+    let topics = topics.as_table_mut().unwrap();
+    let topic = topics.remove(from).unwrap();
+    topics.insert(to.to_owned(), topic);
 }
 
 /// Whether the server knows the analyzers that come with Elasticsearch.
@@ -160,12 +188,100 @@ async fn projects_are_created_renamed_and_deleted() {
     setup.clean().await;
 }
 
+/// The example of users with the test's own names; its topics are those of two formats.
+async fn users(setup: &Setup) -> [String; 2] {
+    let file = repository().join("config/examples/users/users.toml");
+    let topic = setup.name("users");
+    let text = std::fs::read_to_string(file).unwrap().replace("user-events", &topic);
+    let mut config: Table = text.parse().unwrap();
+    config["worker"].as_table_mut().unwrap().insert("name".to_owned(), setup.id.clone().into());
+    for (name, connector) in config["connectors"].as_table_mut().unwrap() {
+        let connector = connector.as_table_mut().unwrap();
+        connector.insert("table".to_owned(), setup.name(name).into());
+    }
+    std::fs::write(setup.path("config/example.toml"), toml::to_string(&config).unwrap()).unwrap();
+    [topic.clone(), format!("{topic}-avro")]
+}
+
+const USER_CREATED: &str = r#"{"type":"record","name":"UserCreated","fields":[
+    {"name":"userId","type":"string"},{"name":"email","type":"string"},{"name":"name","type":"string"},
+    {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_sign_up_in_json_and_in_avro_and_are_counted_by_the_hour_for_400_days() {
+    const HOUR: i64 = 3_600_000;
+    let _servers = use_servers().await;
+    let (setup, registry) = (Setup::new(), Registry::start());
+    let [plain, avro] = users(&setup).await;
+    let daemon = setup.spawn_with(&[("SCHEMA_REGISTRY", registry.url())]);
+    daemon.answers().await;
+    // The worker makes the topics.
+    for name in ["users", "signups"] {
+        daemon.idle(name, 12).await;
+    }
+    let hour = jiff::Timestamp::now().as_millisecond() / HOUR * HOUR - 24 * HOUR;
+    let id = |nth: i64| format!("6f1c8a52-94a8-4c1d-9d3e-{nth:012}");
+    let created = |nth: i64, at: i64| json!({ "userId": id(nth), "email": format!("{nth}@mail.com"), "name": "N", "at": at });
+    let mut events = Vec::new();
+    // Each hour of a day has as many as its number, and some are older than 400 days.
+    for nth in (0..300).filter(|nth| nth / 24 <= nth % 24) {
+        events.push((nth, hour + nth % 24 * HOUR + nth));
+    }
+    events.extend((300..310).map(|nth| (nth, hour - 401 * 24 * HOUR + (nth - 300) * HOUR)));
+    let (odd, even): (Vec<_>, Vec<_>) = events.iter().partition(|(nth, _)| nth % 2 == 1);
+    let partition = |nth: i64| i32::try_from(nth % 6).unwrap();
+    let json = even.iter().map(|(nth, at)| {
+        let mut event = created(*nth, *at);
+        event["type"] = json!("UserCreated");
+        event["at"] = json!(jiff::Timestamp::from_millisecond(*at).unwrap().to_string());
+        Raw::value(partition(*nth), &id(*nth), event.to_string())
+    });
+    kafka::produce_raw(&plain, &json.collect::<Vec<_>>());
+    let text = USER_CREATED.to_owned();
+    let schema = Schema { subject: "users-value", text, references: Vec::new() };
+    let values: Vec<_> = odd.iter().map(|(nth, at)| (0, created(*nth, *at))).collect();
+    let encoded = registry.encode(&[schema], &values).values;
+    let records = odd.iter().zip(encoded);
+    let records = records.map(|((nth, _), value)| Raw::value(partition(*nth), &id(*nth), value));
+    kafka::produce_raw(&avro, &records.collect::<Vec<_>>());
+    for (name, topic) in [("users", &plain), ("users", &avro), ("signups", &plain)] {
+        daemon.caught_up(name, topic).await;
+    }
+    daemon.caught_up("signups", &avro).await;
+    let mut counts = std::collections::BTreeMap::<i64, u64>::new();
+    for (nth, at) in &events {
+        if *nth < 300 {
+            *counts.entry(at / HOUR * HOUR / 1_000).or_default() += 1;
+        }
+    }
+    let counted = format!(
+        "select extract(epoch from hour)::bigint, signups from {} order by 1",
+        setup.name("signups")
+    );
+    let expected: Vec<Vec<Option<String>>> = counts
+        .iter()
+        .map(|(hour, count)| vec![Some(hour.to_string()), Some(count.to_string())])
+        .collect();
+    assert_eq!(query(&counted).await, expected);
+    let rows = query(&format!("select count(*) from {}", setup.name("users"))).await;
+    assert_eq!(rows[0][0], Some(events.len().to_string()), "users do not expire");
+    let filtered = daemon.metrics().await.of("signups", "events_filtered_total");
+    assert_eq!(filtered, 10, "late by more than 400 days");
+    let printed = daemon.cli(&["rebuild", "signups", "--wait"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert_eq!(query(&counted).await, expected);
+    let printed = daemon.cli(&["verify", "signups"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    daemon.stop().await;
+    setup.clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_are_found_by_their_new_email_only_and_go_with_their_tombstone() {
     let _servers = use_servers().await;
     let setup = Setup::new();
     let (topic, alias) = (example(&setup, "profiles").await, setup.name("profiles"));
-    kafka::create(&topic, 3).await;
+    kafka::create(&topic, 6).await;
     let put = |partition, uid: &str, email: &str| {
         let value = json!({ "username": uid, "email": email }).to_string();
         Raw::value(partition, uid, value)
@@ -192,6 +308,10 @@ async fn profiles_are_found_by_their_new_email_only_and_go_with_their_tombstone(
     assert_eq!(document(&alias, "bob").await, Value::Null, "a tombstone deletes");
     assert_eq!(search(&alias, "email", "bob1@mail.com").await, [""; 0]);
     assert_eq!(search(&alias, "email", "ann@mail.com").await, ["ann"]);
+    daemon.caught_up("profiles-copy", &topic).await;
+    let copied: Vec<_> = topic_rows(&setup.name("copied"), PROFILES).into_values().collect();
+    let ann = ["ann", "ann", "ann@mail.com"].map(|text| Some(text.to_owned()));
+    assert_eq!(copied, [ann.to_vec()], "bob's tombstone is copied too");
     daemon.stop().await;
     setup.clean().await;
 }

@@ -378,3 +378,20 @@ async fn the_token_is_asked_for_refused_taken_and_forgotten() {
     assert_eq!(kept, json!([]));
     case.end(daemon, browser).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_that_was_refused_is_told_until_it_is_right() {
+    let case = Case::new();
+    case.config("watch = true", "");
+    let daemon = case.setup.start().await;
+    let browser = case.browse(&daemon, "/").await;
+    browser.sees("The connector is up to date").await;
+    case.config("watch = true", "tasks_max = 0");
+    browser.sees("stays in use").await;
+    browser.sees("connectors.orders.tasks_max").await;
+    assert_good_to_see(&browser, "a refused config").await;
+    case.config("watch = true", "tasks_max = 1");
+    browser.sees_no("stays in use").await;
+    browser.sees("The connector is up to date").await;
+    case.end(daemon, browser).await;
+}

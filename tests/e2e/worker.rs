@@ -43,6 +43,7 @@ async fn a_topic_that_the_config_describes_is_made_and_one_that_was_folded_is_mi
     // What differs is said, and left.
     config(PARTITIONS + 2);
     let daemon = setup.start().await;
+    daemon.state("orders", "RUNNING").await;
     daemon.caught_up("orders", &topic).await;
     assert!(
         setup.log().contains(&format!("the config says {}", PARTITIONS + 2)),
@@ -92,7 +93,9 @@ async fn a_connector_that_fails_says_why_and_leaves_the_others_running() {
         daemon.idle(name, PARTITIONS as u64).await.assert_balanced(name);
     }
     let shown = daemon.cli(&["status"]);
-    assert_eq!(shown.code, Some(0), "{shown:?}");
+    assert_eq!(shown.code, Some(1), "one has failed: {shown:?}");
+    assert_eq!(daemon.cli(&["status", "orders"]).code, Some(0));
+    assert!(why.contains(".toml:") && why.contains(": connectors.broken"), "{why}");
     for word in
         ["orders", "broken", "docs", "embedded", "users", "RUNNING", "FAILED", taken.as_str()]
     {

@@ -37,6 +37,9 @@ homes=$lab
 kafka_home=$homes/kafka-$kafka_version
 elasticsearch_home=$homes/elasticsearch-$elasticsearch_version
 axe_home=$homes/axe-$axe_version
+# Apicurio's converter of Avro for Kafka Connect, and with it Java's own Avro.
+converter_version=2.6.13.Final
+converters=$homes/apicurio-converter-$converter_version
 # Debian's PostgreSQL, unless tests/matrix names another.
 postgres_version='' postgres_home=''
 # What Java the servers run on: Kafka 4 needs 17.
@@ -82,12 +85,12 @@ docker_answers() {
 
 # ---- downloads -----------------------------------------------------------------------------------------------------------
 
-maven() { # DIRECTORY GOAL OPTION…; checksums=-c where Maven Central has none
+maven() { # DIRECTORY GOAL OPTION…; checksums=-c where Maven Central has none, plugin= another version of it
   local directory=$1 attempt; shift
   # Maven Central answers 429 now and then.
   for attempt in 1 2 3; do
     # In a directory of its own, since the plugin leaves files where it runs.
-    if (cd "$directory" && exec mvn -q -B "${checksums:--C}" "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:$1" "${@:2}") \
+    if (cd "$directory" && exec mvn -q -B "${checksums:--C}" "org.apache.maven.plugins:maven-dependency-plugin:${plugin:-3.6.1}:$1" "${@:2}") \
       >"$directory/maven.log" 2>&1 </dev/null; then return; fi
     sleep $((attempt * 5))
   done

@@ -60,17 +60,37 @@ download_elasticsearch() {
   rm -rf "$scratch"
 }
 
-download_axe() {
+download_axe() { download_from_jar "$axe_home" "com.deque.html.axe-core:selenium:$axe_version" axe.min.js; }
+
+# One file of a jar, which is not kept.
+download_from_jar() { # HOME COORDINATES FILE
   local scratch
-  [ -d "$axe_home" ] && return
-  say "downloading axe $axe_version"
+  [ -d "$1" ] && return
+  say "downloading $(basename "$1")"
   scratch=$(scratch_directory)
-  maven "$scratch" copy -DoutputDirectory="$scratch" -Dartifact="com.deque.html.axe-core:selenium:$axe_version"
+  maven "$scratch" copy -DoutputDirectory="$scratch" -Dartifact="$2"
   mkdir "$scratch/home"
-  (cd "$scratch/home" && python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract("axe.min.js")' ../selenium-*.jar)
+  (cd "$scratch/home" && python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2])' ../*.jar "$3")
   chmod -R a+rX "$scratch/home"
-  mv "$scratch/home" "$axe_home"
+  mv "$scratch/home" "$1"
   rm -rf "$scratch"
+}
+
+# Where an environment of these pinned packages is: other pins make another one.
+python_home() { echo "$homes/$1-$(sha256sum "$services/python/$1.txt" | cut -c 1-12)"; }
+
+download_python() { # NAME
+  local home scratch
+  home=$(python_home "$1")
+  [ ! -d "$home" ] || return 0
+  say "downloading $1"
+  # Its scripts name the place where they were made: it is made there, and marked when it is whole.
+  scratch=$home.part; rm -rf "$scratch" "$home"
+  python3 -m venv "$scratch"
+  "$scratch/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$services/python/$1.txt" >&2 \
+    || die "pip could not download $1; see above"
+  chmod -R a+rX "$scratch"
+  mv "$scratch" "$home"
 }
 
 # ---- preparing -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! The worker as a process.
 
 use std::fs::File;
+use std::io::{Seek, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -61,6 +62,14 @@ pub(crate) fn run_bare(directory: &Path, arguments: &[&str]) -> Printed {
         command.env_remove(variable);
     }
     printed(command.args(arguments).current_dir(directory))
+}
+
+/// As `run_in`, with this on standard input.
+pub(crate) fn run_in_with(directory: &Path, arguments: &[&str], input: &str) -> Printed {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    printed(foldline().args(arguments).current_dir(directory).stdin(file))
 }
 
 fn printed(command: &mut Command) -> Printed {
@@ -196,7 +205,9 @@ impl Daemon {
             let answer = self.request("GET", &format!("/connectors/{connector}/status")).await;
             let (_, body) = answer.map_err(|error| error.to_string())?;
             let why = body["connector"]["trace"].as_str().map(str::to_owned);
-            let waits = body["connector"]["state"] == "UNASSIGNED";
+            // One with tasks waits for partitions.
+            let idle = body["tasks"].as_array().is_some_and(Vec::is_empty);
+            let waits = idle && body["connector"]["state"] == "UNASSIGNED";
             why.filter(|_| waits).ok_or_else(|| body.to_string())
         })
         .await
@@ -295,6 +306,11 @@ impl Daemon {
     /// SIGCONT: it goes on where it was.
     pub(crate) fn thaw(&self) {
         self.signal("CONT");
+    }
+
+    /// SIGHUP: it takes its config anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
     }
 
     fn signal(&self, signal: &str) {

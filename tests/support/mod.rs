@@ -11,10 +11,12 @@ pub(crate) mod orders;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod refusals;
+pub(crate) mod registry;
 pub(crate) mod scrape;
 pub(crate) mod servers;
 pub(crate) mod setup;
 pub(crate) mod stores;
+pub(crate) mod twins;
 pub(crate) mod typed;
 pub(crate) mod wait;
 

@@ -2,7 +2,7 @@
 //! ends in the middle of an answer, or loses the answer to what was done.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,10 @@ struct Shared {
     cut: watch::Sender<u64>,
     /// Connections made before this one are silent for good: nothing moves, and nobody is told.
     silent: watch::Sender<u64>,
+    /// Nobody is let through any more.
+    closed: AtomicBool,
+    /// Requests go through, and no answer comes back.
+    mute: AtomicBool,
     made: AtomicU64,
     delay: Mutex<Duration>,
     armed: Mutex<Option<(Fault, u64)>>,
@@ -64,6 +68,8 @@ impl Proxy {
             own_port: address.port(),
             cut: watch::Sender::new(0),
             silent: watch::Sender::new(0),
+            closed: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
             made: AtomicU64::new(0),
             delay: Mutex::new(Duration::ZERO),
             armed: Mutex::new(None),
@@ -83,6 +89,20 @@ impl Proxy {
     /// Ends every connection; new ones are let through.
     pub(crate) fn cut(&self) {
         self.shared.cut.send_replace(self.shared.made.load(Ordering::SeqCst));
+    }
+
+    /// Ends every connection, and lets nobody through until it is opened again.
+    pub(crate) fn close(&self, closed: bool) {
+        self.shared.closed.store(closed, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Requests go through and are carried out, and no answer comes back, until it speaks again: then by new connections.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.shared.mute.store(mute, Ordering::SeqCst);
+        if !mute {
+            self.cut();
+        }
     }
 
     /// Leaves every connection half open, for good; new ones are let through.
@@ -114,6 +134,9 @@ impl Proxy {
 
 impl Shared {
     async fn connection(&self, client: TcpStream, number: u64) {
+        if self.closed.load(Ordering::SeqCst) {
+            return;
+        }
         // A server that is away refuses; so does its proxy.
         let Ok(server) = TcpStream::connect(&self.server).await else { return };
         let (mut cut, mut silent) = (self.cut.subscribe(), self.silent.subscribe());
@@ -163,6 +186,9 @@ impl Shared {
     ) {
         let mut answered = 0;
         while let Some(mut piece) = self.piece(&mut from).await {
+            if self.mute.load(Ordering::SeqCst) {
+                continue;
+            }
             let asked = *changes.borrow();
             let changed = std::mem::replace(&mut answered, asked) < asked;
             match self.fault(changed) {

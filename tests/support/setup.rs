@@ -185,7 +185,12 @@ pub(crate) fn sqlite_sink(path: &std::path::Path) -> String {
     format!("[sinks.file]\ntype = \"sqlite\"\npath = {path:?}\n")
 }
 
-/// `key` is `table` or `index`; `more` is any other line of the connector.
+/// State topics on the tests' Kafka.
+pub(crate) fn kafka_sink() -> String {
+    format!("[sinks.states]\ntype = \"kafka\"\nbootstrap_servers = {:?}\n", servers::kafka())
+}
+
+/// The key of the target is that of the sink; `more` is any other line of the connector.
 pub(crate) fn connector(
     name: &str,
     projection: &str,
@@ -193,7 +198,11 @@ pub(crate) fn connector(
     target: &str,
     more: &str,
 ) -> String {
-    let key = if sink == "search" { "index" } else { "table" };
+    let key = match sink {
+        "search" => "index",
+        "states" => "topic",
+        _ => "table",
+    };
     format!(
         "[connectors.{name}]\nprojection = {projection:?}\nsink = {sink:?}\n{key} = {target:?}\n{more}\n"
     )

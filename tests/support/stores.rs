@@ -118,6 +118,33 @@ pub(crate) async fn query_with(
     messages.iter().filter_map(row).collect()
 }
 
+/// The states of a topic as a reader of committed records sees them: the last value of each key, which lies in one partition.
+pub(crate) fn topic_rows(topic: &str, columns: Columns) -> Rows {
+    let mut states = BTreeMap::new();
+    for record in super::kafka::read_back(topic) {
+        let key = String::from_utf8(record.key.expect("a state has a key")).unwrap();
+        match record.value {
+            Some(value) => states.insert(key, value),
+            None => states.remove(&key),
+        };
+    }
+    let mut rows = Rows::new();
+    for (key, state) in states {
+        let state: BTreeMap<String, Box<serde_json::value::RawValue>> =
+            serde_json::from_slice(&state).unwrap();
+        assert_eq!(state.len(), columns.len(), "{key}: {state:?}");
+        let value = |(name, _): &(&str, Kind)| {
+            let text = state[*name].get();
+            let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            (text != "null").then(|| inner.unwrap_or(text).to_owned())
+        };
+        let values: Vec<Option<String>> = columns.iter().map(value).collect();
+        assert_eq!(values[0].as_deref(), Some(&*key), "the record's key is the state's");
+        add(&mut rows, columns, values);
+    }
+    rows
+}
+
 /// All rows of a table in PostgreSQL.
 pub(crate) async fn postgres_rows(table: &str, columns: Columns) -> Rows {
     postgres_rows_at(&servers::postgres(), table, columns).await

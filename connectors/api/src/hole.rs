@@ -10,8 +10,8 @@ use crate::record::{Position, TopicPartition};
 use crate::sink::StoredPosition;
 use crate::source::Stretch;
 
-/// Events that a generation does not hold, since its position was moved past them by hand. It belongs to the
-/// generation: the next one folds them, or fails on them as this one did.
+/// Events that a generation does not hold, since an operator left them out. It belongs to the topic's id: each later
+/// generation leaves the same events out, until the operator wants them back ([`Holes::forget`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
     /// The partition.
@@ -20,6 +20,32 @@ pub struct Hole {
     pub from: Position,
     /// The offset behind the last.
     pub to: Position,
+    /// Whether the next generation leaves it out too.
+    pub repeated: bool,
+}
+
+impl Hole {
+    /// One that is repeated by the generations to come.
+    #[must_use]
+    pub fn new(partition: TopicPartition, from: Position, to: Position) -> Self {
+        Hole { partition, from, to, repeated: true }
+    }
+
+    /// What the next generation does with it, for people.
+    #[must_use]
+    pub fn fate(&self) -> &'static str {
+        if self.repeated {
+            "every rebuild leaves them out too (`foldline offsets NAME --forget-holes` takes that back)"
+        } else {
+            "the next rebuild folds them"
+        }
+    }
+
+    /// Whether `position` stands in it.
+    #[must_use]
+    pub fn has(&self, position: Position) -> bool {
+        self.from <= position && position < self.to
+    }
 }
 
 impl fmt::Display for Hole {
@@ -59,12 +85,20 @@ pub trait Holes: Send + Sync {
 
     /// Moves positions of the live generation forward, keeps what lies between as holes and raises the epochs
     /// of these partitions: all of them or, where partitions move one by one, each whole. A position that
-    /// stands there already is left alone.
+    /// stands there already is left alone. The generations beside the live one get the same holes for topics of the
+    /// same id, as far as they have not folded them.
     ///
     /// # Errors
     /// Class Fenced where `generation` is not live; Config where a partition is not of the fold, or stands
     /// further on.
     async fn skip(&self, generation: u64, to: &[(TopicPartition, Position)]) -> Result<()>;
+
+    /// The generation that is made next folds what is left out now. Those that there are stay as they are, and what
+    /// is left out from now on is repeated again.
+    ///
+    /// # Errors
+    /// Class Fenced where `generation` is not live.
+    async fn forget(&self, generation: u64) -> Result<()>;
 }
 
 /// Whether `generation` is live.
@@ -94,10 +128,10 @@ pub fn hole(
     if to < from {
         return Err(Error::config(format!(
             "`{partition}` stands at {from}: {to} lies behind it, and what is folded stays folded. A rebuild folds from \
-             the beginning"
+             the beginning, without the holes"
         )));
     }
-    Ok((to > from).then(|| Hole { partition: partition.clone(), from, to }))
+    Ok((to > from).then(|| Hole::new(partition.clone(), from, to)))
 }
 
 #[cfg(test)]
@@ -109,7 +143,7 @@ mod tests {
         let partition = TopicPartition::new("t", 0);
         let hole = |from, to| {
             let partition = partition.clone();
-            Hole { partition, from: Position(from), to: Position(to) }
+            Hole::new(partition, Position(from), Position(to))
         };
         let elsewhere = Hole { partition: TopicPartition::new("t", 1), ..hole(0, 99) };
         let left = |holes: &[Hole]| -> Vec<(i64, i64)> {

@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`value`], [`column`] and [`budget`] (what is folded, and what it may cost), [`model`] (rows and keys), [`record`]
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`kind`] (what a sink's crate exports), [`rebuild`] (the next generation
-//! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`binding`] (whose target it
-//! is), [`lifecycle`] (what may happen to it), [`error`] (what may go wrong, and whose problem it is), [`failpoint`]
+//! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`expiry`] (rows that are deleted by the clock), [`binding`]
+//! (whose target it is), [`lifecycle`] (what may happen to it), [`removal`] (how it goes for good), [`error`] (what may go wrong, and whose problem it is), [`failpoint`]
 //! (where a test can kill the process), [`mask`] (what may be shown of a text that may hold a login), [`secret`] (what is
 //! never shown).
 
@@ -13,17 +13,22 @@ pub mod budget;
 pub mod column;
 pub mod decimal;
 pub mod error;
+pub mod expiry;
 pub mod failpoint;
 pub mod hole;
 pub mod json;
 pub mod kind;
 pub mod letters;
 pub mod lifecycle;
+pub mod lookup;
 pub mod mask;
 pub mod model;
 pub mod parked;
+pub mod producer;
 pub mod rebuild;
 pub mod record;
+pub mod removal;
+pub mod schemas;
 pub mod secret;
 pub mod sink;
 pub mod source;

@@ -1,21 +1,31 @@
 //! What the worker asks of a sink.
 
+mod adopted;
 mod loaded;
+mod snapshot;
+mod turn;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::binding::Found;
 use crate::error::{Error, Result};
-use crate::hole::Holes;
+use crate::expiry::{Horizon, Horizons, Rule};
+use crate::hole::{Hole, Holes};
 use crate::letters::BadRecord;
-use crate::lifecycle::{Change, LogNow};
+use crate::lifecycle::LogNow;
+use crate::lookup::Joins;
+pub use crate::lookup::Refreshed;
 use crate::model::{Key, Model, Row};
 use crate::parked::{Changes, DROPPED, Parked, Parking};
 use crate::rebuild::Rebuilds;
 use crate::record::{Position, TopicPartition};
+use crate::removal::{Keep, Removed};
+use crate::schemas::KeptSchemas;
+pub use adopted::Adopted;
 pub use loaded::{Loaded, Mark, Marks, Version};
+pub use snapshot::{Books, Snapshot};
+pub use turn::Turn;
 
 /// What a connector writes into: everything a sink needs to create, check and bind a target.
 #[derive(Clone, Debug)]
@@ -32,6 +42,8 @@ pub struct TargetSpec {
     pub target: String,
     /// The read model.
     pub model: Arc<Model>,
+    /// What it shows of other targets' rows; none where it shows nothing.
+    pub joins: Option<Arc<Joins>>,
     /// Hash of everything in the projection that decides what is stored.
     pub fingerprint: String,
     /// The projection in a stable JSON form, kept to tell later what changed.
@@ -44,6 +56,8 @@ pub struct TargetSpec {
     pub mapping: Option<serde_json::Value>,
     /// Elasticsearch's own index settings.
     pub settings: Option<serde_json::Value>,
+    /// The rule by which rows are deleted by the clock.
+    pub expire: Option<Rule>,
 }
 
 /// `on_change`.
@@ -82,35 +96,6 @@ pub struct Opened {
     pub waits: Option<Waits>,
     /// Sentences for the log: what was created, adopted, added or voided.
     pub notices: Vec<String>,
-}
-
-/// What [`Target::adopt`] took over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adopted {
-    /// The live generation.
-    pub generation: u64,
-    /// Whether what stands there is another table or index than the books meant until now.
-    pub copied: bool,
-    /// Whether it has rows.
-    pub has_rows: bool,
-    /// The numbers of the other generations that came along.
-    pub beside: Vec<u64>,
-    /// Sentences about what did not.
-    pub notices: Vec<String>,
-}
-
-impl Adopted {
-    /// What a change of [`crate::lifecycle::Command::Adopt`] took over of what was found.
-    #[must_use]
-    pub fn of(change: &Change, found: Option<&Found>, before: &str) -> Self {
-        Adopted {
-            generation: change.answer,
-            copied: found.is_some_and(|found| found.physical != before),
-            has_rows: found.is_some_and(|found| found.has_rows),
-            beside: change.record.beside.iter().map(|beside| beside.number).collect(),
-            notices: change.notices.clone(),
-        }
-    }
 }
 
 /// What [`Target::configure`] did.
@@ -171,12 +156,31 @@ pub trait Target: Send + Sync {
     /// Config errors name what was found and the way out.
     async fn open(&self) -> Result<Opened>;
 
+    /// Finds what stands against [`Target::open`] and against the writes behind it, and changes nothing. It may be asked
+    /// while workers run the connector. A store that cannot tell says nothing.
+    ///
+    /// # Errors
+    /// The first that it finds, with the way out: of class Retriable what an administrator or time may mend.
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes over what a restore from a backup left under the target's name, rows, books and parked events
     /// together: see [`crate::lifecycle::Command::Adopt`]. `log` was asked just before.
     ///
     /// # Errors
     /// Config errors name what stands against it and the way out; nothing is changed then.
     async fn adopt(&self, log: &LogNow) -> Result<Adopted>;
+
+    /// Drops the tables or indexes of all generations that are not to be kept, and all that the books keep of the
+    /// target: see [`crate::removal`]. A target that the books do not know is gone. In a store without transactions the books go
+    /// last, so that a removal that was cut off is carried on by the next one.
+    ///
+    /// # Errors
+    /// Config errors name the owner, or what hangs on a table; of a store with transactions nothing is changed then.
+    async fn remove(&self, _keep: Keep) -> Result<Removed> {
+        Err(Error::config("a sink of this type removes no target: drop it by hand"))
+    }
 
     /// Called once this worker's tasks have left because the connector is stopped. A store whose backups are not
     /// of one moment notes what a copy that is made from now on must hold.
@@ -192,6 +196,11 @@ pub trait Target: Send + Sync {
     /// A config error where it cannot be changed and `on_change` does not ask for a rebuild.
     async fn configure(&self) -> Result<Configured> {
         Ok(Configured::AsItIs)
+    }
+
+    /// Where one worker at a time runs a connector of such a store: what says whose turn it is. None where any number do.
+    fn turn(&self) -> Option<Arc<dyn Turn>> {
+        None
     }
 
     /// Records where the fold begins, for partitions that have no position yet. Idempotent.
@@ -236,42 +245,20 @@ pub trait Target: Send + Sync {
     /// The events that are left out, of all generations.
     fn holes(&self) -> &dyn Holes;
 
+    /// What ids of schema registries stood for.
+    fn schemas(&self) -> &dyn KeptSchemas;
+
     /// Rebuilds beside the live generation.
     fn rebuilds(&self) -> &dyn Rebuilds;
+
+    /// The horizon of the spec's rule; none where the store cannot delete rows by the clock.
+    fn horizons(&self) -> Option<&dyn Horizons> {
+        None
+    }
 
     /// The live generation's rows with its books, as they stand together at one moment: see
     /// [`Snapshot`].
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
-}
-
-/// What the books say at the moment of a [`Snapshot`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Books {
-    /// The live generation.
-    pub generation: u64,
-    /// Its positions.
-    pub positions: Vec<StoredPosition>,
-    /// All verdicts of the generation: the records that it leaves out.
-    pub verdicts: Vec<StoredVerdict>,
-    /// Another projection began the generation, and this one carried it on (`continue`): its rows are
-    /// not what a fold with this one alone gives.
-    pub continued: bool,
-}
-
-/// Rows and books of one moment, while others write on. Each row holds exactly the events before the
-/// positions; where rows carry marks, also those before its own marks, and it may be newer than the
-/// positions by them. Holds no lock that a flush waits for.
-#[async_trait]
-pub trait Snapshot: Send {
-    /// The books.
-    fn books(&self) -> &Books;
-
-    /// The next rows, about `max` of them and in no order; empty after the last. Tombstone documents
-    /// are among them.
-    async fn next(&mut self, max: usize) -> Result<Vec<(Key, Loaded)>>;
-
-    /// The rows of `keys`, in their order.
-    async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>>;
 }
 
 /// One task's hold on a target. `load` may run beside `write`; two `write`s never do.
@@ -301,11 +288,28 @@ pub trait Writer: Send + Sync {
     /// After an error the outcome is unknown: ask [`Writer::positions`].
     async fn write(&self, flush: &Flush) -> Result<Written>;
 
+    /// The deletes of at most `max` rows that `horizon` has passed, in the order of their keys, each of the version that the
+    /// row has now. Only of a spec with a rule, by [`Target::horizons`].
+    async fn expired(&self, _horizon: Horizon, _max: usize) -> Result<Vec<RowWrite>> {
+        Err(Error::config("this sink cannot delete rows by the clock"))
+    }
+
     /// The stored positions and epochs of `partitions`, read anew.
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>>;
 
     /// Whether each row carries marks, because rows and positions cannot move together.
     fn keeps_marks(&self) -> bool;
+
+    /// Brings rows up to what they show of other targets' rows, where notes say that those changed: one bounded step, of
+    /// about `rows_max` rows. It moves no position and needs no partition: what it writes is what the other rows say while
+    /// it holds its own. Beside it the writer does nothing else.
+    ///
+    /// # Errors
+    /// As of [`Writer::write`]. What was not brought up is still noted.
+    async fn refresh(&self, rows_max: usize) -> Result<Refreshed> {
+        let _ = rows_max;
+        Ok(Refreshed::default())
+    }
 }
 
 /// What [`Writer::acquire`] found.
@@ -322,6 +326,8 @@ pub struct Acquired {
     pub decisions: Vec<StoredDecision>,
     /// What is parked in the leased partitions, in this writer's generation.
     pub parked: Vec<Parked>,
+    /// What this writer's generation leaves out of the leased partitions, behind their positions too.
+    pub holes: Vec<Hole>,
 }
 
 /// A partition held under an epoch.

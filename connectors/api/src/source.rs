@@ -14,11 +14,19 @@ pub trait Log: Send + Sync {
     /// What tells this log from another: Kafka's cluster id, a file log's own id.
     async fn identity(&self) -> Result<String>;
 
+    /// The partitions of the connector's topics as they are now, and which listed topics there are not.
+    ///
+    /// # Errors
+    /// Where the log does not answer.
+    async fn survey(&self) -> Result<Survey>;
+
     /// The partitions of the connector's topics as they are now.
     ///
     /// # Errors
     /// A config error where a listed topic does not exist.
-    async fn partitions(&self) -> Result<Vec<PartitionInfo>>;
+    async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
+        self.survey().await?.of_all(|_| true)
+    }
 
     /// Whether the config describes topics, so that [`Log::settle_topics`] has something to do.
     fn describes_topics(&self) -> bool {
@@ -54,12 +62,80 @@ pub trait Log: Send + Sync {
     /// How many members the group has now, wherever they run.
     async fn members(&self) -> Result<usize>;
 
+    /// Deletes the group with its offsets; false where there is none.
+    ///
+    /// # Errors
+    /// Of class Fenced while it has members.
+    async fn delete_group(&self) -> Result<bool> {
+        Err(Error::config("this log deletes no groups"))
+    }
+
+    /// Who folds what for the group now, wherever it runs. Empty where the log does not tell.
+    async fn fleet(&self) -> Result<Vec<FleetMember>> {
+        Ok(Vec::new())
+    }
+
     /// A consuming member of the group, for one task. `memory` bounds its queue, in bytes.
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>>;
 
     /// What reads given stretches of the log beside the group and its offsets, for `verify` and
     /// `explain`.
     fn reader(&self) -> Result<Box<dyn Reader>>;
+}
+
+/// What a log has of a connector's topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Their partitions.
+    pub partitions: Vec<PartitionInfo>,
+    /// The listed topics that do not exist.
+    pub missing: Vec<MissingTopic>,
+}
+
+/// A listed topic that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingTopic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How to make it.
+    pub way_out: String,
+}
+
+impl Survey {
+    /// The partitions, where no topic is missing that `needed` names: what was folded of one that is gone, nothing brings
+    /// back.
+    ///
+    /// # Errors
+    /// A config error for the first that is.
+    pub fn of_all(self, needed: impl Fn(&str) -> bool) -> Result<Vec<PartitionInfo>> {
+        match self.missing.iter().find(|topic| needed(&topic.name)) {
+            Some(topic) => Err(topic.error()),
+            None => Ok(self.partitions),
+        }
+    }
+}
+
+impl MissingTopic {
+    /// What there is to say of it.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        let MissingTopic { name, way_out } = self;
+        Error::config(format!(
+            "topic `{name}` does not exist; correct the name in `topics`, or create it: {way_out}"
+        ))
+        .with_code("UnknownTopicOrPartition")
+    }
+}
+
+/// One task's member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetMember {
+    /// What tells its worker from the others.
+    pub worker: String,
+    /// Which of its worker's tasks it is.
+    pub task: u32,
+    /// What it folds.
+    pub partitions: Vec<TopicPartition>,
 }
 
 /// Reads stretches of a log. It joins no group and commits nothing.
@@ -148,9 +224,9 @@ pub enum SourceEvent {
     /// All records of this partition that may be read now have been delivered; the position may lie
     /// past the last record, behind transaction markers.
     End(TopicPartition, Position),
-    /// All records before this place were delivered, and what stands there cannot be read: nothing of
-    /// this partition comes any more.
-    Broken(TopicPartition, Error),
+    /// All records before this place were delivered, and what stands there, in a batch that may begin before,
+    /// cannot be read: nothing of this partition comes any more, until it is started elsewhere.
+    Broken(TopicPartition, Position, Error),
 }
 
 /// What a task can take in now.
@@ -228,4 +304,11 @@ pub trait DeadLetters: Send + Sync {
     /// Sends the letters and waits until the log has them (acks=all). At-least-once. What became of each, in
     /// their order: after an error only those that failed are to be sent again.
     async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>>;
+
+    /// Appends records to the partitions that they name, with the time of now, and waits until the log has them. What became
+    /// of each, in their order.
+    async fn put_back(&self, records: &[DeadLetter]) -> Vec<Result<()>> {
+        let nowhere = || Err(Error::config("these letters have no log to go back to"));
+        records.iter().map(|_| nowhere()).collect()
+    }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::RegistryConfig;
 use crate::client::Client;
-use crate::fetch::{Found, fetch, has_any};
+use crate::fetch::{Found, fetch, has_any, is_one};
 
 /// A replica may lag behind the one that gave an id to a producer: so long it is asked again.
 const MISSING: Duration = Duration::from_secs(30);
@@ -115,7 +115,7 @@ impl Registry {
             };
         };
         match fetch(&self.client, id).await? {
-            Found::Schema(has) if has == *had => Ok(()),
+            Found::Schema(has) if has.is_same(&had) => Ok(()),
             Found::Schema(has) => Err(Error::config(format!(
                 "the schema registry {:?} has another schema under the id of {id} than it had: it was {} and is {}",
                 self.name, had.text, has.text
@@ -181,6 +181,16 @@ impl Schemas for Registry {
                 Err(error)
             }
         }
+    }
+
+    async fn reach(&self) -> Result<()> {
+        is_one(&self.client).await
+    }
+
+    fn doubt(&self, id: SchemaId) {
+        let mut state = self.state();
+        state.known.remove(&id);
+        state.witness.take_if(|witness| *witness == id);
     }
 }
 

@@ -74,6 +74,7 @@ pub(crate) async fn fetch(client: &Client, id: SchemaId) -> Result<Found> {
         SchemaId::Guid(guid) => confluent(client, &format!("schemas/guids/{guid}")).await?,
         SchemaId::GlobalId(id) => apicurio(client, &format!("ids/globalIds/{id}")).await?,
         SchemaId::ContentId(id) => apicurio(client, &format!("ids/contentIds/{id}")).await?,
+        SchemaId::Fingerprint(_) => Err("no registry's API knows fingerprints".to_owned()),
     };
     let document = match document {
         Ok(document) => document,
@@ -86,9 +87,23 @@ pub(crate) async fn fetch(client: &Client, id: SchemaId) -> Result<Found> {
     })
 }
 
+/// Whether there is a registry at all.
+pub(crate) async fn is_one(client: &Client) -> Result<()> {
+    match subjects(client).await? {
+        Said::Body(_) => Ok(()),
+        Said::Missing(why) => Err(client.outage(&format!(
+            "it has no /subjects, as a registry has: look at the path of its `url` ({why})"
+        ))),
+    }
+}
+
+async fn subjects(client: &Client) -> Result<Said> {
+    client.get("subjects?limit=1", |url| Some(url.clone())).await
+}
+
 /// Whether the registry has anything at all.
 pub(crate) async fn has_any(client: &Client) -> Result<bool> {
-    match client.get("subjects?limit=1", |url| Some(url.clone())).await? {
+    match subjects(client).await? {
         Said::Missing(_) => Ok(false),
         Said::Body(body) => {
             let subjects: Vec<String> = serde_json::from_slice(&body)

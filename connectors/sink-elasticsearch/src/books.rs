@@ -227,14 +227,13 @@ impl Books {
             decisions: Vec::new(),
             parked: Vec::new(),
             holes: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
     /// Makes what was kept visible to [`Books::verdicts`].
     pub(crate) async fn refresh(&self) -> Result<()> {
-        let path = format!("/{ALIAS}/_refresh");
-        let reply = self.client.json(Method::Post, &path, &[], None).await?;
-        reply.read::<serde_json::Value>("refreshing the metadata index").map(drop)
+        self.client.refresh(ALIAS, "refreshing the metadata index").await
     }
 
     pub(crate) async fn read<T: DeserializeOwned>(
@@ -255,7 +254,7 @@ impl Books {
         outcomes.into_iter().map(version).collect()
     }
 
-    fn target_id(&self) -> String {
+    pub(crate) fn target_id(&self) -> String {
         format!("target:{}", self.target)
     }
 

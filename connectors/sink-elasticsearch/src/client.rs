@@ -89,9 +89,12 @@ impl Reply {
         }
     }
 
-    /// Whether the server has no such request: OpenSearch's point in time is another one.
+    /// Whether the server has no such request: OpenSearch's point in time is another one. Elasticsearch 7
+    /// takes the path of an API that it lacks, or has switched off, for an index's name.
     pub(crate) fn is_unknown_to_the_server(&self) -> bool {
-        let unknown = || self.cause().reason.is_some_and(|r| r.starts_with("no handler found"));
+        const SAYS: [&str; 2] = ["no handler found", "Invalid index name [_"];
+        let unknown =
+            || self.cause().reason.is_some_and(|r| SAYS.iter().any(|says| r.starts_with(says)));
         self.status == 405 || (self.status == 400 && unknown())
     }
 
@@ -109,7 +112,7 @@ impl Reply {
     }
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8], doing: &str) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(body: &[u8], doing: &str) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         Error::retriable(format!("unreadable answer while {doing}")).with_source(error)
     })

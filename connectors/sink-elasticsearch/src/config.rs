@@ -17,7 +17,7 @@ pub struct ElasticsearchConfig {
     pub username: Option<String>,
     /// The user's password.
     pub password: Option<String>,
-    /// A PEM file with the authorities to trust beside the built-in ones.
+    /// A PEM file with the authorities to trust, in place of the public ones.
     pub ca: Option<PathBuf>,
     /// How long one request may take; a minute where it is not given.
     pub request_timeout: Option<Duration>,

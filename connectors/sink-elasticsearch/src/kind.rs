@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use foldline_api::Result;
 use foldline_api::kind::Sink;
 use foldline_api::mask;
+use foldline_api::removal::Owned;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_language::config::form::{FilePath, Period, SecretText, Text, TextList};
 use foldline_language::config::key::{Key, Or, Required};
@@ -15,6 +17,7 @@ use foldline_language::config::sink::{SinkKind, TargetKey};
 use crate::client;
 use crate::config::ElasticsearchConfig;
 use crate::plan::plan;
+use crate::removal;
 use crate::target::ElasticsearchTarget;
 
 /// `type = "elasticsearch"`.
@@ -33,7 +36,7 @@ const API_KEY: Key<SecretText> = Key::new("api_key", SecretText, "Base64 of id:a
 const USERNAME: Key<Text> = Key::new("username", Text, "With `password`, instead of `api_key`");
 const PASSWORD: Key<SecretText> = Key::new("password", SecretText, "With `username`");
 const CA: Key<FilePath> =
-    Key::new("ca", FilePath, "PEM file of the authority that signed its certificate");
+    Key::new("ca", FilePath, "PEM file of the authorities to trust, in place of the public ones");
 const REQUEST_TIMEOUT: Key<Period, Or<Duration>> =
     Key::new("request_timeout", Period, "So long may a request take")
         .or(client::REQUEST_TIMEOUT)
@@ -91,6 +94,7 @@ fn check_urls(field: &Field<'_>, urls: &[String]) {
     }
 }
 
+#[async_trait]
 impl Sink for ElasticsearchConfig {
     fn target(&self, spec: TargetSpec) -> Result<Arc<dyn Target>> {
         Ok(Arc::new(ElasticsearchTarget::new(self, spec)?))
@@ -98,6 +102,10 @@ impl Sink for ElasticsearchConfig {
 
     fn plan(&self, spec: &TargetSpec) -> Vec<String> {
         plan(spec)
+    }
+
+    async fn owned(&self, connector: &str) -> Result<Vec<Owned>> {
+        removal::owned(self, connector).await
     }
 
     fn speaks_sql(&self) -> bool {

@@ -7,10 +7,11 @@ use std::collections::{HashMap, HashSet};
 use foldline_api::Result;
 use foldline_api::letters::{BadRecord, read_letter};
 use foldline_api::parked::Place;
-use foldline_api::record::TopicPartition;
+use foldline_api::record::{Position, TopicPartition};
 use foldline_api::source::DeadLetter;
 
 use crate::books::{BeginningDoc, Books, PositionDoc, VerdictDoc, Versioned};
+use crate::hole::holes_of;
 
 /// Letters of one read.
 const READ_MAX: usize = 50;
@@ -125,7 +126,7 @@ impl Books {
                 continue;
             }
             let folded = |at: i64| {
-                let left_out = place.holes.iter().any(|(from, to)| (*from..*to).contains(&at));
+                let left_out = holes_of(&place).any(|hole| hole.has(Position(at)));
                 (old.position..place.position).contains(&at) && !left_out
             };
             let mut from = Some(0);

@@ -6,7 +6,7 @@
 //! first, positions last, and a marker in each document tells a replay what it already holds.
 //!
 //! In reading order: [`config`], `mapping` (the index that a model becomes), `document` (a row as
-//! JSON and back), `bulk`, `client`, `nodes` and `size` (requests), `books` (the metadata index), `error` (whose
+//! JSON and back), `bulk`, `client`, `search`, `nodes` and `size` (requests), `books` (the metadata index), `error` (whose
 //! problem an answer is), `survey` and `template` (what stands in the cluster), [`target`] and [`writer`],
 //! `shape` and `drift` (what an index was made with, and whether it still is), `purge` (tombstones), `adopt` (what a snapshot brought back) and
 //! [`mod@plan`].
@@ -21,21 +21,27 @@ pub mod config;
 mod document;
 mod drift;
 mod error;
+mod expiry;
 mod hole;
+mod kept;
 mod kind;
 mod letters;
 mod mapping;
 mod nodes;
 mod parking;
 pub mod plan;
+mod privileges;
 mod purge;
 mod rebuild;
+mod removal;
+mod search;
 mod shape;
 mod size;
 mod snapshot;
 mod survey;
 pub mod target;
 mod template;
+mod transport;
 mod verdicts;
 mod version;
 pub mod writer;

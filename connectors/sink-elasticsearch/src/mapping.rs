@@ -233,8 +233,22 @@ pub(crate) fn check(spec: &TargetSpec) -> Result<()> {
             )));
         }
     }
+    check_expire(spec)?;
     let Json::Object(settings) = settings(spec) else { return Ok(()) };
     refuse(&spec.target, &settings, &mapping(spec, ""))
+}
+
+/// Refuses another mapping of the field by which rows are found that expire.
+fn check_expire(spec: &TargetSpec) -> Result<()> {
+    let Some(rule) = &spec.expire else { return Ok(()) };
+    let mapped = spec.mapping.as_ref().and_then(|m| m.get("properties")?.get(&*rule.field));
+    if mapped.is_some() {
+        return Err(Error::config(format!(
+            "connectors.{}.mapping.properties.{}: by this field rows are found that `expire` deletes: leave its mapping to Foldline",
+            spec.connector, rule.field
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses an index whose settings (flat names) or mapping would lose or change documents.
@@ -315,12 +329,14 @@ pub(crate) mod tests {
             log: "log".to_owned(),
             target: "orders".to_owned(),
             model: Arc::new(Model { columns, key: vec![0], indexes: vec![] }),
+            joins: None,
             fingerprint: "f1".to_owned(),
             projection: json!({}),
             on_change: OnChange::Refuse,
             auto_create: true,
             mapping: None,
             settings: None,
+            expire: None,
         }
     }
 

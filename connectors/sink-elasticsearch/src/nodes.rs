@@ -11,15 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
-use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::Method;
-use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use foldline_api::{Error, Result};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::client::Reply;
+use crate::transport::Transport;
 
 /// How long a node rests after its first failure.
 const REST: Duration = Duration::from_secs(1);
@@ -60,6 +58,8 @@ pub(crate) struct Nodes {
 #[derive(Debug)]
 struct Node {
     transport: Transport,
+    /// Its address, without a login.
+    place: String,
     health: Mutex<Health>,
 }
 
@@ -102,23 +102,11 @@ impl Nodes {
         ca: Option<&[u8]>,
         timeout: Duration,
     ) -> Result<Self> {
-        let mut nodes = Vec::with_capacity(urls.len());
-        for url in urls {
-            let mut builder =
-                TransportBuilder::new(SingleNodeConnectionPool::new(url)).enable_meta_header(false);
-            if let Some(login) = login {
-                builder = builder.auth(login.clone());
-            }
-            if let Some(pem) = ca {
-                let ca = Certificate::from_pem(pem)
-                    .map_err(|error| Error::config(format!("no PEM certificate: {error}")))?;
-                builder = builder.cert_validation(CertificateValidation::Full(ca));
-            }
-            let transport = builder.build().map_err(|error| {
-                Error::config(format!("cannot set up the HTTP client: {error}"))
-            })?;
-            nodes.push(Node { transport, health: Mutex::default() });
-        }
+        let places: Vec<String> =
+            urls.iter().map(|url| url.as_str().trim_end_matches('/').to_owned()).collect();
+        let transports = Transport::all(urls, login, ca)?.into_iter();
+        let node = |(transport, place)| Node { transport, place, health: Mutex::default() };
+        let nodes = transports.zip(places).map(node).collect();
         Ok(Nodes { nodes, next: AtomicUsize::new(0), timeout })
     }
 
@@ -135,7 +123,7 @@ impl Nodes {
             let bad = sent.as_ref().map_or(true, Reply::is_of_a_bad_node);
             node.note(bad);
             let again = request.is_idempotent() || sent.as_ref().is_err_and(is_connect);
-            last = sent.map_err(|error| self.unreachable(request, error));
+            last = sent.map_err(|error| self.unreachable(node, request, error));
             if !(bad && again) {
                 break;
             }
@@ -143,12 +131,22 @@ impl Nodes {
         last
     }
 
-    fn unreachable(&self, request: Request<'_>, error: elasticsearch::Error) -> Error {
+    fn unreachable(&self, node: &Node, request: Request<'_>, error: elasticsearch::Error) -> Error {
+        if let Some(why) = untrusted(&error) {
+            // The certificate may be mended on the other side too, so this is worth trying again.
+            let message = format!(
+                "the certificate of Elasticsearch is not trusted ({why}): give the sink the ca that signed it; where a \
+                 ca is given, no other authority is trusted"
+            );
+            return Error::retriable(message).with_source(error);
+        }
         if !error.is_timeout() || is_connect(&error) {
-            return Error::retriable("Elasticsearch cannot be reached").with_source(error);
+            let message = unanswered(&node.place, &deepest(&error));
+            return Error::retriable(message).with_source(error);
         }
         let message = format!(
-            "Elasticsearch did not answer within {} s (the sink's request_timeout)",
+            "Elasticsearch at {} did not answer within {} s (the sink's request_timeout)",
+            node.place,
             self.timeout.as_secs_f64()
         );
         if request.has_parts() {
@@ -182,16 +180,12 @@ impl Node {
 
     async fn send(
         &self,
-        Request { method, path, query, bytes_max }: Request<'_>,
+        request: Request<'_>,
         body: Option<Bytes>,
         timeout: Duration,
     ) -> Result<Reply, elasticsearch::Error> {
-        let mut headers = HeaderMap::new();
-        let kind =
-            if path.ends_with("/_bulk") { "application/x-ndjson" } else { "application/json" };
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        let sent = self.transport.send(method, path, headers, Some(query), body, Some(timeout));
-        let response = sent.await?;
+        let bytes_max = request.bytes_max;
+        let response = self.transport.send(request, body, timeout).await?;
         let status = response.status_code().as_u16();
         let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         if response.content_length().is_some_and(|bytes| bytes > most) {
@@ -204,6 +198,46 @@ impl Node {
 fn is_connect(error: &elasticsearch::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>());
     cause.is_some_and(reqwest::Error::is_connect)
+}
+
+/// The innermost cause: what the system or TLS says.
+fn deepest(error: &elasticsearch::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// What is at an address that gives no answer of HTTP, by its cause, with the way out where the cause tells one.
+fn unanswered(place: &str, cause: &str) -> String {
+    let has = |words: &[&str]| words.iter().any(|words| cause.contains(words));
+    let tls = place.starts_with("https:");
+    let way_out = if has(&["Connection refused"]) {
+        "; nothing listens there: correct `urls`, or start it"
+    } else if has(&["lookup address", "dns error"]) {
+        "; its host is not known: correct `urls`"
+    } else if tls && has(&["wrong version number", "packet length too long", "InvalidContentType"])
+    {
+        "; it speaks no TLS: write http:// in `urls`"
+    } else if !tls
+        && has(&[
+            "connection closed before message completed",
+            "invalid HTTP version",
+            "Connection reset",
+        ])
+    {
+        "; it may want TLS (https:// in `urls`), or be no Elasticsearch"
+    } else {
+        ""
+    };
+    format!("Elasticsearch at {place} cannot be reached: {cause}{way_out}")
+}
+
+/// What TLS has against the node's certificate.
+fn untrusted(error: &elasticsearch::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let texts = causes.map(ToString::to_string);
+    texts
+        .filter_map(|text| Some(text.split_once("invalid peer certificate: ")?.1.to_owned()))
+        .last()
 }
 
 #[cfg(test)]

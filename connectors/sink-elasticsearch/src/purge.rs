@@ -5,44 +5,20 @@
 
 use std::time::Duration;
 
-use elasticsearch::http::Method;
 use foldline_api::Result;
 use foldline_api::model::Model;
-use foldline_api::sink::{Marks, StoredPosition, Version};
-use serde::Deserialize;
+use foldline_api::sink::{Marks, StoredPosition};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::bulk;
 use crate::client::Client;
 use crate::document;
+use crate::search::Page;
 use crate::writer::now_millis;
 
 /// Tombstones of one page.
 const PURGE_PAGE: usize = 1_000;
-
-#[derive(Deserialize)]
-struct Page {
-    hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Hits {
-    hits: Vec<Hit>,
-}
-
-#[derive(Deserialize)]
-struct Hit {
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_seq_no")]
-    seq_no: u64,
-    #[serde(rename = "_primary_term")]
-    primary_term: u64,
-    #[serde(rename = "_source")]
-    source: Box<RawValue>,
-    sort: Vec<serde_json::Value>,
-}
 
 /// Removes the tombstones of an index that are older than `retention` and that the positions have
 /// passed, each if it is still what was read.
@@ -73,15 +49,16 @@ pub(crate) async fn purge(
             search.insert("search_after".to_owned(), json!(after));
         }
         let path = format!("/{alias}/_search");
-        let reply = client.json(Method::Post, &path, &[], Some(&search)).await?;
-        let hits = reply.read::<Page>("looking for tombstones")?.hits.hits;
+        let page: Page<Box<RawValue>> =
+            client.search(&path, &search, "looking for tombstones").await?;
+        let hits = page.into_hits();
         let Some(last) = hits.last() else { return Ok(removed) };
         after = Some(last.sort.clone());
         let mut items = Vec::new();
         for hit in &hits {
             let (_, marks) = document::decode(&no_columns, hit.source.get().as_bytes())?;
             if is_passed(&marks, positions) {
-                items.push(bulk::delete(&hit.id, Version::At(hit.seq_no, hit.primary_term)));
+                items.push(bulk::delete(&hit.id, hit.version()));
             }
         }
         let outcomes = client.bulk_items(alias, &items).await?;

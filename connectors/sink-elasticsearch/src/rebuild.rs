@@ -87,6 +87,7 @@ impl ElasticsearchTarget {
         self.books.seed(next.generation, &next.beginnings).await?;
         let live = (stored.value.binding.generation, stored.value.beginnings.as_slice());
         self.books.take_over_verdicts(live, (next.generation, &next.beginnings)).await?;
+        self.books.take_over_holes(live, (next.generation, &next.beginnings)).await?;
         let restore = SPARED.iter().map(|(name, _)| {
             ((*name).to_owned(), stands.settings.get(*name).cloned().unwrap_or_default())
         });

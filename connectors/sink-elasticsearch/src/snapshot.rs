@@ -1,5 +1,6 @@
 //! Documents and books: positions first, then a point in time that is opened after a refresh. A
-//! document holds what lies before the positions, and may be newer by its own marks.
+//! document holds what lies before the positions, and may be newer by its own marks. The horizon is read again after each page:
+//! what a document is gone by was durable before.
 
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use async_trait::async_trait;
 use elasticsearch::http::Method;
 use foldline_api::Result;
 use foldline_api::model::{Key, Model};
-use foldline_api::sink::{Books, Loaded, Snapshot, Version, Writer};
+use foldline_api::sink::{Books, Loaded, Snapshot, Writer};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::client::Client;
 use crate::document;
+use crate::search::{Hit, Page};
 use crate::writer::ElasticsearchWriter;
 
 /// How long the cluster keeps the point in time between two pages.
@@ -51,30 +53,6 @@ struct Opened {
     id: String,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    pit_id: Option<String>,
-    hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Hits {
-    hits: Vec<Hit>,
-}
-
-#[derive(Deserialize)]
-struct Hit {
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_seq_no")]
-    seq_no: u64,
-    #[serde(rename = "_primary_term")]
-    primary_term: u64,
-    #[serde(rename = "_source")]
-    source: Box<RawValue>,
-    sort: Vec<serde_json::Value>,
-}
-
 impl ElasticsearchSnapshot {
     /// `books` were read before this; `alias` leads to their generation's index.
     pub(crate) fn new(
@@ -89,9 +67,7 @@ impl ElasticsearchSnapshot {
     }
 
     async fn open(&self) -> Result<Point> {
-        let refresh = format!("/{}/_refresh", self.alias);
-        let reply = self.client.json(Method::Post, &refresh, &[], None).await?;
-        reply.read::<serde_json::Value>("refreshing the index")?;
+        self.client.refresh(&self.alias, "refreshing the index").await?;
         let keep = [("keep_alive", KEEP)];
         let path = format!("/{}/_pit", self.alias);
         let reply = self.client.json(Method::Post, &path, &keep, None).await?;
@@ -106,7 +82,7 @@ impl ElasticsearchSnapshot {
     }
 
     /// The next documents, about `max` of them; empty after the last.
-    async fn page(&self, point: &mut Point, max: usize) -> Result<Vec<Hit>> {
+    async fn page(&self, point: &mut Point, max: usize) -> Result<Vec<Hit<Box<RawValue>>>> {
         let mut search = json!({
             "seq_no_primary_term": true,
             "track_total_hits": false,
@@ -122,12 +98,12 @@ impl ElasticsearchSnapshot {
             search.insert("sort".to_owned(), json!([{ sort: "asc" }]));
             search.extend(after.map(|after| ("search_after".to_owned(), after)));
         }
-        let reply = self.client.json(Method::Post, "/_search", &[], Some(&search)).await?;
-        let page: Page = reply.read("reading documents")?;
-        if let Some(id) = page.pit_id {
+        let page: Page<Box<RawValue>> =
+            self.client.search("/_search", &search, "reading documents").await?;
+        if let Some(id) = page.pit_id.clone() {
             point.id = id;
         }
-        let mut hits = page.hits.hits;
+        let mut hits = page.into_hits();
         match &mut point.walk {
             Walk::Shards { after } => {
                 *after = hits.last_mut().map(|hit| std::mem::take(&mut hit.sort));
@@ -188,7 +164,7 @@ impl Snapshot for ElasticsearchSnapshot {
             }
             for hit in &hits {
                 let (row, marks) = document::decode(&self.model, hit.source.get().as_bytes())?;
-                let version = Version::At(hit.seq_no, hit.primary_term);
+                let version = hit.version();
                 if let Some(row) = row {
                     let key = self.model.key_of(&row);
                     out.push((key, Loaded { row: Some(row), version, marks }));
@@ -200,10 +176,13 @@ impl Snapshot for ElasticsearchSnapshot {
             }
         }
         self.point = Some(point);
+        self.books.horizon = self.writer.horizon().await?;
         Ok(out)
     }
 
     async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
-        self.writer.load(keys).await
+        let rows = self.writer.load(keys).await?;
+        self.books.horizon = self.writer.horizon().await?;
+        Ok(rows)
     }
 }

@@ -153,8 +153,7 @@ impl Cluster {
 
     async fn count(&self, index: &str) -> Result<u64> {
         let doing = "counting documents";
-        let path = format!("/{index}/_refresh");
-        self.client.json(Method::Post, &path, &[], None).await?.read::<Json>(doing)?;
+        self.client.refresh(index, doing).await?;
         let query = [("terminate_after", "1")];
         let path = format!("/{index}/_count");
         let counted: Json =
@@ -252,9 +251,7 @@ impl Cluster {
 
     /// Makes everything written visible to searches.
     pub(crate) async fn refresh(&self, index: &str) -> Result<()> {
-        let path = format!("/{index}/_refresh");
-        let reply = self.client.json(Method::Post, &path, &[], None).await?;
-        reply.read::<Json>(&format!("refreshing {index:?}")).map(drop)
+        self.client.refresh(index, &format!("refreshing {index:?}")).await
     }
 
     /// 2 where all copies of an index are there, 1 where all primaries are, else 0.

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, Found, check_owner};
+use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Act, Change, Command, Facts, LogNow, Outcome, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
+use foldline_api::removal::{Keep, Removed};
+use foldline_api::schemas::KeptSchemas;
 use foldline_api::sink::{
     self, Adopted, Beginning, Configured, DesiredState, Opened, Snapshot, StoredPosition, Target,
     TargetSpec, Version, Writer,
@@ -109,6 +112,18 @@ impl ElasticsearchTarget {
         let has_rows = index.uuid() != physical
             && self.cluster.has_rows(&self.index(stored.binding.generation)).await?;
         Ok(Some(Found { physical: index.uuid().to_owned(), has_rows }))
+    }
+
+    /// What stands in the cluster, and what opening the target would do about it.
+    async fn opening(&self, stored: Option<&TargetDoc>) -> Result<(Survey, Outcome)> {
+        let survey = self.cluster.survey().await?;
+        self.cluster.check_name(&survey)?;
+        let found = self.find(stored, &survey).await?;
+        let known = stored.map_or_else(Facts::default, |doc| Self::facts(doc, &survey));
+        let record = stored.map(TargetDoc::record);
+        let facts = Facts { found, ..known };
+        let outcome = transition(record.as_ref(), &self.spec, &facts, Command::Open)?;
+        Ok((survey, outcome))
     }
 
     /// The record that a change asks for; none where it stays as it is.
@@ -240,6 +255,14 @@ pub(crate) fn new_build() -> String {
 
 #[async_trait]
 impl Target for ElasticsearchTarget {
+    async fn check(&self) -> Result<()> {
+        mapping::check(&self.spec)?;
+        self.cluster.client.check_version().await?;
+        self.cluster.check_privileges().await?;
+        let stored = if self.books.exist().await? { self.books.target().await? } else { None };
+        self.opening(stored.as_ref().map(|stored| &stored.value)).await.map(drop)
+    }
+
     async fn open(&self) -> Result<Opened> {
         mapping::check(&self.spec)?;
         self.cluster.client.check_version().await?;
@@ -247,14 +270,8 @@ impl Target for ElasticsearchTarget {
         let (mut notices, mut pointed) = (Vec::new(), false);
         for _ in 0..ATTEMPTS {
             let stored = self.books.target().await?;
-            let survey = self.cluster.survey().await?;
-            self.cluster.check_name(&survey)?;
             let doc = stored.as_ref().map(|stored| &stored.value);
-            let found = self.find(doc, &survey).await?;
-            let facts =
-                Facts { found, ..doc.map_or_else(Facts::default, |doc| Self::facts(doc, &survey)) };
-            let record = doc.map(TargetDoc::record);
-            let outcome = transition(record.as_ref(), &self.spec, &facts, Command::Open)?;
+            let (survey, outcome) = self.opening(doc).await?;
             let (change, waits) = match outcome {
                 Outcome::Changes(change) => (Some(change), None),
                 Outcome::Waits(waits) => (None, Some(waits)),
@@ -353,6 +370,10 @@ impl Target for ElasticsearchTarget {
         self.take_over(log).await
     }
 
+    async fn remove(&self, keep: Keep) -> Result<Removed> {
+        self.remove_all(keep).await
+    }
+
     async fn note_stopped(&self) -> Result<()> {
         self.seal().await
     }
@@ -407,6 +428,10 @@ impl Target for ElasticsearchTarget {
         self
     }
 
+    fn schemas(&self) -> &dyn KeptSchemas {
+        self
+    }
+
     async fn differences(&self) -> Result<Vec<String>> {
         let generation = self.stored().await?.value.binding.generation;
         let survey = self.cluster.survey().await?;
@@ -418,6 +443,10 @@ impl Target for ElasticsearchTarget {
 
     fn rebuilds(&self) -> &dyn Rebuilds {
         self
+    }
+
+    fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
@@ -456,8 +485,10 @@ impl Target for ElasticsearchTarget {
             (generation, false),
         );
         let continued = binding.continued.contains(&generation);
-        let books = sink::Books { generation, positions, verdicts, continued };
+        let horizon = self.books.horizon(self.spec.expire.as_ref()).await?;
+        let books = sink::Books { generation, positions, verdicts, continued, horizon };
         let model = Arc::clone(&self.spec.model);
-        Ok(Box::new(ElasticsearchSnapshot::new(client, alias, model, books, writer)))
+        let snapshot = ElasticsearchSnapshot::new(client, alias, model, books, writer);
+        Ok(Box::new(snapshot))
     }
 }

@@ -10,37 +10,19 @@ use foldline_api::Result;
 use foldline_api::parked::DROPPED;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{StoredVerdict, Version};
-use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::books::{ALIAS, ATTEMPTS, BeginningDoc, Books, PositionDoc, READ_MAX, VerdictDoc};
 use crate::bulk;
 use crate::error::{Failure, Fault};
 use crate::letters;
+use crate::search::{Hit, Page};
 use crate::survey::Cluster;
 
 /// Verdicts of one page.
 const VERDICTS_MAX: usize = 1_000;
 /// In the place of a generation: what an operator dropped, in whichever.
 const OF_ALL: &str = "dropped";
-
-#[derive(Deserialize)]
-struct Page {
-    hits: Hits,
-}
-
-#[derive(Deserialize)]
-struct Hits {
-    hits: Vec<Hit>,
-}
-
-#[derive(Deserialize)]
-struct Hit {
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_source")]
-    source: VerdictDoc,
-}
 
 impl VerdictDoc {
     /// As the worker reads it; whether what refused stands is to be said.
@@ -204,7 +186,7 @@ impl Books {
             if hits.is_empty() {
                 continue;
             }
-            let of_life = |hit: &Hit| VerdictDoc {
+            let of_life = |hit: &Hit<VerdictDoc>| VerdictDoc {
                 topic_id: beginning.topic_id.clone(),
                 ..hit.source.clone()
             };
@@ -243,7 +225,7 @@ impl Books {
         Ok(())
     }
 
-    async fn remove_verdicts(&self, hits: Vec<Hit>) -> Result<()> {
+    async fn remove_verdicts(&self, hits: Vec<Hit<VerdictDoc>>) -> Result<()> {
         let ids: Vec<String> = hits.into_iter().map(|hit| hit.id).collect();
         let stand = self.client.mget(ALIAS, &ids, false, READ_MAX).await?;
         let there = ids.iter().zip(&stand).filter(|(_, doc)| doc.version != Version::Absent);
@@ -267,7 +249,7 @@ impl Books {
         target: &str,
         partition: &TopicPartition,
         from: Position,
-    ) -> Result<Vec<Hit>> {
+    ) -> Result<Vec<Hit<VerdictDoc>>> {
         let (mut found, mut from) = (Vec::new(), Some(from.0));
         while let Some(at) = from {
             let (mut hits, next) = self.page(target, partition, at).await?;
@@ -293,10 +275,11 @@ impl Books {
         target: &str,
         partition: &TopicPartition,
         from: i64,
-    ) -> Result<(Vec<Hit>, Option<i64>)> {
+    ) -> Result<(Vec<Hit<VerdictDoc>>, Option<i64>)> {
         let path = format!("/{ALIAS}/_search");
         let query = json!({
             "size": VERDICTS_MAX,
+            "seq_no_primary_term": true,
             "track_total_hits": false,
             "_source": { "excludes": ["letter"] },
             "query": { "bool": { "filter": [
@@ -307,8 +290,8 @@ impl Books {
             ] } },
             "sort": [{ "offset": "asc" }],
         });
-        let reply = self.client.json(Method::Post, &path, &[], Some(&query)).await?;
-        let Page { hits: Hits { hits } } = reply.read("reading verdicts")?;
+        let found: Page<VerdictDoc> = self.client.search(&path, &query, "reading verdicts").await?;
+        let hits = found.into_hits();
         let last = hits.last().filter(|_| hits.len() == VERDICTS_MAX);
         let next = last.map(|last| last.source.offset + 1);
         Ok((hits, next))

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
+use foldline_api::expiry::Horizon;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
 use foldline_api::rebuild::Phase;
@@ -26,6 +27,7 @@ use crate::client::{Client, Document, IN_FLIGHT};
 use crate::document;
 use crate::drift::DriftWatch;
 use crate::error::{Failure, Fault};
+use crate::hole::holes_of;
 use crate::mapping::Names;
 use crate::survey::Cluster;
 use crate::verdicts;
@@ -41,16 +43,16 @@ const ATTEMPTS: u32 = 20;
 /// Writes one generation's index.
 #[derive(Debug)]
 pub struct ElasticsearchWriter {
-    client: Arc<Client>,
-    books: Books,
+    pub(crate) client: Arc<Client>,
+    pub(crate) books: Books,
     cluster: Cluster,
-    model: Arc<Model>,
+    pub(crate) model: Arc<Model>,
     generation: u64,
     /// Whether the generation is built beside the live one.
     building: bool,
-    spec: TargetSpec,
+    pub(crate) spec: TargetSpec,
     /// Documents are read and written through this; it goes away with the generation or its model.
-    alias: String,
+    pub(crate) alias: String,
     held: Mutex<HashMap<TopicPartition, Versioned<PositionDoc>>>,
     drift: DriftWatch,
     /// The ids of the topics whose partitions were acquired.
@@ -277,6 +279,7 @@ impl Writer for ElasticsearchWriter {
             let mut decisions = place.value.decisions(&partition);
             decisions.retain(|decision| decision.offset >= position.0);
             acquired.decisions.extend(decisions);
+            acquired.holes.extend(holes_of(&place.value));
             acquired.parked.extend(self.books.parked(self.generation, &place.value).await?);
             acquired.leases.push(Lease {
                 epoch: place.value.epoch,
@@ -379,6 +382,10 @@ impl Writer for ElasticsearchWriter {
         }
         self.books.settle_parked(self.generation, &flush.parking).await;
         Ok(Written::Durable(Versions::Each(versions)))
+    }
+
+    async fn expired(&self, horizon: Horizon, max: usize) -> Result<Vec<RowWrite>> {
+        self.past(horizon, max).await
     }
 
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {

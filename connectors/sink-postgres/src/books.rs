@@ -17,7 +17,7 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 const DOING: &str = "Foldline's books";
 
 /// The tables of the books.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 12] = [
     "targets",
     "positions",
     "verdicts",
@@ -26,6 +26,10 @@ const TABLES: [&str; 8] = [
     "parked",
     "holes",
     "bad_records",
+    "schemas",
+    "horizons",
+    "lookups",
+    "notes",
 ];
 
 /// The books in one schema, as SQL. Pure text but for its async methods, which run inside the caller's
@@ -73,6 +77,11 @@ impl Books {
     }
 
     /// One of the tables.
+    /// The names of all tables.
+    pub(crate) fn names(&self) -> Vec<String> {
+        TABLES.iter().map(|name| self.table(name)).collect()
+    }
+
     pub(crate) fn table(&self, name: &str) -> String {
         format!("{}.{name}", self.schema)
     }
@@ -85,7 +94,8 @@ impl Books {
         let names = TABLES.map(|name| self.table(name)).to_vec();
         let sql = "SELECT bool_and(to_regclass(n) IS NOT NULL) FROM unnest($1::text[]) AS n";
         let there: bool = only(&self.query(client, sql, &[(&names, Type::TEXT_ARRAY)]).await?)?;
-        if there && self.verdicts_are_open(client).await? {
+        if there && self.verdicts_are_open(client).await? && self.holes_are_repeated(client).await?
+        {
             return Ok(());
         }
         // Who may create in the schema that an administrator made may not create schemas, and PostgreSQL asks that first.
@@ -96,7 +106,20 @@ impl Books {
             .batch_execute(&self.ddl().split_off(there).join(";\n"))
             .await
             .map_err(|error| classify(error, "creating Foldline's books"))?;
-        self.open_verdicts(client).await
+        self.open_verdicts(client).await?;
+        self.repeat_holes(client).await
+    }
+
+    /// Whether one of the tables has a column.
+    pub(crate) async fn has_column(
+        &self,
+        client: &Client,
+        table: &str,
+        column: &str,
+    ) -> Result<bool> {
+        let sql = sql!("catalog/has_column");
+        let params: [Param<'_>; 2] = [(&self.table(table), Type::TEXT), (&column, Type::TEXT)];
+        only(&self.query(client, sql, &params).await?)
     }
 
     /// Whether the books have been made.
@@ -275,7 +298,16 @@ impl Books {
         generation: Option<u64>,
     ) -> Result<()> {
         let generation = generation.map(u64::cast_signed);
-        for name in ["positions", "verdicts", "extensions", "parked", "holes", "bad_records"] {
+        for name in [
+            "positions",
+            "verdicts",
+            "extensions",
+            "parked",
+            "holes",
+            "bad_records",
+            "lookups",
+            "notes",
+        ] {
             let sql = format!(
                 "DELETE FROM {} WHERE target = $1 AND coalesce(generation = $2, true)",
                 self.table(name)
@@ -323,9 +355,11 @@ impl Books {
     }
 
     /// The last statement of a flush: its transaction id, the table's OID now, whether triggers may
-    /// have changed the rows (1) or left them out (2, as those before each row may), and which server this is.
-    pub(crate) fn seal_sql(table: &str) -> String {
-        sql!("catalog/seal", table = literal(table))
+    /// have changed the rows (1) or left them out (2, as those before each row may), which server this is, and whether
+    /// rows of other targets show its own.
+    pub(crate) fn seal_sql(&self, table: &str, label: &str) -> String {
+        let (table, label) = (literal(table), literal(label));
+        sql!("catalog/seal", table = table, label = label, schema = self.schema)
     }
 }
 
@@ -410,6 +444,6 @@ mod tests {
 
     #[test]
     fn the_seal_names_the_table_as_a_constant() {
-        assert!(Books::seal_sql("\"it's\"").contains("to_regclass('\"it''s\"')"));
+        assert!(Books::new("f").seal_sql("\"it's\"", "it's").contains("to_regclass('\"it''s\"')"));
     }
 }

@@ -177,11 +177,15 @@ fn is_local(client: &tokio_postgres::Config) -> bool {
 }
 
 fn place(client: &tokio_postgres::Config) -> String {
+    // One port may stand for all hosts, none is the default.
+    let ports = client.get_ports();
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
     let hosts: Vec<String> = client
         .get_hosts()
         .iter()
-        .map(|host| match host {
-            Host::Tcp(name) => name.clone(),
+        .enumerate()
+        .map(|(at, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
             Host::Unix(path) => path.display().to_string(),
         })
         .collect();
@@ -436,7 +440,7 @@ mod tests {
             assert_eq!(tls_mode(mode, local, ca), Ok(expect), "{mode:?} {local} {ca}");
         }
         let place = endpoint("postgres://u:p@127.0.0.1/d?sslmode=disable").unwrap().place;
-        assert_eq!(place, "PostgreSQL at 127.0.0.1, database \"d\"");
+        assert_eq!(place, "PostgreSQL at 127.0.0.1:5432, database \"d\"");
     }
 
     #[test]

@@ -13,19 +13,54 @@ use crate::session::within;
 use crate::target::{CALL_LIMIT, PostgresTarget};
 
 impl Books {
-    async fn holes(&self, client: &Client, target: &str, generation: u64) -> Result<Vec<Hole>> {
+    /// Whether the table of holes is of this version.
+    pub(crate) async fn holes_are_repeated(&self, client: &Client) -> Result<bool> {
+        self.has_column(client, "holes", "repeated").await
+    }
+
+    /// Brings the table of an earlier version up to this one: the generations to come repeat what it has.
+    pub(crate) async fn repeat_holes(&self, client: &Client) -> Result<()> {
+        if self.holes_are_repeated(client).await? {
+            return Ok(());
+        }
+        let sql = sql!("repeated_column", schema = self.schema);
+        self.execute(client, &sql, &[]).await.map(|_| ())
+    }
+
+    /// What a generation leaves out.
+    pub(crate) async fn holes(
+        &self,
+        client: &Client,
+        target: &str,
+        generation: u64,
+    ) -> Result<Vec<Hole>> {
         let sql = sql!("holes", schema = self.schema);
         let generation = generation.cast_signed();
         let params: [Param<'_>; 2] = [(&target, Type::TEXT), (&generation, Type::INT8)];
         self.select(client, &sql, &params).await
     }
 
-    /// Moves a position past a hole and keeps it; who holds the partition is fenced.
+    /// Leaves out of another generation what one leaves out of topics of the same id.
+    pub(crate) async fn take_over_holes(
+        &self,
+        client: &Client,
+        target: &str,
+        (from, to): (u64, u64),
+    ) -> Result<()> {
+        let sql = sql!("take_holes_over", schema = self.schema);
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
+    /// Moves positions past a hole, of all generations that have not folded it, and keeps it; who holds the partition is
+    /// fenced.
     async fn leave_out(
         &self,
         client: &Client,
         (target, generation): (&str, u64),
-        Hole { partition, from, to }: &Hole,
+        Hole { partition, from, to, .. }: &Hole,
     ) -> Result<()> {
         let generation = generation.cast_signed();
         let topic = &*partition.topic;
@@ -37,8 +72,10 @@ impl Books {
             (&from.0, Type::INT8),
             (&to.0, Type::INT8),
         ];
+        let place = [(&target as _, Type::TEXT), (&topic as _, Type::TEXT), params[3].clone()];
+        self.query(client, &sql!("lock_places", schema = self.schema), &place).await?;
         for sql in
-            [sql!("pass_hole", schema = self.schema), sql!("keep_hole", schema = self.schema)]
+            [sql!("keep_hole", schema = self.schema), sql!("pass_hole", schema = self.schema)]
         {
             self.execute(client, &sql, &params).await?;
         }
@@ -52,6 +89,7 @@ impl FromRow for Hole {
             partition: partition_of(row)?,
             from: Position(get(row, "from_offset")?),
             to: Position(get(row, "to_offset")?),
+            repeated: get(row, "repeated")?,
         })
     }
 }
@@ -85,6 +123,23 @@ impl Holes for PostgresTarget {
                 let label = self.resolve(&session.client).await?.label();
                 self.entry(&session.client, &label, "").await?;
                 self.books.holes(&session.client, &label, generation).await
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn forget(&self, generation: u64) -> Result<()> {
+        within(CALL_LIMIT, "writing the books", async {
+            let session = self.lane.begin().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                let entry = self.entry(&session.client, &label, "FOR SHARE").await?;
+                hole::check(&entry.binding, generation)?;
+                let sql = sql!("forget_holes", schema = self.books.schema);
+                let params: [Param<'_>; 1] = [(&label, Type::TEXT)];
+                self.books.execute(&session.client, &sql, &params).await.map(|_| ())
             }
             .await;
             session.finish(result).await

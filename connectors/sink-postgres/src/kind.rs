@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use foldline_api::Result;
 use foldline_api::kind::Sink;
+use foldline_api::removal::Owned;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_language::config::form::{FilePath, Number, Period, SecretText, Text};
 use foldline_language::config::key::{Key, Or, Required};
@@ -13,6 +15,7 @@ use foldline_language::config::sink::{SinkKind, TargetKey};
 
 use crate::config::{PostgresConfig, check_url};
 use crate::pool::CONNECTIONS_MIN;
+use crate::removal;
 use crate::target::{self, PostgresTarget};
 
 /// `type = "postgres"`.
@@ -92,6 +95,7 @@ fn read_url(reader: &mut Reader<'_>) -> Option<String> {
     Some(url)
 }
 
+#[async_trait]
 impl Sink for PostgresConfig {
     fn target(&self, spec: TargetSpec) -> Result<Arc<dyn Target>> {
         Ok(Arc::new(PostgresTarget::new(self.clone(), spec)?))
@@ -101,7 +105,15 @@ impl Sink for PostgresConfig {
         target::plan(spec, &self.schema)
     }
 
+    async fn owned(&self, connector: &str) -> Result<Vec<Owned>> {
+        removal::owned(self, connector).await
+    }
+
     fn speaks_sql(&self) -> bool {
+        true
+    }
+
+    fn looks_up(&self) -> bool {
         true
     }
 }

@@ -39,6 +39,26 @@ impl PostgresTarget {
         Ok(Opened { waits, ..self.opened(client, &at.site.label, notices).await? })
     }
 
+    /// Opens the table, in a transaction that is rolled back, and looks whether the role may write to what stands
+    /// there then.
+    pub(crate) async fn check_in(&self, client: &Client) -> Result<()> {
+        self.open_in(client).await?;
+        let mut tables = self.books.names();
+        tables.push(self.resolve(client).await?.sql());
+        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&tables, Type::TEXT_ARRAY)];
+        let rows = client
+            .query_typed(sql!("catalog/lacks"), &params)
+            .await
+            .map_err(|error| classify(error, "looking up privileges"))?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let read = |column| row.try_get::<_, String>(column);
+        let (Ok(table), Ok(lacks)) = (read(0), read(1)) else { return Ok(()) };
+        Err(Error::retriable(format!(
+            "the role of the sink's url lacks {lacks} on {table}: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {table} TO it \
+             (docs/getting-started.md lists all of it)"
+        )))
+    }
+
     async fn open_first(&self, client: &Client, site: &Site, facts: &Facts) -> Result<Opened> {
         let outcome = transition(None, &self.spec, facts, Command::Open)?;
         let Outcome::Changes(change) = outcome else {
@@ -175,6 +195,7 @@ impl PostgresTarget {
         self.books.begin(client, label, next.generation, &list).await?;
         if next.log == stored.log {
             self.books.take_over_verdicts(client, label, (old, next.generation)).await?;
+            self.books.take_over_holes(client, label, (old, next.generation)).await?;
         }
         self.books.forget(client, label, Some(old)).await?;
         self.books.bind(client, label, &next).await?;

@@ -105,7 +105,9 @@ impl PostgresTarget {
         let (number, label) = (change.answer, &at.site.label);
         self.books.begin(client, label, number, beginnings).await?;
         if at.stored.log == self.spec.log {
-            self.books.take_over_verdicts(client, label, (at.stored.generation, number)).await?;
+            let pair = (at.stored.generation, number);
+            self.books.take_over_verdicts(client, label, pair).await?;
+            self.books.take_over_holes(client, label, pair).await?;
         }
         Ok(number)
     }

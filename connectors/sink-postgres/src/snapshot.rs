@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
-use foldline_api::model::{Key, Model};
+use foldline_api::model::{self, Key, Model};
 use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
@@ -16,6 +16,7 @@ use crate::books;
 use crate::codec::{CodecError, Raw, decode, encode_column, wire_array_type};
 use crate::error::classify;
 use crate::identifier::{TableName, quote};
+use crate::joins::{Shown, Waiting};
 use crate::session::{Session, within};
 use crate::statement::Statements;
 use crate::writer::as_param;
@@ -39,6 +40,10 @@ pub(crate) struct PostgresSnapshot {
     load: String,
     books: Books,
     reading: bool,
+    /// What the rows show of other tables.
+    shown: Option<Shown>,
+    /// Rows that have still to be looked at.
+    waiting: Waiting,
 }
 
 impl PostgresSnapshot {
@@ -48,6 +53,7 @@ impl PostgresSnapshot {
         books: &books::Books,
         spec: &TargetSpec,
         table: TableName,
+        looked_up: &[TableName],
     ) -> Result<Self> {
         let (label, client) = (table.label(), &session.client);
         let entry = books.entry(client, &label, "").await?;
@@ -64,11 +70,21 @@ impl PostgresSnapshot {
         let live = binding.physical.parse().unwrap_or(0);
         let verdicts = books.all_verdicts(client, &label, generation).await?;
         let verdicts = books.judge(client, &[live], &spec.fingerprint, verdicts).await?;
+        let shown = spec.joins.as_ref().map(|joins| Shown::new(joins, looked_up, &spec.model));
+        let mut waiting = Waiting::new(books, &label, generation);
+        if let Some(shown) = &shown {
+            shown.look(client, true).await?;
+            waiting.all = waiting.is_all(client, shown, &spec.fingerprint).await?;
+        }
         let books = Books {
             generation,
             positions: books.positions(client, &label, generation, "").await?,
             verdicts,
             continued: books.is_extended(client, &label, generation).await?,
+            horizon: match &spec.expire {
+                Some(rule) => books.horizon(client, &label, rule).await?,
+                None => None,
+            },
         };
         Ok(PostgresSnapshot {
             session,
@@ -77,6 +93,8 @@ impl PostgresSnapshot {
             table,
             books,
             reading: false,
+            shown,
+            waiting,
         })
     }
 
@@ -133,6 +151,21 @@ impl Snapshot for PostgresSnapshot {
         let loading = load(&self.session.client, place, &self.model, keys, usize::MAX);
         within(LIMIT, "reading rows", loading).await?.map_err(|e| classify(e, &self.doing()))
     }
+
+    async fn shown(&mut self, rows: &[model::Row]) -> Result<Vec<Option<model::Row>>> {
+        let Some(shown) = &self.shown else { return Ok(rows.iter().cloned().map(Some).collect()) };
+        within(LIMIT, "reading what rows show", async {
+            let client = &self.session.client;
+            let waits = self.waiting.of(client, shown, rows).await?;
+            let completed = shown.completed(client, rows).await?;
+            Ok(completed
+                .into_iter()
+                .zip(waits)
+                .map(|(row, waits)| (!waits).then_some(row))
+                .collect())
+        })
+        .await
+    }
 }
 
 /// The rows of `keys`, in their order, by [`Statements::load`]: of all, or of the first ones that come to `bytes_max`. The
@@ -185,7 +218,7 @@ fn place(row: &Row) -> Option<usize> {
 }
 
 /// The state in a row as [`Statements::load`] shows it.
-fn read_row(model: &Model, label: &str, row: &Row) -> Result<Loaded> {
+pub(crate) fn read_row(model: &Model, label: &str, row: &Row) -> Result<Loaded> {
     let raw = |at| {
         row.try_get::<_, Raw<'_>>(at)
             .map_err(|error| classify(error, &format!("reading {label:?}")))
@@ -207,6 +240,6 @@ fn read_row(model: &Model, label: &str, row: &Row) -> Result<Loaded> {
         return Err(Error::retriable("PostgreSQL sent a row without its version"));
     };
     let version = Version::At(u64::from(xmin), 0);
-    let row = Some(foldline_api::model::Row::new(values));
+    let row = Some(model::Row::new(values));
     Ok(Loaded { row, version, marks: Marks::new() })
 }

@@ -1,6 +1,7 @@
 //! The SQL of rows, as text: pure, the same for every batch size.
 
 use foldline_api::column::ColumnType;
+use foldline_api::expiry::Rule;
 use foldline_api::model::{Column, Model};
 
 use crate::codec::{cast, wire_array_type};
@@ -91,6 +92,20 @@ impl Statements {
     pub(crate) fn into_texts(self) -> Vec<String> {
         vec![self.load, self.update, self.insert, self.delete, self.present, self.absent]
     }
+}
+
+/// Reads the keys and versions of rows whose column lies before a moment, an array of one.
+pub(crate) fn past_sql(table: &str, model: &Model, rule: &Rule) -> Option<String> {
+    let column = model.columns.get(rule.column)?;
+    let array = wire_array_type(&column.ty);
+    let keys: Vec<String> =
+        model.key_columns().map(|column| format!("t.{}", quote(&column.name))).collect();
+    let field = quote(&column.name);
+    Some(format!(
+        "SELECT {}, t.xmin FROM {table} AS t WHERE t.{field} < ($1::{}[])[1] ORDER BY t.{field} LIMIT $2",
+        keys.join(", "),
+        array.name().trim_start_matches('_'),
+    ))
 }
 
 fn same_key<'a>(keys: impl Iterator<Item = (&'a Column, usize)>) -> String {

@@ -104,6 +104,10 @@ impl PostgresTarget {
                 )));
             }
         }
+        if self.books.is_stale(client, &at.site.label, generation).await? {
+            let what = "rows have still to show what they look up";
+            return Ok(Stepped::NotYet(what.to_owned()));
+        }
         // In the order of all others: target, positions.
         if let Some(blocked) = self.probe(client, &at, build).await? {
             return Ok(Stepped::NotYet(blocked));
@@ -171,6 +175,7 @@ impl PostgresTarget {
             table.name.sql()
         );
         self.run(client, &lock).await?;
+        self.books.end_lookups(client, &at.site.label, at.stored.generation).await?;
         let pair = (at.stored.generation, next.number);
         let swap = carry::swap(client, &at.live, &table, pair).await?;
         for sql in swap.before.iter().chain(&swap.renames).chain(&swap.after) {

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
+use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Command, Facts, LogNow, Outcome, Record, transition};
 use foldline_api::parked::Parking;
 use foldline_api::rebuild::{Rebuilds, Role};
+use foldline_api::removal::{Keep, Removed};
+use foldline_api::schemas::KeptSchemas;
 use foldline_api::sink::{
     Adopted, Beginning, DesiredState, Opened, Snapshot, Target, TargetSpec, Writer,
 };
@@ -21,12 +24,13 @@ use crate::carry::texts;
 use crate::config::PostgresConfig;
 use crate::error::classify;
 use crate::identifier::{self, TableName, quote};
+use crate::joins;
 use crate::pool::{Pool, Use};
 use crate::schema;
 use crate::session::{Lane, within};
 use crate::site::Site;
 use crate::snapshot::{self, PostgresSnapshot};
-use crate::statement::Statements;
+use crate::statement::{Statements, past_sql};
 use crate::writer::{Place, PostgresWriter};
 
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -70,6 +74,9 @@ pub(crate) fn plan(spec: &TargetSpec, schema: &str) -> Vec<String> {
     out.extend(schema::create(&name, &spec.model));
     out.push(books.fence_sql().trim_end().to_owned());
     out.extend(Statements::new(&name.sql(), &spec.model).into_texts());
+    let rule = spec.expire.as_ref();
+    out.extend(rule.and_then(|rule| past_sql(&name.sql(), &spec.model, rule)));
+    out.extend(spec.joins.iter().flat_map(|joins| joins::plan(joins, &name, &spec.model)));
     out
 }
 
@@ -111,13 +118,28 @@ impl PostgresTarget {
     /// The table's name with its schema. Two connectors that spell one table differently must meet in
     /// the books, so an unqualified name is looked up first.
     pub(crate) async fn resolve(&self, client: &Client) -> Result<TableName> {
-        if self.name.schema.is_some() {
-            return Ok(self.name.clone());
+        self.resolve_name(client, &self.name).await
+    }
+
+    /// The names of the tables that are looked up, one for each lookup.
+    pub(crate) async fn looked_up(&self, client: &Client) -> Result<Vec<TableName>> {
+        let joins = self.spec.joins.iter();
+        let mut names = Vec::new();
+        for lookup in joins.flat_map(|joins| joins.lookups()) {
+            let name = TableName::parse(&lookup.target).map_err(Error::config)?;
+            names.push(self.resolve_name(client, &name).await?);
+        }
+        Ok(names)
+    }
+
+    async fn resolve_name(&self, client: &Client, given: &TableName) -> Result<TableName> {
+        if given.schema.is_some() {
+            return Ok(given.clone());
         }
         // A schema of bookkeeping is first in the path of a role of the same name; it is never meant, and the
         // server's own, which a path may name first, neither.
         let sql = sql!("catalog/schema_of_table");
-        let name = self.name.sql();
+        let name = given.sql();
         let rows = client
             .query_typed(sql, &[(&name, Type::TEXT), (&self.books_schema, Type::TEXT)])
             .await
@@ -126,10 +148,10 @@ impl PostgresTarget {
         let Some(schema) = schema else {
             return Err(Error::config(format!(
                 "{:?}: the role's search_path leads to no schema: write schema.table",
-                self.spec.target
+                given.label()
             )));
         };
-        Ok(TableName { schema: Some(schema), table: self.name.table.clone() })
+        Ok(TableName { schema: Some(schema), table: given.table.clone() })
     }
 
     pub(crate) async fn run(&self, client: &Client, sql: &str) -> Result<()> {
@@ -198,10 +220,29 @@ impl Target for PostgresTarget {
         .await
     }
 
+    async fn check(&self) -> Result<()> {
+        within(CALL_LIMIT, "checking the table", async {
+            let session = self.lane.begin().await?;
+            let result = self.check_in(&session.client).await;
+            session.roll_back().await;
+            result
+        })
+        .await
+    }
+
     async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
         within(OPEN_LIMIT, "taking the table over", async {
             let session = self.lane.begin().await?;
             let result = self.adopt_in(&session.client, log).await;
+            session.finish(result).await
+        })
+        .await
+    }
+
+    async fn remove(&self, keep: Keep) -> Result<Removed> {
+        within(OPEN_LIMIT, "removing the table", async {
+            let session = self.building.begin().await?;
+            let result = self.remove_in(&session.client, keep).await;
             session.finish(result).await
         })
         .await
@@ -270,13 +311,14 @@ impl Target for PostgresTarget {
             let session = self.lane.snapshot().await?;
             let result = async {
                 let table = self.resolve(&session.client).await?;
+                let looked_up = self.looked_up(&session.client).await?;
                 let label = table.label();
                 let binding = self.entry(&session.client, &label, "").await?.binding;
                 let beside = self.books.generations(&session.client, &label, "").await?;
                 let build = beside
                     .into_iter()
                     .find(|g| g.number == generation && matches!(g.role, Role::Build(_)));
-                Ok(match build {
+                let place = match build {
                     Some(build) => Place {
                         table: TableName { table: build.relation, ..table }.sql(),
                         physical: build.physical.parse().unwrap_or(0),
@@ -291,11 +333,13 @@ impl Target for PostgresTarget {
                         generation,
                         building: false,
                     },
-                })
+                };
+                Ok((place, looked_up))
             }
             .await;
-            let place = session.finish(result).await?;
-            let writer = PostgresWriter::new(&self.pool, &self.books, &self.spec, place);
+            let (place, looked_up) = session.finish(result).await?;
+            let writer =
+                PostgresWriter::new(&self.pool, &self.books, &self.spec, place, &looked_up);
             Ok(Arc::new(writer) as Arc<dyn Writer>)
         })
         .await
@@ -306,6 +350,10 @@ impl Target for PostgresTarget {
     }
 
     fn holes(&self) -> &dyn Holes {
+        self
+    }
+
+    fn schemas(&self) -> &dyn KeptSchemas {
         self
     }
 
@@ -323,11 +371,17 @@ impl Target for PostgresTarget {
         self
     }
 
+    fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         within(CALL_LIMIT, "reading the books", async {
             let session = self.reading.begin_with(snapshot::BEGIN).await?;
             let table = self.resolve(&session.client).await?;
-            let snapshot = PostgresSnapshot::new(session, &self.books, &self.spec, table).await?;
+            let looked_up = self.looked_up(&session.client).await?;
+            let snapshot =
+                PostgresSnapshot::new(session, &self.books, &self.spec, table, &looked_up).await?;
             Ok(Box::new(snapshot) as Box<dyn Snapshot>)
         })
         .await

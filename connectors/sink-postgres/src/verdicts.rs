@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::books::{Books, Param, Partitions};
-use crate::row::{FromRow, get, only, partition_of};
+use crate::row::{FromRow, get, partition_of};
 
 /// What an error says of what refused.
 #[derive(Clone, Debug, Default)]
@@ -57,8 +57,7 @@ struct Rule {
 impl Books {
     /// Whether the table is of this version.
     pub(crate) async fn verdicts_are_open(&self, client: &Client) -> Result<bool> {
-        let sql = sql!("catalog/verdicts_are_open");
-        only(&self.query(client, sql, &[(&self.table("verdicts"), Type::TEXT)]).await?)
+        self.has_column(client, "verdicts", "open").await
     }
 
     /// Brings the table of an earlier version up to this one. What no position has passed is a question.

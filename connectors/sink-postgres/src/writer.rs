@@ -4,6 +4,7 @@
 //! fence first; then the answers are judged, and it is committed or rolled back.
 
 mod acquire;
+mod end;
 mod seal;
 
 use std::collections::HashMap;
@@ -13,12 +14,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::error::ErrorClass;
+use foldline_api::expiry::Horizon;
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::{Key, Model};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Beginning, Flush, Loaded, StoredPosition, TargetSpec, Version, Versions, Writer,
-    Written,
+    Acquired, Beginning, Flush, Loaded, Refreshed, RowWrite, StoredPosition, TargetSpec, Version,
+    Versions, Writer, Written,
 };
 use foldline_api::{Error, Result};
 use futures_util::future::{OptionFuture, join_all, join5};
@@ -29,11 +31,14 @@ use crate::codec::Encoded;
 use crate::error::{classify, is_cut_off, is_deadlock, is_missing};
 use crate::fit::{Fit, lock_sql, signature};
 use crate::flush::{Bound, Expect, Part, ROWS_MAX, Scope, cut};
+use crate::identifier::TableName;
+use crate::joins::{Noted, Shown};
 use crate::pool::{Pool, Use};
-use crate::session::{BEGIN_READ, Lane, Session, within};
+use crate::session::{BEGIN_READ, Lane, within};
 use crate::snapshot;
 use crate::statement::Statements;
 use crate::verdicts::Blame;
+use end::end;
 use seal::{Seal, Triggers};
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
@@ -62,8 +67,11 @@ pub(crate) struct Place {
 pub(crate) struct PostgresWriter {
     pub(crate) place: Place,
     pub(crate) model: Arc<Model>,
-    spec: TargetSpec,
-    books: Books,
+    pub(crate) spec: TargetSpec,
+    pub(crate) books: Books,
+    /// What its rows show of other tables.
+    pub(crate) shown: Option<Shown>,
+    pub(crate) noted: Noted,
     pub(crate) statements: Statements,
     lock: String,
     fit: Fit,
@@ -75,9 +83,9 @@ pub(crate) struct PostgresWriter {
     parking: [String; 3],
     seal: String,
     /// How a flush begins.
-    begin: String,
-    writing: Lane,
-    loading: Lane,
+    pub(crate) begin: String,
+    pub(crate) writing: Lane,
+    pub(crate) loading: Lane,
     /// When the server that the cached states come from was started; 0 before the first answer.
     server: AtomicI64,
     cautious: AtomicU32,
@@ -106,7 +114,14 @@ enum Window {
 }
 
 impl PostgresWriter {
-    pub(crate) fn new(pool: &Arc<Pool>, books: &Books, spec: &TargetSpec, place: Place) -> Self {
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        books: &Books,
+        spec: &TargetSpec,
+        place: Place,
+        looked_up: &[TableName],
+    ) -> Self {
+        let shown = spec.joins.as_ref().map(|joins| Shown::new(joins, looked_up, &spec.model));
         let known = Arc::new(AtomicU64::new(pool.servers()));
         let lane = || Lane::new(pool, Use::Brief, &spec.connector).of_server(&known);
         PostgresWriter {
@@ -116,7 +131,9 @@ impl PostgresWriter {
             verdicts: books.verdict_sql(),
             bad: books.bad_sql(),
             parking: [books.park_sql(), books.free_sql(), books.keep_sql()],
-            seal: Books::seal_sql(&place.table),
+            seal: books.seal_sql(&place.table, &place.label),
+            shown,
+            noted: Noted::default(),
             begin: lane().begin_sql(&pool.endpoint.begin),
             writing: lane(),
             loading: lane(),
@@ -188,6 +205,8 @@ impl PostgresWriter {
     }
 
     async fn write_in(&self, client: &Client, flush: &Flush) -> Result<End> {
+        let joined = self.join(client, flush).await?;
+        let flush = joined.as_ref().map_or(flush, |joined| &joined.flush);
         let cautious = self.cautious.load(Ordering::Relaxed);
         let rows_max = self.rows_max.load(Ordering::Relaxed);
         let windows = cut(flush, cautious > 0, self.place.building, rows_max);
@@ -196,7 +215,7 @@ impl PostgresWriter {
         let (mut seal, mut short) = (None, false);
         for (at, window) in windows.iter().enumerate() {
             let (first, last) = (at == 0, at + 1 == count);
-            match self.run_window(client, window, first, last).await? {
+            match self.run_window(client, window, (first, joined.is_some()), last).await? {
                 Window::Through(sealed, too_few) => {
                     seal = sealed;
                     short |= too_few;
@@ -219,6 +238,7 @@ impl PostgresWriter {
         {
             return Ok(End::RolledBack(written));
         }
+        self.leave_notes(client, flush, joined.as_ref(), seal.followed).await?;
         Failpoint::BeforePositions.reach();
         if let Err(error) = client.batch_execute("COMMIT").await {
             // Deferred constraints speak up only here; then nothing was committed.
@@ -242,14 +262,15 @@ impl PostgresWriter {
         &self,
         client: &Client,
         window: &[Part<'_>],
-        first: bool,
+        (first, begun): (bool, bool),
         last: bool,
     ) -> Result<Window> {
         let bound = match self.bind(window) {
             Ok(bound) => bound,
             Err(error) => return Ok(Window::End(End::RolledBack(Written::Rejected(error)))),
         };
-        let begin = async { if first { client.batch_execute(&self.begin).await } else { Ok(()) } };
+        let begins = first && !begun;
+        let begin = async { if begins { client.batch_execute(&self.begin).await } else { Ok(()) } };
         let mut statements =
             window.iter().zip(&bound).map(|(part, bound)| bound.execute(client, self.sql(part)));
         let fence = OptionFuture::from(statements.next());
@@ -291,7 +312,7 @@ impl PostgresWriter {
         Ok(Window::Through(sealed, short))
     }
 
-    fn bind(&self, window: &[Part<'_>]) -> Result<Vec<Bound>> {
+    pub(crate) fn bind(&self, window: &[Part<'_>]) -> Result<Vec<Bound>> {
         let Place { label, generation, .. } = &self.place;
         let ascii = self.ascii.load(Ordering::Relaxed);
         let scope = Scope { model: &self.model, label, generation: *generation, ascii };
@@ -345,7 +366,7 @@ impl PostgresWriter {
         }
     }
 
-    fn sql(&self, part: &Part<'_>) -> &str {
+    pub(crate) fn sql(&self, part: &Part<'_>) -> &str {
         let [park, free, keep] = &self.parking;
         match part {
             Part::Fence(_) => &self.fence,
@@ -370,32 +391,6 @@ pub(crate) fn as_param(encoded: &Encoded) -> &(dyn tokio_postgres::types::ToSql 
     encoded
 }
 
-/// None where the table was changed: the flush is to be sent again, once the table is seen to fit.
-async fn end(session: Session, result: Result<End>) -> Result<Option<(Written, Blame)>> {
-    match result {
-        Ok(End::Committed(versions)) => {
-            session.keep();
-            Ok(Some((Written::Durable(versions), Blame::default())))
-        }
-        Ok(End::RolledBack(written)) => {
-            session.roll_back().await;
-            Ok(Some((written, Blame::default())))
-        }
-        Ok(End::Refused(error, blame)) => {
-            session.roll_back().await;
-            Ok(Some((Written::Rejected(error), blame)))
-        }
-        Ok(End::Changed) => {
-            session.roll_back().await;
-            Ok(None)
-        }
-        Err(error) => {
-            session.roll_back().await;
-            Err(error)
-        }
-    }
-}
-
 #[async_trait]
 impl Writer for PostgresWriter {
     async fn acquire(&self, claims: &[Beginning]) -> Result<Acquired> {
@@ -416,7 +411,13 @@ impl Writer for PostgresWriter {
             let read = async |client: &Client| {
                 let place = (&*self.statements.load, &*self.place.label);
                 let read = snapshot::load(client, place, &self.model, keys, bytes_max).await?;
-                read.map_err(refused)
+                let mut read = read.map_err(refused)?;
+                if let Some(joins) = &self.spec.joins {
+                    read.iter_mut()
+                        .filter_map(|it| it.row.as_mut())
+                        .for_each(|row| joins.strip(row));
+                }
+                Ok(read)
             };
             let read = self.loading.take().await?.at_once(BEGIN_READ, read, refused).await;
             match read {
@@ -465,6 +466,10 @@ impl Writer for PostgresWriter {
         }
     }
 
+    async fn expired(&self, horizon: Horizon, max: usize) -> Result<Vec<RowWrite>> {
+        within(LOAD_LIMIT, "looking for what has expired", self.past(horizon, max)).await
+    }
+
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
         let Place { label, generation, .. } = &self.place;
         within(LOAD_LIMIT, "reading positions", async {
@@ -480,5 +485,10 @@ impl Writer for PostgresWriter {
 
     fn keeps_marks(&self) -> bool {
         false
+    }
+
+    async fn refresh(&self, rows_max: usize) -> Result<Refreshed> {
+        within(self.statement_timeout * 4, "bringing rows up to date", self.refresh_step(rows_max))
+            .await
     }
 }

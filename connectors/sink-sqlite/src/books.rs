@@ -1,6 +1,7 @@
 //! Foldline's own tables: whose a target is, where its partitions stand, and verdicts.
 
 use foldline_api::binding::Binding;
+use foldline_api::expiry::{Horizon, Rule};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{Advance, Beginning, DesiredState, Lease, StoredPosition};
 use foldline_api::{Error, Result};
@@ -41,6 +42,7 @@ impl FromRow for Live {
 
 pub(crate) fn create(tx: &Transaction<'_>) -> Result<()> {
     tx.execute_batch(TABLES).map_err(sql)?;
+    crate::hole::repeat(tx)?;
     crate::verdicts::move_in(tx)
 }
 
@@ -70,6 +72,25 @@ pub(crate) fn binding(tx: &Transaction<'_>, target: &str) -> Result<Option<Bindi
         Error::config(format!("_foldline_targets holds no binding for {target:?}"))
             .with_source(error)
     })
+}
+
+/// The names of all targets.
+pub(crate) fn targets(tx: &Transaction<'_>) -> Result<Vec<String>> {
+    let text = "SELECT target FROM _foldline_targets ORDER BY target";
+    let mut statement = tx.prepare(text).map_err(sql)?;
+    let names = statement.query_map([], |row| row.get(0)).map_err(sql)?;
+    names.collect::<rusqlite::Result<_>>().map_err(sql)
+}
+
+/// Deletes all that is kept of a target, in each of the tables.
+pub(crate) fn forget(tx: &Transaction<'_>, target: &str) -> Result<()> {
+    let names = ddl().filter_map(|table| {
+        table.strip_prefix("CREATE TABLE IF NOT EXISTS ")?.split_whitespace().next()
+    });
+    for name in names {
+        tx.execute(&format!("DELETE FROM {name} WHERE target = ?1"), [target]).map_err(sql)?;
+    }
+    Ok(())
 }
 
 /// Writes a target's entry; what the operator wants stays.
@@ -189,6 +210,17 @@ pub(crate) fn advance(
     statement.execute(place).map(|changed| changed == 1).map_err(sql)
 }
 
+impl FromRow for Horizon {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        get(row, "horizon").map(Horizon)
+    }
+}
+
+/// The horizon of a target's rule.
+pub(crate) fn horizon(tx: &Transaction<'_>, target: &str, rule: &Rule) -> Result<Option<Horizon>> {
+    Ok(select(tx, include_str!("sql/horizon.sql"), (target, rule.to_string()))?.pop())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_plan_shows_each_table_alone() {
-        assert_eq!(ddl().count(), 7);
+        assert_eq!(ddl().count(), 11);
         for table in ddl() {
             assert!(table.starts_with("CREATE TABLE IF NOT EXISTS _foldline_"), "{table}");
             assert!(table.ends_with("STRICT, WITHOUT ROWID"), "{table}");

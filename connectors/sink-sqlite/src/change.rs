@@ -10,6 +10,7 @@ use crate::books;
 use crate::carry;
 use crate::database::sql;
 use crate::generations::{self, Generation, name_in};
+use crate::joins;
 use crate::schema::{self, quote};
 use crate::target::{adopt, bound};
 
@@ -137,6 +138,7 @@ fn exchange(
     if before.build().is_some() {
         carry::check_own(tx, spec, &before.binding.projection)?;
     }
+    joins::end(tx, target, from)?;
     carry::exchange(tx, spec, &name_in(target, from), &name_in(target, to))?;
     carry::orphans(tx, target)
 }

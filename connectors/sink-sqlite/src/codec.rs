@@ -14,6 +14,8 @@ use foldline_api::{Error, Result};
 use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
+use crate::database::sql;
+
 /// The storage class of a type, as its column is declared.
 pub(crate) fn storage(ty: &ColumnType) -> &'static str {
     match ty {
@@ -135,6 +137,38 @@ pub(crate) fn decode(column: &Column, stored: ValueRef<'_>) -> Result<Value> {
         ValueRef::Text(bytes) => Value::Text(Arc::from(text(bytes)?)),
     };
     ty.from_json(value).map_err(|error| unfit(error.to_string()))
+}
+
+/// A stored row of all columns, in their order; `seen` is shown each cell.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_row(
+    model: &Model,
+    stored: &rusqlite::Row<'_>,
+    mut seen: impl FnMut(ValueRef<'_>),
+) -> Result<Row> {
+    let mut values = Vec::with_capacity(model.columns.len());
+    for (at, column) in model.columns.iter().enumerate() {
+        let cell = stored.get_ref(at).map_err(sql)?;
+        seen(cell);
+        values.push(decode(column, cell)?);
+    }
+    Ok(Row::new(values))
+}
+
+/// The same with its version. `print` is the caller's, to be used again.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_versioned(
+    model: &Model,
+    stored: &rusqlite::Row<'_>,
+    print: &mut Fingerprint,
+) -> Result<(Row, Version)> {
+    print.clear();
+    let row = decode_row(model, stored, |cell| print.add(cell))?;
+    Ok((row, print.version()))
 }
 
 /// Gathers a row's stored values for its version.

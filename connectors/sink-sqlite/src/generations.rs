@@ -135,6 +135,8 @@ pub(crate) fn forget(tx: &Transaction<'_>, target: &str, number: u64) -> Result<
         "_foldline_holes",
         "_foldline_left_out",
         "_foldline_bad_records",
+        "_foldline_lookups",
+        "_foldline_notes",
     ] {
         let delete = format!("DELETE FROM {table} WHERE target = ?1 AND generation = ?2");
         tx.execute(&delete, (target, number.cast_signed())).map_err(sql)?;

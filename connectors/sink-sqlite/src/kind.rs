@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use foldline_api::Result;
 use foldline_api::kind::Sink;
+use foldline_api::removal::Owned;
 use foldline_api::sink::{Target, TargetSpec};
 use foldline_language::config::form::FilePath;
 use foldline_language::config::key::{Key, Required};
@@ -35,6 +37,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Arc<dyn Sink>> {
     Some(Arc::new(SqliteConfig { path }))
 }
 
+#[async_trait]
 impl Sink for SqliteConfig {
     fn target(&self, spec: TargetSpec) -> Result<Arc<dyn Target>> {
         Ok(Arc::new(SqliteTarget::new(self.clone(), spec)?))
@@ -44,7 +47,15 @@ impl Sink for SqliteConfig {
         target::plan(spec)
     }
 
+    async fn owned(&self, connector: &str) -> Result<Vec<Owned>> {
+        target::owned(self, connector).await
+    }
+
     fn speaks_sql(&self) -> bool {
+        true
+    }
+
+    fn looks_up(&self) -> bool {
         true
     }
 }

@@ -14,6 +14,8 @@ use crate::books;
 use crate::change;
 use crate::database::Access;
 use crate::generations;
+use crate::hole;
+use crate::joins;
 use crate::letters;
 use crate::target::{SqliteTarget, bound};
 use crate::verdicts;
@@ -31,7 +33,9 @@ fn begin(
         Outcome::Changes(change) => {
             books::begin(tx, &spec.target, change.answer, beginnings)?;
             if stored.log == spec.log {
-                verdicts::take_over(tx, &spec.target, (stored.generation, change.answer))?;
+                let pair = (stored.generation, change.answer);
+                verdicts::take_over(tx, &spec.target, pair)?;
+                hole::take_over(tx, &spec.target, pair)?;
             }
             Ok(change.answer)
         }
@@ -75,6 +79,9 @@ fn step(tx: &Transaction<'_>, spec: &TargetSpec, number: u64, step: Step) -> Res
     let live = stored.generation;
     let reached = step == Step::Swap
         && is_reached(&books::positions(tx, target, number)?, &books::positions(tx, target, live)?);
+    if matches!(step, Step::Hold { .. }) && joins::waits(tx, target, number)? {
+        return Ok(Stepped::NotYet("rows have still to show what they look up".to_owned()));
+    }
     let facts = Facts { reached, ..Facts::default() };
     let (outcome, notices) = change::command(tx, spec, (&facts, Command::Step(number, step)), &[])?;
     Ok(match outcome {

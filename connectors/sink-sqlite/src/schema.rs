@@ -116,7 +116,7 @@ pub(crate) fn mark(tx: &Transaction<'_>, target: &str) -> Result<String> {
     Ok(id)
 }
 
-fn mark_as(tx: &Transaction<'_>, target: &str, id: &str) -> Result<()> {
+pub(crate) fn mark_as(tx: &Transaction<'_>, target: &str, id: &str) -> Result<()> {
     let statement = format!(
         "CREATE TRIGGER {PREFIX}{id} BEFORE DELETE ON {} WHEN 0 BEGIN SELECT 1; END",
         quote(target)
@@ -128,6 +128,12 @@ fn mark_as(tx: &Transaction<'_>, target: &str, id: &str) -> Result<()> {
 pub(crate) fn is_marked(tx: &Transaction<'_>, target: &str, id: &str) -> Result<bool> {
     let mut statement = tx.prepare_cached(include_str!("sql/is_marked.sql")).map_err(sql)?;
     statement.exists((format!("{PREFIX}{id}"), target)).map_err(sql)
+}
+
+/// Whether a table or a view of that name stands there, whoever's it is.
+pub(crate) fn stands(tx: &Transaction<'_>, name: &str) -> Result<bool> {
+    let mut statement = tx.prepare(include_str!("sql/table_or_view.sql")).map_err(sql)?;
+    statement.exists([name]).map_err(sql)
 }
 
 /// The user's own triggers, which may change what is written, or leave it out.

@@ -2,23 +2,25 @@
 //! a database in memory, which has no second connection, is copied.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use async_trait::async_trait;
 use foldline_api::model::{Key, Row};
-use foldline_api::sink::{Books, Loaded, Marks, Snapshot, Version};
+use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::{Error, Result};
 use rusqlite::{Connection, Transaction, params_from_iter};
 use tokio::sync::oneshot;
 
 use crate::books;
-use crate::codec::{Fingerprint, decode, encode_key};
+use crate::codec::{Fingerprint, decode_versioned, encode_key};
 use crate::database::sql;
 use crate::schema::quote;
 use crate::verdicts;
 use crate::writer::Hold;
 
 type Rows = Vec<(Key, Loaded)>;
+/// What rows would show, where that is known.
+type Shown = Vec<Option<Row>>;
 
 /// What the thread is asked.
 pub(crate) enum Ask {
@@ -26,6 +28,8 @@ pub(crate) enum Ask {
     Next(usize, oneshot::Sender<Result<Rows>>),
     /// The rows of these keys.
     Load(Vec<Key>, oneshot::Sender<Result<Vec<Loaded>>>),
+    /// What these rows would show.
+    Shown(Vec<Row>, oneshot::Sender<Result<Shown>>),
 }
 
 /// See the module.
@@ -33,7 +37,7 @@ pub(crate) enum SqliteSnapshot {
     /// Of a file; the thread ends with the sender.
     Thread(Books, mpsc::Sender<Ask>),
     /// Of a database in memory, with the rows still to be handed out.
-    Copy(Books, BTreeMap<Key, Loaded>, Vec<Key>),
+    Copy(Books, BTreeMap<Key, Loaded>, Vec<Key>, BTreeMap<Key, Option<Row>>, Arc<TargetSpec>),
 }
 
 impl SqliteSnapshot {
@@ -51,7 +55,11 @@ impl SqliteSnapshot {
         let books = read_books(tx, hold)?;
         let rows: BTreeMap<Key, Loaded> = page(tx, hold, None, usize::MAX)?.into_iter().collect();
         let unread = rows.keys().cloned().collect();
-        Ok(SqliteSnapshot::Copy(books, rows, unread))
+        let stored: Vec<Row> = rows.values().filter_map(|loaded| loaded.row.clone()).collect();
+        let shown = hold.shown(tx, &stored)?;
+        let key = |row: &Row| hold.spec.model.key_of(row);
+        let shown = stored.iter().map(key).zip(shown).collect();
+        Ok(SqliteSnapshot::Copy(books, rows, unread, shown, Arc::clone(&hold.spec)))
     }
 }
 
@@ -89,6 +97,9 @@ fn serve(
             Ask::Load(keys, reply) => {
                 let _ = reply.send(hold.load(&tx, &keys, usize::MAX));
             }
+            Ask::Shown(rows, reply) => {
+                let _ = reply.send(hold.shown(&tx, &rows));
+            }
         }
     }
 }
@@ -105,7 +116,9 @@ fn read_books(tx: &Transaction<'_>, hold: &Hold) -> Result<Books> {
     let verdicts = verdicts::judge(tx, &hold.spec, &[target], verdicts)?;
     let binding = books::binding(tx, target)?;
     let continued = binding.is_some_and(|binding| binding.continued.contains(&hold.generation));
-    Ok(Books { generation: hold.generation, positions, verdicts, continued })
+    let rule = hold.spec.expire.as_ref();
+    let horizon = rule.map(|rule| books::horizon(tx, target, rule)).transpose()?.flatten();
+    Ok(Books { generation: hold.generation, positions, verdicts, continued, horizon })
 }
 
 /// Up to `max` rows behind `after`, in the order of their keys.
@@ -128,16 +141,9 @@ fn page(tx: &Transaction<'_>, hold: &Hold, after: Option<&Key>, max: usize) -> R
     let mut found = select.query(params_from_iter(cells)).map_err(sql)?;
     let (mut out, mut print) = (Vec::new(), Fingerprint::default());
     while let Some(stored) = found.next().map_err(sql)? {
-        print.clear();
-        let mut values = Vec::with_capacity(model.columns.len());
-        for (at, column) in model.columns.iter().enumerate() {
-            let cell = stored.get_ref(at).map_err(sql)?;
-            print.add(cell);
-            values.push(decode(column, cell)?);
-        }
-        let row = Row::new(values);
+        let (row, version) = decode_versioned(model, stored, &mut print)?;
         let key = model.key_of(&row);
-        out.push((key, Loaded { row: Some(row), version: print.version(), marks: Marks::new() }));
+        out.push((key, Loaded { row: Some(row), version, marks: Marks::new() }));
     }
     Ok(out)
 }
@@ -157,7 +163,7 @@ impl Snapshot for SqliteSnapshot {
                 asks.send(Ask::Next(max.max(1), reply)).map_err(|_| cut_off())?;
                 answer.await.map_err(|_| cut_off())?
             }
-            SqliteSnapshot::Copy(_, rows, unread) => {
+            SqliteSnapshot::Copy(_, rows, unread, ..) => {
                 let from = unread.len() - max.max(1).min(unread.len());
                 let keys = unread.split_off(from);
                 Ok(keys
@@ -176,9 +182,23 @@ impl Snapshot for SqliteSnapshot {
                 asks.send(Ask::Load(keys.to_vec(), reply)).map_err(|_| cut_off())?;
                 answer.await.map_err(|_| cut_off())?
             }
-            SqliteSnapshot::Copy(_, rows, _) => {
+            SqliteSnapshot::Copy(_, rows, ..) => {
                 let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
                 Ok(keys.iter().map(|key| rows.get(key).cloned().unwrap_or_else(absent)).collect())
+            }
+        }
+    }
+
+    async fn shown(&mut self, rows: &[Row]) -> Result<Shown> {
+        match self {
+            SqliteSnapshot::Thread(_, asks) => {
+                let (reply, answer) = oneshot::channel();
+                asks.send(Ask::Shown(rows.to_vec(), reply)).map_err(|_| cut_off())?;
+                answer.await.map_err(|_| cut_off())?
+            }
+            SqliteSnapshot::Copy(.., shown, spec) => {
+                let of = |row| shown.get(&spec.model.key_of(row)).cloned().flatten();
+                Ok(rows.iter().map(of).collect())
             }
         }
     }

@@ -1,10 +1,11 @@
 //! One connector's table: created or checked, bound, rebuilt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, check_owner};
+use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{
     Change, Command, Facts, LogNow, Outcome, Record as Lifecycle, transition,
@@ -12,6 +13,8 @@ use foldline_api::lifecycle::{
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
+use foldline_api::removal::{Keep, Owned, Removed};
+use foldline_api::schemas::KeptSchemas;
 use foldline_api::sink::{
     Adopted, Beginning, DesiredState, Opened, Snapshot, StoredPosition, Target, TargetSpec, Writer,
 };
@@ -23,11 +26,14 @@ use crate::books;
 use crate::change;
 use crate::database::{Access, Database, End};
 use crate::generations;
+use crate::hole;
+use crate::journal::{Journal, Journaled};
 use crate::parking;
+use crate::removal;
 use crate::schema;
 use crate::snapshot::SqliteSnapshot;
 use crate::verdicts;
-use crate::writer::{Hold, SqliteWriter, Statements};
+use crate::writer::{Hold, SqliteWriter, Statements, past_sql};
 
 /// Where a SQLite sink keeps its tables.
 #[derive(Clone, Debug)]
@@ -49,7 +55,20 @@ pub(crate) fn plan(spec: &TargetSpec) -> Vec<String> {
     out.extend(schema::create(&spec.target, &spec.model));
     out.push(books::ADVANCE.trim_end().to_owned());
     out.extend(Statements::new(&spec.target, &spec.model).into_texts());
+    let rule = spec.expire.as_ref();
+    out.extend(rule.and_then(|rule| past_sql(&spec.target, &spec.model, rule)));
     out
+}
+
+/// The targets of a connector that the database of `config` knows.
+pub(crate) async fn owned(config: &SqliteConfig, connector: &str) -> Result<Vec<Owned>> {
+    let database = Database::shared(&config.path);
+    if !database.is_there() {
+        return Ok(Vec::new());
+    }
+    let connector = connector.to_owned();
+    let look = move |tx: &Transaction<'_>| removal::owned(tx, &connector).map(End::Commit);
+    database.run(Access::Read, look).await
 }
 
 impl SqliteTarget {
@@ -62,10 +81,29 @@ impl SqliteTarget {
         Ok(SqliteTarget { database: Database::shared(&config.path), spec: Arc::new(spec) })
     }
 
+    /// The target of `spec` in a copy of what the log of `journal` has. What is in the file is thrown away.
+    ///
+    /// # Errors
+    /// As [`SqliteTarget::new`].
+    pub fn copy(path: &Path, spec: TargetSpec, journal: Arc<dyn Journal>) -> Result<Self> {
+        schema::check(&spec)?;
+        let spec = Arc::new(spec);
+        let journaled = Journaled { journal, spec: Arc::clone(&spec) };
+        Ok(SqliteTarget { database: Database::copy(path, journaled), spec })
+    }
+
+    /// Sees that a copy has all that its log has.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub async fn catch_up(&self) -> Result<()> {
+        self.run(Access::Whole, |_, _| Ok(())).await
+    }
+
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         access: Access,
-        act: impl FnOnce(&Transaction<'_>, &TargetSpec) -> Result<T> + Send + 'static,
+        act: impl Fn(&Transaction<'_>, &TargetSpec) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let spec = Arc::clone(&self.spec);
         let done = self.database.run(access, move |tx| act(tx, &spec).map(End::Commit)).await;
@@ -153,6 +191,7 @@ fn renew(
     books::begin(tx, target, changes.answer, &beginnings)?;
     if old.log == spec.log {
         verdicts::take_over(tx, target, (old.generation, changes.answer))?;
+        hole::take_over(tx, target, (old.generation, changes.answer))?;
     }
     Ok(())
 }
@@ -174,9 +213,26 @@ impl Target for SqliteTarget {
         self.run(Access::Write, open).await
     }
 
+    async fn check(&self) -> Result<()> {
+        if !self.database.is_there() {
+            // To look into it would make it.
+            return self.database.check_folder();
+        }
+        let spec = Arc::clone(&self.spec);
+        let opened = move |tx: &Transaction<'_>| open(tx, &spec).map(|_| End::RollBack(()));
+        self.database.run(Access::Write, opened).await
+    }
+
     async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
         let log = log.clone();
         self.run(Access::Write, move |tx, spec| take_over(tx, spec, &log)).await
+    }
+
+    async fn remove(&self, keep: Keep) -> Result<Removed> {
+        if !self.database.is_there() {
+            return Ok(Removed::default());
+        }
+        self.run(Access::Write, move |tx, spec| removal::remove(tx, spec, keep)).await
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
@@ -232,6 +288,10 @@ impl Target for SqliteTarget {
         self
     }
 
+    fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
+    }
+
     async fn differences(&self) -> Result<Vec<String>> {
         self.run(Access::Read, schema::differences).await
     }
@@ -251,6 +311,10 @@ impl Target for SqliteTarget {
     }
 
     fn holes(&self) -> &dyn Holes {
+        self
+    }
+
+    fn schemas(&self) -> &dyn KeptSchemas {
         self
     }
 }

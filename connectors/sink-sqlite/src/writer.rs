@@ -3,22 +3,24 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use foldline_api::expiry::{Horizon, Rule};
 use foldline_api::failpoint::Failpoint;
-use foldline_api::model::{Key, Model, Row};
+use foldline_api::model::{Key, Model};
 use foldline_api::parked::Which;
 use foldline_api::rebuild::{Phase, Role};
 use foldline_api::record::TopicPartition;
 use foldline_api::sink::{
-    Acquired, Beginning, Flush, Loaded, Marks, RowWrite, StoredPosition, TargetSpec, Version,
-    Versions, Writer, Written,
+    Acquired, Beginning, Flush, Loaded, Marks, Refreshed, RowWrite, StoredPosition, TargetSpec,
+    Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::{CachedStatement, Transaction, params_from_iter};
 
 use crate::books;
-use crate::codec::{Cell, Fingerprint, decode, encode_key, encode_row};
+use crate::codec::{Cell, Fingerprint, decode_versioned, encode_key, encode_row};
 use crate::database::{Access, Database, End, sql};
 use crate::generations;
+use crate::hole;
 use crate::letters;
 use crate::parking;
 use crate::schema::{self, quote};
@@ -75,11 +77,19 @@ impl Statements {
     }
 }
 
+/// Reads rows whose column lies before a moment.
+pub(crate) fn past_sql(table: &str, model: &Model, rule: &Rule) -> Option<String> {
+    let names: Vec<String> = model.columns.iter().map(|column| quote(&column.name)).collect();
+    let (names, table) = (names.join(", "), quote(table));
+    let field = quote(&model.columns.get(rule.column)?.name);
+    Some(format!("SELECT {names} FROM {table} WHERE {field} < ?1 ORDER BY {field} LIMIT ?2"))
+}
+
 /// A writer on one generation of a table.
 #[derive(Debug)]
 pub(crate) struct SqliteWriter {
     database: Arc<Database>,
-    hold: Arc<Hold>,
+    pub(crate) hold: Arc<Hold>,
 }
 
 /// What a writer knows of its generation.
@@ -107,13 +117,26 @@ impl SqliteWriter {
         SqliteWriter { database, hold: Arc::new(hold) }
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         access: Access,
-        act: impl FnOnce(&Transaction<'_>, &Hold) -> Result<End<T>> + Send + 'static,
+        act: impl Fn(&Transaction<'_>, &Hold) -> Result<End<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.run_with(access, None, act).await
+    }
+
+    async fn run_with<T: Send + 'static>(
+        &self,
+        access: Access,
+        flush: Option<&Arc<Flush>>,
+        act: impl Fn(&Transaction<'_>, &Hold) -> Result<End<T>> + Send + 'static,
     ) -> Result<T> {
         let hold = Arc::clone(&self.hold);
-        self.database.run(access, move |tx| act(tx, &hold)).await
+        let access = match access {
+            Access::Write if hold.relation.is_some() => Access::Beside,
+            access => access,
+        };
+        self.database.run_with(access, flush, move |tx| act(tx, &hold)).await
     }
 }
 
@@ -125,7 +148,12 @@ impl Hold {
         Hold { statements, spec, generation, relation, fit: Mutex::default() }
     }
 
-    fn table(&self) -> &str {
+    /// Whether it is of a generation that is not live yet.
+    pub(crate) fn is_built(&self) -> bool {
+        self.relation.is_some()
+    }
+
+    pub(crate) fn table(&self) -> &str {
         self.relation.as_deref().unwrap_or(&self.spec.target)
     }
 
@@ -157,7 +185,7 @@ impl Hold {
     ///
     /// # Errors
     /// A config error that names the column.
-    fn check_fit(&self, tx: &Transaction<'_>) -> Result<()> {
+    pub(crate) fn check_fit(&self, tx: &Transaction<'_>) -> Result<()> {
         let version = schema::version(tx)?;
         let mut known = self.fit.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_some_and(|fit| fit.version == version) {
@@ -197,6 +225,7 @@ impl Hold {
             )));
         }
         self.check_fit(tx)?;
+        self.observe(tx, true)?;
         books::begin(tx, target, self.generation, claims)?;
         let mut acquired = Acquired::default();
         for claim in claims {
@@ -211,6 +240,8 @@ impl Hold {
             partitions: Some(claims.iter().map(|claim| claim.partition.clone()).collect()),
             asked: false,
         };
+        acquired.holes = hole::holes(tx, target, self.generation)?;
+        acquired.holes.retain(|hole| claims.iter().any(|claim| claim.partition == hole.partition));
         acquired.parked = parking::parked(tx, target, self.generation, &which)?;
         acquired.empty = !tx.prepare(&self.statements.any).map_err(sql)?.exists([]).map_err(sql)?;
         Ok(acquired)
@@ -238,15 +269,8 @@ impl Hold {
                 out.push(Loaded::absent());
                 continue;
             };
-            print.clear();
-            let mut values = Vec::with_capacity(model.columns.len());
-            for (at, column) in model.columns.iter().enumerate() {
-                let cell = stored.get_ref(at).map_err(sql)?;
-                print.add(cell);
-                values.push(decode(column, cell)?);
-            }
-            let row = Some(Row::new(values));
-            let loaded = Loaded { row, version: print.version(), marks: Marks::new() };
+            let (row, version) = decode_versioned(model, stored, &mut print)?;
+            let loaded = Loaded { row: Some(row), version, marks: Marks::new() };
             bytes = bytes.saturating_add(loaded.heap_bytes());
             out.push(loaded);
         }
@@ -256,6 +280,8 @@ impl Hold {
     fn write(&self, tx: &Transaction<'_>, flush: &Flush) -> Result<End<Written>> {
         let target = &self.spec.target;
         self.check_live(tx)?;
+        let joined = self.joined(tx, flush)?;
+        let flush = joined.as_ref().unwrap_or(flush);
         for step in &flush.advances {
             if !books::advance(tx, target, self.generation, step)? {
                 return Ok(End::RollBack(Written::Fenced));
@@ -285,6 +311,7 @@ impl Hold {
         verdicts::keep(tx, target, self.generation, &flush.verdicts)?;
         letters::keep(tx, target, self.generation, &flush.bad)?;
         parking::change(tx, target, self.generation, &flush.parking)?;
+        self.note_followers(tx, flush)?;
         let versions =
             if triggers.is_empty() { Versions::Each(versions) } else { Versions::Unknown };
         Failpoint::BeforePositions.reach();
@@ -409,14 +436,20 @@ impl Writer for SqliteWriter {
         }
         let keys = keys.to_vec();
         let load = move |tx: &Transaction<'_>, hold: &Hold| {
-            hold.load(tx, &keys, bytes_max).map(End::Commit)
+            let mut loaded = hold.load(tx, &keys, bytes_max)?;
+            if let Some(joins) = &hold.spec.joins {
+                loaded.iter_mut().filter_map(|it| it.row.as_mut()).for_each(|row| joins.strip(row));
+            }
+            Ok(End::Commit(loaded))
         };
-        self.run(Access::Read, load).await
+        self.run(Access::Load, load).await
     }
 
     async fn write(&self, flush: &Flush) -> Result<Written> {
-        let flush = flush.clone();
-        match self.run(Access::Write, move |tx, hold| hold.write(tx, &flush)).await {
+        let flush = Arc::new(flush.clone());
+        let written = Arc::clone(&flush);
+        let write = move |tx: &Transaction<'_>, hold: &Hold| hold.write(tx, &written);
+        match self.run_with(Access::Write, Some(&flush), write).await {
             Err(error) if error.class() == ErrorClass::Record => {
                 let code = error.code().map(str::to_owned);
                 let defined = move |tx: &Transaction<'_>, hold: &Hold| {
@@ -429,6 +462,12 @@ impl Writer for SqliteWriter {
             }
             written => written,
         }
+    }
+
+    async fn expired(&self, horizon: Horizon, max: usize) -> Result<Vec<RowWrite>> {
+        let past =
+            move |tx: &Transaction<'_>, hold: &Hold| hold.past(tx, horizon, max).map(End::Commit);
+        self.run(Access::Read, past).await
     }
 
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
@@ -444,5 +483,9 @@ impl Writer for SqliteWriter {
 
     fn keeps_marks(&self) -> bool {
         false
+    }
+
+    async fn refresh(&self, rows_max: usize) -> Result<Refreshed> {
+        self.bring_up(rows_max).await
     }
 }

@@ -81,6 +81,16 @@ impl GroupFile {
         replace(&self.offsets, &text)
     }
 
+    /// Deletes the group's offsets; false where there are none. The caller holds its lock, whose file stays: who waits for it
+    /// would else hold another one.
+    pub(crate) fn delete(&self) -> Result<bool> {
+        match fs::remove_file(&self.offsets) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io("delete", &self.offsets, error)),
+        }
+    }
+
     /// Takes the group for this process until the lock is dropped.
     ///
     /// # Errors

@@ -36,7 +36,8 @@ mod reader;
 mod source;
 mod stretch;
 
+pub use foldline_api::producer::NewRecord;
 pub use log::{FileConfig, FileLog};
 pub use partitioner::partition_of;
-pub use produce::{FileDeadLetters, FileProducer, NewRecord};
+pub use produce::{FileDeadLetters, FileProducer, Posted};
 pub use source::FileSource;

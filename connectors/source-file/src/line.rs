@@ -17,6 +17,14 @@ pub(crate) struct Line {
     pub(crate) timestamp: Option<i64>,
 }
 
+/// A line that someone posts, with what no line of a log has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) line: Line,
+    pub(crate) partition: Option<i32>,
+    pub(crate) event: Option<String>,
+}
+
 /// Why a line is no record of this format.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -24,6 +32,18 @@ pub(crate) enum Fault {
     Syntax,
     /// JSON, but not of this shape.
     Shape(&'static str),
+    /// The same of one name in it.
+    At(String, &'static str),
+}
+
+impl Fault {
+    /// The fault with the name that it was found at.
+    fn at(self, name: &str) -> Self {
+        match self {
+            Fault::Shape(why) => Fault::At(name.to_owned(), why),
+            other => other,
+        }
+    }
 }
 
 impl From<JiterError> for Fault {
@@ -37,6 +57,7 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::Syntax => f.write_str("not JSON"),
             Fault::Shape(why) => f.write_str(why),
+            Fault::At(name, why) => write!(f, "`{name}`: {why}"),
         }
     }
 }
@@ -46,8 +67,8 @@ pub(crate) fn read(line: &Bytes) -> Option<Line> {
     let value = match read_strictly(line) {
         Ok(parsed) => return parsed,
         Err(Fault::Syntax) => line.clone(),
-        Err(Fault::Shape(why)) => {
-            let mut marked = format!("not a log line ({why}): ").into_bytes();
+        Err(fault) => {
+            let mut marked = format!("not a log line ({fault}): ").into_bytes();
             marked.extend_from_slice(line);
             Bytes::from(marked)
         }
@@ -56,17 +77,27 @@ pub(crate) fn read(line: &Bytes) -> Option<Line> {
 }
 
 /// Reads a line; none where it is blank.
+fn read_strictly(line: &Bytes) -> Result<Option<Line>, Fault> {
+    Ok(read_names(line, false)?.map(|sent| sent.line))
+}
+
+/// Reads a line that someone posts; none where it is blank.
 ///
 /// # Errors
 /// Why it is no record.
-pub(crate) fn read_strictly(line: &Bytes) -> Result<Option<Line>, Fault> {
+pub(crate) fn read_posted(line: &Bytes) -> Result<Option<Sent>, Fault> {
+    read_names(line, true)
+}
+
+/// `posted` says that the names which no line of a log has are known too.
+fn read_names(line: &Bytes, posted: bool) -> Result<Option<Sent>, Fault> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
     if std::str::from_utf8(line).is_err() {
         return Err(Fault::Syntax);
     }
-    match parse(line) {
+    match parse(line, posted) {
         Ok(parsed) => Ok(Some(parsed)),
         // A fault of shape may be met before the line turns out not to be JSON either.
         Err(_) if !is_json(line) => Err(Fault::Syntax),
@@ -74,40 +105,44 @@ pub(crate) fn read_strictly(line: &Bytes) -> Result<Option<Line>, Fault> {
     }
 }
 
-fn parse(line: &Bytes) -> Result<Line, Fault> {
-    let mut reader = Jiter::new(line);
+fn parse(bytes: &Bytes, posted: bool) -> Result<Sent, Fault> {
+    let mut reader = Jiter::new(bytes);
     if reader.peek()? != Peek::Object {
         return Err(Fault::Shape("not an object"));
     }
-    let mut out = Line::default();
-    let mut seen = [false; 4];
-    let mut name = Name::of(reader.known_object()?);
+    let mut out = Sent::default();
+    let mut seen = [false; 6];
+    let mut name = Name::of(reader.known_object()?, posted)?;
     while let Some(current) = name {
-        let part = match current {
-            Name::Key | Name::KeyBase64 => 0,
-            Name::Value | Name::ValueBase64 => 1,
-            Name::Headers => 2,
-            Name::Timestamp => 3,
-            Name::Unknown => return Err(Fault::Shape("an unknown name")),
-        };
+        let (part, text) = current.part();
         if seen.get_mut(part).is_some_and(|seen| std::mem::replace(seen, true)) {
-            return Err(Fault::Shape("a name twice"));
+            return Err(Fault::Shape("a name twice").at(text));
         }
-        match current {
-            Name::Key => out.key = read_raw(&mut reader, line, true)?,
-            Name::Value => out.value = read_raw(&mut reader, line, false)?,
-            Name::KeyBase64 => out.key = read_base64(&mut reader)?,
-            Name::ValueBase64 => out.value = read_base64(&mut reader)?,
-            Name::Headers => out.headers = read_headers(&mut reader)?,
-            Name::Timestamp => out.timestamp = read_timestamp(&mut reader)?,
-            Name::Unknown => {}
-        }
-        name = Name::of(reader.next_key()?);
+        out.read(current, &mut reader, bytes).map_err(|fault| fault.at(text))?;
+        name = Name::of(reader.next_key()?, posted)?;
     }
     reader.finish()?;
     Ok(out)
 }
 
+impl Sent {
+    fn read(&mut self, name: Name, reader: &mut Jiter<'_>, bytes: &Bytes) -> Result<(), Fault> {
+        let line = &mut self.line;
+        match name {
+            Name::Key => line.key = read_raw(reader, bytes, true)?,
+            Name::Value => line.value = read_raw(reader, bytes, false)?,
+            Name::KeyBase64 => line.key = read_base64(reader)?,
+            Name::ValueBase64 => line.value = read_base64(reader)?,
+            Name::Headers => line.headers = read_headers(reader)?,
+            Name::Timestamp => line.timestamp = read_timestamp(reader)?,
+            Name::Partition => self.partition = read_partition(reader)?,
+            Name::Event => self.event = read_event(reader)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
 enum Name {
     Key,
     KeyBase64,
@@ -115,20 +150,68 @@ enum Name {
     ValueBase64,
     Headers,
     Timestamp,
-    Unknown,
+    Partition,
+    Event,
 }
 
 impl Name {
-    fn of(name: Option<&str>) -> Option<Self> {
-        Some(match name? {
+    fn of(name: Option<&str>, posted: bool) -> Result<Option<Self>, Fault> {
+        let Some(name) = name else { return Ok(None) };
+        Ok(Some(match name {
             "key" => Name::Key,
             "key_base64" => Name::KeyBase64,
             "value" => Name::Value,
             "value_base64" => Name::ValueBase64,
             "headers" => Name::Headers,
             "timestamp" => Name::Timestamp,
-            _ => Name::Unknown,
-        })
+            "partition" if posted => Name::Partition,
+            "event" if posted => Name::Event,
+            _ => return Err(Fault::Shape("an unknown name").at(name)),
+        }))
+    }
+
+    /// Which part it is of, as names of one part stand for each other, and how it is written.
+    fn part(self) -> (usize, &'static str) {
+        match self {
+            Name::Key => (0, "key"),
+            Name::KeyBase64 => (0, "key_base64"),
+            Name::Value => (1, "value"),
+            Name::ValueBase64 => (1, "value_base64"),
+            Name::Headers => (2, "headers"),
+            Name::Timestamp => (3, "timestamp"),
+            Name::Partition => (4, "partition"),
+            Name::Event => (5, "event"),
+        }
+    }
+}
+
+fn read_partition(reader: &mut Jiter<'_>) -> Result<Option<i32>, Fault> {
+    let wrong = Fault::Shape("not a partition's number");
+    match reader.peek()? {
+        Peek::Null => {
+            reader.known_null()?;
+            Ok(None)
+        }
+        Peek::String | Peek::Object | Peek::Array | Peek::True | Peek::False => Err(wrong),
+        number => {
+            let digits = reader.known_number_bytes(number)?;
+            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            number.filter(|number| *number >= 0).map(Some).ok_or(wrong)
+        }
+    }
+}
+
+fn read_event(reader: &mut Jiter<'_>) -> Result<Option<String>, Fault> {
+    match reader.peek()? {
+        Peek::Null => {
+            reader.known_null()?;
+            Ok(None)
+        }
+        Peek::String => match reader.known_str()? {
+            "" => Err(Fault::Shape("an event without a name")),
+            name => Ok(Some(name.to_owned())),
+        },
+        _ => Err(Fault::Shape("not a text")),
     }
 }
 
@@ -170,7 +253,7 @@ fn read_base64(reader: &mut Jiter<'_>) -> Result<Option<Bytes>, Fault> {
 }
 
 fn read_headers(reader: &mut Jiter<'_>) -> Result<Headers, Fault> {
-    let wrong = Fault::Shape("headers that are not an object of texts");
+    let wrong = Fault::Shape("not an object of texts");
     let mut headers = Headers::new();
     match reader.peek()? {
         Peek::Null => {
@@ -204,7 +287,7 @@ fn read_headers(reader: &mut Jiter<'_>) -> Result<Headers, Fault> {
 }
 
 fn read_timestamp(reader: &mut Jiter<'_>) -> Result<Option<i64>, Fault> {
-    let wrong = Fault::Shape("a timestamp that is neither milliseconds nor RFC 3339");
+    let wrong = Fault::Shape("neither milliseconds nor RFC 3339");
     match reader.peek()? {
         Peek::Null => {
             reader.known_null()?;

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Commit, Log, PartitionInfo, Reader, Source, Start};
+use foldline_api::source::{
+    Commit, Log, MissingTopic, PartitionInfo, Reader, Source, Start, Survey,
+};
 use foldline_api::{Error, ErrorClass, Result};
 use regex::Regex;
 
@@ -224,15 +226,16 @@ impl Inner {
         index.extend(&file, &path).map(Position)
     }
 
-    fn infos(&self) -> Result<Vec<PartitionInfo>> {
+    fn survey(&self) -> Result<Survey> {
+        let mut missing = Vec::new();
         for topic in &self.names {
             if partitions_of(&self.path, topic)?.is_none() {
-                return Err(Error::config(format!(
-                    "topic {topic:?} does not exist in the file log {}: make the folder {} with a file \
-                     0.ndjson, or `foldline produce {topic}`",
-                    self.path.display(),
-                    self.path.join(topic).display()
-                )));
+                let folder = self.path.join(topic);
+                let way_out = format!(
+                    "make the folder {} with a file 0.ndjson, or `foldline produce {topic}`",
+                    folder.display()
+                );
+                missing.push(MissingTopic { name: topic.as_str().into(), way_out });
             }
         }
         let info = |partition: TopicPartition| {
@@ -240,7 +243,8 @@ impl Inner {
             let high = self.high(&partition)?;
             Ok(PartitionInfo { partition, topic_id: Some(id), low: Position(0), high })
         };
-        self.scan()?.into_iter().map(info).collect()
+        let partitions: Result<_> = self.scan()?.into_iter().map(info).collect();
+        Ok(Survey { partitions: partitions?, missing })
     }
 
     fn find(&self, place: &TopicPartition, start: Start) -> Result<Position> {
@@ -294,9 +298,9 @@ impl Log for FileLog {
         blocking(move || ensure_id(&path)).await
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
+    async fn survey(&self) -> Result<Survey> {
         let log = Arc::clone(&self.0);
-        blocking(move || log.infos()).await
+        blocking(move || log.survey()).await
     }
 
     async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {
@@ -339,6 +343,15 @@ impl Log for FileLog {
             Ok(_) => Ok(0),
             Err(error) if error.class() == ErrorClass::Fenced => Ok(1),
             Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn delete_group(&self) -> Result<bool> {
+        let log = Arc::clone(&self.0);
+        blocking(move || {
+            let _held = log.lock_group()?;
+            log.group.delete()
         })
         .await
     }

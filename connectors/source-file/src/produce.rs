@@ -9,46 +9,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use foldline_api::record::{Headers, TopicPartition};
+use foldline_api::producer::NewRecord;
+use foldline_api::record::TopicPartition;
 use foldline_api::source::{DeadLetter, DeadLetters};
 use foldline_api::time::Timestamp;
 use foldline_api::{Error, Result};
 
 use crate::groups::{ensure_id, io, make_folder};
-use crate::line::{self, Line};
+use crate::line::{self, Line, Sent};
 use crate::log::{blocking, check_topic, file_of, partitions_of};
 use crate::partitioner::partition_of;
 
-/// A record to append.
-#[derive(Clone, Debug, Default)]
-pub struct NewRecord {
-    /// Its partition; none leaves it to the key, or to turns where there is no key.
-    pub partition: Option<i32>,
-    /// Its key.
-    pub key: Option<Bytes>,
-    /// Its value; none is a tombstone.
-    pub value: Option<Bytes>,
-    /// Its headers.
-    pub headers: Headers,
-    /// Its timestamp in milliseconds since the epoch.
-    pub timestamp: Option<i64>,
+/// A record that someone posts: what `foldline produce` takes from standard input and REST in a body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Posted {
+    /// The record.
+    pub record: NewRecord,
+    /// The event's name, which is written as a header.
+    pub event: Option<String>,
 }
 
-impl NewRecord {
-    /// Reads a line of the log's own format: what `foldline produce` takes from standard input. None
-    /// where the line is blank.
+impl Posted {
+    /// Reads a line of the log's own format that may also have `partition` and `event`. None where the line is blank.
     ///
     /// # Errors
-    /// Class Record: why the line is no record, or none that an expression could read whole.
+    /// Class Record: which part of the line is wrong and why, or that an expression could not read it whole.
     pub fn from_line(line: &Bytes) -> Result<Option<Self>> {
-        let read = line::read_strictly(line).map_err(|fault| Error::record(fault.to_string()))?;
-        let Some(Line { key, value, headers, timestamp }) = read else { return Ok(None) };
+        let read = line::read_posted(line).map_err(|fault| Error::record(fault.to_string()))?;
+        let Some(Sent { line, partition, event }) = read else { return Ok(None) };
+        let Line { key, value, headers, timestamp } = line;
         if timestamp.is_some_and(|millis| Timestamp::from_millis(millis).is_none()) {
             return Err(Error::record(
-                "a timestamp outside the years 1 to 9999 (it is in milliseconds)",
+                "`timestamp`: outside the years 1 to 9999 (it is in milliseconds)",
             ));
         }
-        Ok(Some(NewRecord { partition: None, key, value, headers, timestamp }))
+        let record = NewRecord { partition, key, value, headers, timestamp };
+        Ok(Some(Posted { record, event }))
     }
 }
 
@@ -202,13 +198,24 @@ impl FileDeadLetters {
 #[async_trait]
 impl DeadLetters for FileDeadLetters {
     async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
-        let (producer, topic) = (Arc::clone(&self.producer), Arc::clone(&self.topic));
-        let (count, letters) = (letters.len(), letters.to_vec());
+        let to = TopicPartition::new(Arc::clone(&self.topic), 0);
+        self.append(letters.iter().map(|letter| (to.clone(), letter.clone())).collect()).await
+    }
+
+    async fn put_back(&self, records: &[DeadLetter]) -> Vec<Result<()>> {
+        let to = |record: &DeadLetter| (record.partition.clone(), record.clone());
+        self.append(records.iter().map(to).collect()).await
+    }
+}
+
+impl FileDeadLetters {
+    async fn append(&self, records: Vec<(TopicPartition, DeadLetter)>) -> Vec<Result<()>> {
+        let (producer, count) = (Arc::clone(&self.producer), records.len());
         let sent = blocking(move || {
-            for DeadLetter { key, value, headers, .. } in letters {
-                let timestamp = Some(now());
-                let record = NewRecord { partition: Some(0), key, value, headers, timestamp };
-                producer.append(&topic, record)?;
+            for (to, DeadLetter { key, value, headers, .. }) in records {
+                let (partition, timestamp) = (Some(to.partition), Some(now()));
+                let record = NewRecord { partition, key, value, headers, timestamp };
+                producer.append(&to.topic, record)?;
             }
             producer.sync()
         });
@@ -227,4 +234,51 @@ impl DeadLetters for FileDeadLetters {
 fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &'static str) -> std::result::Result<Posted, String> {
+        let read = Posted::from_line(&Bytes::from_static(line.as_bytes()));
+        read.map(|posted| posted.unwrap()).map_err(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn what_is_posted_may_name_its_event_and_its_partition() {
+        let posted = read(r#"{"event":"Named","partition":3,"key":"a","value":{"n":1.50}}"#);
+        let posted = posted.unwrap();
+        assert_eq!(posted.event.as_deref(), Some("Named"));
+        assert_eq!(posted.record.partition, Some(3));
+        assert_eq!(posted.record.key.as_deref(), Some(&b"a"[..]));
+        assert_eq!(posted.record.value.as_deref(), Some(&br#"{"n":1.50}"#[..]));
+        // A log has neither.
+        let line = Bytes::from_static(br#"{"event":"Named","value":1}"#);
+        assert!(line::read(&line).unwrap().value.unwrap().starts_with(b"not a log line"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_name() {
+        for (line, wrong) in [
+            (r#"{"vlaue":1}"#, "`vlaue`: an unknown name"),
+            (r#"{"key":1,"key":2}"#, "`key`: a name twice"),
+            (r#"{"key":1,"key_base64":"YQ=="}"#, "`key_base64`: a name twice"),
+            (r#"{"value_base64":"?"}"#, "`value_base64`: no base64"),
+            (r#"{"headers":{"a":1}}"#, "`headers`: not an object of texts"),
+            (r#"{"timestamp":"soon"}"#, "`timestamp`: neither milliseconds nor RFC 3339"),
+            (
+                r#"{"timestamp":999999999999999}"#,
+                "`timestamp`: outside the years 1 to 9999 (it is in milliseconds)",
+            ),
+            (r#"{"partition":-1}"#, "`partition`: not a partition's number"),
+            (r#"{"partition":"1"}"#, "`partition`: not a partition's number"),
+            (r#"{"event":""}"#, "`event`: an event without a name"),
+            (r#"{"event":7}"#, "`event`: not a text"),
+            ("[]", "not an object"),
+            (r#"{"value":1"#, "not JSON"),
+        ] {
+            assert_eq!(read(line), Err(wrong.to_owned()), "{line}");
+        }
+    }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::source::{Commit, Log, PartitionInfo, Reader, Source, Start};
+use foldline_api::source::{
+    Commit, FleetMember, Log, MissingTopic, PartitionInfo, Reader, Source, Start, Survey,
+};
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -18,16 +20,18 @@ use rdkafka::metadata::MetadataTopic;
 use tokio::sync::oneshot;
 
 use crate::commit::{COMMIT_TIMEOUT, refused};
-use crate::config::{KafkaConfig, TopicFilter};
+use crate::config::KafkaConfig;
 use crate::context::{Context, Member};
 use crate::declared;
 use crate::error::{from_code, from_kafka};
 use crate::group::describe;
+use crate::heard::Heard;
 use crate::native;
 use crate::reader::KafkaReader;
 use crate::source::KafkaSource;
 use crate::teller::Teller;
 use crate::topic_id::topic_ids;
+use crate::topics::TopicFilter;
 
 /// No question waits longer for the brokers.
 const ASK: Duration = Duration::from_secs(10);
@@ -112,6 +116,7 @@ impl KafkaLog {
             };
             let asker = Asker { client, topics: log.topics };
             let said = question(&asker);
+            let said = said.map_err(|error| Heard::explain_unpolled(&asker.client, error));
             let keeps = said.is_ok();
             // Nobody waits for the client's end.
             drop(answer.send(said));
@@ -129,9 +134,12 @@ impl KafkaLog {
 pub(crate) fn asking(config: &KafkaConfig) -> Result<Member> {
     config
         .asking()
-        .create_with_context::<_, BaseConsumer<Context>>(Context)
+        .create_with_context::<_, BaseConsumer<Context>>(Context::default())
         .map_err(|error| from_kafka("the Kafka client", &error))
 }
+
+/// A topic's name and the numbers of its partitions.
+type Topic = (String, Vec<i32>);
 
 struct Asker {
     client: Member,
@@ -152,18 +160,21 @@ impl Asker {
         told.ok_or_else(|| Error::retriable("no broker told the cluster's id in time"))
     }
 
-    /// The partitions of the topics, by topic.
-    fn topics(&self) -> Result<Vec<(String, Vec<i32>)>> {
-        let mut found = Vec::new();
+    /// The partitions of the topics, by topic, and the listed topics that are missing.
+    fn topics(&self) -> Result<(Vec<Topic>, Vec<MissingTopic>)> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
         match &self.topics {
             TopicFilter::List(names) => {
                 for name in names {
-                    let metadata = self.client.fetch_metadata(Some(name), ASK);
-                    let metadata = metadata
-                        .map_err(|e| from_kafka(format!("asking for topic `{name}`"), &e))?;
-                    match metadata.topics().iter().find(|topic| topic.name() == name) {
-                        Some(topic) => found.push((name.clone(), partitions_of(topic)?)),
-                        None => return Err(missing(name)),
+                    let what = format!("asking for topic `{name}`");
+                    match declared::find(&self.client, name, &what, partitions_of)? {
+                        Some(partitions) => found.push((name.clone(), partitions?)),
+                        None => missing.push(MissingTopic {
+                            name: name.as_str().into(),
+                            way_out: format!(
+                                "kafka-topics.sh --bootstrap-server … --create --topic {name} --partitions 4"
+                            ),
+                        }),
                     }
                 }
             }
@@ -177,16 +188,16 @@ impl Asker {
                 found.sort();
             }
         }
-        Ok(found)
+        Ok((found, missing))
     }
 
-    fn all(&self) -> Result<Vec<TopicPartition>> {
-        let topics = self.topics()?;
+    fn all(&self) -> Result<(Vec<TopicPartition>, Vec<MissingTopic>)> {
+        let (topics, missing) = self.topics()?;
         let each = topics.iter().flat_map(|(topic, partitions)| {
             let topic: Arc<str> = topic.as_str().into();
             partitions.iter().map(move |p| TopicPartition::new(topic.clone(), *p))
         });
-        Ok(each.collect())
+        Ok((each.collect(), missing))
     }
 
     /// Resolves the beginning, the end or a time in each partition; one request to each broker.
@@ -214,15 +225,15 @@ impl Asker {
             .collect()
     }
 
-    fn partitions(&self) -> Result<Vec<PartitionInfo>> {
-        let partitions = self.all()?;
+    fn survey(&self) -> Result<Survey> {
+        let (partitions, missing) = self.all()?;
         let mut names: Vec<String> = partitions.iter().map(|p| p.topic.to_string()).collect();
         names.dedup();
         let ids = topic_ids(self.client.client().native_client(), &names, ASK)?;
         let low = self.offsets(&partitions, Offset::Beginning)?;
         let high = self.offsets(&partitions, Offset::End)?;
         let ends = low.into_iter().zip(high);
-        partitions
+        let partitions: Result<_> = partitions
             .into_iter()
             .zip(ends)
             .map(|(partition, ends)| {
@@ -232,7 +243,8 @@ impl Asker {
                 let topic_id = ids.get(&*partition.topic).cloned();
                 Ok(PartitionInfo { partition, topic_id, low, high })
             })
-            .collect()
+            .collect();
+        Ok(Survey { partitions: partitions?, missing })
     }
 
     fn find(&self, partitions: &[TopicPartition], start: Start) -> Result<Vec<Position>> {
@@ -285,12 +297,8 @@ impl Asker {
 }
 
 fn partitions_of(topic: &MetadataTopic) -> Result<Vec<i32>> {
-    // Before the partitions are looked at: an unknown topic has none to point to.
     if let Some(code) = topic.error() {
-        return Err(match Code::from(code) {
-            Code::UnknownTopicOrPartition | Code::UnknownTopic => missing(topic.name()),
-            code => from_code(format!("asking for topic `{}`", topic.name()), code),
-        });
+        return Err(from_code(format!("asking for topic `{}`", topic.name()), Code::from(code)));
     }
     let mut partitions: Vec<i32> = topic.partitions().iter().map(|p| p.id()).collect();
     partitions.sort_unstable();
@@ -300,22 +308,14 @@ fn partitions_of(topic: &MetadataTopic) -> Result<Vec<i32>> {
     Ok(partitions)
 }
 
-fn missing(topic: &str) -> Error {
-    Error::config(format!(
-        "topic `{topic}` does not exist; correct the name in `topics`, or create it: \
-         kafka-topics.sh --bootstrap-server … --create --topic {topic} --partitions 4"
-    ))
-    .with_code("UnknownTopicOrPartition")
-}
-
 #[async_trait]
 impl Log for KafkaLog {
     async fn identity(&self) -> Result<String> {
         self.ask(Asker::identity).await
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
-        self.ask(Asker::partitions).await
+    async fn survey(&self) -> Result<Survey> {
+        self.ask(Asker::survey).await
     }
 
     fn describes_topics(&self) -> bool {
@@ -351,7 +351,7 @@ impl Log for KafkaLog {
     }
 
     async fn committed(&self) -> Result<Vec<Commit>> {
-        self.ask(|asker| asker.committed(&asker.all()?)).await
+        self.ask(|asker| asker.committed(&asker.all()?.0)).await
     }
 
     async fn commit(&self, commits: &[Commit]) -> Result<()> {
@@ -367,6 +367,18 @@ impl Log for KafkaLog {
         let asked =
             self.ask(move |asker| describe(asker.client.client().native_client(), &group, ASK));
         asked.await.map(|group| group.members.len())
+    }
+
+    async fn delete_group(&self) -> Result<bool> {
+        declared::delete_group(&self.config).await
+    }
+
+    async fn fleet(&self) -> Result<Vec<FleetMember>> {
+        let group = self.config.group.clone();
+        let asked =
+            self.ask(move |asker| describe(asker.client.client().native_client(), &group, ASK));
+        let members = asked.await?.members.into_iter();
+        Ok(members.filter_map(|member| self.config.fleet_member(member)).collect())
     }
 
     fn source(&self, task: u32, memory: usize) -> Result<Box<dyn Source>> {

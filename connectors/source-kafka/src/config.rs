@@ -3,14 +3,16 @@
 use std::fmt;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::source::FleetMember;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::BaseProducer;
-use regex::Regex;
 
 use crate::declared::DeclaredTopic;
 use crate::error::from_kafka;
+use crate::group::GroupMember;
+use crate::topics::{TopicFilter, Topics};
 
 /// librdkafka properties that Foldline sets itself, each with the reason. A config that passes one
 /// is refused.
@@ -39,6 +41,25 @@ pub const OWNED_PROPERTIES: &[(&str, &str)] = &[
     ("log.queue", "logs go to the worker's log"),
 ];
 
+/// The version of the librdkafka that is built in.
+#[must_use]
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
+
+/// Whether librdkafka has a property of this name.
+#[must_use]
+pub fn is_property(name: &str) -> bool {
+    let mut client = ClientConfig::new();
+    client.set(name, "\u{1}");
+    match client.create_native_config() {
+        Err(rdkafka::error::KafkaError::ClientConfig(result, ..)) => {
+            !matches!(result, rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN)
+        }
+        _ => true,
+    }
+}
+
 /// Between two heartbeats of a member of the classic protocol, in milliseconds.
 const HEARTBEAT_MS: &str = "1000";
 
@@ -66,22 +87,10 @@ pub struct KafkaConfig {
     pub group_instance_id: Option<String>,
     /// How this client shows in the broker's logs and metrics.
     pub client_id: String,
+    /// What tells this worker from the others of its group; no client of another group needs it.
+    pub worker: Option<String>,
     /// Topics of these that the config describes.
     pub declared: Vec<DeclaredTopic>,
-}
-
-/// Which topics to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Topics {
-    /// These; each must exist.
-    List(Vec<String>),
-    /// All whose name the regex finds, now and later, but Kafka's internal ones. Starts with `^`.
-    Regex {
-        /// The regex.
-        pattern: String,
-        /// Topics that are left out although it finds them: Foldline's own dead letters.
-        except: Vec<String>,
-    },
 }
 
 /// How a group shares partitions among its members.
@@ -106,48 +115,9 @@ impl fmt::Debug for KafkaConfig {
             .field("group_protocol", &self.group_protocol)
             .field("group_instance_id", &self.group_instance_id)
             .field("client_id", &self.client_id)
+            .field("worker", &self.worker)
             .field("declared", &self.declared)
             .finish()
-    }
-}
-
-/// Which topics are read, ready to match.
-#[derive(Clone, Debug)]
-pub(crate) enum TopicFilter {
-    List(Vec<String>),
-    Regex(TopicRegex),
-}
-
-/// A regex of topics, and those that it must not take.
-#[derive(Clone, Debug)]
-pub(crate) struct TopicRegex {
-    regex: Regex,
-    except: Vec<String>,
-}
-
-impl TopicRegex {
-    /// Whether it takes this topic; internal topics are never taken.
-    pub(crate) fn takes(&self, topic: &str) -> bool {
-        !topic.starts_with("__")
-            && self.regex.is_match(topic)
-            && !self.except.iter().any(|name| name == topic)
-    }
-}
-
-impl TopicFilter {
-    pub(crate) fn new(topics: &Topics) -> Result<Self> {
-        match topics {
-            Topics::List(names) if names.is_empty() => {
-                Err(Error::config("`topics` is empty; name at least one topic"))
-            }
-            Topics::List(names) => Ok(TopicFilter::List(names.clone())),
-            Topics::Regex { pattern, .. } if !pattern.starts_with('^') => {
-                Err(Error::config(format!("the topic regex `{pattern}` must start with ^")))
-            }
-            Topics::Regex { pattern, except } => Regex::new(pattern)
-                .map(|regex| TopicFilter::Regex(TopicRegex { regex, except: except.clone() }))
-                .map_err(|e| Error::config(format!("the topic regex `{pattern}`: {e}"))),
-        }
     }
 }
 
@@ -168,7 +138,8 @@ impl KafkaConfig {
     }
 
     /// A passed property, as a number.
-    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
         let (_, value) = self.properties.iter().rev().find(|(n, _)| n == name)?;
         value.trim().parse().ok()
     }
@@ -237,7 +208,8 @@ impl KafkaConfig {
     }
 
     /// A client that asks: it joins no group, but may read and write the group's offsets.
-    pub(crate) fn asking(&self) -> ClientConfig {
+    #[must_use]
+    pub fn asking(&self) -> ClientConfig {
         let fixed = [
             ("group.id", self.group.as_str()),
             ("enable.auto.commit", "false"),
@@ -272,6 +244,22 @@ impl KafkaConfig {
         self.client(&defaults, &fixed)
     }
 
+    /// How the group knows a task: who asks the group finds the worker in it.
+    fn member_client(&self, task: u32) -> String {
+        match &self.worker {
+            Some(worker) => format!("{}-{task}@{worker}", self.client_id),
+            None => format!("{}-{task}", self.client_id),
+        }
+    }
+
+    /// The worker and the task of a member of this group. One that tells no worker is known by its host.
+    pub(crate) fn fleet_member(&self, member: GroupMember) -> Option<FleetMember> {
+        let rest = member.client.strip_prefix(&self.client_id)?.strip_prefix('-')?;
+        let (task, worker) = rest.split_once('@').unwrap_or((rest, &member.host));
+        let task = task.parse().ok()?;
+        Some(FleetMember { worker: worker.to_owned(), task, partitions: member.partitions })
+    }
+
     /// A member of the group, for task `task`, whose prefetch is bounded by `prefetch` bytes.
     pub(crate) fn member(&self, task: u32, prefetch: usize) -> ClientConfig {
         // librdkafka counts values only, while each message takes this much besides: of small ones their
@@ -287,7 +275,7 @@ impl KafkaConfig {
             ("topic.metadata.refresh.interval.ms", "10000"),
         ];
         let mut client = self.consumer(prefetch.max(1 << 20), &defaults);
-        client.set("client.id", format!("{}-{task}", self.client_id));
+        client.set("client.id", self.member_client(task));
         match self.group_protocol {
             GroupProtocol::Classic => {
                 client.set("group.protocol", "classic");
@@ -329,7 +317,8 @@ impl KafkaConfig {
     }
 
     /// A producer whose records are acknowledged by all replicas, once each.
-    pub(crate) fn producer(&self) -> ClientConfig {
+    #[must_use]
+    pub fn producer(&self) -> ClientConfig {
         let defaults = [
             // The broker's and the topic's limits decide, not the client's default of 1 MB.
             ("message.max.bytes", "104857600"),
@@ -344,6 +333,8 @@ impl KafkaConfig {
 
 #[cfg(test)]
 mod tests {
+    use foldline_api::record::TopicPartition;
+
     use super::*;
 
     fn config() -> KafkaConfig {
@@ -355,6 +346,7 @@ mod tests {
             group_protocol: GroupProtocol::Classic,
             group_instance_id: Some("node-a".into()),
             client_id: "foldline".into(),
+            worker: None,
             declared: Vec::new(),
         }
     }
@@ -373,19 +365,6 @@ mod tests {
             let error = config.check().unwrap_err();
             assert!(error.message().contains(name) && error.message().contains(reason));
         }
-    }
-
-    #[test]
-    fn a_regex_must_be_anchored_and_valid_and_skips_internal_topics_and_dead_letters() {
-        let except = vec!["dlq-g".to_owned()];
-        let filter = |p: &str| {
-            TopicFilter::new(&Topics::Regex { pattern: p.into(), except: except.clone() })
-        };
-        assert!(filter("orders").is_err());
-        assert!(filter("^(").is_err());
-        let Ok(TopicFilter::Regex(all)) = filter("^.*") else { panic!("a valid regex") };
-        assert!(all.takes("orders") && all.takes("dlq-of-others"));
-        assert!(!all.takes("__consumer_offsets") && !all.takes("dlq-g"));
     }
 
     #[test]
@@ -444,6 +423,25 @@ mod tests {
         let member = config.member(0, 8 << 20);
         assert_eq!(member.get("group.protocol"), Some("consumer"));
         assert_eq!(member.get("partition.assignment.strategy"), None);
+    }
+
+    #[test]
+    fn a_member_tells_its_worker_and_its_task() {
+        let config = KafkaConfig { worker: Some("host-1:8083".into()), ..config() };
+        let of = |client: &str| {
+            let member = GroupMember {
+                id: "id".into(),
+                client: client.to_owned(),
+                host: "/10.0.0.1".into(),
+                partitions: vec![TopicPartition::new("t", 1)],
+            };
+            config.fleet_member(member).map(|member| (member.worker, member.task))
+        };
+        let client = config.member(3, 1 << 20).get("client.id").unwrap().to_owned();
+        assert_eq!(of(&client), Some(("host-1:8083".into(), 3)));
+        assert_eq!(of("foldline-2"), Some(("/10.0.0.1".into(), 2)), "of an older version");
+        assert_eq!(of("someone-else"), None);
+        assert_eq!(of("foldline-x@y"), None);
     }
 
     #[test]

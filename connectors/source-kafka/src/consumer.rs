@@ -14,13 +14,15 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::burst::Burst;
-use crate::config::{KafkaConfig, TopicFilter};
+use crate::config::KafkaConfig;
 use crate::context::{Context, Member, log};
 use crate::error::{class, from_code, from_kafka};
+use crate::heard::Heard;
 use crate::membership::{Doubt, Nothing};
 use crate::native::{Event, EventQueue, Failure, cached_end, list};
 use crate::queue::{Command, Inbox};
 use crate::rebalance::{Assignment, From};
+use crate::topics::TopicFilter;
 use crate::unreadable::{self, is_unreadable};
 
 /// How long a poll waits; commands wake it.
@@ -345,6 +347,7 @@ impl Poller {
             Event::Revoke(partitions) => self.revoked(partitions),
             Event::Failed(failure) => self.failed(&failure),
             Event::Log(level, facility, line) => {
+                self.heard().line(&facility, &line);
                 log(level, &facility, &line);
                 if is_unsupported(&line) {
                     self.inbox.end(ErrorClass::Config, NO_CONSUMER_PROTOCOL);
@@ -390,6 +393,11 @@ impl Poller {
         }
     }
 
+    /// Why its connections failed.
+    fn heard(&self) -> &Heard {
+        &self.consumer.client().context().heard
+    }
+
     fn failed(&mut self, failure: &Failure) {
         if failure.fatal || failure.code == Code::Fatal {
             let (code, reason) = self
@@ -421,12 +429,15 @@ impl Poller {
             }
             (code, at) if class(code) == ErrorClass::Retriable => {
                 let partition = at.as_ref().map(|(partition, _)| partition.to_string());
+                if at.is_none() {
+                    self.heard().line("FAIL", &failure.reason);
+                }
                 if let Some(held_back) = self.state.trouble.admit(Instant::now()) {
                     let reason = &failure.reason;
                     tracing::warn!(?code, partition, reason, held_back, "kafka consumer");
                 }
                 if code == Code::AllBrokersDown || at.is_some() {
-                    self.inbox.push_error(from_code(&failure.reason, code));
+                    self.inbox.push_error(self.heard().explain(from_code(&failure.reason, code)));
                 }
             }
             (code, at) => {
@@ -444,7 +455,7 @@ impl Poller {
         }
         self.state.broken = true;
         let error = unreadable::error(&self.config, failure, partition, at);
-        self.inbox.push_broken(self.state.epoch, partition.clone(), error);
+        self.inbox.push_broken(self.state.epoch, (partition.clone(), Position(at)), error);
     }
 
     /// The sentence for a position that the log does not have.

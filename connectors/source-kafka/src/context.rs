@@ -7,21 +7,29 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::heard::Heard;
+
 /// The consumer's context: logs go to the worker's log. Rebalances come as events and are handled by
 /// the thread, but for the last one, while the consumer is dropped.
-pub(crate) struct Context;
+#[derive(Default)]
+pub(crate) struct Context {
+    /// Why its connections failed.
+    pub(crate) heard: Heard,
+}
 
 /// The consumer of one member.
 pub(crate) type Member = BaseConsumer<Context>;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.heard.line(facility, line);
         log(level as i32, facility, line);
     }
 
     fn stats_raw(&self, _: &[u8]) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.heard.line("FAIL", reason);
         tracing::debug!(%error, reason, "kafka client");
     }
 }

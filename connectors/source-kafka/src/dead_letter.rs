@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use foldline_api::error::{Error, Result};
+use foldline_api::producer::{NewRecord, Producer, Undelivered};
 use foldline_api::source::{DeadLetter, DeadLetters, LETTER_OMITS, LETTER_PREFIX};
 use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -11,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::admin::asking;
 use crate::config::KafkaConfig;
 use crate::declared::{create, find};
-use crate::producer::{KafkaProducer, Outgoing, failed, is_too_large};
+use crate::producer::{KafkaProducer, failed, is_too_large};
 
 /// A dead letter is its record and the reason, so the topic takes more than brokers do by default.
 const MAX_BYTES: &str = "67108864";
@@ -78,9 +79,9 @@ enum Form {
 
 impl Form {
     /// The letter in this form. Without a timestamp: it lives from now.
-    fn of(self, letter: &DeadLetter) -> Outgoing {
+    fn of(self, letter: &DeadLetter) -> NewRecord {
         let DeadLetter { key, value, headers, .. } = letter.clone();
-        let mut out = Outgoing { key, value, headers, ..Outgoing::default() };
+        let mut out = NewRecord { key, value, headers, ..NewRecord::default() };
         let omits = match self {
             Form::Whole => return out,
             Form::NoValue => "value",
@@ -118,10 +119,13 @@ impl KafkaDeadLetters {
 impl DeadLetters for KafkaDeadLetters {
     async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
         if let Err(error) = self.exists.get_or_try_init(|| self.ensure_topic()).await {
-            return failed(&error, letters.len());
+            return failed(&error, letters.len()).into_iter().map(Err).collect();
         }
-        let records: Vec<Outgoing> = letters.iter().map(|letter| Form::Whole.of(letter)).collect();
-        let mut ends = self.producer.send_each(&self.topic, &records).await;
+        let records: Vec<NewRecord> = letters.iter().map(|letter| Form::Whole.of(letter)).collect();
+        let ends = self.producer.send_each(&self.topic, &records).await.into_iter();
+        // One that may be written all the same is sent again: twice is better than not at all.
+        let mut ends: Vec<Result<()>> =
+            ends.map(|end| end.map(drop).map_err(Error::from)).collect();
         for (letter, end) in letters.iter().zip(&mut ends) {
             if end.as_ref().is_err_and(is_too_large) {
                 *end = self.fit(letter).await;
@@ -129,6 +133,32 @@ impl DeadLetters for KafkaDeadLetters {
         }
         ends.into_iter().map(|end| end.map_err(by_the_clock)).collect()
     }
+
+    async fn put_back(&self, records: &[DeadLetter]) -> Vec<Result<()>> {
+        let mut ends = Vec::with_capacity(records.len());
+        for of in records.chunk_by(|a, b| a.partition.topic == b.partition.topic) {
+            let Some(first) = of.first() else { continue };
+            let partition = |one: &DeadLetter| Some(one.partition.partition);
+            let out: Vec<NewRecord> = of
+                .iter()
+                .map(|one| NewRecord { partition: partition(one), ..Form::Whole.of(one) })
+                .collect();
+            let sent = self.producer.send_each(&first.partition.topic, &out).await;
+            ends.extend(sent.into_iter().map(|end| end.map(drop).map_err(in_doubt)));
+        }
+        ends
+    }
+}
+
+/// What was sent without an answer is not sent again by itself: its event would count twice.
+fn in_doubt(end: Undelivered) -> Error {
+    let Undelivered { error, may_be_written } = end;
+    if !may_be_written {
+        return error;
+    }
+    let message =
+        format!("{}: it may be written all the same, look before you try again", error.message());
+    Error::new(error.class(), message).with_source(error)
 }
 
 /// A letter's time is this machine's: where the broker refuses it, a clock is wrong, and no record.

@@ -195,6 +195,25 @@ pub(crate) async fn create(config: &KafkaConfig, new: &NewTopic<'_>, what: &str)
     }
 }
 
+/// Deletes the config's group with its offsets; false where there is none.
+///
+/// # Errors
+/// Of class Fenced while it has members.
+pub(crate) async fn delete_group(config: &KafkaConfig) -> Result<bool> {
+    let what = format!("deleting group `{}`", config.group);
+    let admin = admin(config).map_err(|error| from_kafka(&what, &error))?;
+    let deleted = admin.delete_groups(&[&config.group], &options()).await;
+    let deleted = deleted.map_err(|error| from_kafka(&what, &error))?;
+    match deleted.into_iter().next() {
+        Some(Err((_, Code::GroupIdNotFound))) => Ok(false),
+        Some(Err((_, Code::NonEmptyGroup))) => Err(Error::fenced(format!(
+            "{what}: a worker is in it: remove the connector there first"
+        ))),
+        Some(Err((_, code))) => Err(from_code(what, code)),
+        Some(Ok(_)) | None => Ok(true),
+    }
+}
+
 /// Where the topics that are there differ from the config, a sentence each.
 pub(crate) async fn compare(config: &KafkaConfig, there: &[Present]) -> Result<Vec<String>> {
     let what = "reading the properties of the topics";
@@ -225,6 +244,22 @@ pub(crate) async fn compare(config: &KafkaConfig, there: &[Present]) -> Result<V
         }
     }
     Ok(out)
+}
+
+/// What a property of a topic is; none where the broker does not know it.
+///
+/// # Errors
+/// Of the class of the broker's answer.
+pub async fn property(config: &KafkaConfig, topic: &str, name: &str) -> Result<Option<String>> {
+    let what = format!("reading the properties of topic `{topic}`");
+    let admin = admin(config).map_err(|error| from_kafka(&what, &error))?;
+    let told = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()).await;
+    let told = told.map_err(|error| from_kafka(&what, &error))?;
+    match told.into_iter().next() {
+        Some(Ok(told)) => Ok(told.get(name).and_then(|entry| entry.value.clone())),
+        Some(Err(code)) => Err(from_code(&what, code)),
+        None => Err(Error::retriable(format!("{what}: no answer"))),
+    }
 }
 
 /// Waits until what was made shows, asking by `shows`.

@@ -79,11 +79,35 @@ const TABLE: &[(Code, ErrorClass)] = &[
 
 /// An error of the class of `code`; `what` says in a few words what was tried.
 pub(crate) fn from_code(what: impl AsRef<str>, code: Code) -> Error {
-    Error::new(class(code), format!("{}: {code}", what.as_ref())).with_code(format!("{code:?}"))
+    let way_out = way_out(code).map(|way_out| format!(": {way_out}")).unwrap_or_default();
+    let sentence = format!("{}: {code}{way_out}", what.as_ref());
+    Error::new(class(code), sentence).with_code(format!("{code:?}"))
+}
+
+/// What to do about a broker's refusal.
+fn way_out(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::TopicAuthorizationFailed => {
+            "give the user the right: kafka-acls.sh --bootstrap-server … --add --allow-principal User:NAME --operation \
+             Read --operation Describe --topic TOPIC (Write for its dead letters)"
+        }
+        Code::GroupAuthorizationFailed => {
+            "give the user the right: kafka-acls.sh --bootstrap-server … --add --allow-principal User:NAME --operation \
+             Read --operation Describe --group GROUP, and GROUP.rebuild"
+        }
+        Code::ClusterAuthorizationFailed => {
+            "give the user the right: kafka-acls.sh --bootstrap-server … --add --allow-principal User:NAME --operation \
+             IdempotentWrite --cluster"
+        }
+        Code::InvalidTopic => {
+            "a topic's name has letters, digits, `.`, `_` and `-` only; a regex starts with ^"
+        }
+        _ => return None,
+    })
 }
 
 /// The same from the crate's error. Config errors name the property, never its value.
-pub(crate) fn from_kafka(what: impl AsRef<str>, error: &KafkaError) -> Error {
+pub fn from_kafka(what: impl AsRef<str>, error: &KafkaError) -> Error {
     let what = what.as_ref();
     match error {
         KafkaError::ClientConfig(_, _, name, _) => Error::config(format!(

@@ -26,6 +26,9 @@ pub(crate) struct Group {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct GroupMember {
     pub(crate) id: String,
+    /// Its client.id, which says whose it is.
+    pub(crate) client: String,
+    pub(crate) host: String,
     pub(crate) partitions: Vec<TopicPartition>,
 }
 
@@ -139,8 +142,13 @@ unsafe fn read(event: *mut rd::rd_kafka_event_t) -> Result<Group, Code> {
 unsafe fn member(member: *const rd::rd_kafka_MemberDescription_t) -> GroupMember {
     // SAFETY: the member is alive, what is read of it belongs to it and is copied.
     unsafe {
-        let id = CStr::from_ptr(rd::rd_kafka_MemberDescription_consumer_id(member));
-        let id = id.to_string_lossy().into_owned();
+        let text = |raw: *const std::ffi::c_char| match raw.is_null() {
+            true => String::new(),
+            false => CStr::from_ptr(raw).to_string_lossy().into_owned(),
+        };
+        let id = text(rd::rd_kafka_MemberDescription_consumer_id(member));
+        let client = text(rd::rd_kafka_MemberDescription_client_id(member));
+        let host = text(rd::rd_kafka_MemberDescription_host(member));
         let assignment = rd::rd_kafka_MemberDescription_assignment(member);
         let list = match assignment.is_null() {
             true => None,
@@ -154,7 +162,7 @@ unsafe fn member(member: *const rd::rd_kafka_MemberDescription_t) -> GroupMember
                 partitions.push(TopicPartition::new(&*topic, element.partition));
             }
         }
-        GroupMember { id, partitions }
+        GroupMember { id, client, host, partitions }
     }
 }
 
@@ -189,6 +197,8 @@ mod tests {
     fn group(rebalances: bool, members: &[(&str, &[i32])]) -> Group {
         let member = |(id, partitions): &(&str, &[i32])| GroupMember {
             id: (*id).to_owned(),
+            client: String::new(),
+            host: String::new(),
             partitions: partitions.iter().map(|partition| tp(*partition)).collect(),
         };
         Group { rebalances, members: members.iter().map(member).collect() }
@@ -212,6 +222,8 @@ mod tests {
         let other = Group {
             members: vec![GroupMember {
                 id: "a".into(),
+                client: String::new(),
+                host: String::new(),
                 partitions: vec![TopicPartition::new("u", 0)],
             }],
             rebalances: false,

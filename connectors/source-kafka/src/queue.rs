@@ -89,8 +89,13 @@ impl Inbox {
     }
 
     /// Appends, behind a partition's records, that what follows them cannot be read.
-    pub(crate) fn push_broken(&self, epoch: u64, partition: TopicPartition, error: Error) {
-        self.push(Data { epoch, bytes: 64, event: SourceEvent::Broken(partition, error) });
+    pub(crate) fn push_broken(
+        &self,
+        epoch: u64,
+        (partition, at): (TopicPartition, Position),
+        error: Error,
+    ) {
+        self.push(Data { epoch, bytes: 64, event: SourceEvent::Broken(partition, at, error) });
     }
 
     fn push(&self, data: Data) {
@@ -284,9 +289,9 @@ impl State {
             SourceEvent::End(partition, at) => {
                 self.counts(&partition, data.epoch).then_some(SourceEvent::End(partition, at))
             }
-            SourceEvent::Broken(partition, error) => {
-                self.counts(&partition, data.epoch).then_some(SourceEvent::Broken(partition, error))
-            }
+            SourceEvent::Broken(partition, at, error) => self
+                .counts(&partition, data.epoch)
+                .then_some(SourceEvent::Broken(partition, at, error)),
             other => Some(other),
         }
     }
@@ -325,7 +330,7 @@ mod tests {
                 Ok(SourceEvent::Revoked(p)) => format!("revoked {}", p.len()),
                 Ok(SourceEvent::Lost(p)) => format!("lost {}", p.len()),
                 Ok(SourceEvent::End(p, at)) => format!("end {}@{at}", p.partition),
-                Ok(SourceEvent::Broken(p, error)) => format!("broken {} {error}", p.partition),
+                Ok(SourceEvent::Broken(p, _, error)) => format!("broken {} {error}", p.partition),
                 Err(error) => format!("error {error}"),
             })
             .collect()

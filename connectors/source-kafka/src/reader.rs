@@ -91,7 +91,7 @@ impl Hand {
     fn new(config: &KafkaConfig, bytes: usize) -> Result<Self> {
         let consumer: Member = config
             .reading(bytes)
-            .create_with_context::<_, BaseConsumer<Context>>(Context)
+            .create_with_context::<_, BaseConsumer<Context>>(Context::default())
             .map_err(|error| from_kafka("the Kafka consumer", &error))?;
         let consumer = Arc::new(consumer);
         let queue = EventQueue::of(&consumer)
@@ -207,7 +207,10 @@ impl Hand {
                     let of = (&of.partition, of.from);
                     judge((&self.config, &self.consumer), &failure, of.0, of.1)?;
                 }
-                Event::Log(level, facility, line) => log(level, &facility, &line),
+                Event::Log(level, facility, line) => {
+                    self.consumer.client().context().heard.line(&facility, &line);
+                    log(level, &facility, &line);
+                }
                 _ => {}
             }
         }

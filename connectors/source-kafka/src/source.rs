@@ -12,12 +12,13 @@ use rdkafka::ClientConfig;
 use tokio::sync::oneshot;
 
 use crate::commit::KafkaCommitter;
-use crate::config::{GroupProtocol, KafkaConfig, TopicFilter};
+use crate::config::{GroupProtocol, KafkaConfig};
 use crate::consumer::{Ends, PollState, Poller};
 use crate::context::{Context, Member};
 use crate::error::from_kafka;
 use crate::native::EventQueue;
 use crate::queue::Inbox;
+use crate::topics::TopicFilter;
 
 /// How long `close` waits for the consumer to leave its group.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,7 +43,7 @@ impl KafkaSource {
     ) -> Result<Self> {
         let client: ClientConfig = config.member(task, memory / 2);
         let consumer: Member = client
-            .create_with_context(Context)
+            .create_with_context(Context::default())
             .map_err(|error| from_kafka("the Kafka consumer", &error))?;
         let consumer = Arc::new(consumer);
         let queue = EventQueue::of(&consumer)

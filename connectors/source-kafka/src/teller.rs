@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::admin::asking;
 use crate::config::KafkaConfig;
 use crate::context::Context;
+use crate::heard::Heard;
 use crate::topic_id::topic_ids;
 
 /// A flush waits for the answer; it is asked again when none came.
@@ -75,6 +76,7 @@ impl Teller {
                 }
             }
             topic_ids(client.client().native_client(), &topics, ASK)
+                .map_err(|error| Heard::explain_unpolled(&client, error))
         });
         told.await.map_err(|e| Error::retriable("asking for topic ids broke off").with_source(e))?
     }

@@ -59,7 +59,7 @@ pub(crate) fn error(
     let (cause, topic, number) = (cause(config, *code, reason), &of.topic, of.partition);
     Error::config(format!(
         "`{of}` at offset {at}: {cause}. Or leave it out: `foldline stop NAME`, `foldline offsets NAME --skip-to \
-         {topic}:{number}={to}`, `foldline resume NAME`; `status` shows the hole until a rebuild folds those events"
+         {topic}:{number}={to}`, `foldline resume NAME`; `status` shows the hole, and rebuilds repeat it"
     ))
     .with_code(format!("{code:?}"))
 }
@@ -106,7 +106,8 @@ struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     fn new(config: &KafkaConfig, of: &'a TopicPartition, base: i64) -> Option<Self> {
-        let consumer = config.reading(1).create_with_context::<_, BaseConsumer<Context>>(Context);
+        let consumer =
+            config.reading(1).create_with_context::<_, BaseConsumer<Context>>(Context::default());
         let consumer = Arc::new(consumer.ok()?);
         let queue = EventQueue::of(&consumer)?;
         Some(Probe { queue, consumer, of, base, until: Instant::now() + SEARCH })

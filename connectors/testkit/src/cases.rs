@@ -3,13 +3,17 @@
 
 pub(crate) mod adopt;
 pub(crate) mod deploys;
+pub(crate) mod expiry;
 pub(crate) mod flush;
 pub(crate) mod hole;
+pub(crate) mod joins;
+pub(crate) mod kept;
 pub(crate) mod letters;
 pub(crate) mod lifecycle;
 pub(crate) mod meddling;
 pub(crate) mod owner;
 pub(crate) mod parking;
 pub(crate) mod rebuild;
+pub(crate) mod removal;
 pub(crate) mod snapshot;
 pub(crate) mod verdicts;

@@ -54,6 +54,21 @@ pub trait Store: Send + Sync {
         1
     }
 
+    /// Whether rows can show fields of another target's rows.
+    fn looks_up(&self) -> bool {
+        false
+    }
+
+    /// Whether a generation that was live is kept for a rollback. Where none is, a rollback is refused by name.
+    fn keeps_generations(&self) -> bool {
+        true
+    }
+
+    /// Whether it removes targets. Where it does not, it says so and what to do.
+    fn removes(&self) -> bool {
+        true
+    }
+
     /// Changes a target by hand, the books untouched; false where the store has nothing of the kind.
     async fn meddle(&self, _target: &str, _what: Meddling) -> bool {
         false
@@ -81,8 +96,16 @@ pub async fn sink_contract(store: &dyn Store) {
 type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 fn all(store: &dyn Store) -> Vec<Case<'_>> {
+    let mut cases = of_lives(store);
+    cases.extend(of_rows(store));
+    cases
+}
+
+/// Of a target's life.
+fn of_lives(store: &dyn Store) -> Vec<Case<'_>> {
     vec![
         Box::pin(cases::lifecycle::first_open_is_empty_and_idempotent(store)),
+        Box::pin(cases::lifecycle::a_check_finds_what_open_would_and_changes_nothing(store)),
         Box::pin(cases::lifecycle::begin_records_once(store)),
         Box::pin(cases::lifecycle::epochs_rise_with_each_acquire(store)),
         Box::pin(cases::lifecycle::positions_survive_a_new_connection(store)),
@@ -105,6 +128,14 @@ fn all(store: &dyn Store) -> Vec<Case<'_>> {
         Box::pin(cases::adopt::what_is_no_faithful_copy_is_refused_by_name(store)),
         Box::pin(cases::adopt::a_copy_with_a_build_is_whole_or_the_build_is_ended_first(store)),
         Box::pin(cases::adopt::what_is_no_copy_stays_as_it_is_and_fences(store)),
+        Box::pin(cases::removal::what_is_removed_is_gone_with_its_books(store)),
+        Box::pin(cases::removal::what_is_someone_elses_is_not_removed(store)),
+    ]
+}
+
+/// Of its rows, and of what is kept beside them.
+fn of_rows(store: &dyn Store) -> Vec<Case<'_>> {
+    vec![
         Box::pin(cases::flush::rows_round_trip(store)),
         Box::pin(cases::flush::every_type_round_trips(store)),
         Box::pin(cases::flush::a_load_stops_where_its_bytes_end(store)),
@@ -122,6 +153,10 @@ fn all(store: &dyn Store) -> Vec<Case<'_>> {
         Box::pin(cases::flush::a_conflict_tells_what_was_written_all_the_same(store)),
         Box::pin(cases::flush::many_rows_in_one_flush(store)),
         Box::pin(cases::hole::a_hole_moves_the_position_fences_and_is_kept(store)),
+        Box::pin(cases::hole::a_hole_is_repeated_by_each_generation_of_its_topic(store)),
+        Box::pin(cases::kept::what_an_id_stood_for_stays_for_all_generations(store)),
+        Box::pin(cases::expiry::a_horizon_only_goes_forward_for_all_generations(store)),
+        Box::pin(cases::expiry::what_a_horizon_has_passed_is_found_and_deleted(store)),
         Box::pin(cases::meddling::a_column_lost_under_a_writer_stops_it_by_name(store)),
         Box::pin(cases::meddling::a_row_that_a_trigger_keeps_out_is_refused_by_the_triggers_name(
             store,
@@ -147,6 +182,13 @@ fn all(store: &dyn Store) -> Vec<Case<'_>> {
         )),
         Box::pin(cases::letters::letters_of_what_is_bad_only_now_leave_at_the_swap(store)),
         Box::pin(cases::letters::a_cancelled_build_takes_its_letters_along(store)),
+        Box::pin(cases::joins::a_row_shows_the_other_whichever_came_first_and_follows_it(store)),
+        Box::pin(cases::joins::a_step_is_bounded_and_what_is_left_is_still_noted(store)),
+        Box::pin(cases::joins::the_fold_never_sees_what_is_shown(store)),
+        Box::pin(cases::joins::all_rows_are_looked_at_where_the_other_target_lives_another_life(
+            store,
+        )),
+        Box::pin(cases::joins::a_build_takes_no_place_while_its_rows_wait(store)),
     ]
 }
 
@@ -209,12 +251,14 @@ pub fn spec_of(target: &str, model: Model) -> TargetSpec {
         log: "log-1".to_owned(),
         target: target.to_owned(),
         model: Arc::new(model),
+        joins: None,
         fingerprint: projection.to_string(),
         projection,
         on_change: OnChange::Refuse,
         auto_create: true,
         mapping: None,
         settings: None,
+        expire: None,
     }
 }
 
@@ -256,7 +300,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// Opens a fresh target, begins partition 0 at 0 and takes it.
     pub(crate) async fn new(store: &dyn Store, case: &str, model: Model) -> Self {
-        let spec = spec_of(&store.name(case), model);
+        Bench::of(store, case, spec_of(&store.name(case), model)).await
+    }
+
+    /// The same for this spec.
+    pub(crate) async fn of(store: &dyn Store, case: &str, spec: TargetSpec) -> Self {
         let target = store.target(spec.clone()).await;
         let opened = target.open().await.expect(case);
         target.begin(opened.generation, &[claim(0, 0)]).await.expect(case);

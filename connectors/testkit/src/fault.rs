@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldline_api::expiry::{Horizon, Horizons, Look};
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::LogNow;
 use foldline_api::model::Key;
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::{By, Generations, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, Record, TopicPartition};
+use foldline_api::schemas::{KeptSchema, KeptSchemas};
 use foldline_api::sink::{
-    Acquired, Adopted, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Snapshot,
-    StoredPosition, Target, Writer, Written,
+    Acquired, Adopted, Advance, Beginning, DesiredState, Flush, Loaded, Opened, Refreshed,
+    RowWrite, Snapshot, StoredPosition, Target, Writer, Written,
 };
 use foldline_api::source::DeadLetter;
 use foldline_api::{Error, Result};
@@ -180,6 +182,10 @@ impl FaultyTarget {
     pub fn new(inner: Arc<dyn Target>, script: Script) -> Self {
         FaultyTarget { inner, script }
     }
+
+    fn expiring(&self) -> Result<&dyn Horizons> {
+        self.inner.horizons().ok_or_else(|| Error::config("nothing expires here"))
+    }
 }
 
 #[async_trait]
@@ -187,6 +193,11 @@ impl Target for FaultyTarget {
     async fn open(&self) -> Result<Opened> {
         self.script.before().await?;
         self.script.after(self.inner.open().await?)
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.script.before().await?;
+        self.inner.check().await
     }
 
     async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
@@ -235,13 +246,47 @@ impl Target for FaultyTarget {
         self.inner.holes()
     }
 
+    fn schemas(&self) -> &dyn KeptSchemas {
+        self
+    }
+
     fn rebuilds(&self) -> &dyn Rebuilds {
         self
+    }
+
+    fn horizons(&self) -> Option<&dyn Horizons> {
+        self.inner.horizons().map(|_| self as &dyn Horizons)
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         self.script.before().await?;
         self.inner.snapshot().await
+    }
+}
+
+#[async_trait]
+impl Horizons for FaultyTarget {
+    async fn look(&self) -> Result<Look> {
+        self.script.before().await?;
+        self.expiring()?.look().await
+    }
+
+    async fn advance(&self, to: Horizon) -> Result<Horizon> {
+        self.script.before().await?;
+        self.script.after(self.expiring()?.advance(to).await?)
+    }
+}
+
+#[async_trait]
+impl KeptSchemas for FaultyTarget {
+    async fn kept(&self) -> Result<Vec<KeptSchema>> {
+        self.script.before().await?;
+        self.inner.schemas().kept().await
+    }
+
+    async fn keep(&self, schemas: &[KeptSchema]) -> Result<Vec<KeptSchema>> {
+        self.script.before().await?;
+        self.script.after(self.inner.schemas().keep(schemas).await?)
     }
 }
 
@@ -377,6 +422,11 @@ impl Writer for FaultyWriter {
         self.script.after(self.inner.write(flush).await?)
     }
 
+    async fn expired(&self, horizon: Horizon, max: usize) -> Result<Vec<RowWrite>> {
+        self.script.before().await?;
+        self.inner.expired(horizon, max).await
+    }
+
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
         self.script.before().await?;
         self.inner.positions(partitions).await
@@ -384,5 +434,10 @@ impl Writer for FaultyWriter {
 
     fn keeps_marks(&self) -> bool {
         self.inner.keeps_marks()
+    }
+
+    async fn refresh(&self, rows_max: usize) -> Result<Refreshed> {
+        self.script.before().await?;
+        self.script.after(self.inner.refresh(rows_max).await?)
     }
 }

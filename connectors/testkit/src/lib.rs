@@ -17,7 +17,10 @@ pub mod store;
 pub mod walk;
 
 mod cases;
+mod expiry;
 mod hole;
+mod joins;
+mod kept;
 mod rebuild;
 mod snapshot;
 mod source;

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foldline_api::record::{Headers, Position, Record, TopicPartition};
 use foldline_api::source::{
-    Chunk, Commit, DeadLetter, DeadLetters, Log, PartitionInfo, Reader, Source, SourceEvent, Start,
-    Stretch,
+    Chunk, Commit, DeadLetter, DeadLetters, Log, MissingTopic, PartitionInfo, Reader, Source,
+    SourceEvent, Start, Stretch, Survey,
 };
 use foldline_api::{Error, Result};
 use tokio::sync::Notify;
@@ -341,12 +341,13 @@ impl Log for MemoryGroup {
         Ok(self.log.identity.to_string())
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionInfo>> {
+    async fn survey(&self) -> Result<Survey> {
         let topics = self.with(|group| group.topics.clone());
         let state = self.log.lock();
-        if let Some(topic) = topics.iter().find(|topic| !state.topic_ids.contains_key(*topic)) {
-            return Err(Error::config(format!("topic {topic:?} does not exist")));
-        }
+        let missing = topics.iter().filter(|topic| !state.topic_ids.contains_key(*topic));
+        let missing = missing
+            .map(|topic| MissingTopic { name: topic.as_str().into(), way_out: String::new() })
+            .collect();
         let mine = state.partitions.iter().filter(|(p, _)| topics.contains(&*p.topic));
         let info = |(partition, log): (&TopicPartition, &Partition)| PartitionInfo {
             partition: partition.clone(),
@@ -354,7 +355,7 @@ impl Log for MemoryGroup {
             low: Position(log.low),
             high: Position(log.high()),
         };
-        Ok(mine.map(info).collect())
+        Ok(Survey { partitions: mine.map(info).collect(), missing })
     }
 
     async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {

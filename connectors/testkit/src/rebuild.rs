@@ -47,6 +47,7 @@ impl Entry {
     pub(crate) fn forget(&mut self, number: u64) {
         self.tables.remove(&number);
         self.goals.remove(&number);
+        self.end_lookups(number);
         self.positions.retain(|(generation, _), _| *generation != number);
         self.decisions.retain(|(generation, _, _), _| *generation != number);
         self.holes.retain(|(generation, _)| *generation != number);
@@ -115,7 +116,9 @@ impl Rebuilds for MemoryTarget {
                 for beginning in beginnings {
                     entry.insert_position(change.answer, beginning);
                 }
-                entry.take_over_verdicts(entry.generation(), change.answer);
+                let pair = (entry.generation(), change.answer);
+                entry.take_over_verdicts(pair.0, pair.1);
+                entry.take_over_holes(pair);
                 change.answer
             }
             Outcome::Stands(number) => number,
@@ -164,6 +167,9 @@ impl Rebuilds for MemoryTarget {
         let reached = is_reached(&entry.positions_of(generation), &entry.live_positions());
         if step == Step::Swap && entry.table.is_none() {
             return Ok(Stepped::NotYet("the table is gone".to_owned()));
+        }
+        if matches!(step, Step::Hold { .. }) && entry.has_notes(generation) {
+            return Ok(Stepped::NotYet("rows have still to show what they look up".to_owned()));
         }
         let facts = Facts { reached, ..Facts::default() };
         let (entry, outcome) = self.decide(&mut state, &facts, Command::Step(generation, step))?;

@@ -1,13 +1,14 @@
 //! Rows and books of one moment: a copy.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use foldline_api::model::Key;
-use foldline_api::sink::{Books, Loaded, Marks, Snapshot, Version};
+use foldline_api::model::{Key, Row};
+use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::{Error, Result};
 
-use crate::store::{Entry, Kept, Spelling, version_of};
+use crate::store::{Entry, Kept, Spelling, State, version_of};
 
 /// See the module.
 pub(crate) struct MemorySnapshot {
@@ -15,10 +16,14 @@ pub(crate) struct MemorySnapshot {
     rows: BTreeMap<Key, Loaded>,
     unread: VecDeque<Key>,
     spelling: Option<Spelling>,
+    /// All targets, and whose snapshot it is.
+    state: State,
+    spec: Arc<TargetSpec>,
 }
 
 impl MemorySnapshot {
-    pub(crate) fn of(entry: &Entry) -> Self {
+    pub(crate) fn of(entry: &Entry, state: &State, spec: &Arc<TargetSpec>) -> Self {
+        let rule = spec.expire.as_ref();
         let loaded = |kept: &Kept| Loaded {
             row: kept.row.clone(),
             version: version_of(Some(kept)),
@@ -32,9 +37,12 @@ impl MemorySnapshot {
             positions: entry.live_positions(),
             verdicts: entry.verdicts(entry.generation()),
             continued: entry.is_continued(),
+            horizon: rule.and_then(|rule| entry.horizon(rule)),
         };
         let unread = rows.keys().cloned().collect();
-        MemorySnapshot { books, rows, unread, spelling: entry.spelling.clone() }
+        let state = State { entries: state.entries.clone(), counter: state.counter };
+        let (spelling, spec) = (entry.spelling.clone(), Arc::clone(spec));
+        MemorySnapshot { books, rows, unread, spelling, state, spec }
     }
 }
 
@@ -57,5 +65,14 @@ impl Snapshot for MemorySnapshot {
         }
         let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
         Ok(keys.iter().map(|key| self.rows.get(key).cloned().unwrap_or_else(absent)).collect())
+    }
+
+    async fn shown(&mut self, rows: &[Row]) -> Result<Vec<Option<Row>>> {
+        let Some(joins) = &self.spec.joins else {
+            return Ok(rows.iter().cloned().map(Some).collect());
+        };
+        let waits = |row: &Row| self.state.waits(&self.spec, self.books.generation, row);
+        let shown = rows.iter().map(|row| (!waits(row)).then(|| self.state.completed(joins, row)));
+        Ok(shown.collect())
     }
 }

@@ -74,7 +74,8 @@ impl MemorySource {
             if log.broken == Some(next) {
                 let place = format!("`{partition}` at offset {next}: a batch cannot be read");
                 member.assigned.insert(partition.clone(), None);
-                return Some(Ok(SourceEvent::Broken(partition, Error::config(place))));
+                let at = Position(next);
+                return Some(Ok(SourceEvent::Broken(partition, at, Error::config(place))));
             }
             if member.ended.insert(partition.clone(), next) != Some(next) {
                 return Some(Ok(SourceEvent::End(partition, Position(next))));

@@ -5,9 +5,11 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldline_api::binding::Found;
+use foldline_api::expiry::Horizon;
 use foldline_api::hole::Hole;
 use foldline_api::letters::BadRecord;
 use foldline_api::lifecycle::{Act, Change, Record as Lifecycle};
@@ -18,6 +20,7 @@ use foldline_api::sink::{
     Beginning, Marks, Opened, StoredDecision, StoredPosition, StoredVerdict, TargetSpec, Version,
 };
 
+use crate::joins::Note;
 pub use target::MemoryTarget;
 
 /// A user's constraint: the reason why the store refuses a row, or none.
@@ -60,6 +63,14 @@ pub(crate) struct Entry {
     pub(crate) parked: BTreeMap<(u64, TopicPartition, i64), (Parked, Record)>,
     /// By generation.
     pub(crate) holes: Vec<(u64, Hole)>,
+    /// By generation and looked-up target: the life of that one that the rows were looked at for.
+    pub(crate) lookups: BTreeMap<(u64, String), String>,
+    /// What has still to be shown, in the order of the notes.
+    pub(crate) notes: BTreeMap<u64, Note>,
+    /// By registry and id.
+    pub(crate) schemas: BTreeMap<(String, String), String>,
+    /// By rule.
+    pub(crate) horizons: BTreeMap<String, Horizon>,
     pub(crate) constraint: Option<Constraint>,
     /// What the constraint is called; none where it is as a trigger, which nobody can tell the next one from.
     pub(crate) definition: Option<String>,
@@ -93,19 +104,34 @@ impl State {
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     keeps_marks: bool,
+    /// Its own clock, in milliseconds since the epoch: the latest of all until it is set.
+    pub(crate) clock: Arc<AtomicI64>,
 }
 
 impl MemoryStore {
     /// A store with transactions, as PostgreSQL.
     #[must_use]
     pub fn transactional() -> Self {
-        MemoryStore { state: Arc::default(), keeps_marks: false }
+        MemoryStore::of(false)
     }
 
     /// A store that writes row by row and keeps marks, as Elasticsearch.
     #[must_use]
     pub fn with_marks() -> Self {
-        MemoryStore { state: Arc::default(), keeps_marks: true }
+        MemoryStore::of(true)
+    }
+
+    fn of(keeps_marks: bool) -> Self {
+        MemoryStore {
+            state: Arc::default(),
+            keeps_marks,
+            clock: Arc::new(AtomicI64::new(i64::MAX)),
+        }
+    }
+
+    /// Sets its clock, in milliseconds since the epoch.
+    pub fn set_clock(&self, now: i64) {
+        self.clock.store(now, Ordering::Relaxed);
     }
 
     /// A connector's target in this store.
@@ -356,6 +382,7 @@ impl Entry {
                     self.tables.insert(number, Table { physical: fresh, ..Table::default() });
                 }
                 Act::Exchange { from, to } => {
+                    self.end_lookups(from);
                     if let Some(next) = self.tables.remove(&to)
                         && let Some(live) = self.table.replace(next)
                     {
@@ -396,12 +423,14 @@ impl Entry {
         let beginnings = self.fold_beginnings(spec, beginnings);
         let live = self.generation();
         self.carry_out(change, fresh);
+        self.end_lookups(live);
         // What is bad is decided anew.
         self.parked.retain(|(generation, _, _), _| *generation >= change.answer);
         for beginning in &beginnings {
             self.insert_position(change.answer, beginning);
         }
         self.take_over_verdicts(live, change.answer);
+        self.take_over_holes((live, change.answer));
     }
 
     pub(crate) fn insert_position(&mut self, generation: u64, beginning: &Beginning) {

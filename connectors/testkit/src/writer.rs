@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
+use foldline_api::expiry::Horizon;
 use foldline_api::model::Key;
 use foldline_api::parked::{Changes, Place, Which};
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Acquired, Beginning, Flush, Lease, Loaded, RowWrite, StoredPosition, TargetSpec, Version,
-    Versions, Writer, Written,
+    Acquired, Beginning, Flush, Lease, Loaded, Refreshed, RowWrite, StoredPosition, TargetSpec,
+    Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, Result};
 
@@ -111,6 +112,7 @@ impl MemoryWriter {
 
     fn write_together(&self, state: &mut State, flush: &Flush) -> Result<Written> {
         let version = state.tick();
+        let flush = &state.joined(&self.spec, flush);
         let entry = self.entry(state)?;
         if self.is_fenced(entry, flush) {
             return Ok(Written::Fenced);
@@ -139,6 +141,9 @@ impl MemoryWriter {
             }
         }
         self.keep_books(entry, flush);
+        if !self.building {
+            state.note_followers(&self.spec.target, flush);
+        }
         Ok(Written::Durable(Versions::All(Version::At(version, 0))))
     }
 
@@ -237,6 +242,8 @@ impl Writer for MemoryWriter {
         if self.is_held(entry) {
             return Err(Error::retriable("the live generation is held for a swap"));
         }
+        state.observe(&self.spec, self.generation, true);
+        let entry = self.entry(&mut state)?;
         let mut acquired = Acquired::default();
         for claim in claims {
             entry.insert_position(self.generation, claim);
@@ -246,6 +253,7 @@ impl Writer for MemoryWriter {
             let stored = stored.clone();
             let StoredPosition { epoch, position, .. } = stored;
             acquired.leases.push(Lease { partition: claim.partition.clone(), epoch, position });
+            acquired.holes.extend(entry.holes_of(self.generation, &claim.partition));
             let decided = entry.decisions.iter().filter(|((generation, partition, offset), _)| {
                 *generation == self.generation
                     && *partition == claim.partition
@@ -276,8 +284,12 @@ impl Writer for MemoryWriter {
         };
         let load = |key| {
             let kept = table.rows.get(key);
+            let mut row = kept.and_then(|kept| kept.row.clone());
+            if let (Some(row), Some(joins)) = (&mut row, &self.spec.joins) {
+                joins.strip(row);
+            }
             Loaded {
-                row: kept.and_then(|kept| kept.row.clone()),
+                row,
                 version: version_of(kept),
                 marks: kept.map(|kept| kept.marks.clone()).unwrap_or_default(),
             }
@@ -312,6 +324,15 @@ impl Writer for MemoryWriter {
         }
     }
 
+    async fn expired(&self, horizon: Horizon, max: usize) -> Result<Vec<RowWrite>> {
+        let mut state = self.store.lock();
+        let entry = self.entry(&mut state)?;
+        let table = entry.table_of(self.generation, self.building);
+        let table = table.ok_or_else(|| Error::fenced("another generation is live"))?;
+        let past = self.spec.expire.as_ref().map(|rule| table.expired(rule, horizon, max));
+        Ok(past.unwrap_or_default())
+    }
+
     async fn positions(&self, partitions: &[TopicPartition]) -> Result<Vec<StoredPosition>> {
         let state = self.store.lock();
         let entry = state.entries.get(&self.spec.target);
@@ -323,5 +344,14 @@ impl Writer for MemoryWriter {
 
     fn keeps_marks(&self) -> bool {
         self.store.keeps_marks()
+    }
+
+    async fn refresh(&self, rows_max: usize) -> Result<Refreshed> {
+        let mut state = self.store.lock();
+        let entry = self.entry(&mut state)?;
+        if entry.folds(self.generation, self.building) != Some(&self.spec.fingerprint) {
+            return Err(Error::fenced("another generation or model is live"));
+        }
+        Ok(state.refresh(&self.spec, (self.generation, self.building), rows_max))
     }
 }

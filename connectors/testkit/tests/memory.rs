@@ -16,7 +16,8 @@ use foldline_testkit::{
     Faults, FaultyTarget, MemoryLog, MemoryStore, Script, Store, sink_contract,
 };
 
-struct Memory(MemoryStore);
+/// A store, and whether it has transactions.
+struct Memory(MemoryStore, bool);
 
 #[async_trait]
 impl Store for Memory {
@@ -35,16 +36,20 @@ impl Store for Memory {
     fn name(&self, case: &str) -> String {
         case.to_owned()
     }
+
+    fn looks_up(&self) -> bool {
+        self.1
+    }
 }
 
 #[tokio::test]
 async fn the_store_with_transactions_keeps_the_contract() {
-    sink_contract(&Memory(MemoryStore::transactional())).await;
+    sink_contract(&Memory(MemoryStore::transactional(), true)).await;
 }
 
 #[tokio::test]
 async fn the_store_with_marks_keeps_the_contract() {
-    sink_contract(&Memory(MemoryStore::with_marks())).await;
+    sink_contract(&Memory(MemoryStore::with_marks(), false)).await;
 }
 
 fn place(partition: i32) -> TopicPartition {

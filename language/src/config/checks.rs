@@ -1,5 +1,6 @@
 //! What can only be checked over all projections.
 
+use foldline_api::column::ColumnType;
 use indexmap::IndexMap;
 
 use super::diagnostic::{Diagnostic, closest, listed};
@@ -38,6 +39,7 @@ fn check_lookups(all: &All, projection: &ProjectionConfig, problems: &mut Proble
         } else {
             lookup_fault(all, projection, &field.value)
         };
+        let message = message.or_else(|| Some(("lookup", cycle(all, projection, &field.value)?)));
         if let Some((key, message)) = message {
             let path = format!("{}.{key}", field.path);
             problems.push(&path, message);
@@ -56,19 +58,83 @@ fn lookup_fault(all: &All, projection: &ProjectionConfig, field: &FieldConfig) -
     let Some(other) = all.get(name) else {
         return Some(("lookup", unknown("projection", name, all.keys())));
     };
-    match other.fields.get(shown).map(|field| &field.value) {
-        None => return Some(("lookup", unknown("field", shown, other.fields.keys()))),
-        Some(shown) if shown.lookup.is_some() => {
-            return Some(("lookup", format!("`{lookup}` is looked up itself")));
-        }
-        Some(_) => {}
+    let Some(there) = other.fields.get(shown).map(|field| &field.value) else {
+        return Some(("lookup", unknown("field", shown, other.fields.keys())));
+    };
+    if there.lookup.is_some() {
+        return Some(("lookup", format!("`{lookup}` is looked up itself")));
+    }
+    if there.computed.is_some() && looks_up(other) {
+        let message =
+            format!("`{lookup}` may be computed from what `{name}` looks up: show a folded field");
+        return Some(("lookup", message));
+    }
+    if there.ty == "children" || !same_type(&field.ty, &there.ty) {
+        let message = format!("found `{}`, and `{lookup}` is `{}`", field.ty, there.ty);
+        return Some(("type", message));
     }
     if other.key.len() != 1 {
         return Some(("lookup", format!("`{name}` has a composite key, and `via` is one column")));
     }
     let via = field.via.as_deref()?;
-    let folded = projection.fields.get(via).is_some_and(|field| field.value.lookup.is_none());
-    (!folded).then(|| ("via", unknown("folded field", via, folded_names(&projection.fields))))
+    let folded = |f: &&Located<FieldConfig>| f.value.lookup.is_none() && f.value.computed.is_none();
+    let Some(here) = projection.fields.get(via).filter(folded) else {
+        return Some(("via", unknown("folded field", via, folded_names(&projection.fields))));
+    };
+    let (key, _) = other.key.first()?;
+    let key_type = &other.fields.get(key)?.value.ty;
+    let message = || {
+        format!(
+            "`{via}` is `{}`, and the key of `{name}` is `{key_type}`: give both one type",
+            here.value.ty
+        )
+    };
+    (!same_type(&here.value.ty, key_type)).then(|| ("via", message()))
+}
+
+fn looks_up(projection: &ProjectionConfig) -> bool {
+    projection.fields.values().any(|field| field.value.lookup.is_some())
+}
+
+fn same_type(one: &str, other: &str) -> bool {
+    match (ColumnType::parse(one), ColumnType::parse(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        // What is wrong with a type is told where it stands.
+        _ => true,
+    }
+}
+
+/// The projection that a field looks up.
+fn looked_up(field: &FieldConfig) -> Option<&str> {
+    let lookup = field.lookup.as_deref()?;
+    Some(lookup.split_once('.').map_or(lookup, |(name, _)| name))
+}
+
+/// The way from what a field looks up back to its own projection, if there is one.
+fn cycle(all: &All, projection: &ProjectionConfig, field: &FieldConfig) -> Option<String> {
+    let mut ways = vec![vec![looked_up(field)?]];
+    let mut seen: Vec<&str> = Vec::new();
+    while let Some(way) = ways.pop() {
+        let last = *way.last()?;
+        if last == projection.name {
+            let names: Vec<String> = way.iter().map(|name| format!("`{name}`")).collect();
+            return Some(format!(
+                "lookups lead back: `{}` looks up {}",
+                projection.name,
+                names.join(", which looks up ")
+            ));
+        }
+        if seen.contains(&last) {
+            continue;
+        }
+        seen.push(last);
+        let Some(next) = all.get(last) else { continue };
+        ways.extend(next.fields.values().filter_map(|field| {
+            let next = looked_up(&field.value)?;
+            Some(way.iter().copied().chain(std::iter::once(next)).collect())
+        }));
+    }
+    None
 }
 
 /// `lookup = "books", via = "author_id"` on children.
@@ -89,7 +155,8 @@ fn children_lookup_fault(all: &All, field: &FieldConfig) -> Fault {
 fn folded_names(
     fields: &IndexMap<String, Located<FieldConfig>>,
 ) -> impl Iterator<Item = &String> + Clone {
-    fields.iter().filter(|(_, field)| field.value.lookup.is_none()).map(|(name, _)| name)
+    let folded = |f: &FieldConfig| f.lookup.is_none() && f.computed.is_none();
+    fields.iter().filter(move |(_, field)| folded(&field.value)).map(|(name, _)| name)
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {

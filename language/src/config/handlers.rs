@@ -132,8 +132,28 @@ fn read_handler(field: &Field<'_>, model: &Model<'_>) -> Option<HandlerConfig> {
         continues: reader.read(&CONTINUE),
     };
     check_deeds(&reader, &handler);
-    reader.finish();
+    reader.finish_hinting(verb_of);
     Some(handler)
+}
+
+/// The verb that other tools call so.
+fn verb_of(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "increment" | "increase" | "inc" | "incr" | "sum" | "plus" | "count" => {
+            "`add = { n = 1 }` counts"
+        }
+        "decrement" | "decrease" | "dec" | "decr" | "minus" | "subtract" => {
+            "`add = { n = -1 }` counts down"
+        }
+        "insert" | "upsert" | "update" | "replace" | "assign" | "copy" => {
+            "`merge = \"event\"` writes the fields that the event has"
+        }
+        "push" | "concat" | "extend" => "`append = { list = \"event.item\" }` adds to a list",
+        "drop" | "truncate" | "erase" => "`delete = true` deletes the row",
+        "if" | "where" | "filter" | "condition" => "`when` is the condition",
+        "skip" => "`ignore = true` filters the event",
+        _ => return None,
+    })
 }
 
 const VERBS: [&str; 10] = [
@@ -296,7 +316,8 @@ impl Verbs<'_> {
         let fault = if self.model.key.contains_key(name) {
             Some("is a key column, which `key` fills".to_owned())
         } else if config.computed.is_some() {
-            Some("is computed".to_owned())
+            let way_out = "set what it is computed from, or take its `computed` out";
+            Some(format!("is computed: {way_out}"))
         } else if config.lookup.is_some() {
             Some("is looked up".to_owned())
         } else {

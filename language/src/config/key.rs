@@ -152,6 +152,10 @@ pub trait Declared: Send + Sync {
     fn name(&self) -> &'static str;
     /// Whether it must be there.
     fn is_required(&self) -> bool;
+    /// What it is where it is left out, as one would write it.
+    fn default(&self) -> Option<String>;
+    /// What it is for: a sentence without its full stop.
+    fn doc(&self) -> &'static str;
     /// What may stand there, and what it is for.
     fn schema(&self) -> Value;
 }
@@ -163,6 +167,14 @@ impl<F: KeyForm, P: Presence<F>> Declared for Key<F, P> {
 
     fn is_required(&self) -> bool {
         self.example().is_some()
+    }
+
+    fn default(&self) -> Option<String> {
+        self.presence.shown(&self.form)
+    }
+
+    fn doc(&self) -> &'static str {
+        self.doc
     }
 
     fn schema(&self) -> Value {

@@ -21,6 +21,9 @@ pub type KnownKeys = BTreeMap<Cow<'static, str>, BTreeSet<&'static str>>;
 /// Reads a file that a secret is in; the language reads none itself.
 pub type ReadFile = fn(&Path) -> Result<String, String>;
 
+/// A file that a value names, and the key path of that value.
+pub type NamedFile = (String, PathBuf);
+
 /// What all readers of one load share.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -30,13 +33,15 @@ pub struct Context<'a> {
     problems: RefCell<Vec<Diagnostic>>,
     /// A test compares them with the JSON Schema.
     known: RefCell<KnownKeys>,
+    named: RefCell<Vec<NamedFile>>,
 }
 
 impl<'a> Context<'a> {
     /// A load that has found no problem yet, and takes no secret from a file.
     pub fn new(env: &'a Env) -> Self {
         let read_file: ReadFile = |_| Err("no files are read here".to_owned());
-        Self { env, read_file, problems: RefCell::default(), known: RefCell::default() }
+        let (problems, known, named) = Default::default();
+        Self { env, read_file, problems, known, named }
     }
 
     /// The same, with secrets from files.
@@ -48,6 +53,11 @@ impl<'a> Context<'a> {
     /// Adds a problem.
     pub fn push(&self, problem: Diagnostic) {
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// The files that values have named so far.
+    pub fn named_files(&self) -> Vec<NamedFile> {
+        self.named.borrow().clone()
     }
 
     /// The problems found, and the keys that each kind of table was asked for.
@@ -248,7 +258,9 @@ impl<'a> Field<'a> {
 
     /// A path; a relative one starts at the directory of the file that names it.
     pub fn file_path(&self) -> Option<PathBuf> {
-        self.text().map(|text| self.beside(&text))
+        let path = self.beside(&self.text()?);
+        self.cx.named.borrow_mut().push((self.path.clone(), path.clone()));
+        Some(path)
     }
 
     fn beside(&self, text: &str) -> PathBuf {
@@ -351,15 +363,20 @@ impl<'a> Reader<'a> {
 
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
-        self.finish_advising(None);
+        self.finish_advising(|_| None);
+    }
+
+    /// The same, with advice for words that are known elsewhere.
+    pub fn finish_hinting(self, hint: impl Fn(&str) -> Option<&'static str>) {
+        self.finish_advising(|key| hint(key).map(str::to_owned));
     }
 
     /// The same, with advice where no known key is near.
     pub fn finish_with_help(self, help: &str) {
-        self.finish_advising(Some(help));
+        self.finish_advising(|_| Some(help.to_owned()));
     }
 
-    fn finish_advising(self, help: Option<&str>) {
+    fn finish_advising(self, help: impl Fn(&str) -> Option<String>) {
         let known = || self.seen.iter().copied();
         for (key, node) in self.table {
             if self.seen.contains(key.as_str()) {
@@ -367,7 +384,7 @@ impl<'a> Reader<'a> {
             }
             let message = format!("unknown key; known are {}", listed(known()));
             let problem = node.at.problem(&join(&self.path, key), message);
-            self.cx.push(match (closest(key, known()), help) {
+            self.cx.push(match (closest(key, known()), help(key)) {
                 (Some(name), _) => problem.help(format!("did you mean `{name}`?")),
                 (None, Some(help)) => problem.help(help),
                 (None, None) => problem,

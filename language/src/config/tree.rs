@@ -147,6 +147,11 @@ impl Source<'_> {
             diagnostic.help = Some("a text stands in quotes".to_owned());
         }
         let Some(span) = error.span() else { return diagnostic };
+        if reason.starts_with("duplicate key") && self.is_header(text, span.start) {
+            let help = "where it is a list of tables (`on`, `tests`), each begins in double brackets: \
+                        [[projections.NAME.on]]";
+            diagnostic.help = Some(help.to_owned());
+        }
         let line = self.at(&span).line.unwrap_or(1);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         let shown = text.get(start..).unwrap_or("").lines().next().unwrap_or("");
@@ -160,6 +165,13 @@ impl Source<'_> {
         }
         diagnostic.snippet = Some(format!("{shown}\n{}{}", " ".repeat(before), "^".repeat(width)));
         diagnostic
+    }
+
+    /// Whether a table begins in the line of `at`.
+    fn is_header(&self, text: &str, at: usize) -> bool {
+        let line = self.starts.partition_point(|start| *start <= at);
+        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        text.get(start..).is_some_and(|rest| rest.trim_start().starts_with('['))
     }
 
     fn table(&self, table: DeTable<'_>, path: &str, problems: &mut Vec<Diagnostic>) -> Table {

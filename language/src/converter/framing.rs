@@ -38,6 +38,22 @@ pub enum SchemaId {
     GlobalId(u64),
     /// Apicurio's id of a text.
     ContentId(u64),
+    /// CRC-64-AVRO of a schema's canonical form, or whatever its writer took for it.
+    Fingerprint(u64),
+}
+
+impl SchemaId {
+    /// As it is written where schemas are kept.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            SchemaId::Id(id) => format!("id:{id}"),
+            SchemaId::Guid(guid) => format!("guid:{guid}"),
+            SchemaId::GlobalId(id) => format!("global-id:{id}"),
+            SchemaId::ContentId(id) => format!("content-id:{id}"),
+            SchemaId::Fingerprint(one) => format!("fingerprint:{one:016x}"),
+        }
+    }
 }
 
 impl fmt::Display for SchemaId {
@@ -47,6 +63,7 @@ impl fmt::Display for SchemaId {
             SchemaId::Guid(guid) => write!(f, "the schema of GUID {guid}"),
             SchemaId::GlobalId(id) => write!(f, "the schema of Apicurio's global id {id}"),
             SchemaId::ContentId(id) => write!(f, "the schema of Apicurio's content id {id}"),
+            SchemaId::Fingerprint(one) => write!(f, "the schema of fingerprint {one:#018x}"),
         }
     }
 }
@@ -63,6 +80,17 @@ pub enum Part {
 /// By how many bytes a GUID is written.
 const GUID: usize = 16;
 
+/// Which schema a value is of, and the value.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The schema.
+    pub id: SchemaId,
+    /// Where a header has the id: what else the header has.
+    pub of_header: Option<&'a [u8]>,
+    /// The value, and before it what else the frame has of the schema's type.
+    pub value: &'a [u8],
+}
+
 /// The schema's id and the value without its frame.
 ///
 /// # Errors
@@ -71,14 +99,17 @@ pub(super) fn unframe<'a>(
     framing: Framing,
     part: Part,
     encoded: Encoded<'a>,
-) -> Result<(SchemaId, &'a [u8]), ConvertError> {
+) -> Result<Frame<'a>, ConvertError> {
     let bytes = encoded.bytes;
     let headers = matches!(framing, Framing::Auto | Framing::Headers);
-    if headers && let Some(id) = of_headers(part, encoded)? {
-        return Ok((id, bytes));
+    if headers && let Some((id, rest)) = of_headers(part, encoded)? {
+        return Ok(Frame { id, of_header: Some(rest), value: bytes });
     }
     let framed = match framing {
-        Framing::Headers | Framing::None | Framing::SingleObject => None,
+        Framing::Headers | Framing::None => None,
+        Framing::SingleObject => {
+            single_object(bytes).map(|(one, value)| (SchemaId::Fingerprint(one), value))
+        }
         Framing::Auto | Framing::Confluent => confluent(bytes),
         Framing::Apicurio8 => bytes
             .strip_prefix(&[0])
@@ -91,7 +122,7 @@ pub(super) fn unframe<'a>(
              framing = \"apicurio-8-byte\""
                 .to_owned(),
         )),
-        Some(framed) => Ok(framed),
+        Some((id, value)) => Ok(Frame { id, of_header: None, value }),
         None => Err(unframed(framing, bytes)),
     }
 }
@@ -111,8 +142,17 @@ pub(super) fn confluent(bytes: &[u8]) -> Option<(SchemaId, &[u8])> {
     }
 }
 
+/// The fingerprint and the value, of what is single-object encoded.
+pub(super) fn single_object(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (fingerprint, value) = bytes.strip_prefix(&[0xc3, 0x01])?.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*fingerprint), value))
+}
+
 /// The id that the headers name; the last header of a name counts, as to those who write them.
-fn of_headers(part: Part, encoded: Encoded<'_>) -> Result<Option<SchemaId>, ConvertError> {
+fn of_headers<'a>(
+    part: Part,
+    encoded: Encoded<'a>,
+) -> Result<Option<(SchemaId, &'a [u8])>, ConvertError> {
     if encoded.headers.is_empty() {
         return Ok(None);
     }
@@ -122,7 +162,7 @@ fn of_headers(part: Part, encoded: Encoded<'_>) -> Result<Option<SchemaId>, Conv
         last.and_then(|(_, value)| value.as_deref())
     };
     if let Some(id) = header("__key_schema_id", "__value_schema_id") {
-        return confluent(id).map(|(id, _)| Some(id)).ok_or_else(|| no_id("__value_schema_id", id));
+        return confluent(id).map(Some).ok_or_else(|| no_id("__value_schema_id", id));
     }
     let global = header("apicurio.key.globalId", "apicurio.value.globalId");
     let content = header("apicurio.key.contentId", "apicurio.value.contentId");
@@ -138,7 +178,7 @@ fn of_headers(part: Part, encoded: Encoded<'_>) -> Result<Option<SchemaId>, Conv
         ));
     }
     let id = <[u8; 8]>::try_from(id).map_err(|_| no_id(name, id))?;
-    Ok(Some(make(u64::from_be_bytes(id))))
+    Ok(Some((make(u64::from_be_bytes(id)), &[])))
 }
 
 fn no_id(name: &str, found: &[u8]) -> ConvertError {
@@ -146,13 +186,12 @@ fn no_id(name: &str, found: &[u8]) -> ConvertError {
 }
 
 #[cold]
-fn unframed(framing: Framing, bytes: &[u8]) -> ConvertError {
+pub(super) fn unframed(framing: Framing, bytes: &[u8]) -> ConvertError {
     let expected = match framing {
         Framing::Headers => "no id of a schema in the headers",
         Framing::Apicurio8 => "no frame of 00 and eight bytes",
-        Framing::None | Framing::SingleObject | Framing::Auto | Framing::Confluent => {
-            "no id of a schema before the value"
-        }
+        Framing::SingleObject => "no mark of single-object encoding, C3 01 and a fingerprint",
+        Framing::None | Framing::Auto | Framing::Confluent => "no id of a schema before the value",
     };
     let met = met(bytes).map(|met| format!("; {met}")).unwrap_or_default();
     ConvertError::Schema(format!("has {expected}{met}"))
@@ -171,7 +210,7 @@ pub(super) fn met(bytes: &[u8]) -> Option<String> {
             "it begins with 03 as a frame of AWS Glue does, which cannot be read".to_owned()
         }
         [0xc3, 1, ..] if bytes.len() > 10 => {
-            "it begins with C3 01 as Avro's single-object encoding does, which names no schema of a registry".to_owned()
+            "it begins with C3 01 as Avro's single-object encoding does, whose schemas a registry of type \"topic\" has".to_owned()
         }
         [b'{', .., b'}'] => "it looks like JSON".to_owned(),
         _ => return None,

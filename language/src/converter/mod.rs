@@ -4,26 +4,35 @@
 pub mod avro;
 mod connect_json;
 pub mod envelope;
+mod fault;
 pub mod framing;
 mod json;
+mod payload;
+#[cfg(feature = "protobuf")]
+pub mod protobuf;
 mod registered;
 pub mod schema;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldline_api::ErrorClass;
 use foldline_api::budget::{Budget, Exceeded, Left};
 use foldline_api::json::JsonError;
-use foldline_api::record::Record;
+use foldline_api::record::{Headers, Record};
 use foldline_api::value::Value;
 
 pub use framing::{Framing, Part, SchemaId};
-pub use registered::RegistryAvro;
+pub use payload::open;
+#[cfg(feature = "protobuf")]
+pub use registered::RegistryProtobuf;
+pub use registered::{ByRegistry, RegisteredFormat, RegistryAvro};
 pub use schema::{Encoded, SchemaConverter};
 
 use self::avro::Avro;
 use self::envelope::{Closed, Opened, Opener};
+use self::payload::InBytes;
 use crate::event::{Event, Kind, Mask, Slots};
 
 /// How a topic's keys or values are encoded.
@@ -41,6 +50,9 @@ pub enum Format {
     Bytes,
     /// Avro by one schema, made for the mask of its decoder.
     Avro(Arc<Avro>),
+    /// Protobuf by a message of one schema, made for the mask of its decoder.
+    #[cfg(feature = "protobuf")]
+    Protobuf(Arc<protobuf::Protobuf>),
     /// By schemas that stand elsewhere.
     Schema(Arc<dyn SchemaConverter>),
 }
@@ -48,6 +60,14 @@ pub enum Format {
 impl Format {
     fn needs_schemas(&self) -> bool {
         matches!(self, Format::Schema(_))
+    }
+
+    /// Whether no bytes are a value: a Protobuf message all of whose fields are unset.
+    fn may_be_empty(&self) -> bool {
+        #[cfg(feature = "protobuf")]
+        return matches!(self, Format::Protobuf(_));
+        #[cfg(not(feature = "protobuf"))]
+        false
     }
 }
 
@@ -189,10 +209,20 @@ impl Decoder {
             converter.prepare(&keys.collect::<Vec<_>>()).await?;
         }
         if let Format::Schema(converter) = &self.value {
-            let values = records.iter().filter_map(|r| encoded(r, r.value.as_ref()));
+            let values: Vec<_> = records.iter().filter_map(|r| self.for_converter(r)).collect();
+            let values = values.iter().map(|(bytes, headers)| Encoded { bytes, headers });
             converter.prepare(&values.collect::<Vec<_>>()).await?;
         }
         Ok(())
+    }
+
+    /// The bytes that the value's converter will read of a record, beside its headers.
+    fn for_converter<'r>(&self, record: &'r Record) -> Option<(Cow<'r, [u8]>, &'r Headers)> {
+        let bytes = match self.opener.as_deref() {
+            Some(Opener::CloudEvents(events)) => events.for_converter(record)?,
+            _ => Cow::Borrowed(&**record.value.as_ref()?),
+        };
+        Some((bytes, &record.headers))
     }
 
     /// Decodes what the mask names.
@@ -200,25 +230,47 @@ impl Decoder {
     /// # Errors
     /// When the key or the value is not in its format.
     pub fn decode(&self, record: &Record) -> Result<Event, DecodeError> {
-        let mut slots = self.empty();
         let budget = Budget::default();
-        let filled = match encoded(record, record.value.as_ref()) {
-            Some(bytes) => fill(&self.value, bytes, &self.mask, &mut slots, &budget)
-                .map_err(|error| DecodeError { part: "value", error })?,
-            None => Shape::Null.into(),
+        let of_value = |error| DecodeError { part: "value", error };
+        let (opened, key) = match self.opener.as_deref() {
+            None => {
+                let mut slots = self.empty();
+                let filled = self.fill(record, &mut slots, &budget).map_err(of_value)?;
+                let key = self.key(record, &budget)?;
+                return Ok(event(record, filled, slots, key, budget.left()));
+            }
+            Some(Opener::CloudEvents(events)) => {
+                let payload = InBytes { decoder: self, record, budget: &budget };
+                let opened = events.open(&record.headers, &payload).map_err(of_value)?;
+                (opened, self.key(record, &budget)?)
+            }
+            Some(Opener::Changes(changes)) => {
+                let mut slots = self.empty();
+                let filled = self.fill(record, &mut slots, &budget).map_err(of_value)?;
+                let whole = || match encoded(record, record.value.as_ref()) {
+                    Some(bytes) => whole(&self.value, bytes, &budget),
+                    None => Ok(Value::Null),
+                };
+                let key = self.key(record, &budget)?;
+                let (topic, slots) = (&record.topic, &slots);
+                let closed = Closed { filled: &filled, slots, key: &key, topic, whole: &whole };
+                (changes.open(&closed).map_err(of_value)?, key)
+            }
         };
-        let key = self.key(record, &budget)?;
-        let Some(opener) = &self.opener else {
-            return Ok(event(record, filled, slots, key, budget.left()));
-        };
-        let whole = || match encoded(record, record.value.as_ref()) {
-            Some(bytes) => whole(&self.value, bytes, &budget),
-            None => Ok(Value::Null),
-        };
-        let (topic, slots) = (&record.topic, &slots);
-        let closed = Closed { filled: &filled, slots, key: &key, topic, whole: &whole };
-        let opened = opener.open(&closed).map_err(|error| DecodeError { part: "value", error })?;
-        Ok(opened.into_event(event(record, Shape::Object.into(), Slots::new(), key, budget.left())))
+        let of = event(record, Shape::Object.into(), Slots::new(), key, budget.left());
+        Ok(opened.into_event(of))
+    }
+
+    fn fill(
+        &self,
+        record: &Record,
+        slots: &mut Slots,
+        budget: &Budget,
+    ) -> Result<Filled, ConvertError> {
+        match encoded(record, record.value.as_ref()) {
+            Some(bytes) => fill(&self.value, bytes, &self.mask, slots, budget),
+            None => Ok(Shape::Null.into()),
+        }
     }
 
     /// Decodes all but the value, which is not in its format.
@@ -289,14 +341,7 @@ impl Decoder {
             }
             (Format::Json, value) => Some(foldline_api::json::to_string(value).into_bytes()),
             (Format::Bytes, Value::Bytes(bytes)) => Some(bytes.to_vec()),
-            (
-                Format::Bytes
-                | Format::ConnectJson
-                | Format::FramedJson(_)
-                | Format::Avro(_)
-                | Format::Schema(_),
-                _,
-            ) => None,
+            _ => None,
         }
     }
 }
@@ -319,6 +364,8 @@ fn fill(
             Ok(json::fill(text, mask, slots, budget)?.into())
         }
         Format::Avro(avro) => avro.fill(bytes, slots, budget),
+        #[cfg(feature = "protobuf")]
+        Format::Protobuf(protobuf) => protobuf.fill(bytes, slots, budget),
         Format::Schema(converter) => converter.fill(encoded, mask, slots, budget),
         Format::ConnectJson | Format::Text | Format::Bytes => {
             let value = whole(format, encoded, budget)?;
@@ -349,6 +396,8 @@ fn whole(format: &Format, encoded: Encoded<'_>, budget: &Budget) -> Result<Value
             Ok(Value::Bytes(Arc::from(bytes)))
         }
         Format::Avro(avro) => avro.decode(bytes, budget),
+        #[cfg(feature = "protobuf")]
+        Format::Protobuf(protobuf) => protobuf.decode(bytes, budget),
         Format::Schema(converter) => converter.decode(encoded, budget),
     }
 }
@@ -356,22 +405,9 @@ fn whole(format: &Format, encoded: Encoded<'_>, budget: &Budget) -> Result<Value
 impl Opened {
     /// The event of a record, with what was found in its envelope.
     fn into_event(self, of: Event) -> Event {
-        let Opened { slots, name, kind, of_key, unavailable } = self;
-        Event { slots, name, kind, of_key, unavailable, ..of }
+        let Opened { slots, name, kind, of_key, unavailable, no_object } = self;
+        Event { slots, name, kind, of_key, unavailable, no_object, ..of }
     }
-}
-
-/// Takes an envelope off a value that is already built: what there is of a record beside it comes with `of`.
-///
-/// # Errors
-/// When it is none.
-pub fn open(opener: &Opener, value: &Value, of: Event) -> Result<Event, ConvertError> {
-    let mut slots: Slots = std::iter::repeat_with(|| None).take(opener.width()).collect();
-    take(value, opener.mask(), &mut slots);
-    let (whole, filled) = (|| Ok(value.clone()), Shape::of(value).into());
-    let (key, topic) = (&of.key, &of.topic);
-    let closed = Closed { filled: &filled, slots: &slots, key, topic, whole: &whole };
-    opener.open(&closed).map(|opened| opened.into_event(of))
 }
 
 /// Takes what the mask names out of a value that is already built.
@@ -394,92 +430,4 @@ pub fn take(value: &Value, mask: &Mask, slots: &mut [Option<Value>]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::PathSet;
-
-    /// What `value` decodes to for a projection that reads `event.a`: whether it is a tombstone, what it is
-    /// instead of an object, and what was found.
-    fn decoded(value: Format, bytes: &'static [u8]) -> (bool, Option<&'static str>, Option<Value>) {
-        let mut paths = PathSet::default();
-        paths.insert(&[Arc::from("a")]);
-        let (mask, slots) = paths.mask();
-        let record = Record {
-            topic: Arc::from("t"),
-            partition: 0,
-            offset: 0,
-            timestamp: None,
-            key: None,
-            value: Some(Bytes::from_static(bytes)),
-            headers: Vec::new(),
-        };
-        let event =
-            Decoder { key: None, value, mask, slots, opener: None }.decode(&record).unwrap();
-        (event.kind == Kind::Tombstone, event.no_object, event.slots.first().cloned().flatten())
-    }
-
-    #[test]
-    fn a_null_of_any_converter_is_a_tombstone() {
-        let null = (true, None, None);
-        assert_eq!(decoded(Format::Json, b" null "), null);
-        for both in [
-            &br#"{"schema":null,"payload":null}"#[..],
-            br#"{"schema":{"type":"struct","fields":[],"optional":true},"payload":null}"#,
-        ] {
-            assert_eq!(decoded(Format::ConnectJson, both), null);
-        }
-        // Texts and bytes have no null of their own.
-        assert_eq!(decoded(Format::Text, b"null"), (false, Some("a text"), None));
-    }
-
-    #[test]
-    fn what_is_no_object_is_told_from_an_object_without_the_field() {
-        assert_eq!(decoded(Format::Json, b"{}"), (false, None, None));
-        assert_eq!(decoded(Format::Json, br#"{"a":1}"#), (false, None, Some(Value::Int(1))));
-        for (bytes, found) in [
-            (&b"7"[..], "a number"),
-            (b"-7", "a number"),
-            (b"true", "a boolean"),
-            (br#""{\"a\":1}""#, JSON_TEXT),
-            (br#""a""#, "a text"),
-            (br#"[{"a":1}]"#, "a list"),
-        ] {
-            assert_eq!(decoded(Format::Json, bytes), (false, Some(found), None));
-        }
-        let list = br#"{"schema":null,"payload":[1]}"#;
-        assert_eq!(decoded(Format::ConnectJson, list), (false, Some("a list"), None));
-        assert_eq!(decoded(Format::Bytes, b"{}"), (false, Some("bytes"), None));
-    }
-
-    /// A few bytes must not become gigabytes, in no converter, nor in a key.
-    #[test]
-    fn what_would_expand_without_end_is_refused() {
-        let mut paths = PathSet::default();
-        paths.insert(&[]);
-        let (mask, slots) = paths.mask();
-        let decode = |value: Format, text: &str| {
-            let record = Record {
-                topic: Arc::from("t"),
-                partition: 0,
-                offset: 0,
-                timestamp: None,
-                key: Some(Bytes::copy_from_slice(text.as_bytes())),
-                value: Some(Bytes::copy_from_slice(text.as_bytes())),
-                headers: Vec::new(),
-            };
-            let key = matches!(value, Format::Json).then_some(Format::Json);
-            let decoder = Decoder { key, value, mask: mask.clone(), slots, opener: None };
-            decoder.decode(&record).map(|event| event.slots.len())
-        };
-        let list = |item: &str, times: usize| format!("[{}]", vec![item; times].join(","));
-        assert_eq!(decode(Format::Json, &list("1e16383", 100)), Ok(1));
-        assert_eq!(decode(Format::Json, &list("1", 100_000)), Ok(1));
-        for (item, times) in [("1e16383", 125_000), ("1", 1_500_000), ("{}", 1_500_000)] {
-            let list = list(item, times);
-            let error = decode(Format::Json, &list).unwrap_err();
-            assert!(matches!(error.error, ConvertError::Json(JsonError::Budget(_))), "{error}");
-            let connect = format!("{{\"schema\":null,\"payload\":{list}}}");
-            assert!(decode(Format::ConnectJson, &connect).is_err());
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Keys and values whose schema a registry has: by the id of each record, compiled once for the mask of its decoder.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -9,43 +10,89 @@ use foldline_api::budget::Budget;
 use foldline_api::value::Value;
 
 use super::avro::{self, Compiled, Reference};
-use super::framing::{Framing, Part, SchemaId, told, unframe};
+use super::framing::{Frame, Framing, Part, SchemaId, told, unframe};
 use super::schema::{Answer, Encoded, Registered, SchemaConverter, Schemas};
 use super::{ConvertError, Filled};
 use crate::event::Mask;
 
+/// Schemas of one type, as a registry has them, compiled for the mask of a decoder.
+pub trait RegisteredFormat: fmt::Debug + Send + Sync + Sized {
+    /// The type's name in a registry.
+    const KIND: &'static str;
+
+    /// Compiles.
+    ///
+    /// # Errors
+    /// When it is no such schema, as a sentence says that goes on after its id.
+    fn parse(schema: &Registered, mask: &Mask) -> std::result::Result<Self, String>;
+
+    /// The value of a frame, whole.
+    ///
+    /// # Errors
+    /// When it is not what the schema says, with the hint.
+    fn decode(
+        &self,
+        frame: &Frame<'_>,
+        budget: &Budget,
+        hint: impl FnOnce() -> Option<String>,
+    ) -> std::result::Result<Value, ConvertError>;
+
+    /// Fills the slots that the mask names.
+    ///
+    /// # Errors
+    /// As [`RegisteredFormat::decode`].
+    fn fill(
+        &self,
+        frame: &Frame<'_>,
+        slots: &mut [Option<Value>],
+        budget: &Budget,
+        hint: impl FnOnce() -> Option<String>,
+    ) -> std::result::Result<Filled, ConvertError>;
+}
+
 /// Avro by schemas of a registry.
+pub type RegistryAvro = ByRegistry<Compiled>;
+/// Protobuf by schemas of a registry.
+#[cfg(feature = "protobuf")]
+pub type RegistryProtobuf = ByRegistry<super::protobuf::Messages>;
+
+/// What reads by the schemas of a registry.
 #[derive(Debug)]
-pub struct RegistryAvro {
+pub struct ByRegistry<R> {
     schemas: Arc<dyn Schemas>,
     framing: Framing,
     part: Part,
     mask: Mask,
-    known: RwLock<HashMap<SchemaId, Known>>,
+    known: RwLock<HashMap<SchemaId, Known<R>>>,
 }
 
 /// What an id stands for.
 #[derive(Clone, Debug)]
-enum Known {
-    Avro(Arc<Compiled>),
+enum Known<R> {
+    Schema(Arc<R>),
     /// Nothing that can be read: its records are bad, as this sentence says.
     Unreadable(Arc<str>),
     /// Nothing there is. It is asked for again with each batch that names it, and the registry decides how often.
     Gone(Arc<str>),
 }
 
-impl RegistryAvro {
+impl<R: RegisteredFormat> ByRegistry<R> {
     /// Of these schemas, for the decoder of one mask.
     #[must_use]
     pub fn new(schemas: Arc<dyn Schemas>, framing: Framing, part: Part, mask: &Mask) -> Self {
-        RegistryAvro { schemas, framing, part, mask: mask.clone(), known: RwLock::default() }
+        ByRegistry { schemas, framing, part, mask: mask.clone(), known: RwLock::default() }
     }
 
-    fn compile(&self, id: SchemaId, answer: Answer) -> Known {
+    fn is_compiled(&self, id: SchemaId) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(known.get(&id), Some(Known::Schema(_) | Known::Unreadable(_)))
+    }
+
+    fn compile(&self, id: SchemaId, answer: Answer) -> Known<R> {
         match answer {
             Answer::Gone(why) => Known::Gone(why),
-            Answer::Schema(schema) => match parse(id, &schema) {
-                Ok(schema) => Known::Avro(Arc::new(Compiled::new(Arc::new(schema), &self.mask))),
+            Answer::Schema(schema) => match parse(id, &schema, &self.mask) {
+                Ok(compiled) => Known::Schema(Arc::new(compiled)),
                 Err(why) => Known::Unreadable(why.into()),
             },
         }
@@ -54,45 +101,77 @@ impl RegistryAvro {
     fn by<'a>(
         &self,
         encoded: Encoded<'a>,
-    ) -> std::result::Result<(Arc<Compiled>, &'a [u8]), ConvertError> {
-        let (id, value) = unframe(self.framing, self.part, encoded)?;
+    ) -> std::result::Result<(Arc<R>, Frame<'a>), ConvertError> {
+        let frame = unframe(self.framing, self.part, encoded)?;
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&id) {
-            Some(Known::Avro(compiled)) => Ok((Arc::clone(compiled), value)),
+        match known.get(&frame.id) {
+            Some(Known::Schema(compiled)) => Ok((Arc::clone(compiled), frame)),
             Some(Known::Unreadable(why) | Known::Gone(why)) => Err(told(Arc::clone(why))),
-            None => Err(ConvertError::NotPrepared(id.to_string())),
+            None => Err(ConvertError::NotPrepared(frame.id.to_string())),
         }
-    }
-
-    /// Of an error, by which schema the value was read.
-    fn hint(&self, encoded: Encoded<'_>) -> Option<String> {
-        let (id, _) = unframe(self.framing, self.part, encoded).ok()?;
-        Some(format!("read by {id}"))
     }
 }
 
-/// A registry's schema, as Avro's.
-fn parse(id: SchemaId, schema: &Registered) -> std::result::Result<avro::Schema, String> {
-    if let Some(kind) = schema.kind.as_ref().filter(|kind| *kind != "AVRO") {
-        let kind = kind.to_lowercase();
-        return Err(format!("{id} is of type {kind} and not of avro"));
+/// Of an error, by which schema the value was read.
+fn hint(id: SchemaId) -> Option<String> {
+    Some(format!("read by {id}"))
+}
+
+fn parse<R: RegisteredFormat>(
+    id: SchemaId,
+    schema: &Registered,
+    mask: &Mask,
+) -> std::result::Result<R, String> {
+    if let Some(kind) = schema.kind.as_ref().filter(|kind| *kind != R::KIND) {
+        let (kind, wanted) = (kind.to_lowercase(), R::KIND.to_lowercase());
+        return Err(format!("{id} is of type {kind} and not of {wanted}"));
     }
-    let references: Vec<Reference<'_>> =
-        schema.references.iter().map(|(name, text)| Reference { name, text }).collect();
-    avro::Schema::parse(&schema.text, &references)
-        .map_err(|error| format!("{id} is no Avro schema: {error}"))
+    R::parse(schema, mask).map_err(|error| format!("{id} is {error}"))
+}
+
+impl RegisteredFormat for Compiled {
+    const KIND: &'static str = "AVRO";
+
+    fn parse(schema: &Registered, mask: &Mask) -> std::result::Result<Self, String> {
+        let references: Vec<Reference<'_>> =
+            schema.references.iter().map(|(name, text)| Reference { name, text }).collect();
+        let made = avro::Schema::parse(&schema.text, &references);
+        let schema = made.map_err(|error| format!("no Avro schema: {error}"))?;
+        Ok(Compiled::new(Arc::new(schema), mask))
+    }
+
+    fn decode(
+        &self,
+        frame: &Frame<'_>,
+        budget: &Budget,
+        hint: impl FnOnce() -> Option<String>,
+    ) -> std::result::Result<Value, ConvertError> {
+        self.decode(frame.value, budget, hint)
+    }
+
+    fn fill(
+        &self,
+        frame: &Frame<'_>,
+        slots: &mut [Option<Value>],
+        budget: &Budget,
+        hint: impl FnOnce() -> Option<String>,
+    ) -> std::result::Result<Filled, ConvertError> {
+        self.fill(frame.value, slots, budget, hint)
+    }
 }
 
 #[async_trait]
-impl SchemaConverter for RegistryAvro {
+impl<R: RegisteredFormat> SchemaConverter for ByRegistry<R> {
     async fn prepare(&self, encoded: &[Encoded<'_>]) -> Result<()> {
         let named = |encoded: &Encoded<'_>| {
-            unframe(self.framing, self.part, *encoded).map(|(id, _)| id).ok()
+            unframe(self.framing, self.part, *encoded).map(|frame| frame.id).ok()
         };
         let mut wanted: BTreeSet<SchemaId> = encoded.iter().filter_map(named).collect();
         {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            wanted.retain(|id| matches!(known.get(id), None | Some(Known::Gone(_))));
+            wanted.retain(|id| {
+                matches!(known.get(id), None | Some(Known::Gone(_))) || !self.schemas.is_sure(*id)
+            });
         }
         if wanted.is_empty() {
             return Ok(());
@@ -100,6 +179,10 @@ impl SchemaConverter for RegistryAvro {
         let wanted: Vec<SchemaId> = wanted.into_iter().collect();
         let answers = self.schemas.get(&wanted).await?;
         for (id, answer) in wanted.into_iter().zip(answers) {
+            if self.is_compiled(id) {
+                // It is the same as before: another schema would be an error.
+                continue;
+            }
             let compiled = self.compile(id, answer);
             self.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, compiled);
         }
@@ -111,8 +194,8 @@ impl SchemaConverter for RegistryAvro {
         encoded: Encoded<'_>,
         budget: &Budget,
     ) -> std::result::Result<Value, ConvertError> {
-        let (compiled, value) = self.by(encoded)?;
-        compiled.decode(value, budget, || self.hint(encoded))
+        let (compiled, frame) = self.by(encoded)?;
+        compiled.decode(&frame, budget, || hint(frame.id))
     }
 
     fn fill(
@@ -122,8 +205,8 @@ impl SchemaConverter for RegistryAvro {
         slots: &mut [Option<Value>],
         budget: &Budget,
     ) -> std::result::Result<Filled, ConvertError> {
-        let (compiled, value) = self.by(encoded)?;
-        compiled.fill(value, slots, budget, || self.hint(encoded))
+        let (compiled, frame) = self.by(encoded)?;
+        compiled.fill(&frame, slots, budget, || hint(frame.id))
     }
 }
 

@@ -17,7 +17,9 @@ use bytes::Bytes;
 use foldline_api::Result;
 use foldline_api::budget::Budget;
 use foldline_api::value::Value;
+use serde::{Deserialize, Serialize};
 
+use super::avro::{self, Reference};
 use super::framing::SchemaId;
 use super::{ConvertError, Filled, Shape, take};
 use crate::event::Mask;
@@ -80,6 +82,22 @@ pub trait Schemas: fmt::Debug + Send + Sync {
     /// # Errors
     /// Of class Retriable: it cannot be told now.
     async fn get(&self, ids: &[SchemaId]) -> Result<Vec<Answer>>;
+
+    /// Whether it answers, and takes the login.
+    ///
+    /// # Errors
+    /// Of class Retriable: why it cannot tell now.
+    async fn reach(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the registry itself has told what this id stands for, so that it need not be asked again with each batch.
+    fn is_sure(&self, _id: SchemaId) -> bool {
+        true
+    }
+
+    /// What it said of this id is not to be believed: it is asked for anew the next time.
+    fn doubt(&self, _id: SchemaId) {}
 }
 
 /// What a registry has under an id.
@@ -92,7 +110,7 @@ pub enum Answer {
 }
 
 /// A schema as a registry has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// `AVRO`, `PROTOBUF`, `JSON`; none where the registry does not say.
     pub kind: Option<String>,
@@ -100,4 +118,87 @@ pub struct Registered {
     pub text: String,
     /// By which name each reference is known to those that it stands before, and its text.
     pub references: Vec<(String, String)>,
+}
+
+impl Registered {
+    /// Whether both are the same schema: written with other spaces or its members in another order maybe, as a registry writes it
+    /// that took it over from another, or with other words that say nothing of how values are read.
+    #[must_use]
+    pub fn is_same(&self, other: &Registered) -> bool {
+        self.is_same_text(other) || self.reads_as(other)
+    }
+
+    /// Whether both are schemas of Avro that read any bytes as the same value: what differs is documentation, defaults, aliases.
+    fn reads_as(&self, other: &Registered) -> bool {
+        let is_avro = |one: &Registered| one.kind.as_deref() == Some("AVRO");
+        let read = |one: &Registered| {
+            let references: Vec<Reference<'_>> =
+                one.references.iter().map(|(name, text)| Reference { name, text }).collect();
+            avro::Schema::parse(&one.text, &references).ok()
+        };
+        is_avro(self) && is_avro(other) && read(self).is_some_and(|one| Some(one) == read(other))
+    }
+
+    fn is_same_text(&self, other: &Registered) -> bool {
+        let names = |schema: &Registered| -> Vec<String> {
+            schema.references.iter().map(|(name, _)| name.clone()).collect()
+        };
+        let texts = self.references.iter().zip(&other.references);
+        self.kind == other.kind
+            && names(self) == names(other)
+            && is_same_text(&self.text, &other.text)
+            && texts.into_iter().all(|((_, text), (_, other))| is_same_text(text, other))
+    }
+}
+
+fn is_same_text(text: &str, other: &str) -> bool {
+    let json = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+    text == other || json(text).is_some_and(|json_of| Some(json_of) == json(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_the_same_where_values_are_read_alike_by_it() {
+        let schema = |amount: &str, more: &str, kind: &str| Registered {
+            kind: Some(kind.to_owned()),
+            text: format!(
+                r#"{{"type":"record","name":"A",{more}"fields":[{{"name":"a",{more}"type":{amount}}}]}}"#
+            ),
+            references: Vec::new(),
+        };
+        let decimal = |scale| {
+            format!(r#"{{"type":"bytes","logicalType":"decimal","precision":9,"scale":{scale}}}"#)
+        };
+        let one = schema(&decimal(2), "", "AVRO");
+        assert!(one.is_same(&schema(&decimal(2), r#""doc":"d","aliases":["B"],"#, "AVRO")));
+        // One fingerprint, and other values.
+        assert!(!one.is_same(&schema(&decimal(4), "", "AVRO")));
+        assert!(!one.is_same(&schema("\"bytes\"", "", "AVRO")));
+        // Of other types every word may say something.
+        let other = schema(&decimal(2), "", "JSON");
+        assert!(!other.is_same(&schema(&decimal(2), r#""doc":"d","#, "JSON")));
+        let broken = schema("7", "", "AVRO");
+        assert!(!broken.is_same(&schema("8", "", "AVRO")) && broken.is_same(&broken.clone()));
+    }
+
+    #[test]
+    fn a_schema_is_the_same_however_it_is_spaced() {
+        let schema = |text: &str, reference: &str| Registered {
+            kind: Some("AVRO".to_owned()),
+            text: text.to_owned(),
+            references: vec![("a".to_owned(), reference.to_owned())],
+        };
+        let one = schema(r#"{"type":"fixed","size":7}"#, "\"int\"");
+        assert!(one.is_same(&schema("{ \"size\": 7,\n \"type\": \"fixed\" }", " \"int\"")));
+        assert!(!one.is_same(&schema(r#"{"type":"fixed","size":8}"#, "\"int\"")));
+        assert!(!one.is_same(&schema(r#"{"type":"fixed","size":7}"#, "\"long\"")));
+        let fewer = Registered { references: vec![], ..one.clone() };
+        assert!(!one.is_same(&fewer) && !fewer.is_same(&one));
+        assert!(!one.is_same(&Registered { kind: None, ..one.clone() }));
+        let proto = schema("message A {}", "");
+        assert!(proto.is_same(&proto.clone()) && !proto.is_same(&schema("message B {}", "")));
+    }
 }

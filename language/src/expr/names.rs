@@ -108,6 +108,10 @@ impl Lower<'_, '_> {
                     "as in envelope.__op or envelope.__source_ts_ms; a column is event.name",
                 )
             }
+            (Some(Envelope::CloudEvents), _) => match cloud_attribute(&names) {
+                Some(wrong) => wrong,
+                None => return Ok(self.path(Root::Envelope, names)),
+            },
             _ => return Ok(self.path(Root::Envelope, names)),
         };
         Err(self.error(id, fault).help(help))
@@ -130,7 +134,7 @@ impl Lower<'_, '_> {
         if name == "envelope" && self.scope.event {
             return Err(self
                 .error(id, "`envelope` is there only where the projection has one")
-                .help("envelope = \"debezium\" or \"debezium-flat\""));
+                .help("envelope = \"debezium\", \"debezium-flat\" or \"cloudevents\""));
         }
         let why = match name {
             "item" => "`item` is there only beside for_each",
@@ -228,6 +232,30 @@ impl Lower<'_, '_> {
             Some(known) => error.corrected(known).also(&help),
             None => error.help(help),
         })
+    }
+}
+
+/// Why these names are no attribute of a CloudEvent, and what is one.
+fn cloud_attribute(names: &[Arc<str>]) -> Option<(&'static str, &'static str)> {
+    let letters =
+        |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    match names {
+        [] => Some((
+            "`envelope` is read name by name",
+            "as in envelope.id, envelope.source or envelope.time",
+        )),
+        [name, ..] if matches!(&**name, "data" | "data_base64") => {
+            Some(("the data of a CloudEvent is `event`", "a field of it is event.name"))
+        }
+        [name, ..] if !letters(name) => Some((
+            "a CloudEvent's attributes have names of lower-case letters and digits",
+            "as in envelope.type; an extension's name is written so too",
+        )),
+        [_] => None,
+        [..] => Some((
+            "a CloudEvent's attribute is a text, which has no fields",
+            "as in envelope.id, envelope.source or envelope.time",
+        )),
     }
 }
 

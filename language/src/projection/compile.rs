@@ -31,8 +31,12 @@ pub(super) struct Reads<'a> {
 pub(super) struct Compiler<'a> {
     pub(super) config: &'a ProjectionConfig,
     pub(super) columns: Vec<(Arc<str>, ColumnType)>,
+    /// Columns that are looked up, or computed from such.
+    pub(super) hidden: Vec<usize>,
+    /// Whether what is compiled now is of the fold, which does not see them.
+    pub(super) folds: bool,
     paths: PathSet,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Projection {
@@ -41,16 +45,30 @@ impl Projection {
     /// # Errors
     /// All problems at once.
     pub fn compile(config: &ProjectionConfig) -> Result<Projection, Vec<Problem>> {
-        let mut compiler =
-            Compiler { config, columns: Vec::new(), paths: PathSet::default(), problems: vec![] };
+        let mut compiler = Compiler {
+            config,
+            columns: Vec::new(),
+            hidden: Vec::new(),
+            folds: false,
+            paths: PathSet::default(),
+            problems: vec![],
+        };
         let columns = compiler.columns();
-        let model = compiler.model(columns);
+        let mut model = compiler.model(columns);
+        let rule = compiler.expire(&model);
+        if let Some(column) = rule.as_ref().and_then(|rule| model.columns.get_mut(rule.indexed()?))
+        {
+            column.index = true;
+        }
+        let shows = compiler.shows();
+        let (computed, later) = compiler.computed_first(&model);
+        let [computed, computed_of_shown] = compiler.part(computed);
         let topics = compiler.matcher("topics", &config.topics);
         let event_type = config.event_type.as_ref().and_then(|at| compiler.expr(at, Reads::EVENT));
         let key = compiler.key(&config.key, &model, Reads::EVENT);
         let handlers: Vec<Option<Handler>> =
             (0..).zip(&config.on).map(|(at, on)| compiler.handler(at, on, &model)).collect();
-        let computed = compiler.computed(&model);
+        compiler.problems.extend(later);
         compiler.deletes(&key);
         compiler.not_yet();
         let (Some(topics), true) = (topics, compiler.problems.is_empty()) else {
@@ -68,6 +86,8 @@ impl Projection {
             computed_is_read: reads_computed(&handlers, &computed),
             handlers,
             computed,
+            computed_of_shown,
+            shows,
             blank,
             fingerprint: json::fingerprint(&json),
             json,
@@ -80,12 +100,18 @@ impl Projection {
             openers: None,
             sources: config.sources.clone(),
             reads_key: false,
+            rule,
         };
+        if let Some(handler) = projection.moments_of_one_event() {
+            compiler.several_moments(&handler);
+            return Err(compiler.problems);
+        }
         projection.link(&compiler.paths);
         projection.openers = config.envelope.map(|envelope| {
             [false, true].map(|full| Arc::new(Opener::new(envelope, full, &projection.layout)))
         });
-        projection.reads_key |= config.envelope.is_some();
+        projection.reads_key |=
+            projection.openers.iter().flatten().any(|opener| opener.reads_key());
         Ok(projection)
     }
 
@@ -98,7 +124,7 @@ impl Projection {
         for handler in &mut self.handlers {
             handler.link(&layout);
         }
-        for (_, expr) in &mut self.computed {
+        for (_, expr) in self.computed.iter_mut().chain(&mut self.computed_of_shown) {
             expr.link(&layout);
         }
         self.layout = layout;
@@ -146,7 +172,8 @@ impl<'a> Compiler<'a> {
             let default = self.default(field, &ty);
             let name: Arc<str> = Arc::from(name.as_str());
             self.columns.push((Arc::clone(&name), ty.clone()));
-            columns.push(Column { name, ty, index: field.value.index, default });
+            let index = field.value.index || self.is_via(&name);
+            columns.push(Column { name, ty, index, default });
         }
         columns
     }
@@ -256,8 +283,12 @@ impl<'a> Compiler<'a> {
                 );
                 self.problem(&expression.path, message, help);
             }
-            if config.fields.get(name).is_some_and(|field| field.value.computed.is_some()) {
+            let field = config.fields.get(name).map(|field| &field.value);
+            if field.is_some_and(|field| field.computed.is_some()) {
                 self.problem(&expression.path, "a computed field cannot be a key", None);
+            }
+            if field.is_some_and(|field| field.lookup.is_some()) {
+                self.problem(&expression.path, "a looked-up field cannot be a key", None);
             }
             model.key.push(at);
         }
@@ -323,8 +354,11 @@ impl<'a> Compiler<'a> {
         let envelope = self.config.envelope;
         let scope = Scope { columns: &self.columns, state, item, child, event, envelope };
         match Expr::compile(source, &scope, &mut self.paths) {
-            Ok(expr) if expr.reads_before() => self.believed(path).then_some(expr),
-            Ok(expr) => Some(expr),
+            Ok(expr) if expr.reads_before() && envelope == Some(Envelope::Debezium) => {
+                let kept = self.keeps_to_the_fold(path, &expr);
+                (self.believed(path) && kept).then_some(expr)
+            }
+            Ok(expr) => self.keeps_to_the_fold(path, &expr).then_some(expr),
             Err(mut error) => {
                 let help = error.help.take();
                 self.problem(path, error.to_string(), help);
@@ -374,7 +408,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn computed(&mut self, model: &Model) -> Vec<(usize, Expr)> {
+    pub(super) fn computed(&mut self, model: &Model) -> Vec<(usize, Expr)> {
         let config = self.config;
         let mut out: Vec<(usize, Expr)> = Vec::new();
         for (at, (name, field)) in config.fields.iter().enumerate() {
@@ -455,15 +489,12 @@ impl<'a> Compiler<'a> {
     /// What the config can say and the fold cannot do yet: refused rather than folded wrong.
     fn not_yet(&mut self) {
         let config = self.config;
-        if config.envelope == Some(Envelope::CloudEvents) {
-            let message = "the envelope \"cloudevents\" is not available yet";
-            self.problem(&self.path("envelope"), message, None);
-        }
-        if config.expire.is_some() {
-            self.problem(&self.path("expire"), "`expire` is not available yet", None);
-        }
-        for field in config.fields.values().filter(|field| field.value.lookup.is_some()) {
-            self.problem(&format!("{}.lookup", field.path), "`lookup` is not available yet", None);
+        let children = |field: &&Located<FieldConfig>| {
+            field.value.lookup.is_some() && field.value.ty == "children"
+        };
+        for field in config.fields.values().filter(children) {
+            let path = format!("{}.lookup", field.path);
+            self.problem(&path, "`lookup` on children is not available yet", None);
         }
     }
 }

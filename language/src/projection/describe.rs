@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use foldline_api::time::Duration;
+
 use super::Projection;
 use super::handler::{Action, Effect, Handler, Op};
 use super::json::type_text;
@@ -16,6 +18,8 @@ pub struct Description {
     pub columns: Vec<String>,
     /// Key columns and their expressions.
     pub key: Vec<String>,
+    /// What the clock deletes.
+    pub expire: Option<String>,
     /// One per handler, in config order: what it hears, reads and writes.
     pub handlers: Vec<String>,
     /// Where the result depends on the order of partitions; one sentence each.
@@ -28,6 +32,9 @@ impl fmt::Display for Description {
         writeln!(f, "columns:")?;
         for column in &self.columns {
             writeln!(f, "  {column}")?;
+        }
+        if let Some(expire) = &self.expire {
+            writeln!(f, "expire: {expire}")?;
         }
         writeln!(f, "handlers, of which the first that matches applies:")?;
         for handler in &self.handlers {
@@ -53,7 +60,12 @@ impl Projection {
                 text.push_str(", default ");
                 text.push_str(&foldline_api::json::to_string(&column.default));
             }
-            if let Some((_, expr)) = self.computed.iter().find(|(column, _)| *column == at) {
+            if let Some(show) = self.shows.iter().find(|show| show.column == at) {
+                let via = self.model.columns.get(show.via).map_or("", |via| &via.name);
+                text.push_str(&format!(", shows {}.{} via {via}", show.projection, show.field));
+            }
+            let mut computed = self.computed.iter().chain(&self.computed_of_shown);
+            if let Some((_, expr)) = computed.find(|(column, _)| *column == at) {
                 text.push_str(", computed ");
                 text.push_str(expr.source());
             }
@@ -63,6 +75,13 @@ impl Projection {
         Description {
             columns: columns.collect(),
             key: key.map(|(column, expr)| format!("{} = {}", column.name, expr.source())).collect(),
+            expire: self.rule.as_ref().map(|rule| {
+                format!(
+                    "rows whose {} lies more than {} back are deleted by the clock, and their events filtered",
+                    rule.field,
+                    Duration(rule.after.saturating_mul(1_000))
+                )
+            }),
             handlers: self.handlers.iter().map(|handler| self.handler_text(handler)).collect(),
             order_warnings: self.order_warnings(),
         }

@@ -19,7 +19,7 @@ use super::handler::Effect;
 use super::ops::coerce;
 use super::prepare::{Prepared, Step, bad, over, says};
 use crate::event::Event;
-use crate::expr::Env;
+use crate::expr::{Env, Expr};
 
 /// States by key, as far as the caller loaded them.
 pub trait States {
@@ -248,9 +248,21 @@ impl Projection {
     /// How many steps that took.
     fn compute(&self, slot: &mut Slot) -> usize {
         slot.stale = false;
-        let budget = &Budget::computed();
         let Some(row) = &mut slot.state else { return 0 };
-        for (column, expr) in &self.computed {
+        let (grown, spent) = self.compute_columns(&self.computed, row);
+        slot.grown += grown;
+        spent
+    }
+
+    /// Evaluates these columns over the row: by how much it has grown, and how many steps that took.
+    pub(super) fn compute_columns(
+        &self,
+        columns: &[(usize, Expr)],
+        row: &mut Row,
+    ) -> (isize, usize) {
+        let budget = &Budget::computed();
+        let mut grown = 0;
+        for (column, expr) in columns {
             let ty = self.model.columns.get(*column).map(|column| &column.ty);
             let value = expr.eval(&computing(row.values(), budget)).ok();
             let value = value.zip(ty).and_then(|(value, ty)| coerce(ty, value, budget).ok());
@@ -260,11 +272,11 @@ impl Projection {
             if row.get(*column) != &value
                 && let Some(place) = row.values_mut().get_mut(*column)
             {
-                slot.grown += value.grown_from(place);
+                grown += value.grown_from(place);
                 *place = value;
             }
         }
-        budget.spent(COMPUTED_STEPS_MAX)
+        (grown, budget.spent(COMPUTED_STEPS_MAX))
     }
 
     /// A row that is not there: defaults, and its key.

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `compile` and `actions` (config to [`Projection`], every semantic check), `handler` (what a
 //! handler is made of), `prepare` (which handlers and keys an event reaches), `fold` (what becomes of
-//! their states), `blame` (which rows a bad event would have touched), `ops` (what each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says)
+//! their states), `shown` (what other rows lend to one), `blame` (which rows a bad event would have touched), `ops` (what each verb does to one field), [`test`](mod@test) (`foldline test`), `describe` (what `plan` says), `expire` (what the clock deletes)
 //! and `coverage` (paths that no event ever had). No I/O and no clock: the same events give the same
 //! rows, however they are batched.
 
@@ -11,6 +11,7 @@ mod blame;
 mod compile;
 mod coverage;
 mod describe;
+mod expire;
 mod fold;
 mod handler;
 mod json;
@@ -18,6 +19,7 @@ mod literal;
 mod matcher;
 mod ops;
 mod prepare;
+mod shown;
 pub mod test;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use foldline_api::expiry::Rule;
 use foldline_api::model::{Model, Row};
 use indexmap::IndexMap;
 use serde_json::Value as Json;
@@ -34,6 +37,7 @@ pub use coverage::{Coverage, EVENTS_WATCHED, NeverSeen};
 pub use describe::Description;
 pub use fold::{BadRecord, Effects, StateRef, States, Touched};
 pub use prepare::Prepared;
+pub use shown::{Show, joins};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::places::Places;
@@ -106,8 +110,12 @@ pub struct Projection {
     key: Vec<Expr>,
     handlers: Vec<Handler>,
     dispatch: Dispatch,
-    /// Column and expression, in column order.
+    /// Column and expression, in column order: of those that are computed from folded ones.
     computed: Vec<(usize, Expr)>,
+    /// The same of those that are computed from shown ones, which the fold leaves null.
+    computed_of_shown: Vec<(usize, Expr)>,
+    /// What is shown of other projections' rows.
+    shows: Vec<Show>,
     /// Whether some handler reads a computed column: then it must be fresh between handlers too.
     computed_is_read: bool,
     /// What a new row holds before its key is filled in.
@@ -120,6 +128,7 @@ pub struct Projection {
     reads_key: bool,
     json: Json,
     fingerprint: String,
+    rule: Option<Rule>,
 }
 
 impl Projection {

@@ -15,7 +15,7 @@ fn schema(text: &str) -> Arc<Schema> {
 }
 
 /// The value as JSON, or why there is none. What is passed over is refused for the same reason.
-fn read(text: &str, bytes: &[u8]) -> Result<String, String> {
+pub(crate) fn read(text: &str, bytes: &[u8]) -> Result<String, String> {
     let schema = schema(text);
     let compiled = Compiled::new(schema, &Mask::Fields(Vec::new()));
     let value = compiled.decode(bytes, &Budget::default(), || None);
@@ -27,7 +27,11 @@ fn read(text: &str, bytes: &[u8]) -> Result<String, String> {
 }
 
 /// What the paths find, and the event's name.
-fn named(text: &str, paths: &[&str], bytes: &[u8]) -> (Vec<Option<String>>, Option<String>) {
+pub(crate) fn named(
+    text: &str,
+    paths: &[&str],
+    bytes: &[u8],
+) -> (Vec<Option<String>>, Option<String>) {
     let mut set = PathSet::default();
     for path in paths {
         set.insert(&path.split('.').filter(|s| !s.is_empty()).map(Arc::from).collect::<Vec<_>>());
@@ -40,7 +44,7 @@ fn named(text: &str, paths: &[&str], bytes: &[u8]) -> (Vec<Option<String>>, Opti
     (found, filled.name.as_deref().map(str::to_owned))
 }
 
-fn some(text: &str) -> Option<String> {
+pub(crate) fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 

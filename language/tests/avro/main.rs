@@ -10,6 +10,7 @@
 )]
 
 mod bytes;
+mod debezium;
 mod generate;
 mod oracle;
 mod speed;

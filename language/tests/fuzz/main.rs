@@ -15,3 +15,8 @@ mod expressions;
 #[path = "../avro/generate.rs"]
 mod generate;
 mod projections;
+#[cfg(feature = "protobuf")]
+mod protobuf;
+#[cfg(feature = "protobuf")]
+#[path = "../protobuf/generate.rs"]
+mod protobuf_generate;

@@ -63,6 +63,8 @@ function verdictPanel() {
   return { element, update };
 }
 
+const here = ({ connector, tasks }) => tasks.filter((task) => task.worker_id === connector.worker_id);
+
 function partitions() {
   const body = h('tbody', {});
   const heads = ['Partition', 'Position', 'End', 'Lag'].map((name) => h('th', { scope: 'col' }, name));
@@ -73,7 +75,7 @@ function partitions() {
     h('th', { scope: 'row' }, `${part.topic}:${part.partition}`),
     h('td', {}, offset(part.position)), h('td', {}, offset(part.end)), h('td', {}, offset(part.lag)));
   const update = ({ status }) => {
-    const all = status.tasks.flatMap((task) => task.partitions);
+    const all = here(status).flatMap((task) => task.partitions);
     show(empty, all.length === 0);
     show(table, all.length > 0);
     fillOnChange(body, all, () => all.map(line));
@@ -91,13 +93,13 @@ function facts() {
       ['Target', config.target],
       ['Group', config.group],
       ['Generation', count(status.generation)],
-      ['Tasks here', count(status.tasks.length)],
+      ['Tasks here', count(here(status).length)],
       ['In flight', count(figures.inFlight)],
       bad && ['Bad records', `${count(bad.count)} since this worker started${bad.rate > 0 ? `, ${rate(bad.rate)} now` : ''}`],
       last && ['The last one', `${last.topic}:${last.partition}:${last.offset} at ${last.at}: ${last.reason}`],
       figures.deadLetters > 0 && ['Dead letters', `${count(figures.deadLetters)} since this worker started, in ${config['errors.dead_letter_topic']}`],
       figures.skipped > 0 && ['Skipped', `${count(figures.skipped)} since this worker started`],
-      ...status.holes.map((hole) => ['Left out', `${hole.topic}:${hole.partition}, ${offset(hole.from)} up to ${offset(hole.to)}`]),
+      ...status.holes.map((hole) => ['Left out', `${hole.topic}:${hole.partition}, ${offset(hole.from)} up to ${offset(hole.to)}${hole.repeated ? '' : ', until the next rebuild'}`]),
     ].filter(Boolean);
     fillOnChange(element, all, () => all.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
   };

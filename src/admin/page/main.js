@@ -43,10 +43,19 @@ function announceChanges(before, now) {
   }
 }
 
+/** Tells of a config that the worker refused; text stays as it is while it says the same, so that it is read out once. */
+function tellOfConfig({ error, loaded, missing }) {
+  const refused = error ? `The config is wrong, and the one of ${loaded} stays in use. ${error}` : '';
+  const kept = missing.length > 0 ? `Missing in the config's files, and running on until SIGHUP: ${missing.join(', ')}.` : '';
+  say(byId('config'), [refused, kept].filter(Boolean).join(' '));
+  show(byId('config'), error || missing.length > 0);
+}
+
 function tell(view) {
   show(byId('lost'), false);
+  tellOfConfig(view.worker.config);
   show(byId('forget'), token());
-  const { version, kafka_cluster_id: cluster } = view.worker;
+  const { foldline_version: version, kafka_cluster_id: cluster } = view.worker;
   say(byId('worker'), `${version}${cluster ? ` · log ${cluster}` : ''}`);
   say(byId('pulse'), `as of ${clock(view.at)}`);
   if (known) announceChanges(known, view);
@@ -62,6 +71,7 @@ function askForToken() {
   say(byId('worker'), '');
   say(byId('pulse'), '');
   show(byId('forget'), false);
+  show(byId('config'), false);
   document.title = 'Token – Foldline';
   showTokenForm(main, () => polls.now());
 }

@@ -36,7 +36,7 @@ export function overview(main) {
   const list = h('ul', { class: 'rows' });
   const empty = h('div', { class: 'panel empty' },
     h('p', {}, 'Its config has no connector, so nothing is folded.'),
-    h('p', {}, 'Write a [connectors.NAME] table with a projection and a sink, check it with ', h('code', {}, 'foldline validate'), ', and start the worker again.'));
+    h('p', {}, 'Write a [connectors.NAME] table with a projection and a sink, check it with ', h('code', {}, 'foldline validate'), ', and send the worker SIGHUP.'));
   fill(main, title, list, empty);
   const updateList = keyedList(list, row);
 

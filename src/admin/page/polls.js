@@ -18,7 +18,6 @@ export class Polls {
   #fail;
   #timer = null;
   #round = 0;
-  #worker = null;
 
   constructor(tell, fail) {
     this.#tell = tell;
@@ -36,7 +35,6 @@ export class Polls {
       view = await this.#read();
     } catch (error) {
       failure = error;
-      this.#worker = null;
     }
     // Somebody has asked again meanwhile.
     if (round !== this.#round) return;
@@ -47,15 +45,13 @@ export class Polls {
   }
 
   async #read() {
-    this.#worker ??= await ask('/');
-    const [all, text] = await Promise.all([ask('/connectors?expand=status&expand=info'), askText('/metrics')]);
-    if (!this.#worker.kafka_cluster_id) this.#worker = await ask('/');
+    const [worker, all, text] = await Promise.all([ask('/'), ask('/connectors?expand=status&expand=info'), askText('/metrics')]);
     const metrics = parseMetrics(text);
     const connectors = new Map();
     for (const [name, { status, info }] of Object.entries(all)) {
       connectors.set(name, this.#connector(name, status, info, metrics.get(name)));
     }
-    return { worker: this.#worker, connectors, at: new Date() };
+    return { worker, connectors, at: new Date() };
   }
 
   #connector(name, status, info, metrics = { series: {}, latency: [] }) {

@@ -25,6 +25,8 @@ function waiting(lag) {
   return `${many(lag, 'event')} ${lag === 1 ? 'waits' : 'wait'}.`;
 }
 
+const troubleOf = (tasks) => tasks.find((task) => task.trace)?.trace;
+
 const OF_STATE = {
   FAILED: (cause) => verdict('bad', 'It has failed, and waiting does not cure it', {
     cause, next: 'Mend what the message names, then restart the connector.', action: 'restart',
@@ -38,14 +40,18 @@ const OF_STATE = {
   RESTARTING: (cause) => verdict(cause ? 'bad' : 'busy', cause ? 'It tries again to start' : 'It starts', {
     cause, next: cause ? 'Mend what the message names. It tries again by itself.' : null,
   }),
-  UNASSIGNED: (cause) => verdict('watch', cause ? 'It waits' : 'No partition is assigned to this worker yet', {
-    cause, next: cause ? 'It goes on by itself once that is so.' : 'Another worker may hold them all. If this lasts, look at its group and its topics.',
-  }),
+  UNASSIGNED: (cause, { tasks }) => {
+    const trouble = troubleOf(tasks);
+    if (tasks.length === 0) return verdict('watch', cause ? 'It waits' : 'It has not started yet', { cause, next: cause && 'It goes on by itself once that is so.' });
+    return verdict(trouble ? 'bad' : 'watch', 'No partition is assigned to this worker', {
+      cause: trouble ?? cause, next: 'It begins by itself once it is given one. If this lasts, look at its group and its topics.',
+    });
+  },
 };
 
 function ofRunning(status, figures) {
   const { lag, blocked_by: blocked, tasks, rebuild, parked_keys: parked, connector, bad_records: bad } = status;
-  const trouble = connector.trace ?? tasks.find((task) => task.trace)?.trace;
+  const trouble = connector.trace ?? troubleOf(tasks);
   const [wait, look] = WAITS[blocked] ?? [];
   if (trouble) {
     return verdict('bad', wait ?? 'It tries again what failed', { cause: trouble, next: look ?? 'It goes on by itself once the cause is gone.' });
@@ -53,6 +59,8 @@ function ofRunning(status, figures) {
   if (wait) return verdict('watch', wait, { next: look });
   if (rebuild?.trouble) return verdict('bad', 'Its rebuild tries again what failed', { cause: rebuild.trouble, next: 'The live rows are not touched. The rebuild goes on by itself once the cause is gone.' });
   if (rebuild) return verdict('busy', `Generation ${rebuild.generation} is being built: ${percent(rebuild.progress)}`, { next: rebuild.waiting ? `It waits: ${rebuild.waiting}` : null });
+  if (status.expiry?.paused) return verdict('bad', 'No row expires', { cause: status.expiry.paused, next: 'Set the clock right that is wrong; if none is, let it go on by the command.' });
+  if (bad?.all) return verdict('bad', `Every record is bad: the last ${count(bad.in_a_row)} are`, { cause: bad.last.reason, next: 'Correct the projection or the source\'s converters, then rebuild; or correct the producer.' });
   if (parked > 0) return verdict('watch', `${many(parked, 'key')} set aside`, { next: 'Look at its parked keys, mend the cause, then retry them.' });
   if (bad?.rate > 0) return verdict('watch', `Bad records come: ${pace(bad.rate)}`, { cause: bad.last?.reason, next: 'Look at the last one, and correct the producer or the projection.' });
   if (lag === null) return verdict('busy', 'How far behind it is, is not known yet', { next: 'If this lasts, see that its topics exist.' });

@@ -74,6 +74,17 @@ impl Folder {
         }
         batch.reads.extend(bad.read);
         let reason = Reason { stage: bad.stage, message: bad.reason };
+        let went = self.part_with(record, keys, &reason, batch);
+        if went == Went::On {
+            let why = format!("{}: {}", reason.stage, reason.message);
+            batch.last_bad = Some(((record.topic_partition(), record.offset), why));
+            batch.bad_records += 1;
+        }
+        went
+    }
+
+    /// Does with a bad record what the config says.
+    fn part_with(&self, record: &Record, keys: &[Key], reason: &Reason, batch: &mut Batch) -> Went {
         let mut keys = Cow::Borrowed(keys);
         if self.on_bad_record == OnBadRecord::Park && keys.is_empty() {
             keys = Cow::Owned(self.keys_of_bad(record));
@@ -87,7 +98,7 @@ impl Folder {
             OnBadRecord::DeadLetter | OnBadRecord::Park => {
                 let by_store = reason.stage == "sink";
                 batch.bad.push(((record.topic_partition(), record.offset), by_store));
-                batch.letters.push(crate::dead_letter::letter(record, &reason, &self.origin));
+                batch.letters.push(crate::dead_letter::letter(record, reason, &self.origin));
                 batch.hold(record);
                 batch.counts.dead_lettered += 1;
                 Went::On

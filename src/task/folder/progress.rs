@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::model::Key;
 use foldline_api::record::{Position, TopicPartition};
+use foldline_language::projection::Prepared;
 
 use super::{Folder, Went};
 use crate::decoding::Decoded;
@@ -123,6 +124,11 @@ impl<'a> Progress<'a> {
     /// Whether the state of `key` is in the cache; if so it stays until the batch is durable.
     pub(super) fn touch(&mut self, key: &Key) -> bool {
         self.cache.touch(key, self.batch.number).is_some()
+    }
+
+    /// See [`Folder::has_expired`].
+    pub(super) fn has_expired(&self, prepared: &Prepared) -> bool {
+        self.folder.has_expired(prepared)
     }
 
     /// Whether nothing was folded into the batch yet.

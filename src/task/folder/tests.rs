@@ -34,6 +34,7 @@ fn folder(keeps_marks: bool) -> Folder {
 fn folder_of(projection: &'static str, keeps_marks: bool) -> Folder {
     let projection = self::projection(projection);
     Folder {
+        expiry: None,
         decoders: Arc::new(OneDecoder(decoder(&projection))),
         on_bad_record: OnBadRecord::DeadLetter,
         keeps_marks,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldline_api::expiry::Horizon;
 use foldline_api::model::{Key, Row};
 use foldline_api::record::{Record, TopicPartition};
 use foldline_language::config::env::Env;
@@ -11,6 +12,7 @@ use foldline_language::converter::{Decoder, Format};
 use foldline_language::projection::{Effects, Projection, StateRef, States};
 use foldline_testkit::{MemoryLog, Rng};
 
+use crate::clock::simulated;
 use crate::config;
 use crate::task::Decoders;
 
@@ -124,6 +126,26 @@ id    = "bigint"
 seen  = "bigint[]"
 [[projections.order.on]]
 append = { seen = "event.n" }
+[projections.hours]
+topics = ["events"]
+key    = { hour = "window(timestamp(event.at), duration('1h'))", id = "string(partition) + ':' + string(event.id)" }
+expire = { field = "hour", after = "6h" }
+[projections.hours.fields]
+hour  = "timestamptz"
+id    = "text"
+n     = { type = "bigint", default = 0 }
+last  = "text"
+[[projections.hours.on]]
+when   = "event.kind == 'drop'"
+delete = true
+[[projections.hours.on]]
+when  = "event.kind == 'many' && state.n % 3 != 0"
+for_each = "event.ids"
+key   = { hour = "window(timestamp(event.at), duration('1h'))", id = "string(partition) + ':' + string(item)" }
+add   = { n = 10 }
+[[projections.hours.on]]
+add   = { n = "event.v" }
+set   = { last = "string(offset)" }
 [sinks.s]
 type = "sqlite"
 path = "unused.db"
@@ -181,6 +203,9 @@ pub(crate) fn produce(rng: &mut Rng, projection: &str, log: &MemoryLog) {
 
 /// One record's value. A few are bad; `exists` is only asked where one partition feeds the key.
 fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String {
+    if projection == "hours" {
+        return value_of_an_hour(rng);
+    }
     let id = rng.below(12);
     if projection == "large" {
         let (kind, length) = (if rng.chance(20) { "drop" } else { "add" }, rng.below(2_000));
@@ -205,6 +230,18 @@ fn value(rng: &mut Rng, projection: &str, partition: i32, offset: u64) -> String
         5 | 6 if projection == "solo" => format!(r#"{{"id":{id},"kind":"touch"}}"#),
         _ => format!(r#"{{"id":{id},"kind":"add","v":{v},"p{partition}":"{offset}"}}"#),
     }
+}
+
+/// An event of the last ten hours by the simulated clock. Those that are older than six are late.
+fn value_of_an_hour(rng: &mut Rng) -> String {
+    let ago = i64::try_from(rng.below(600)).unwrap() * 60_000;
+    let at = Horizon(simulated::now() - ago);
+    let kind = ["drop", "many", "many", "add"];
+    let kind = kind[usize::try_from(rng.below(20)).unwrap().min(3)];
+    let v = if rng.chance(30) { "\"bad\"" } else { "1" };
+    let ids: Vec<String> = (0..rng.below(3)).map(|_| rng.below(4).to_string()).collect();
+    let (id, ids) = (rng.below(4), ids.join(","));
+    format!(r#"{{"id":{id},"at":"{at}","kind":"{kind}","v":{v},"ids":[{ids}]}}"#)
 }
 
 /// What the plain fold gives.

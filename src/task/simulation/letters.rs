@@ -43,6 +43,7 @@ async fn a_letter_is_sent_under_a_lease_only() {
             Arc::new(Flush { advances: vec![advance], ..Flush::default() })
         };
         let ops = Ops {
+            expiry: None,
             writer: Arc::clone(&writer),
             target: world.target(),
             generation: 1,

@@ -40,6 +40,7 @@ async fn filled(count: i64) -> (Ops, Vec<Key>) {
     let flush = Flush { advances: vec![advance], writes, ..Flush::default() };
     assert!(matches!(writer.write(&flush).await.unwrap(), Written::Durable(_)));
     let ops = Ops {
+        expiry: None,
         writer,
         target: world.target(),
         generation: 1,

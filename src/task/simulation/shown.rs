@@ -43,12 +43,56 @@ fn rows_records_and_their_age_are_counted() {
         assert_eq!(count, 5);
         assert!((seconds - 7.5).abs() < 1e-9, "of one that is ahead of us nothing: {seconds}");
         let shown = world.status.snapshot();
-        assert_eq!((shown.consumed, shown.newest), (5, Some(NOW + 7)));
+        assert_eq!((shown.consumed, shown.oldest), (5, None), "all are durable");
         let places =
             shown.partitions.iter().map(|p| (p.partition.partition, p.position.0, p.lag()));
         let mut places: Vec<_> = places.collect();
         places.sort_unstable();
         assert_eq!(places, [(0, 4, Some(0)), (1, 1, Some(0)), (2, 0, Some(0))]);
+    });
+}
+
+/// One new record behind an old one is not as late as the old one was.
+#[test]
+fn the_age_is_that_of_the_oldest_record_that_is_not_durable() {
+    runtime(4).block_on(async {
+        let mut world = world().await;
+        let pause = |seconds| tokio::time::sleep(std::time::Duration::from_secs(seconds));
+        world.start_task().await;
+        append(&world, 0, r#"{"id":1,"kind":"add"}"#, NOW - 259_209_000);
+        world.catch_up().await;
+        assert_eq!(world.status.snapshot().oldest, None);
+        let slow_max = std::time::Duration::from_secs(200);
+        world.script.set(Faults { slow: 1_000, slow_max, ..Faults::default() });
+        append(&world, 0, r#"{"id":1,"kind":"add"}"#, NOW - 5_000);
+        append(&world, 1, r#"{"id":2,"kind":"add"}"#, NOW - 7_000);
+        append(&world, 0, r#"{"id":1,"kind":"add"}"#, NOW - 3_000);
+        pause(5).await;
+        assert_eq!(world.status.snapshot().oldest, Some(NOW - 7_000));
+        world.script.set(Faults::default());
+        world.catch_up().await;
+        assert_eq!(world.status.snapshot().oldest, None);
+    });
+}
+
+#[test]
+fn bad_records_are_counted_and_the_last_one_is_named() {
+    runtime(5).block_on(async {
+        let mut world = world().await;
+        world.start_task().await;
+        for _ in 0..12 {
+            append(&world, 0, r#"{"id":"#, NOW);
+        }
+        world.catch_up().await;
+        let bad = world.status.snapshot().bad;
+        assert_eq!((bad.count, bad.in_a_row, bad.is_all()), (12, 12, true));
+        let last = bad.last.unwrap();
+        assert_eq!((last.place.0.partition, last.place.1, last.at), (0, 11, NOW));
+        assert!(last.reason.starts_with("value_converter: "), "{}", last.reason);
+        append(&world, 1, r#"{"id":1,"kind":"add"}"#, NOW);
+        world.catch_up().await;
+        let bad = world.status.snapshot().bad;
+        assert_eq!((bad.count, bad.in_a_row), (12, 0));
     });
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{OneDecoder, PARTITIONS, decoder, produce, projection};
 use super::schemas::Registry;
+use crate::expiry::Expiry;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::policy::OnBadRecord;
@@ -52,6 +53,7 @@ pub(super) struct World {
     /// Bytes for states; else the seed decides.
     pub(super) memory: Option<usize>,
     pub(super) allowance: Allowance,
+    pub(super) expiry: Option<Arc<Expiry>>,
     /// Values are decoded by schemas of this registry.
     pub(super) by_schema: bool,
     pub(super) registry: Registry,
@@ -108,6 +110,7 @@ impl World {
             goals: Vec::new(),
             memory: None,
             allowance: Allowance::new(1_000_000),
+            expiry: None,
             by_schema: false,
             registry,
         }
@@ -192,6 +195,7 @@ impl World {
             generation: 1,
             paused: watch::channel(false).1,
             pace: Arc::new(Pace::new(None, self.metrics.connector("c").inflight)),
+            expiry: self.expiry.clone(),
             now: || NOW,
         };
         let cancel = CancellationToken::new();

@@ -15,12 +15,14 @@ fn spec(fingerprint: &str, on_change: OnChange) -> TargetSpec {
         log: "log".to_owned(),
         target: "t".to_owned(),
         model: Arc::new(Model { columns: Vec::new(), key: Vec::new(), indexes: Vec::new() }),
+        joins: None,
         fingerprint: fingerprint.to_owned(),
         projection: json!({ "on": fingerprint, "topics": [format!("{fingerprint}-events"), "all"] }),
         on_change,
         auto_create: true,
         mapping: None,
         settings: None,
+        expire: None,
     }
 }
 

@@ -131,6 +131,9 @@ pub(crate) struct PositionDoc {
     /// Stretches that were left out by hand: the first offset, and the one behind the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) holes: Vec<(i64, i64)>,
+    /// The same that the next generation does not repeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forgotten: Vec<(i64, i64)>,
 }
 
 /// A verdict.

@@ -29,6 +29,25 @@ fn a_wrong_config_is_refused_without_its_secrets() {
     assert!(Client::new(&config(|c| c.api_key = some("abc=="))).is_ok());
 }
 
+#[test]
+fn an_api_that_a_server_lacks_is_told_from_a_wrong_request() {
+    let says = |status, kind: &str, reason: &str| Reply {
+        status,
+        body: serde_json::json!({ "error": { "type": kind, "reason": reason } }).to_string().into(),
+        unread: false,
+    };
+    let index = "invalid_index_name_exception";
+    let old = "Invalid index name [_security], must not start with '_', '-', or '+'";
+    assert!(says(400, index, old).is_unknown_to_the_server(), "Elasticsearch 7 without security");
+    assert!(
+        !says(400, index, "Invalid index name [A], must be lowercase").is_unknown_to_the_server()
+    );
+    assert!(!says(403, "security_exception", "no permissions").is_unknown_to_the_server());
+    let none = r#"{"error":"no handler found for uri [/_security] and method [POST]"}"#;
+    let none = Reply { status: 400, body: none.into(), unread: false };
+    assert!(none.is_unknown_to_the_server(), "Elasticsearch 8 without security");
+}
+
 /// A node that answers each request's body as `answer` says, for as long as the test runs.
 async fn node(
     answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static,
@@ -256,4 +275,37 @@ async fn whole_requests_that_fail_leave_the_outcome_to_the_worker() {
     drop(closed);
     let error = client(&[dead]).mget("a", &["1".to_owned()], true, 1).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Retriable);
+}
+
+#[tokio::test]
+async fn a_part_of_an_answer_is_no_answer() {
+    let answers = [
+        (true, r#""timed_out":false,"_shards":{"total":2,"successful":2,"skipped":1,"failed":0}"#),
+        (false, r#""timed_out":true,"_shards":{"total":2,"successful":2,"failed":0}"#),
+        (false, r#""timed_out":false,"_shards":{"total":2,"successful":1,"failed":1}"#),
+        (false, r#""timed_out":false,"_shards":{"total":2,"successful":1,"failed":0}"#),
+        (false, r#""timed_out":false"#),
+    ];
+    for (whole, outcome) in answers {
+        let answer = format!(r#"{{{outcome},"hits":{{"hits":[]}}}}"#);
+        let address = node(move |_| (200, answer.clone())).await;
+        let query = serde_json::json!({});
+        let found: Result<Json> = client(&[address]).search("/a/_search", &query, "looking").await;
+        assert_eq!(found.is_ok(), whole, "{outcome}");
+        if let Err(error) = found {
+            assert_eq!(error.class(), ErrorClass::Retriable);
+            assert!(is_unavailable(&error), "{error}");
+        }
+    }
+    let refreshed = [
+        // A replica without a node.
+        (true, r#"{"_shards":{"total":2,"successful":1,"failed":0}}"#),
+        (false, r#"{"_shards":{"total":4,"successful":2,"failed":1}}"#),
+        (false, r#"{"_shards":{"total":2,"successful":0,"failed":0}}"#),
+    ];
+    for (whole, answer) in refreshed {
+        let address = node(move |_| (200, answer.to_owned())).await;
+        let refreshed = client(&[address]).refresh("a", "refreshing").await;
+        assert_eq!(refreshed.is_ok(), whole, "{answer}");
+    }
 }

@@ -68,7 +68,9 @@ impl ElasticsearchTarget {
         self.books.seed(generation, &doc.beginnings).await?;
         if let Some(known) = &doc.before {
             let to = (generation, doc.beginnings.as_slice());
-            self.books.take_over_verdicts((known.generation, &known.beginnings), to).await?;
+            let from = (known.generation, known.beginnings.as_slice());
+            self.books.take_over_verdicts(from, to).await?;
+            self.books.take_over_holes(from, to).await?;
         }
         for &old in &doc.dropping {
             self.cluster.drop_index(&self.index(old)).await?;

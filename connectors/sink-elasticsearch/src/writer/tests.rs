@@ -28,6 +28,7 @@ fn held(position: i64, verdicts: &[i64]) -> Versioned<PositionDoc> {
             decisions: Vec::new(),
             parked: Vec::new(),
             holes: Vec::new(),
+            forgotten: Vec::new(),
         },
         version: Version::At(1, 1),
     }

@@ -13,5 +13,6 @@ mod opening;
 mod rebuild;
 mod shape;
 mod support;
+mod tls;
 mod values;
 mod writes;

@@ -104,10 +104,12 @@ impl Bench {
             fingerprint: format!("{list:?}"),
             projection: json!({ "columns": list, "key": [{ "name": "id" }] }),
             model: Arc::new(Model { columns, key: vec![0], indexes: vec![] }),
+            joins: None,
             on_change: OnChange::Refuse,
             auto_create: true,
             mapping: None,
             settings: None,
+            expire: None,
         }
     }
 
@@ -144,13 +146,16 @@ impl Bench {
     async fn restore_indexes(&self, prefix: &str) {
         let repository = format!("/_snapshot/{prefix}");
         let body = json!({ "type": "fs", "settings": { "location": prefix } });
-        self.call("PUT", &repository, Some(body)).await;
+        // A cluster on a busy machine gives up after half a minute, else.
+        let patient = format!("{repository}?master_timeout=5m&timeout=5m");
+        let (status, answer) = self.call("PUT", &patient, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
         let body = json!({ "indices": format!("{prefix}*"), "include_global_state": false });
-        let path = format!("{repository}/one?wait_for_completion=true");
+        let path = format!("{repository}/one?wait_for_completion=true&master_timeout=5m");
         let (status, answer) = self.call("PUT", &path, Some(body.clone())).await;
         assert_eq!((status, &answer["snapshot"]["state"]), (200, &json!("SUCCESS")), "{answer}");
         self.drop_indexes(prefix).await;
-        let path = format!("{repository}/one/_restore?wait_for_completion=true");
+        let path = format!("{repository}/one/_restore?wait_for_completion=true&master_timeout=5m");
         let (status, answer) = self.call("POST", &path, Some(body)).await;
         assert_eq!(status, 200, "{answer}");
         self.call("DELETE", &format!("{repository}/one"), None).await;

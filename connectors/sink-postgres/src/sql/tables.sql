@@ -84,7 +84,8 @@ CREATE TABLE IF NOT EXISTS {schema}.parked (
     PRIMARY KEY (target, generation, topic, partition, record_offset)
 );
 
--- Events that were left out by hand: the first offset, and the one behind the last.
+-- Events that were left out by hand: the first offset, the one behind the last, and whether the next generation
+-- leaves them out too.
 CREATE TABLE IF NOT EXISTS {schema}.holes (
     target text NOT NULL,
     generation bigint NOT NULL,
@@ -92,6 +93,7 @@ CREATE TABLE IF NOT EXISTS {schema}.holes (
     partition integer NOT NULL,
     from_offset bigint NOT NULL,
     to_offset bigint NOT NULL,
+    repeated boolean NOT NULL DEFAULT true,
     skipped_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, generation, topic, partition, from_offset)
 );
@@ -106,4 +108,45 @@ CREATE TABLE IF NOT EXISTS {schema}.bad_records (
     by_store boolean NOT NULL,
     letter text,
     PRIMARY KEY (target, generation, topic, partition, record_offset)
+);
+
+-- What ids of schema registries stood for, with all that each schema refers to. What was kept first stays.
+CREATE TABLE IF NOT EXISTS {schema}.schemas (
+    target text NOT NULL,
+    registry text NOT NULL,
+    id text NOT NULL,
+    schema text NOT NULL,
+    kept_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, registry, id)
+);
+
+-- Before which moment rows are gone, by the rule that deletes them: milliseconds since the epoch. It only goes forward.
+CREATE TABLE IF NOT EXISTS {schema}.horizons (
+    target text NOT NULL,
+    rule text NOT NULL,
+    horizon bigint NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, rule)
+);
+
+-- Which generations show fields of which other target's rows, and of which life of that one they were brought up to date.
+CREATE TABLE IF NOT EXISTS {schema}.lookups (
+    target text NOT NULL,
+    generation bigint NOT NULL,
+    looked_up text NOT NULL,
+    seen text NOT NULL,
+    PRIMARY KEY (target, generation, looked_up)
+);
+
+-- What a generation has still to look at: its rows that show the other row of this key. Without a key it is all its rows,
+-- those behind the key up to which that was done.
+CREATE TABLE IF NOT EXISTS {schema}.notes (
+    target text NOT NULL,
+    generation bigint NOT NULL,
+    looked_up text NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    key text,
+    after text,
+    noted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, generation, looked_up, id)
 );

@@ -32,6 +32,9 @@ impl PostgresWriter {
         let Place { label, generation, physical, .. } = &self.place;
         let live = self.check_generation(client).await?;
         self.check_fit(client).await?;
+        if let Some(shown) = &self.shown {
+            self.register(client, shown).await?;
+        }
         self.learn_encoding(client).await?;
         let list = Partitions::new(claims.iter().map(|claim| &claim.partition));
         self.books.begin(client, label, *generation, claims).await?;
@@ -55,6 +58,8 @@ impl PostgresWriter {
         let partitions = claims.iter().map(|claim| claim.partition.clone()).collect();
         let which = Which { partitions: Some(partitions), asked: false };
         let parked = self.books.parked(client, (label, *generation), &which).await?;
+        let mut holes = self.books.holes(client, label, *generation).await?;
+        holes.retain(|hole| leases.iter().any(|lease| lease.partition == hole.partition));
         let rows = client
             .query_typed(&self.statements.empty, &[])
             .await
@@ -65,12 +70,12 @@ impl PostgresWriter {
             return Err(self.replaced());
         }
         self.server.store(seal.started, Ordering::Relaxed);
-        Ok(Acquired { leases, empty, verdicts, decisions: Vec::new(), parked })
+        Ok(Acquired { leases, empty, verdicts, decisions: Vec::new(), parked, holes })
     }
 
     /// Whether the writer's generation may be folded into by its projection now. Nobody swaps until the
     /// transaction ends. The live table's OID.
-    pub(super) async fn check_generation(&self, client: &Client) -> Result<String> {
+    pub(crate) async fn check_generation(&self, client: &Client) -> Result<String> {
         let Place { label, generation, building, .. } = &self.place;
         let Some(entry) = self.books.entry(client, label, "FOR SHARE").await? else {
             return Err(self.replaced());

@@ -8,6 +8,8 @@ pub(super) struct Seal {
     pub(super) oid: Option<u32>,
     pub(super) triggers: Triggers,
     pub(super) started: i64,
+    /// Rows of other targets show this one's.
+    pub(super) followed: bool,
 }
 
 /// The user's own triggers on the table.
@@ -31,6 +33,7 @@ impl Seal {
                 _ => Triggers::BeforeRow,
             },
             started: row.try_get("started").ok()?,
+            followed: row.try_get("followed").ok()?,
         })
     }
 }

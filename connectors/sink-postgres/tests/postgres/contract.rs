@@ -41,6 +41,10 @@ impl Store for Postgres {
         format!("{}.{case}", self.0.schema)
     }
 
+    fn looks_up(&self) -> bool {
+        true
+    }
+
     async fn meddle(&self, target: &str, what: Meddling) -> bool {
         let sql = match what {
             Meddling::LoseColumn(column) => format!("ALTER TABLE {target} DROP COLUMN {column}"),

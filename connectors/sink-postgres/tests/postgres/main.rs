@@ -12,6 +12,7 @@ mod access;
 mod books;
 mod changes;
 mod contract;
+mod joins;
 mod pool;
 mod support;
 mod swap;

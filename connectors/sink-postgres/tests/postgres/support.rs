@@ -89,6 +89,20 @@ pub(crate) fn orders() -> Model {
     model(&[("id", "bigint"), ("amount", "bigint"), ("note", "varchar(9)")])
 }
 
+/// A sink whose books are in this schema.
+pub(crate) fn config_of(schema: &str) -> PostgresConfig {
+    PostgresConfig {
+        url: url(),
+        password: None,
+        ca: None,
+        cert: None,
+        key: None,
+        connections: 8,
+        schema: schema.to_owned(),
+        statement_timeout: Duration::from_secs(25),
+    }
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -122,26 +136,18 @@ impl Fixture {
             target: format!("{}.orders", self.schema),
             fingerprint: projection.to_string(),
             model: Arc::new(model),
+            joins: None,
             projection,
             on_change: OnChange::Refuse,
             auto_create: true,
             mapping: None,
             settings: None,
+            expire: None,
         }
     }
 
     pub(crate) fn config(&self) -> PostgresConfig {
-        let schema = format!("{}_books", self.schema);
-        PostgresConfig {
-            url: url(),
-            password: None,
-            ca: None,
-            cert: None,
-            key: None,
-            connections: 8,
-            schema,
-            statement_timeout: Duration::from_secs(25),
-        }
+        config_of(&format!("{}_books", self.schema))
     }
 
     pub(crate) fn target(&self, spec: TargetSpec) -> PostgresTarget {

@@ -1,3 +1,7 @@
-UPDATE _foldline_positions
-SET position = ?6, epoch = epoch + 1
-WHERE target = ?1 AND generation = ?2 AND topic = ?3 AND partition = ?4 AND position = ?5
+UPDATE _foldline_positions AS p
+SET position = CASE WHEN p.position >= ?5 THEN ?6 ELSE p.position END, epoch = p.epoch + 1
+FROM _foldline_positions AS l
+WHERE l.target = p.target AND l.generation = ?2
+  AND l.topic = p.topic AND l.partition = p.partition
+  AND p.target = ?1 AND p.topic = ?3 AND p.partition = ?4 AND p.position < ?6
+  AND (l.topic_id = p.topic_id OR l.topic_id = '' OR p.topic_id = '')

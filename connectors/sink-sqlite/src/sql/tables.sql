@@ -62,7 +62,8 @@ CREATE TABLE IF NOT EXISTS _foldline_parked (
   PRIMARY KEY (target, generation, topic, partition, offset)
 ) STRICT, WITHOUT ROWID;
 
--- Events that were left out by hand: behind from_offset, before to_offset.
+-- Events that were left out by hand: from from_offset, before to_offset, and whether the next generation leaves them
+-- out too.
 CREATE TABLE IF NOT EXISTS _foldline_holes (
   target TEXT NOT NULL,
   generation INTEGER NOT NULL,
@@ -70,6 +71,7 @@ CREATE TABLE IF NOT EXISTS _foldline_holes (
   partition INTEGER NOT NULL,
   from_offset INTEGER NOT NULL,
   to_offset INTEGER NOT NULL,
+  repeated INTEGER NOT NULL DEFAULT 1,
   PRIMARY KEY (target, generation, topic, partition, from_offset)
 ) STRICT, WITHOUT ROWID;
 
@@ -84,4 +86,42 @@ CREATE TABLE IF NOT EXISTS _foldline_generations (
   projection TEXT NOT NULL,
   goals TEXT NOT NULL,
   PRIMARY KEY (target, generation)
+) STRICT, WITHOUT ROWID;
+
+-- What ids of schema registries stood for, with all that each schema refers to. What was kept first stays.
+CREATE TABLE IF NOT EXISTS _foldline_schemas (
+  target TEXT NOT NULL,
+  registry TEXT NOT NULL,
+  id TEXT NOT NULL,
+  schema TEXT NOT NULL,
+  PRIMARY KEY (target, registry, id)
+) STRICT, WITHOUT ROWID;
+
+-- Before which moment rows are gone, by the rule that deletes them: milliseconds since the epoch. It only goes forward.
+CREATE TABLE IF NOT EXISTS _foldline_horizons (
+  target TEXT NOT NULL,
+  rule TEXT NOT NULL,
+  horizon INTEGER NOT NULL,
+  PRIMARY KEY (target, rule)
+) STRICT, WITHOUT ROWID;
+
+-- Which generations show fields of which other target's rows, and of which life of that one they were brought up to date.
+CREATE TABLE IF NOT EXISTS _foldline_lookups (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  looked_up TEXT NOT NULL,
+  seen TEXT NOT NULL,
+  PRIMARY KEY (target, generation, looked_up)
+) STRICT, WITHOUT ROWID;
+
+-- What a generation has still to look at: its rows that show the other row of a key, or all of them; those behind the key
+-- up to which that was done.
+CREATE TABLE IF NOT EXISTS _foldline_notes (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  looked_up TEXT NOT NULL,
+  key TEXT NOT NULL,
+  after TEXT,
+  noted_at REAL NOT NULL,
+  PRIMARY KEY (target, generation, looked_up, key)
 ) STRICT, WITHOUT ROWID;

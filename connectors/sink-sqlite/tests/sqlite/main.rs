@@ -4,6 +4,7 @@
     reason = "clippy takes the helpers of an integration test for production code"
 )]
 
+mod copies;
 mod rebuilds;
 mod tables;
 
@@ -54,6 +55,10 @@ impl Store for Sqlite {
 
     fn name(&self, case: &str) -> String {
         format!("sales.{case}")
+    }
+
+    fn looks_up(&self) -> bool {
+        true
     }
 
     async fn meddle(&self, target: &str, what: Meddling) -> bool {

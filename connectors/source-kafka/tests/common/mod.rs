@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foldline_api::error::{Error, Result};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::source::{Log, Source, SourceEvent};
-use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaLog, Outgoing, Topics, produce};
+use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaLog, NewRecord, Topics, produce};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -133,6 +133,7 @@ impl Topic {
             group_protocol: GroupProtocol::Classic,
             group_instance_id: None,
             client_id: "foldline-test".into(),
+            worker: None,
             declared: Vec::new(),
         }
     }
@@ -143,7 +144,7 @@ impl Topic {
 
     /// Writes `count` numbered records into one partition.
     pub(crate) async fn fill(&self, partition: i32, count: usize) {
-        let records: Vec<Outgoing> =
+        let records: Vec<NewRecord> =
             (0..count).map(|n| record(partition, n.to_string().into())).collect();
         produce(&self.config(), &self.0, &records).await.unwrap();
     }
@@ -161,8 +162,8 @@ impl Drop for Topic {
     }
 }
 
-pub(crate) fn record(partition: i32, value: bytes::Bytes) -> Outgoing {
-    Outgoing { value: Some(value), partition: Some(partition), ..Outgoing::default() }
+pub(crate) fn record(partition: i32, value: bytes::Bytes) -> NewRecord {
+    NewRecord { value: Some(value), partition: Some(partition), ..NewRecord::default() }
 }
 
 /// A source and everything that it has delivered.
@@ -217,7 +218,7 @@ impl Reader {
                 assert!(self.owned.contains(partition), "the end of {partition}: not ours");
                 self.ends.insert(partition.clone(), *at);
             }
-            SourceEvent::Broken(partition, error) => panic!("{partition} is broken: {error}"),
+            SourceEvent::Broken(partition, _, error) => panic!("{partition} is broken: {error}"),
         }
     }
 

@@ -150,6 +150,7 @@ async fn brokers_that_do_not_know_the_consumer_protocol_are_refused_by_name() {
         group_protocol: GroupProtocol::Consumer,
         group_instance_id: None,
         client_id: "foldline-test".into(),
+        worker: None,
     };
     let mut reader = Reader::join(&KafkaLog::new(config).unwrap(), 0);
     let error = reader.error().await;

@@ -23,7 +23,7 @@ use foldline_api::source::{
     Commit, DeadLetter, DeadLetters, LETTER_OMITS, Log, SourceEvent, Start,
 };
 use foldline_source_kafka::{
-    GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, Outgoing, Topics, produce,
+    GroupProtocol, KafkaConfig, KafkaDeadLetters, KafkaLog, NewRecord, Topics, produce,
 };
 use rdkafka::ClientConfig;
 use rdkafka::bindings as rd;
@@ -42,7 +42,7 @@ async fn everything_is_read_from_the_given_positions_on() {
     for partition in 0..4 {
         topic.fill(partition, 1_000).await;
     }
-    let full = Outgoing {
+    let full = NewRecord {
         key: Some("k".into()),
         value: None,
         headers: vec![("a".into(), Some("1".into())), ("a".into(), None), ("é".into(), None)],
@@ -307,7 +307,7 @@ async fn aborted_records_are_not_read_and_the_end_lies_behind_the_markers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn start_finds_both_ends_and_moments() {
     let topic = Topic::new("find", 2).await;
-    let at = |n: i64| Outgoing { timestamp: Some(1_000_000 + n), ..record(0, Bytes::new()) };
+    let at = |n: i64| NewRecord { timestamp: Some(1_000_000 + n), ..record(0, Bytes::new()) };
     let records: Vec<_> = (0..10).map(at).collect();
     produce(&topic.config(), &topic.0, &records).await.unwrap();
     topic.truncate(2).await;

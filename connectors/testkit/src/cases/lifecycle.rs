@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use foldline_api::ErrorClass;
 use foldline_api::record::Position;
-use foldline_api::sink::{DesiredState, OnChange, StoredVerdict, Version, Written};
+use foldline_api::sink::{
+    DesiredState, OnChange, Opened, StoredVerdict, TargetSpec, Version, Written,
+};
 
 use crate::contract::{Bench, Store, claim, durable, key_of, model, model_of, partition, spec_of};
 
@@ -17,6 +19,31 @@ pub(crate) async fn first_open_is_empty_and_idempotent(store: &dyn Store) {
     assert_eq!((first.generation, second.generation), (1, 1));
     assert!(first.positions.is_empty() && second.positions.is_empty());
     assert_eq!(target.status().await.unwrap().generation, 1);
+}
+
+pub(crate) async fn a_check_finds_what_open_would_and_changes_nothing(store: &dyn Store) {
+    let spec = spec_of(&store.name("check"), model());
+    let target = store.target(spec.clone()).await;
+    for _ in 0..2 {
+        target.check().await.unwrap();
+        assert!(target.status().await.is_err(), "a check makes nothing");
+    }
+    let generation = target.open().await.unwrap().generation;
+    target.begin(generation, &[claim(0, 7)]).await.unwrap();
+    let stands = |opened: Opened| (opened.generation, opened.positions, opened.desired);
+    let before = stands(target.status().await.unwrap());
+    target.check().await.unwrap();
+    let renamed = TargetSpec { connector: "somebody-else".to_owned(), ..spec.clone() };
+    let moved = TargetSpec { log: "log-2".to_owned(), ..spec.clone() };
+    let wider = spec_of(&spec.target, model_of(&[("id", "bigint"), ("b", "text")], 1));
+    for other in [renamed, moved, wider] {
+        let other = store.target(other).await;
+        let (checked, opened) = (other.check().await, other.open().await);
+        let (checked, opened) = (checked.unwrap_err(), opened.unwrap_err());
+        assert_eq!(checked.to_string(), opened.to_string());
+        assert_eq!(checked.class(), ErrorClass::Config);
+    }
+    assert_eq!(stands(target.status().await.unwrap()), before);
 }
 
 pub(crate) async fn begin_records_once(store: &dyn Store) {

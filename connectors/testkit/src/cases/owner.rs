@@ -6,6 +6,7 @@ use foldline_api::lifecycle::LogNow;
 use foldline_api::parked::{Changes, ParkedEvent, Request, Which};
 use foldline_api::rebuild::{By, Phase, Step};
 use foldline_api::record::{Position, Record};
+use foldline_api::removal::Keep;
 use foldline_api::sink::{DesiredState, Opened, Target, TargetSpec, Version};
 use foldline_api::{ErrorClass, Result};
 
@@ -31,6 +32,7 @@ async fn seen(bench: &Bench) -> String {
 async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &ParkedEvent) {
     let place = event.place();
     refused("open", stranger.open().await);
+    refused("check", stranger.check().await);
     refused("begin", stranger.begin(live, &[claim(7, 0)]).await);
     refused("rebuild in place", stranger.rebuild(live, None).await);
     refused("rebuild in place from", stranger.rebuild(live, Some(&[claim(0, 0)])).await);
@@ -42,6 +44,7 @@ async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &Parked
     // A sink that has nothing to clear away may say that it did it.
     drop(stranger.maintain().await);
     drop(stranger.note_stopped().await);
+    refused("remove", stranger.remove(Keep::Nothing).await);
     refused("adopt", stranger.adopt(&LogNow::default()).await);
     for generation in [live, build] {
         refused("a writer", stranger.writer(generation).await.map(drop));
@@ -55,6 +58,7 @@ async fn refuse_all(stranger: &dyn Target, live: u64, build: u64, event: &Parked
     }
     refused("holes", stranger.holes().holes(live).await);
     refused("skip", stranger.holes().skip(live, &[(partition(0), Position(9))]).await);
+    refused("forget holes", stranger.holes().forget(live).await);
     let rebuilds = stranger.rebuilds();
     refused("rebuild", rebuilds.begin(By::Operator, &[claim(0, 0)], &[]).await);
     refused("generations", rebuilds.generations().await.map(drop));

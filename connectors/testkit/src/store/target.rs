@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use foldline_api::binding::check_owner;
+use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Command, Facts, LogNow, Outcome, transition};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
+use foldline_api::removal::{Keep, Removed, generations};
+use foldline_api::schemas::KeptSchemas;
 use foldline_api::sink::{Adopted, Beginning, DesiredState, Opened, Target, TargetSpec, Writer};
 use foldline_api::{Error, Result};
 
@@ -80,6 +83,14 @@ impl Target for MemoryTarget {
         Ok(entry.opened(notices))
     }
 
+    async fn check(&self) -> Result<()> {
+        let state = self.store.lock();
+        let entry = state.entries.get(&self.spec.target);
+        let facts = Facts { found: entry.and_then(|entry| entry.found()), ..Facts::default() };
+        let record = entry.and_then(|entry| entry.record.as_ref());
+        transition(record, &self.spec, &facts, Command::Open).map(drop)
+    }
+
     async fn adopt(&self, log: &LogNow) -> Result<Adopted> {
         let mut state = self.store.lock();
         let entry = state.entries.entry(self.spec.target.clone()).or_default();
@@ -101,6 +112,32 @@ impl Target for MemoryTarget {
         let adopted = Adopted::of(&change, facts.found.as_ref(), &record.binding.physical);
         entry.carry_out(&change, 0);
         Ok(adopted)
+    }
+
+    async fn remove(&self, keep: Keep) -> Result<Removed> {
+        let mut state = self.store.lock();
+        let Some(entry) = state.entries.get_mut(&self.spec.target) else {
+            return Ok(Removed::default());
+        };
+        let stands = |number: u64, physical: &str| match entry.tables.get(&number) {
+            // Nobody else's can stand there.
+            Some(_) => Some(true),
+            None => entry.table.as_ref().map(|table| table.physical.to_string() == physical),
+        };
+        let mut removed = Removed::default();
+        for (number, physical) in generations(entry.record.as_ref(), &self.spec, keep)? {
+            let name = format!("{} {number}", self.spec.target);
+            match stands(number, &physical) {
+                Some(true) => removed.dropped.push(name),
+                Some(false) => removed.strangers.push(name),
+                None => {}
+            }
+        }
+        // What the tests gave the table stays with its name.
+        let stays = keep == Keep::Live || !removed.strangers.is_empty();
+        let stranger = entry.table.take().filter(|_| stays);
+        *entry = Entry { table: stranger, ..Entry::default() };
+        Ok(removed)
     }
 
     async fn begin(&self, generation: u64, beginnings: &[Beginning]) -> Result<()> {
@@ -148,9 +185,13 @@ impl Target for MemoryTarget {
         self
     }
 
+    fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
+    }
+
     async fn snapshot(&self) -> Result<Box<dyn foldline_api::sink::Snapshot>> {
         let state = self.store.lock();
-        Ok(Box::new(MemorySnapshot::of(self.owned(&state)?)))
+        Ok(Box::new(MemorySnapshot::of(self.owned(&state)?, &state, &self.spec)))
     }
 
     fn parking(&self) -> &dyn Parking {
@@ -158,6 +199,10 @@ impl Target for MemoryTarget {
     }
 
     fn holes(&self) -> &dyn Holes {
+        self
+    }
+
+    fn schemas(&self) -> &dyn KeptSchemas {
         self
     }
 }

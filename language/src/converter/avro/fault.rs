@@ -1,24 +1,16 @@
-//! Why bytes are not what their schema says. A fault names the place by the schema's names and holds nothing of what the
-//! bytes say, but for numbers that are no data: lengths, counts, indexes.
+//! What Avro's bytes can be at fault.
 
 use std::fmt;
-use std::sync::Arc;
 
 use foldline_api::budget::Exceeded;
 use foldline_api::json::DEPTH_MAX;
 
-use crate::converter::ConvertError;
+use crate::converter::fault;
 
 /// Values that take no bytes, in lists of one record: a few bytes could claim any number of them.
 pub(super) const EMPTY_MAX: usize = 1_024;
 
-#[derive(Debug)]
-pub(super) struct Fault {
-    at: usize,
-    what: What,
-    /// The innermost first.
-    path: Vec<Part>,
-}
+pub(super) type Fault = fault::Fault<What>;
 
 #[derive(Debug)]
 pub(super) enum What {
@@ -38,58 +30,18 @@ pub(super) enum What {
     Budget(Exceeded),
 }
 
-/// A step into a value.
-#[derive(Debug)]
-pub(super) enum Part {
-    Field(Arc<str>),
-    Item(usize),
-    /// A map's entry; its key is data.
-    Entry,
-}
-
-impl Fault {
-    #[cold]
-    pub(super) fn new(at: usize, what: What) -> Box<Self> {
-        Box::new(Fault { at, what, path: Vec::new() })
-    }
-
-    #[cold]
-    pub(super) fn within(mut self: Box<Self>, part: Part) -> Box<Self> {
-        self.path.push(part);
-        self
-    }
-
-    /// For a record, with what else the bytes may be.
-    #[cold]
-    pub(super) fn told(&self, hint: Option<String>) -> ConvertError {
-        if let What::Budget(exceeded) = self.what {
-            return ConvertError::Budget(exceeded);
-        }
-        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-        ConvertError::Schema(format!("not what its Avro schema says: {self}{hint}"))
-    }
-}
-
-impl From<Exceeded> for Box<Fault> {
+impl From<Exceeded> for What {
     fn from(exceeded: Exceeded) -> Self {
-        Fault::new(0, What::Budget(exceeded))
+        What::Budget(exceeded)
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at byte {}", self.at)?;
-        for (nth, part) in self.path.iter().rev().enumerate() {
-            match (nth, part) {
-                (0, Part::Field(name)) => write!(f, ", {name}")?,
-                (_, Part::Field(name)) => write!(f, ".{name}")?,
-                (0, Part::Item(item)) => write!(f, ", [{item}]")?,
-                (_, Part::Item(item)) => write!(f, "[{item}]")?,
-                (0, Part::Entry) => f.write_str(", an entry")?,
-                (_, Part::Entry) => f.write_str("[…]")?,
-            }
+impl fault::What for What {
+    fn exceeded(&self) -> Option<Exceeded> {
+        match self {
+            What::Budget(exceeded) => Some(*exceeded),
+            _ => None,
         }
-        write!(f, ": {}", self.what)
     }
 }
 

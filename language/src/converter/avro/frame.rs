@@ -7,7 +7,7 @@ use foldline_api::budget::Budget;
 use foldline_api::value::Value;
 
 use super::{Compiled, Schema};
-use crate::converter::framing::{Framing, met};
+use crate::converter::framing::{Framing, met, single_object};
 use crate::converter::{ConvertError, Filled};
 use crate::event::Mask;
 
@@ -86,12 +86,6 @@ impl Avro {
         }
         met(bytes)
     }
-}
-
-/// The fingerprint and the value, of bytes that are marked so.
-fn single_object(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (fingerprint, value) = bytes.strip_prefix(&[0xc3, 0x01])?.split_first_chunk::<8>()?;
-    Some((u64::from_le_bytes(*fingerprint), value))
 }
 
 #[cfg(test)]

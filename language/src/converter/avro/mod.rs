@@ -57,7 +57,9 @@ impl Compiled {
         budget: &Budget,
         hint: impl FnOnce() -> Option<String>,
     ) -> Result<Filled, ConvertError> {
-        self.plan.fill(bytes, &self.schema, slots, budget).map_err(|fault| fault.told(hint()))
+        self.plan
+            .fill(bytes, &self.schema, slots, budget)
+            .map_err(|fault| fault.told("Avro", hint()))
     }
 
     /// The value, whole.
@@ -73,6 +75,6 @@ impl Compiled {
         let mut reader = Reader::new(bytes, &self.schema, budget);
         let whole = reader.take(self.schema.root, false, 0);
         let whole = whole.and_then(|value| reader.finish().map(|()| value));
-        whole.map_err(|fault| fault.told(hint()))
+        whole.map_err(|fault| fault.told("Avro", hint()))
     }
 }

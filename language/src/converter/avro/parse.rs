@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::scalar::{FixedKind, Scalar, whole};
+use super::scalar::{FixedKind, Scalar, VARIABLE_SCALE, connect_name, whole};
 use super::schema::{
     Field, Fixed, RECORD_NAME, Record, Reference, Schema, SchemaError, Size, Type, Union,
 };
@@ -188,6 +188,7 @@ impl Parser {
             fields: Vec::new(),
             names: Vec::new(),
             tag: None,
+            number: false,
             size: Size::EMPTY,
         };
         let at = self.define(&name, Type::Record(empty.clone()), place)?;
@@ -200,11 +201,21 @@ impl Parser {
             let (name, ty) = self.field(field, nth, &within)?;
             fields.push(Field { name, ty, sorted: 0 });
         }
-        let record = with_names(Record { fields, ..empty }, place)?;
+        let number = connect_name(attributes) == Some(VARIABLE_SCALE) && self.is_number(&fields);
+        let record = with_names(Record { fields, number, ..empty }, place)?;
         if let Some(slot) = self.types.get_mut(at) {
             *slot = Type::Record(record);
         }
         Ok(at)
+    }
+
+    /// Whether these are the digits of a number and their scale.
+    fn is_number(&self, fields: &[Field]) -> bool {
+        let is = |field: &Field, name: &str, scalar: Scalar| {
+            let ty = self.types.get(field.ty);
+            *field.name == *name && ty == Some(&Type::Scalar(scalar))
+        };
+        matches!(fields, [scale, value] if is(scale, "scale", Scalar::Int) && is(value, "value", Scalar::Bytes))
     }
 
     fn field(

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use foldline_api::budget::Budget;
 use foldline_api::value::Value;
 
-use super::fault::{Fault, Part};
-use super::read::{Reader, field_part};
-use super::scalar::{FixedKind, text};
+use super::fault::Fault;
+use super::read::Reader;
+use super::scalar::{FixedKind, Scalar, text};
 use super::schema::{RECORD_NAME, Record, Schema, Type};
+use crate::converter::fault::{Part, field_part};
 use crate::converter::{Filled, Shape, take};
 use crate::event::Mask;
 
@@ -107,6 +108,8 @@ impl Compiler<'_> {
                 Node::Union(union.branches.iter().map(branch).collect())
             }
             (_, Mask::Whole(slot)) => Node::Take { ty, slot: *slot, tells },
+            // A number has no fields.
+            (Type::Record(record), Mask::Fields(_)) if record.number => Node::Skip(ty),
             (Type::Record(record), Mask::Fields(named)) => self.record(record, named, tells),
             (Type::Map(values), Mask::Fields(named)) => {
                 let entry = |(name, inner): &(Arc<str>, Mask)| {
@@ -115,6 +118,9 @@ impl Compiler<'_> {
                 Node::Map { values: *values, named: named.iter().map(entry).collect() }
             }
             (Type::Fixed(fixed), Mask::Fields(_)) if fixed.kind == FixedKind::Duration => {
+                Node::Object { ty, mask: mask.clone() }
+            }
+            (Type::Scalar(Scalar::Json), Mask::Fields(_)) => {
                 Node::Object { ty, mask: mask.clone() }
             }
             _ => Node::Skip(ty),
@@ -253,8 +259,8 @@ impl Run<'_, '_, '_> {
 
 /// What messages call a value of this type.
 fn shape(ty: &Type) -> Shape {
-    use super::scalar::Scalar;
     match ty {
+        Type::Record(record) if record.number => Shape::Other("a decimal"),
         Type::Record(_) | Type::Map(_) => Shape::Object,
         Type::Array(_) => Shape::Other("a list"),
         Type::Enum { .. } => Shape::Other("a text"),
@@ -275,9 +281,11 @@ fn shape(ty: &Type) -> Shape {
             Scalar::Text => "a text",
             Scalar::Date => "a date",
             Scalar::TimeMillis | Scalar::TimeMicros | Scalar::TimeNanos => "a time",
-            Scalar::TimestampMillis | Scalar::TimestampMicros | Scalar::TimestampNanos => {
-                "a timestamp"
-            }
+            Scalar::TimestampMillis
+            | Scalar::TimestampMicros
+            | Scalar::TimestampNanos
+            | Scalar::ZonedTimestamp => "a timestamp",
+            Scalar::Json => return Shape::Object,
             Scalar::Uuid => "a uuid",
             Scalar::Decimal(_) | Scalar::BigDecimal => "a decimal",
         }),

@@ -7,9 +7,10 @@ use foldline_api::json::DEPTH_MAX;
 use foldline_api::value::{Map, Value};
 
 use super::cursor::{Block, Cursor};
-use super::fault::{EMPTY_MAX, Fault, Part, What};
-use super::scalar::text;
+use super::fault::{EMPTY_MAX, Fault, What};
+use super::scalar::{VARIABLE_SCALE, decimal, text};
 use super::schema::{RECORD_NAME, Record, Schema, Type};
+use crate::converter::fault::{Part, field_part};
 
 type Read<T> = Result<T, Box<Fault>>;
 
@@ -103,6 +104,7 @@ impl<'a> Reader<'a> {
                 let branch = branch_of(&union.branches, branch);
                 self.take(branch, tells || union.tells, depth)
             }
+            Type::Record(record) if record.number => self.take_number(),
             Type::Record(record) => self.take_record(record, tells, depth),
             Type::Array(items) => self.take_array(*items, depth),
             Type::Map(values) => self.take_map(*values, depth),
@@ -128,6 +130,15 @@ impl<'a> Reader<'a> {
             entries.insert(tag.min(entries.len()), (Arc::from(RECORD_NAME), name));
         }
         Ok(Value::Map(Arc::new(Map::from_entries(entries))))
+    }
+
+    /// A number whose scale stands before its digits.
+    fn take_number(&mut self) -> Read<Value> {
+        let at = self.cursor.at();
+        let scale = i64::from(self.cursor.int()?);
+        let length = self.cursor.length()?;
+        let number = decimal(self.cursor.bytes(length)?, scale, self.budget)?;
+        number.ok_or_else(|| Fault::new(at, What::Logical(VARIABLE_SCALE)))
     }
 
     fn take_array(&mut self, ty: usize, depth: usize) -> Read<Value> {
@@ -189,8 +200,4 @@ impl<'a> Reader<'a> {
 
 pub(super) fn branch_of(branches: &[usize], at: usize) -> usize {
     branches.get(at).copied().unwrap_or_default()
-}
-
-pub(super) fn field_part(name: &Arc<str>) -> Part {
-    Part::Field(Arc::clone(name))
 }

@@ -1,18 +1,21 @@
 //! Types without parts: what their attributes make of them, and their values.
 //!
 //! A logical type that is unknown, or not valid where it stands, is its base type, as the specification has it. Where none
-//! stands, Kafka Connect's name for the type counts (`connect.name`).
+//! stands, Kafka Connect's name for the type counts (`connect.name`), and Debezium's: both write what JSON with schemas says too, and
+//! it is the same value here.
 
 use std::sync::Arc;
 
 use foldline_api::budget::Budget;
 use foldline_api::decimal::{Decimal, EXPONENT_MAX};
+use foldline_api::json::{JsonError, parse_within};
 use foldline_api::time::{Date, Time, Timestamp};
 use foldline_api::value::Value;
 use serde_json::{Map, Value as Json};
 
 use super::cursor::Cursor;
 use super::fault::{Fault, What};
+use crate::converter::envelope::unavailable::PLACEHOLDER;
 
 /// A type that has no name and no parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +38,16 @@ pub(super) enum Scalar {
     Uuid,
     Decimal(i64),
     BigDecimal,
+    /// Debezium's moment as a text.
+    ZonedTimestamp,
+    /// Debezium's JSON as a text.
+    Json,
 }
+
+/// Debezium's number whose scale stands beside its digits.
+pub(super) const VARIABLE_SCALE: &str = "io.debezium.data.VariableScaleDecimal";
+const JSON: &str = "io.debezium.data.Json";
+const ZONED_TIMESTAMP: &str = "io.debezium.time.ZonedTimestamp";
 
 /// What a fixed number of bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +89,14 @@ impl Scalar {
             Self::Float => "float",
             Self::Double => "double",
             Self::Bytes | Self::Decimal(_) | Self::BigDecimal => "bytes",
-            Self::Text | Self::Uuid => "string",
+            Self::Text | Self::Uuid | Self::ZonedTimestamp | Self::Json => "string",
         }
     }
 
     /// What the attributes of its schema make of it.
     pub(super) fn with(self, attributes: &Map<String, Json>) -> Self {
         let logical = attributes.get("logicalType").and_then(Json::as_str);
-        let connect = attributes.get("connect.name").and_then(Json::as_str);
+        let connect = connect_name(attributes);
         logical
             .and_then(|name| self.logical(name, attributes))
             .or_else(|| connect.and_then(|name| self.connect(name, attributes)))
@@ -109,9 +121,22 @@ impl Scalar {
 
     fn connect(self, name: &str, attributes: &Map<String, Json>) -> Option<Self> {
         Some(match (self, name) {
-            (Self::Int, "org.apache.kafka.connect.data.Date") => Self::Date,
-            (Self::Int, "org.apache.kafka.connect.data.Time") => Self::TimeMillis,
-            (Self::Long, "org.apache.kafka.connect.data.Timestamp") => Self::TimestampMillis,
+            (Self::Int, "org.apache.kafka.connect.data.Date" | "io.debezium.time.Date") => {
+                Self::Date
+            }
+            (Self::Int, "org.apache.kafka.connect.data.Time" | "io.debezium.time.Time") => {
+                Self::TimeMillis
+            }
+            (Self::Long, "io.debezium.time.MicroTime") => Self::TimeMicros,
+            (Self::Long, "io.debezium.time.NanoTime") => Self::TimeNanos,
+            (
+                Self::Long,
+                "org.apache.kafka.connect.data.Timestamp" | "io.debezium.time.Timestamp",
+            ) => Self::TimestampMillis,
+            (Self::Long, "io.debezium.time.MicroTimestamp") => Self::TimestampMicros,
+            (Self::Long, "io.debezium.time.NanoTimestamp") => Self::TimestampNanos,
+            (Self::Text, ZONED_TIMESTAMP) => Self::ZonedTimestamp,
+            (Self::Text, JSON) => Self::Json,
             (Self::Bytes, "org.apache.kafka.connect.data.Decimal") => {
                 Self::Decimal(connect_scale(attributes)?)
             }
@@ -132,7 +157,13 @@ impl Scalar {
             | Self::TimestampNanos => drop(cursor.long()?),
             Self::Float => drop(cursor.bytes(4)?),
             Self::Double => drop(cursor.bytes(8)?),
-            Self::Bytes | Self::Text | Self::Uuid | Self::Decimal(_) | Self::BigDecimal => {
+            Self::Bytes
+            | Self::Text
+            | Self::Uuid
+            | Self::Decimal(_)
+            | Self::BigDecimal
+            | Self::ZonedTimestamp
+            | Self::Json => {
                 let length = cursor.length()?;
                 cursor.bytes(length)?;
             }
@@ -188,6 +219,11 @@ impl Scalar {
             Self::Uuid => ("uuid", uuid(length_and_bytes(cursor)?)),
             Self::Decimal(scale) => ("decimal", decimal(length_and_bytes(cursor)?, scale, budget)?),
             Self::BigDecimal => ("big-decimal", big_decimal(length_and_bytes(cursor)?, budget)?),
+            Self::ZonedTimestamp => {
+                let moment = text(cursor, budget)?.parse().ok();
+                (ZONED_TIMESTAMP, moment.map(Value::Timestamp))
+            }
+            Self::Json => (JSON, json(text(cursor, budget)?, budget)?),
             plain => return plain.take(cursor, budget),
         };
         value.ok_or_else(|| Fault::new(at, What::Logical(name)))
@@ -197,7 +233,7 @@ impl Scalar {
 impl FixedKind {
     pub(super) fn of(size: usize, attributes: &Map<String, Json>) -> Self {
         let logical = attributes.get("logicalType").and_then(Json::as_str);
-        let connect = attributes.get("connect.name").and_then(Json::as_str);
+        let connect = connect_name(attributes);
         let valid = match (logical, size) {
             (Some("uuid"), 16) => Some(Self::Uuid),
             (Some("duration"), 12) => Some(Self::Duration),
@@ -249,6 +285,11 @@ pub(super) fn text<'a>(cursor: &mut Cursor<'a>, budget: &Budget) -> Result<&'a s
     std::str::from_utf8(bytes).map_err(|_| Fault::new(at, What::Utf8))
 }
 
+/// Kafka Connect's name for a type.
+pub(super) fn connect_name(attributes: &Map<String, Json>) -> Option<&str> {
+    attributes.get("connect.name").and_then(Json::as_str)
+}
+
 /// The scale of a decimal that is valid: its precision is above zero and not below its scale, and fits into so many bytes.
 fn decimal_scale(attributes: &Map<String, Json>, size: Option<usize>) -> Option<i64> {
     let precision = attributes.get("precision").and_then(whole)?;
@@ -276,7 +317,23 @@ pub(super) fn whole(number: &Json) -> Option<i64> {
     number.as_i64().or_else(|| number.as_f64().and_then(exact))
 }
 
-fn decimal(unscaled: &[u8], scale: i64, budget: &Budget) -> Result<Option<Value>, Box<Fault>> {
+/// What a text holds; what stands for a value that was not sent is no JSON and stays as it is.
+fn json(text: &str, budget: &Budget) -> Result<Option<Value>, Box<Fault>> {
+    if text == PLACEHOLDER {
+        return Ok(Some(Value::text(text)));
+    }
+    match parse_within(text.as_bytes(), budget) {
+        Ok(value) => Ok(Some(value)),
+        Err(JsonError::Budget(exceeded)) => Err(exceeded.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+pub(super) fn decimal(
+    unscaled: &[u8],
+    scale: i64,
+    budget: &Budget,
+) -> Result<Option<Value>, Box<Fault>> {
     let number = Decimal::from_unscaled(unscaled, scale);
     if let Some(decimal) = &number
         && decimal.small().is_none()

@@ -70,6 +70,8 @@ pub(super) struct Record {
     pub(super) names: Vec<Arc<str>>,
     /// Where [`RECORD_NAME`] stands among them; none where a field has that name.
     pub(super) tag: Option<usize>,
+    /// It is Debezium's number with a scale of its own: `scale` and `value`.
+    pub(super) number: bool,
     pub(super) size: Size,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::value::{Map, Value};
 
-use super::{AFTER, BEFORE, Closed, Leaf, Opened, Opener, wrong};
+use super::{AFTER, BEFORE, Changes, Closed, Leaf, Opened, wrong};
 use crate::converter::ConvertError;
 use crate::event::Kind;
 
@@ -23,7 +23,7 @@ fn name_of(op: &str) -> Option<(Kind, &'static str)> {
 
 const DEPTH: usize = 1;
 
-impl Opener {
+impl Changes {
     /// `{ before, after, source, op, … }`.
     pub(super) fn open_change(
         &self,

@@ -1,9 +1,11 @@
-//! Envelopes: what Debezium puts around a row, taken off after the converter and before the fold.
+//! Envelopes: what Debezium puts around a row and CloudEvents around an event, taken off before the fold.
 //!
-//! The converter takes the columns that expressions name whole, since what stands for a value that was not sent is told by the column
-//! ([`unavailable`]). Of a delete, Debezium knows the record's key only and invents the rest, unless the table has REPLICA IDENTITY FULL and
+//! What a CloudEvent's bytes are stands in the record's headers, so its envelope is opened first and the converter reads the data alone
+//! ([`cloudevents`]). Debezium's is opened after the converter, which takes the columns that expressions name whole, since what
+//! stands for a value that was not sent is told by the column ([`unavailable`]). Of a delete, Debezium knows the record's key only and invents the rest, unless the table has REPLICA IDENTITY FULL and
 //! its topic says so.
 
+mod cloudevents;
 mod debezium;
 pub(crate) mod unavailable;
 
@@ -15,10 +17,58 @@ use super::{ConvertError, Filled, Shape};
 use crate::config::projection::Envelope;
 use crate::event::{Kind, Layout, Mask, PathSet, Slots};
 
+pub use cloudevents::CloudEvents;
+pub(super) use cloudevents::{Content, Payload};
+
 /// Takes one kind of envelope off the records of one topic.
 #[derive(Debug)]
-pub struct Opener {
-    envelope: Envelope,
+pub enum Opener {
+    /// Debezium's, off what the converter made.
+    Changes(Changes),
+    /// A CloudEvent's, off the record.
+    CloudEvents(CloudEvents),
+}
+
+impl Opener {
+    /// For what a projection reads of `event` and `envelope`; `full`: what Debezium says of the row before the change is true.
+    #[must_use]
+    pub fn new(envelope: Envelope, full: bool, layout: &Layout) -> Self {
+        match envelope {
+            Envelope::Debezium => Self::Changes(Changes::new(false, full, layout)),
+            Envelope::DebeziumFlat => Self::Changes(Changes::new(true, full, layout)),
+            Envelope::CloudEvents => Self::CloudEvents(CloudEvents::new(layout)),
+        }
+    }
+
+    /// What the converter takes of the bytes that it is given.
+    #[must_use]
+    pub fn mask(&self) -> &Mask {
+        match self {
+            Self::Changes(changes) => &changes.mask,
+            Self::CloudEvents(events) => events.mask(),
+        }
+    }
+
+    /// How many slots it fills them into.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Changes(changes) => changes.width,
+            Self::CloudEvents(events) => events.slots(),
+        }
+    }
+
+    /// Whether the keys of its topics are objects, whose columns are read where nothing else is there.
+    #[must_use]
+    pub fn reads_key(&self) -> bool {
+        matches!(self, Self::Changes(_))
+    }
+}
+
+/// Takes Debezium's envelope off.
+#[derive(Debug)]
+pub struct Changes {
+    flat: bool,
     /// Whether what Debezium says of the row before the change is true.
     full: bool,
     reads_before: bool,
@@ -68,16 +118,14 @@ pub(super) struct Opened {
     pub(super) kind: Kind,
     pub(super) of_key: bool,
     pub(super) unavailable: Vec<Arc<str>>,
+    pub(super) no_object: Option<&'static str>,
 }
 
 const AFTER: &str = "after";
 const BEFORE: &str = "before";
 
-impl Opener {
-    /// For what a projection reads of `event` and `envelope`.
-    #[must_use]
-    pub fn new(envelope: Envelope, full: bool, layout: &Layout) -> Self {
-        let flat = envelope == Envelope::DebeziumFlat;
+impl Changes {
+    fn new(flat: bool, full: bool, layout: &Layout) -> Self {
         let name = |name: &str| vec![Arc::from(name)];
         let (op, deleted) =
             if flat { (name("__op"), Some(name("__deleted"))) } else { (name("op"), None) };
@@ -111,8 +159,8 @@ impl Opener {
         };
         let reads_before =
             around.iter().any(|(path, _)| path.first().is_some_and(|name| **name == *BEFORE));
-        Opener {
-            envelope,
+        Changes {
+            flat,
             full,
             reads_before: reads_before && !flat,
             op: mask.locate(&op),
@@ -123,18 +171,6 @@ impl Opener {
             mask,
             width,
         }
-    }
-
-    /// What is taken of a record's value.
-    #[must_use]
-    pub fn mask(&self) -> &Mask {
-        &self.mask
-    }
-
-    /// How many slots that takes.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.width
     }
 
     pub(super) fn open(&self, closed: &Closed<'_>) -> Result<Opened, ConvertError> {
@@ -151,9 +187,10 @@ impl Opener {
             Shape::Object => {}
         }
         self.take_around(closed, &mut opened);
-        match self.envelope {
-            Envelope::DebeziumFlat => self.open_flat(closed, &mut opened)?,
-            Envelope::Debezium | Envelope::CloudEvents => self.open_change(closed, &mut opened)?,
+        if self.flat {
+            self.open_flat(closed, &mut opened)?;
+        } else {
+            self.open_change(closed, &mut opened)?;
         }
         Ok(opened)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldline_api::budget::Budget;
 use foldline_api::column::scalar_text;
 use foldline_api::decimal::Decimal;
-use foldline_api::json::parse_base64;
+use foldline_api::json::{JsonError, parse_base64, parse_within};
 use foldline_api::time::Timestamp;
 use foldline_api::value::Value;
 
@@ -24,6 +24,7 @@ pub(super) const TABLE: &[Function] = &[
     Function::new("decimalBytes", Form::Global, (2, 2), decimal_bytes),
     Function::new("string", Form::Global, (1, 1), string),
     Function::new("bytes", Form::Global, (1, 1), bytes),
+    Function::new("json", Form::Global, (1, 1), json),
     Function::new("bool", Form::Global, (1, 1), boolean),
     Function::new("timestamp", Form::Global, (1, 1), timestamp),
     Function::new("duration", Form::Global, (1, 1), duration),
@@ -223,6 +224,17 @@ fn bytes(args: Args<'_, '_>, budget: &Budget) -> Out {
         }
         _ => Err(Fault::Types),
     }
+}
+
+/// What a text holds in JSON, as a `jsonb` comes where nothing tells its type.
+fn json(args: Args<'_, '_>, budget: &Budget) -> Out {
+    let [value] = args else { return Err(Fault::Types) };
+    let Value::Text(text) = value.as_ref() else { return Err(Fault::Types) };
+    budget.pass(text.len())?;
+    parse_within(text.as_bytes(), budget).map_err(|error| match error {
+        JsonError::Budget(limit) => limit.into(),
+        _ => "the text is not JSON".into(),
+    })
 }
 
 fn boolean(args: Args<'_, '_>, _: &Budget) -> Out {

@@ -191,7 +191,10 @@ fn fields(
         field: projection.model().columns.get(*at).map_or(String::new(), |c| c.name.to_string()),
         expected: expected.json(),
         found: json::to_string(found.get(*at)),
-        record: history.last(key, |row| row.is_some_and(|row| expected.is_met(row.get(*at)))),
+        // What another row lends, no event of this one changed.
+        record: (!projection.hides(*at))
+            .then(|| history.last(key, |row| row.is_some_and(|row| expected.is_met(row.get(*at)))))
+            .flatten(),
     };
     wrong.map(difference).collect()
 }

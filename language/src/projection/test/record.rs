@@ -23,16 +23,16 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Give
     let topic = topic(projection, record)?;
     let value = record.value.as_ref().map(through_json).transpose()?;
     let shape = value.as_ref().map_or(Shape::Null, Shape::of);
+    let opener = projection.opener(&topic).map(Arc::clone);
     let key = match &record.key {
         None => Value::Null,
         // Debezium's keys are objects.
-        Some(table) if projection.opener(&topic).is_some() => as_json(table)?,
+        Some(table) if opener.as_ref().is_some_and(|opener| opener.reads_key()) => as_json(table)?,
         Some(toml::Value::String(text)) => Value::text(text),
         Some(other) => Value::text(&json::to_string(&literal(other)?)),
     };
     let mut slots = Slots::new();
     slots.resize(projection.slots(), None);
-    let opener = projection.opener(&topic).map(Arc::clone);
     if let Some(value) = value.as_ref().filter(|_| shape != Shape::Null && opener.is_none()) {
         take(value, projection.mask(), &mut slots);
     }
@@ -56,7 +56,7 @@ pub(super) fn event(projection: &Projection, record: &TestRecord) -> Result<Give
     };
     Ok(match opener {
         None => Given::Event(Box::new(event)),
-        Some(opener) => match open(&opener, &value.unwrap_or_default(), event) {
+        Some(opener) => match open(&opener, value.as_ref(), event) {
             Ok(event) => Given::Event(Box::new(event)),
             Err(error) => Given::Bad(topic, format!("value {error}")),
         },

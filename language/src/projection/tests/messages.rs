@@ -108,8 +108,8 @@ const PROBLEMS: &[(&str, &[&str])] = &[
         &["jsonb cannot be a child's key"],
     ),
     (
-        "envelope = \"cloudevents\"\n[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = \"event\"",
-        &["projections.p.envelope", "not available yet"],
+        "envelope = \"cloudevents\"\n[projections.p.fields]\nid = \"bigint\"\na = \"text\"\n[[projections.p.on]]\nset = { a = \"envelope.data.a\" }",
+        &["projections.p.on[0].set.a", "the data of a CloudEvent is `event`"],
     ),
 ];
 

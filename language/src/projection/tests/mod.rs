@@ -2,9 +2,12 @@
 
 mod budget;
 mod cases;
+mod cloudevents;
 mod debezium;
 mod effects;
+mod expire;
 mod lists;
+mod log;
 mod messages;
 mod order;
 mod properties;

@@ -1,5 +1,7 @@
 //! One piece of the hot path on fixed input, so often that its instructions can be counted: `instructions PIECE TIMES`.
 
+mod formats;
+
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use foldline_api::record::Record;
 use foldline_api::sink::{Marks, RowWrite, Version};
 use foldline_language::config::env::Env;
 use foldline_language::config::projections;
-use foldline_language::converter::{Decoder, Format};
+use foldline_language::converter::Decoder;
 use foldline_language::event::Event;
 use foldline_language::projection::{Projection, Touched};
 
@@ -55,26 +57,18 @@ fn main() -> ExitCode {
 /// Does it; a figure that depends on all of the work, so that none of it can be left out.
 fn run() -> Result<usize> {
     let mut arguments = std::env::args().skip(1);
-    let piece = arguments.next().ok_or("which piece: decode, fold or encode?")?;
+    let piece = arguments
+        .next()
+        .ok_or("which piece: decode, decode-avro, decode-protobuf, fold or encode?")?;
     let times: usize = arguments.next().ok_or("how often?")?.parse()?;
     let projection = projection()?;
-    let decoder = Decoder {
-        key: None,
-        value: Format::Json,
-        mask: projection.mask().clone(),
-        slots: projection.slots(),
-        opener: None,
-    };
-    let records: Vec<Record> = (0..RECORDS).map(record).collect();
+    let (format, values) = formats::of(piece.strip_prefix("decode-"), projection.mask())?;
+    let (mask, slots) = (projection.mask().clone(), projection.slots());
+    let decoder = Decoder { key: None, value: format, mask, slots, opener: None };
+    let records: Vec<Record> = (0..RECORDS).map(|at| record(at, values(at))).collect();
+    formats::prepare(&decoder, &records)?;
     match piece.as_str() {
-        "decode" => {
-            let events = records.iter().cycle().take(times).map(|record| decoder.decode(record));
-            let mut slots = 0;
-            for event in events {
-                slots += event?.slots.len();
-            }
-            Ok(slots)
-        }
+        "decode" | "decode-avro" | "decode-protobuf" => decode(&decoder, &records, times),
         "fold" => {
             let events = records.iter().map(|record| decoder.decode(record));
             let events = events.collect::<std::result::Result<Vec<_>, _>>()?;
@@ -85,8 +79,17 @@ fn run() -> Result<usize> {
             let events = events.collect::<std::result::Result<Vec<_>, _>>()?;
             encode(&projection, &events, times)
         }
-        other => Err(format!("{other} is none of decode, fold and encode").into()),
+        other => Err(format!("{other} is no piece").into()),
     }
+}
+
+fn decode(decoder: &Decoder, records: &[Record], times: usize) -> Result<usize> {
+    let mut slots = 0;
+    for record in records.iter().cycle().take(times) {
+        slots += decoder.decode(record)?.slots.iter().flatten().count();
+    }
+    // Each has what it has in JSON.
+    if slots == times * decoder.slots { Ok(slots) } else { Err("a field was not found".into()) }
 }
 
 fn projection() -> Result<Projection> {
@@ -98,16 +101,7 @@ fn projection() -> Result<Projection> {
     Ok(compiled.map_err(|found| said(found.iter().map(ToString::to_string).collect()))?)
 }
 
-fn record(at: i64) -> Record {
-    let value = format!(
-        "{{\"id\":{},\"event\":\"OrderChanged\",\"userId\":{},\"shipping\":{{\"lines\":[1,2,3],\"to\":\"a town\"}},\
-         \"amount\":{},\"price\":{}.{:02},\"note\":\"number {at}\"}}",
-        at % 100,
-        at * 7,
-        at % 13,
-        at % 1_000,
-        at % 100
-    );
+fn record(at: i64, value: Vec<u8>) -> Record {
     Record {
         topic: Arc::from("orders"),
         partition: 0,

@@ -1,5 +1,0 @@
-SELECT EXISTS (
-    SELECT 1
-    FROM pg_attribute
-    WHERE attrelid = to_regclass($1) AND attname = 'open' AND NOT attisdropped
-)

@@ -1,0 +1,3 @@
+UPDATE {schema}.holes
+SET repeated = false
+WHERE target = $1

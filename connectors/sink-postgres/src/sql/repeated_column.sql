@@ -1,0 +1,2 @@
+ALTER TABLE {schema}.holes
+    ADD COLUMN IF NOT EXISTS repeated boolean NOT NULL DEFAULT true

@@ -1,0 +1,10 @@
+INSERT OR IGNORE INTO _foldline_holes (target, generation, topic, partition, from_offset, to_offset)
+SELECT h.target, b.generation, h.topic, h.partition, h.from_offset, h.to_offset
+FROM _foldline_holes AS h
+JOIN _foldline_positions AS a USING (target, generation, topic, partition)
+JOIN _foldline_positions AS b
+  ON b.target = h.target AND b.generation = ?3
+  AND b.topic = h.topic AND b.partition = h.partition
+WHERE h.target = ?1 AND h.generation = ?2 AND h.repeated
+  AND h.to_offset > b.position
+  AND (a.topic_id = b.topic_id OR a.topic_id = '' OR b.topic_id = '')
