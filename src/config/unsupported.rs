@@ -115,7 +115,7 @@ impl List<'_> {
         }
         let path = format!("{}.sink", join("connectors", &connector.name));
         let message = format!(
-            "`{}` looks up other rows: that is not available yet in sinks of type `{}`, and it is in `postgres` and `sqlite`",
+            "`{}` looks up other rows: that is not available yet in sinks of type `{}`, and it is in `postgres`, `elasticsearch` and `sqlite`",
             projection.name,
             sink.store.name()
         );

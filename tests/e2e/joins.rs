@@ -11,9 +11,9 @@ use crate::support::kafka::{self, Raw};
 use crate::support::log;
 use crate::support::orders::Event;
 use crate::support::setup::{
-    Setup, connector, file_source, kafka_source, postgres_sink, sqlite_sink,
+    Setup, connector, elasticsearch_sink, file_source, kafka_source, postgres_sink, sqlite_sink,
 };
-use crate::support::stores::query;
+use crate::support::stores::{Columns, Kind, elasticsearch, elasticsearch_rows, query};
 use crate::support::{use_servers, wait};
 
 const PARTITIONS: i32 = 6;
@@ -111,29 +111,89 @@ impl Catalog {
     }
 }
 
-async fn books_in(table: &str) -> Vec<Vec<Option<String>>> {
-    let columns = "book_id, author_id, changes, author_name, label";
-    query(&format!("SELECT {columns} FROM {table} ORDER BY book_id")).await
+/// What rows of books are compared by; the first is the key.
+const BOOKS: Columns = &[
+    ("book_id", Kind::Plain),
+    ("author_id", Kind::Plain),
+    ("changes", Kind::Plain),
+    ("author_name", Kind::Plain),
+    ("label", Kind::Plain),
+];
+
+/// Where books are shown.
+#[derive(Clone, Copy)]
+enum Shelf {
+    Table,
+    Index,
+}
+
+impl Shelf {
+    fn sink(self) -> (String, &'static str) {
+        match self {
+            Shelf::Table => (postgres_sink(), "warehouse"),
+            Shelf::Index => (elasticsearch_sink(), "search"),
+        }
+    }
+
+    /// In the order of their numbers.
+    async fn books(self, name: &str) -> Vec<Vec<Option<String>>> {
+        if matches!(self, Shelf::Table) {
+            let columns = "book_id, author_id, changes, author_name, label";
+            return query(&format!("SELECT {columns} FROM {name} ORDER BY book_id")).await;
+        }
+        let rows = elasticsearch_rows(name, BOOKS).await.into_values();
+        let number =
+            |row: &Vec<Option<String>>| row[0].as_ref().map(|id| id.parse::<u64>().unwrap());
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by_key(number);
+        rows
+    }
+
+    /// Shows another name for a book than its author has, by hand: which one.
+    async fn spoil(self, name: &str) -> String {
+        if matches!(self, Shelf::Table) {
+            let some = format!("SELECT min(book_id) FROM {name} WHERE author_name IS NOT NULL");
+            let id = query(&some).await[0][0].clone().unwrap();
+            query(&format!("UPDATE {name} SET author_name = 'nobody' WHERE book_id = {id}")).await;
+            return id;
+        }
+        let book = self.books(name).await.into_iter().find(|book| book[3].is_some()).unwrap();
+        let id = book[0].clone().unwrap();
+        // An alias of one index takes writes.
+        let doc = json!({ "doc": { "author_name": "nobody" } });
+        let path = format!("{name}/_update/{id}");
+        let (status, answer) = elasticsearch("POST", &path, Some(doc)).await;
+        assert_eq!(status, 200, "{answer}");
+        id
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn books_follow_their_authors_names_while_workers_are_killed_and_either_side_is_rebuilt() {
+    followed_through_kills(Shelf::Table).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_follow_their_authors_names_while_workers_are_killed_and_either_side_is_rebuilt()
+{
+    followed_through_kills(Shelf::Index).await;
+}
+
+async fn followed_through_kills(shelf: Shelf) {
     let _servers = use_servers().await;
     let setup = Setup::new();
     let (authors, books) = (setup.name("authors"), setup.name("books"));
     for topic in [&authors, &books] {
         kafka::create(topic, PARTITIONS).await;
     }
-    let setup_config = |setup: &Setup| {
-        setup.config(&[
-            kafka_source(),
-            projections(&authors, &books),
-            postgres_sink(),
-            connector("authors", "authors", "warehouse", &authors, "tasks_max = 2"),
-            connector("books", "books", "warehouse", &books, "tasks_max = 2"),
-        ]);
-    };
-    setup_config(&setup);
+    let (sink, name) = shelf.sink();
+    setup.config(&[
+        kafka_source(),
+        projections(&authors, &books),
+        sink,
+        connector("authors", "authors", name, &authors, "tasks_max = 2"),
+        connector("books", "books", name, &books, "tasks_max = 2"),
+    ]);
     let seed = rand::random::<u32>().into();
     println!("seed {seed}");
     let mut catalog = Catalog::new(seed);
@@ -155,7 +215,7 @@ async fn books_follow_their_authors_names_while_workers_are_killed_and_either_si
     let expected = catalog.rows();
     let end = Instant::now() + wait::LATER;
     loop {
-        let found = books_in(&books).await;
+        let found = shelf.books(&books).await;
         if found == expected {
             break;
         }
@@ -183,7 +243,7 @@ async fn books_follow_their_authors_names_while_workers_are_killed_and_either_si
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    judged_by_commands(&workers[0], &books, seed).await;
+    judged_by_commands(&workers[0], (shelf, &books), seed).await;
     for worker in workers {
         worker.stop().await;
     }
@@ -191,7 +251,11 @@ async fn books_follow_their_authors_names_while_workers_are_killed_and_either_si
 }
 
 /// `verify` and `explain` know what is shown.
-async fn judged_by_commands(worker: &crate::support::daemon::Daemon, books: &str, seed: u64) {
+async fn judged_by_commands(
+    worker: &crate::support::daemon::Daemon,
+    (shelf, books): (Shelf, &str),
+    seed: u64,
+) {
     let verified = worker.cli(&["verify", "books", "--json"]);
     let summary = |text: &str| -> Value {
         let line = text.lines().last().unwrap_or_default();
@@ -199,10 +263,7 @@ async fn judged_by_commands(worker: &crate::support::daemon::Daemon, books: &str
     };
     let found = summary(&verified.out);
     assert_eq!(found["summary"]["drift"], 0, "seed {seed}: {verified:?}");
-    let some =
-        query(&format!("SELECT min(book_id) FROM {books} WHERE author_name IS NOT NULL")).await;
-    let id = some[0][0].clone().unwrap();
-    query(&format!("UPDATE {books} SET author_name = 'nobody' WHERE book_id = {id}")).await;
+    let id = shelf.spoil(books).await;
     let verified = worker.cli(&["verify", "books"]);
     assert!(verified.out.contains("author_name"), "{verified:?}");
     let explained = worker.cli(&["explain", "books", &id]);

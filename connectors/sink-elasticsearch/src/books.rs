@@ -259,7 +259,7 @@ impl Books {
     }
 
     // Unambiguous: neither a target nor the numbers can hold a colon.
-    fn position_id(&self, generation: u64, partition: &TopicPartition) -> String {
+    pub(crate) fn position_id(&self, generation: u64, partition: &TopicPartition) -> String {
         let TopicPartition { topic, partition } = partition;
         format!("position:{}:{generation}:{topic}:{partition}", self.target)
     }

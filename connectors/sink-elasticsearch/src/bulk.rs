@@ -95,6 +95,7 @@ struct Slot {
     create: Option<Item>,
     index: Option<Item>,
     delete: Option<Item>,
+    update: Option<Item>,
 }
 
 #[derive(Deserialize)]
@@ -129,7 +130,7 @@ pub(crate) fn decode(body: &[u8], items: usize) -> Result<Vec<Outcome>> {
 
 fn outcome(slot: Slot) -> Outcome {
     let unknown = || Failure { status: 500, cause: Cause::default() };
-    let item = slot.create.or(slot.index).or(slot.delete).ok_or_else(unknown)?;
+    let item = slot.create.or(slot.index).or(slot.delete).or(slot.update).ok_or_else(unknown)?;
     if let Some(cause) = item.error {
         return Err(Failure { status: item.status, cause });
     }

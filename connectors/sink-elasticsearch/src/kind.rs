@@ -111,4 +111,8 @@ impl Sink for ElasticsearchConfig {
     fn speaks_sql(&self) -> bool {
         false
     }
+
+    fn looks_up(&self) -> bool {
+        true
+    }
 }

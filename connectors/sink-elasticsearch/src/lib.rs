@@ -8,7 +8,7 @@
 //! In reading order: [`config`], `mapping` (the index that a model becomes), `document` (a row as
 //! JSON and back), `bulk`, `client`, `search`, `nodes` and `size` (requests), `books` (the metadata index), `error` (whose
 //! problem an answer is), `survey` and `template` (what stands in the cluster), [`target`] and [`writer`],
-//! `shape` and `drift` (what an index was made with, and whether it still is), `purge` (tombstones), `adopt` (what a snapshot brought back) and
+//! `shape` and `drift` (what an index was made with, and whether it still is), `purge` (tombstones), `joins` (what documents show of others), `adopt` (what a snapshot brought back) and
 //! [`mod@plan`].
 
 mod adopt;
@@ -23,6 +23,7 @@ mod drift;
 mod error;
 mod expiry;
 mod hole;
+mod joins;
 mod kept;
 mod kind;
 mod letters;

@@ -234,6 +234,7 @@ pub(crate) fn check(spec: &TargetSpec) -> Result<()> {
         }
     }
     check_expire(spec)?;
+    check_lookups(spec)?;
     let Json::Object(settings) = settings(spec) else { return Ok(()) };
     refuse(&spec.target, &settings, &mapping(spec, ""))
 }
@@ -249,6 +250,32 @@ fn check_expire(spec: &TargetSpec) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Refuses what would hide from a search which documents show another one.
+fn check_lookups(spec: &TargetSpec) -> Result<()> {
+    for lookup in spec.joins.iter().flat_map(|joins| joins.lookups()) {
+        let Some(via) = spec.model.columns.get(lookup.via) else { continue };
+        if mapped(spec, &via.name) {
+            return Err(Error::config(format!(
+                "connectors.{}.mapping.properties.{}: by this field documents are found that look up {:?}: leave its mapping to Foldline",
+                spec.connector, via.name, lookup.target
+            )));
+        }
+        if via.ty == ColumnType::Bytea {
+            return Err(Error::config(format!(
+                "connectors.{}: Elasticsearch finds no documents by {:?}, which is bytea: look {:?} up by another type",
+                spec.connector, via.name, lookup.target
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the connector gives a field a mapping of its own.
+fn mapped(spec: &TargetSpec, field: &str) -> bool {
+    let user = spec.mapping.as_ref().map(|user| below_properties(&spec.model, user));
+    user.is_some_and(|user| user.get("properties").is_some_and(|all| all.get(field).is_some()))
 }
 
 /// Refuses an index whose settings (flat names) or mapping would lose or change documents.

@@ -26,7 +26,7 @@ pub(crate) fn plan(spec: &TargetSpec) -> Vec<String> {
         { "add": { "index": index, "alias": writers, "is_hidden": true } },
     ] });
     let marks = "{\"marks\":{\"<topic>/<partition>\":<position>}}";
-    vec![
+    let mut plan = vec![
         format!("PUT /{index}\n{}", pretty(&index_body(spec, "<build>"))),
         format!("POST /_aliases\n{}", pretty(&aliases)),
         format!("POST /{writers}/_mget\n{{\"ids\":[\"<key>\"]}}"),
@@ -40,5 +40,21 @@ pub(crate) fn plan(spec: &TargetSpec) -> Vec<String> {
              {{\"{META}\":{{\"deleted\":true,\"at\":<milliseconds>,{}}}",
             marks.trim_start_matches('{')
         ),
-    ]
+    ];
+    plan.extend(looked_up(spec, &writers));
+    plan
+}
+
+/// How other targets' documents are read as documents are written, and which documents follow a change of one.
+fn looked_up(spec: &TargetSpec, writers: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    for lookup in spec.joins.iter().flat_map(|joins| joins.lookups()) {
+        let other = Names::new(&lookup.target).index(1);
+        let via = spec.model.columns.get(lookup.via).map_or("", |column| &*column.name);
+        out.push(format!("POST /{other}/_mget\n{{\"ids\":[\"<{via}>\"]}}"));
+        let query =
+            json!({ "query": { "terms": { via: ["<changed key>"] } }, "sort": ["_seq_no"] });
+        out.push(format!("POST /{writers}/_search\n{query}"));
+    }
+    out
 }

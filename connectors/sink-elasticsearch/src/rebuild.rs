@@ -188,6 +188,9 @@ impl ElasticsearchTarget {
         if self.cluster.health(&new).await? < self.cluster.health(&old).await? {
             return Ok(Stepped::NotYet("its replicas are still being made".to_owned()));
         }
+        if self.shows_less(next.generation).await? {
+            return Ok(Stepped::NotYet("rows are still to show what they look up".to_owned()));
+        }
         // What was loaded since is made visible now, while the live generation goes on: the swap's own refresh has
         // little left to do then.
         self.cluster.refresh(&new).await?;

@@ -31,6 +31,7 @@ impl ElasticsearchTarget {
         check_owner(&stored.value.binding, &self.spec)?;
         self.fence(&stored.value).await?;
         self.drop_indexes(&stored.value, keep, &mut removed).await?;
+        self.books.follow_none().await?;
         self.books.forget_all().await?;
         // A worker that opens it now makes it anew: its record is another one.
         self.books.drop_target(&stored).await?;

@@ -41,6 +41,11 @@ pub(crate) struct Page<S> {
 }
 
 impl<S> Page<S> {
+    /// How many match, up to what the search asked to be counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.hits.total.as_ref().map_or(0, |total| total.value)
+    }
+
     pub(crate) fn into_hits(self) -> Vec<Hit<S>> {
         self.hits.hits
     }
@@ -48,7 +53,13 @@ impl<S> Page<S> {
 
 #[derive(Deserialize)]
 struct Hits<S> {
+    total: Option<Total>,
     hits: Vec<Hit<S>>,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    value: u64,
 }
 
 /// A document that was found.

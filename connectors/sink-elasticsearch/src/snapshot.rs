@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use elasticsearch::http::Method;
 use foldline_api::Result;
-use foldline_api::model::{Key, Model};
-use foldline_api::sink::{Books, Loaded, Snapshot, Writer};
+use foldline_api::model::{Key, Model, Row};
+use foldline_api::sink::{Books, Loaded, Snapshot};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -181,8 +181,13 @@ impl Snapshot for ElasticsearchSnapshot {
     }
 
     async fn load(&mut self, keys: &[Key]) -> Result<Vec<Loaded>> {
-        let rows = self.writer.load(keys).await?;
+        let ids: Vec<String> = keys.iter().map(document::id).collect();
+        let rows = self.writer.read_some(&ids, usize::MAX).await?;
         self.books.horizon = self.writer.horizon().await?;
         Ok(rows)
+    }
+
+    async fn shown(&mut self, rows: &[Row]) -> Result<Vec<Option<Row>>> {
+        self.writer.shown(rows).await
     }
 }

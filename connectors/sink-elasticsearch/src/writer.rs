@@ -12,12 +12,13 @@ use async_trait::async_trait;
 use foldline_api::binding::check_owner;
 use foldline_api::expiry::Horizon;
 use foldline_api::failpoint::Failpoint;
+use foldline_api::lookup::Joins;
 use foldline_api::model::{Key, Model};
 use foldline_api::rebuild::Phase;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
-    Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, RowWrite, StoredDecision,
-    StoredPosition, TargetSpec, Version, Versions, Writer, Written,
+    Acquired, Advance, Beginning, Check, Flush, Lease, Loaded, Marks, Refreshed, RowWrite,
+    StoredDecision, StoredPosition, TargetSpec, Version, Versions, Writer, Written,
 };
 use foldline_api::{Error, ErrorClass, Result};
 
@@ -28,6 +29,7 @@ use crate::document;
 use crate::drift::DriftWatch;
 use crate::error::{Failure, Fault};
 use crate::hole::holes_of;
+use crate::joins::Keeping;
 use crate::mapping::Names;
 use crate::survey::Cluster;
 use crate::verdicts;
@@ -59,6 +61,10 @@ pub struct ElasticsearchWriter {
     topic_ids: Mutex<HashMap<TopicPartition, String>>,
     /// Bytes of a document, as the last loads had it.
     document_bytes: AtomicUsize,
+    /// What documents show of other targets' documents.
+    pub(crate) shown: Option<Joins>,
+    /// How far they are brought up to that.
+    pub(crate) keeping: tokio::sync::Mutex<Keeping>,
 }
 
 impl ElasticsearchWriter {
@@ -82,7 +88,23 @@ impl ElasticsearchWriter {
             drift: DriftWatch::new(spec.clone()),
             topic_ids: Mutex::new(HashMap::new()),
             document_bytes: AtomicUsize::new(512),
+            shown: spec.joins.as_ref().map(|joins| joins.narrowed()),
+            keeping: tokio::sync::Mutex::default(),
         }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn is_building(&self) -> bool {
+        self.building
+    }
+
+    /// A partition's place among the documents of the books, and the version that this task left.
+    pub(crate) fn place_of(&self, partition: &TopicPartition) -> Option<(String, Version)> {
+        let version = self.held().get(partition)?.version;
+        Some((self.books.position_id(self.generation, partition), version))
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<TopicPartition, Versioned<PositionDoc>>> {
@@ -96,7 +118,7 @@ impl ElasticsearchWriter {
 
     /// The target's record, if this writer's generation and model are the live ones, or those that are
     /// being built.
-    async fn live(&self) -> Result<Option<Versioned<TargetDoc>>> {
+    pub(crate) async fn live(&self) -> Result<Option<Versioned<TargetDoc>>> {
         let Some(stored) = self.books.target().await? else { return Ok(None) };
         let TargetDoc { ready, binding, next, .. } = &stored.value;
         check_owner(binding, &self.spec)?;
@@ -124,8 +146,8 @@ impl ElasticsearchWriter {
         Ok(stored)
     }
 
-    /// The state that a document holds.
-    fn state(&self, found: &Document) -> Result<Loaded> {
+    /// What a document holds, with what it shows.
+    pub(crate) fn stored(&self, found: &Document) -> Result<Loaded> {
         let (row, marks) = match (&found.source, found.version) {
             (None, Version::Absent) => (None, Marks::new()),
             (None, Version::At(..)) => {
@@ -139,7 +161,35 @@ impl ElasticsearchWriter {
         Ok(Loaded { row, version: found.version, marks })
     }
 
-    fn not_live(&self) -> Error {
+    /// Reads documents, of all ids or of the first ones that come to about `bytes_max`, but always of one.
+    pub(crate) async fn read_some(&self, ids: &[String], bytes_max: usize) -> Result<Vec<Loaded>> {
+        let mut loaded = Vec::with_capacity(ids.len());
+        let mut room = bytes_max;
+        while let Some(ids) = ids.get(loaded.len()..).filter(|ids| !ids.is_empty())
+            && (room > 0 || loaded.is_empty())
+        {
+            let average = self.document_bytes.load(Ordering::Relaxed).max(1);
+            let per_request = (LOAD_BYTES / average).clamp(1, LOAD_MAX);
+            let fit = (room.min(LOAD_BYTES * IN_FLIGHT) / average).clamp(1, LOAD_MAX * IN_FLIGHT);
+            let (ids, _) = ids.split_at(ids.len().min(fit));
+            let found = self.client.mget_within(&self.alias, ids, per_request, LOAD_BYTES * 2);
+            let found = found.await?;
+            let length = |found: &Document| found.source.as_ref().map_or(0, |s| s.get().len());
+            let bytes: usize = found.iter().map(length).sum();
+            self.document_bytes.store((average + bytes / ids.len()) / 2, Ordering::Relaxed);
+            for found in found {
+                if room == 0 && !loaded.is_empty() {
+                    break;
+                }
+                let state = self.stored(&found)?;
+                room = room.saturating_sub(state.heap_bytes());
+                loaded.push(state);
+            }
+        }
+        Ok(loaded)
+    }
+
+    pub(crate) fn not_live(&self) -> Error {
         Error::fenced(format!(
             "generation {} of {:?} with this projection is no longer the live one",
             self.generation,
@@ -216,7 +266,7 @@ impl ElasticsearchWriter {
         Ok(!fenced)
     }
 
-    fn encode(&self, write: &RowWrite, now: i64, out: &mut String) {
+    pub(crate) fn encode(&self, write: &RowWrite, now: i64, out: &mut String) {
         bulk::write_to(out, &document::id(&write.key), write.version, |out| match &write.row {
             Some(row) => document::encode(&self.model, row, &write.marks, out),
             // A delete leaves a document even where none was: without it, the late write of a paused task
@@ -263,6 +313,7 @@ impl Writer for ElasticsearchWriter {
         // Again, now that the epochs are raised: a model that took over before is seen here, and one
         // that takes over later takes the alias away.
         self.free().await?;
+        self.observe(true).await?;
         let empty = !self.cluster.has_rows(&self.alias).await?;
         let mut acquired = Acquired { empty, ..Acquired::default() };
         self.books.refresh().await?;
@@ -299,28 +350,9 @@ impl Writer for ElasticsearchWriter {
 
     async fn load_some(&self, keys: &[Key], bytes_max: usize) -> Result<Vec<Loaded>> {
         let ids: Vec<String> = keys.iter().map(document::id).collect();
-        let mut loaded = Vec::with_capacity(ids.len());
-        let mut room = bytes_max;
-        while let Some(ids) = ids.get(loaded.len()..).filter(|ids| !ids.is_empty())
-            && (room > 0 || loaded.is_empty())
-        {
-            let average = self.document_bytes.load(Ordering::Relaxed).max(1);
-            let per_request = (LOAD_BYTES / average).clamp(1, LOAD_MAX);
-            let fit = (room.min(LOAD_BYTES * IN_FLIGHT) / average).clamp(1, LOAD_MAX * IN_FLIGHT);
-            let (ids, _) = ids.split_at(ids.len().min(fit));
-            let found = self.client.mget_within(&self.alias, ids, per_request, LOAD_BYTES * 2);
-            let found = found.await?;
-            let length = |found: &Document| found.source.as_ref().map_or(0, |s| s.get().len());
-            let bytes: usize = found.iter().map(length).sum();
-            self.document_bytes.store((average + bytes / ids.len()) / 2, Ordering::Relaxed);
-            for found in found {
-                if room == 0 && !loaded.is_empty() {
-                    break;
-                }
-                let state = self.state(&found)?;
-                room = room.saturating_sub(state.heap_bytes());
-                loaded.push(state);
-            }
+        let mut loaded = self.read_some(&ids, bytes_max).await?;
+        if let Some(joins) = &self.shown {
+            loaded.iter_mut().filter_map(|it| it.row.as_mut()).for_each(|row| joins.strip(row));
         }
         Ok(loaded)
     }
@@ -334,9 +366,12 @@ impl Writer for ElasticsearchWriter {
             return Ok(Written::Fenced);
         }
         let Some(steps) = self.steps(flush) else { return Ok(Written::Fenced) };
+        self.note_before(flush).await?;
+        let joined = self.join(flush).await?;
+        let shown = joined.as_ref().map_or(flush, |joined| &joined.flush);
         let now = now_millis();
         let lines = |at: usize, out: &mut String| {
-            if let Some(write) = flush.writes.get(at) {
+            if let Some(write) = shown.writes.get(at) {
                 self.encode(write, now, out);
             }
         };
@@ -346,6 +381,7 @@ impl Writer for ElasticsearchWriter {
             outcomes => outcomes?,
         };
         let written = durable(&outcomes);
+        self.note_after(flush, &written, joined.as_ref()).await?;
         let versions = match judge(outcomes) {
             Ok(versions) => versions,
             Err(failure) => {
@@ -414,6 +450,10 @@ impl Writer for ElasticsearchWriter {
 
     fn keeps_marks(&self) -> bool {
         true
+    }
+
+    async fn refresh(&self, rows_max: usize) -> Result<Refreshed> {
+        self.bring_up(rows_max).await
     }
 }
 

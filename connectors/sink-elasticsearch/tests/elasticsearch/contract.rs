@@ -29,6 +29,10 @@ impl Store for Cluster {
         format!("{}-{}", self.0.name, case.replace(' ', "-").to_lowercase())
     }
 
+    fn looks_up(&self) -> bool {
+        true
+    }
+
     // Making an index takes most of the time, and most of that is waiting.
     fn at_once(&self) -> usize {
         8

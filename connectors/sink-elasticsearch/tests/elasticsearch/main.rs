@@ -9,6 +9,7 @@
 mod adopt;
 mod aliases;
 mod contract;
+mod joins;
 mod opening;
 mod rebuild;
 mod shape;

@@ -16,6 +16,7 @@ use foldline_sink_elasticsearch::{ElasticsearchConfig, ElasticsearchTarget};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 pub(crate) fn url() -> String {
     std::env::var("ELASTICSEARCH")
@@ -77,7 +78,29 @@ impl Bench {
         tokio::spawn(async move {
             let done = Arc::new(AtomicBool::new(false));
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(relay(socket, http.clone(), items_max, Arc::clone(&done)));
+                tokio::spawn(relay(socket, http.clone(), items_max, Arc::clone(&done), None));
+            }
+        });
+        ElasticsearchTarget::new(&config, spec.clone()).unwrap()
+    }
+
+    /// The same behind a relay with a gate.
+    pub(crate) async fn target_behind(
+        &self,
+        spec: &TargetSpec,
+        gate: &Gate,
+    ) -> ElasticsearchTarget {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = ElasticsearchConfig {
+            urls: vec![format!("http://{}", listener.local_addr().unwrap())],
+            ..ElasticsearchConfig::default()
+        };
+        let (http, gate) = (self.http.clone(), gate.clone());
+        tokio::spawn(async move {
+            let done = Arc::new(AtomicBool::new(false));
+            while let Ok((socket, _)) = listener.accept().await {
+                let (http, done) = (http.clone(), Arc::clone(&done));
+                tokio::spawn(relay(socket, http, usize::MAX, done, Some(gate.clone())));
             }
         });
         ElasticsearchTarget::new(&config, spec.clone()).unwrap()
@@ -193,12 +216,41 @@ impl Bench {
     }
 }
 
+/// Where bulks to one place wait until they may go on.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<(String, Semaphore, Semaphore)>);
+
+impl Gate {
+    /// For bulks whose path holds `of`.
+    pub(crate) fn new(of: &str) -> Self {
+        Gate(Arc::new((of.to_owned(), Semaphore::new(0), Semaphore::new(0))))
+    }
+
+    /// Once one waits.
+    pub(crate) async fn reached(&self) {
+        self.0.1.acquire().await.unwrap().forget();
+    }
+
+    /// Lets all go on, those to come too.
+    pub(crate) fn open(&self) {
+        self.0.2.add_permits(1_000);
+    }
+
+    async fn pass(&self, path: &str) {
+        if path.contains(&self.0.0) {
+            self.0.1.add_permits(1);
+            self.0.2.acquire().await.unwrap().forget();
+        }
+    }
+}
+
 /// Passes one request on, and its answer back.
 async fn relay(
     mut socket: TcpStream,
     http: reqwest::Client,
     items_max: usize,
     done: Arc<AtomicBool>,
+    gate: Option<Gate>,
 ) {
     let mut request = Vec::new();
     let (head, body) = loop {
@@ -217,7 +269,10 @@ async fn relay(
     };
     let [method, path] = [0, 1].map(|at| head.split(' ').nth(at).unwrap());
     let bulk = path.contains("/_bulk");
-    let silent = bulk && body.lines().count() > items_max * 2;
+    if let Some(gate) = gate.filter(|_| bulk) {
+        gate.pass(path).await;
+    }
+    let silent = bulk && body.lines().count() > items_max.saturating_mul(2);
     if !silent || done.fetch_not(Ordering::Relaxed) {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let kind = if bulk { "application/x-ndjson" } else { "application/json" };
