@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldline_api::error::{Error, Result};
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Certificate, Identity, StatusCode};
 use serde::Deserialize;
+use serde_json::Value as Json;
 use url::Url;
 
 use crate::{Login, RegistryConfig};
@@ -18,6 +19,8 @@ const ANSWER: Duration = Duration::from_secs(15);
 const BODY_MAX: usize = 16 * 1024 * 1024;
 /// What a registry answers in; Apicurio's own API answers in what the schema is.
 const ACCEPTED: &str = "application/vnd.schemaregistry.v1+json, application/json, */*;q=0.5";
+/// What it is handed.
+const SENT: &str = "application/vnd.schemaregistry.v1+json";
 
 /// What a registry said.
 #[derive(Debug)]
@@ -28,6 +31,17 @@ pub(crate) enum Said {
     Missing(String),
 }
 
+/// What a registry said of what it was handed.
+#[derive(Debug)]
+pub(crate) enum Took {
+    /// It has it: this.
+    Body(Vec<u8>),
+    /// It has no such thing.
+    Missing,
+    /// It does not take it, in its words.
+    Refused(String),
+}
+
 #[derive(Debug)]
 pub(crate) struct Client {
     name: String,
@@ -36,6 +50,12 @@ pub(crate) struct Client {
     login: Login,
     /// The address that answered last.
     last: AtomicUsize,
+}
+
+/// What came back.
+enum Heard {
+    Body(Vec<u8>),
+    Complaint(StatusCode, Complaint),
 }
 
 /// How Confluent's API says what is wrong.
@@ -83,6 +103,38 @@ impl Client {
     /// # Errors
     /// Of class Retriable, when no address tells.
     pub(crate) async fn get(&self, path: &str, at: fn(&Url) -> Option<Url>) -> Result<Said> {
+        match self.call(path, at, None).await? {
+            Heard::Body(body) => Ok(Said::Body(body)),
+            Heard::Complaint(StatusCode::NOT_FOUND, Complaint { message, .. }) => {
+                Ok(Said::Missing(message))
+            }
+            Heard::Complaint(status, complaint) => Err(self.outage(&complaint.told(status))),
+        }
+    }
+
+    /// Hands something over at `path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn post(&self, path: &str, body: &Json) -> Result<Took> {
+        match self.call(path, |url| Some(url.clone()), Some(body)).await? {
+            Heard::Body(body) => Ok(Took::Body(body)),
+            Heard::Complaint(StatusCode::NOT_FOUND, _) => Ok(Took::Missing),
+            // Of what it was handed, not of how it is.
+            Heard::Complaint(
+                status @ (StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY),
+                complaint,
+            ) => Ok(Took::Refused(complaint.told(status))),
+            Heard::Complaint(status, complaint) => Err(self.outage(&complaint.told(status))),
+        }
+    }
+
+    async fn call(
+        &self,
+        path: &str,
+        at: fn(&Url) -> Option<Url>,
+        body: Option<&Json>,
+    ) -> Result<Heard> {
         let first = self.last.load(Ordering::Relaxed);
         let mut failed = None;
         for nth in 0..self.urls.len() {
@@ -92,10 +144,14 @@ impl Client {
                 failed = Some(format!("{} is no address of Apicurio's API", shown(url)));
                 continue;
             };
-            match self.ask(&base, path).await {
-                Ok(said) => {
+            match self.ask(&base, path, body).await {
+                // What it cannot tell, another address may.
+                Ok(Heard::Complaint(status, complaint)) if !is_answer(status) => {
+                    failed = Some(format!("{}: {}", shown(&base), complaint.told(status)));
+                }
+                Ok(heard) => {
                     self.last.store(nth, Ordering::Relaxed);
-                    return Ok(said);
+                    return Ok(heard);
                 }
                 Err(why) => failed = Some(format!("{}: {why}", shown(&base))),
             }
@@ -108,10 +164,14 @@ impl Client {
         Error::retriable(format!("the schema registry {:?} cannot tell: {why}", self.name))
     }
 
-    async fn ask(&self, base: &Url, path: &str) -> Result<Said, String> {
+    async fn ask(&self, base: &Url, path: &str, body: Option<&Json>) -> Result<Heard, String> {
         let address = format!("{}/{path}", base.as_str().trim_end_matches('/'));
-        let mut request = self.http.get(address).header(ACCEPT, ACCEPTED);
-        request = match &self.login {
+        let request = match body {
+            None => self.http.get(address),
+            Some(body) => self.http.post(address).header(CONTENT_TYPE, SENT).body(body.to_string()),
+        };
+        let request = request.header(ACCEPT, ACCEPTED);
+        let request = match &self.login {
             Login::None => request,
             Login::Basic { username, password } => {
                 request.basic_auth(username, Some(password.expose()))
@@ -128,22 +188,33 @@ impl Client {
             }
         }
         if status.is_success() {
-            return Ok(Said::Body(body));
+            return Ok(Heard::Body(body));
         }
         let complaint = serde_json::from_slice::<Complaint>(&body).ok();
         match (status, complaint) {
-            (StatusCode::NOT_FOUND, Some(complaint)) => Ok(Said::Missing(complaint.message)),
             (StatusCode::NOT_FOUND, None) => Err(format!(
                 "{status} for /{path}, and not in a registry's words: is this its address?"
             )),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
                 Err(format!("the login is refused ({status})"))
             }
-            (_, Some(Complaint { error_code, message })) => {
-                Err(format!("{status}, error_code {error_code}: {}", first_line(&message)))
-            }
+            (_, Some(complaint)) => Ok(Heard::Complaint(status, complaint)),
             (_, None) => Err(status.to_string()),
         }
+    }
+}
+
+/// Whether it is of what was asked, and any address would say it.
+fn is_answer(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
+    )
+}
+
+impl Complaint {
+    fn told(&self, status: StatusCode) -> String {
+        format!("{status}, error_code {}: {}", self.error_code, first_line(&self.message))
     }
 }
 

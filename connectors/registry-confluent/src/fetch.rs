@@ -12,7 +12,8 @@ use url::Url;
 use crate::client::{Client, Said};
 
 /// What a part of a path may hold as it is.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// More references than a schema has; one that leads back to itself would never end.
 const REFERENCES_MAX: usize = 1_000;
 

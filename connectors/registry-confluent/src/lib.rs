@@ -9,6 +9,7 @@
 mod cache;
 mod client;
 mod fetch;
+mod register;
 
 use std::path::PathBuf;
 

@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use foldline_api::error::{Error, ErrorClass};
 use foldline_api::secret::Secret;
 use foldline_language::converter::SchemaId;
-use foldline_language::converter::schema::{Answer, Registered, Schemas};
+use foldline_language::converter::schema::{Answer, Register, Registered, Schemas};
 use foldline_registry_confluent::{Login, Registry, RegistryConfig};
 
 const EMPTY: &str = r#"{"error_code":40403,"message":"Schema not found"}"#;
@@ -33,6 +33,8 @@ struct Double {
     /// In place of any answer.
     instead: Mutex<Option<(u16, String)>>,
     asked: Mutex<Vec<(String, Option<String>)>>,
+    /// What it was handed, by path.
+    handed: Mutex<Vec<(String, String)>>,
 }
 
 type Shared = Arc<Double>;
@@ -42,6 +44,11 @@ async fn answer(State(double): State<Shared>, request: Request) -> Response {
     let login = request.headers().get(AUTHORIZATION);
     let login = login.map(|login| login.to_str().unwrap().to_owned());
     double.asked.lock().unwrap().push((path.clone(), login));
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+    if !body.is_empty() {
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        double.handed.lock().unwrap().push((path.clone(), text));
+    }
     let instead = double.instead.lock().unwrap().clone();
     let known = double.answers.lock().unwrap().get(&path).cloned();
     let (status, body) = instead.or(known).unwrap_or((404, EMPTY.to_owned()));
@@ -301,4 +308,65 @@ fn what_is_wrong_with_the_config_is_told() {
     assert!(message(ca).contains("has no certificate"));
     let certificate = RegistryConfig { certificate: Some((path.clone(), path)), ..config(&[url]) };
     assert!(message(certificate).contains("private_key"));
+}
+
+fn states() -> Registered {
+    Registered {
+        kind: Some("AVRO".to_owned()),
+        text: "\"long\"".to_owned(),
+        references: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_schema_is_looked_for_before_it_is_registered() {
+    let (double, address) = Double::start().await;
+    let registry = at(address);
+    double.has("/subjects/a%2Fb-value/versions", r#"{"id":7}"#);
+    assert_eq!(registry.register("a/b-value", &states()).await.unwrap(), 7);
+    double.has(
+        "/subjects/a%2Fb-value",
+        r#"{"subject":"a/b-value","id":7,"version":1,"schema":"\"long\""}"#,
+    );
+    double.loses("/subjects/a%2Fb-value/versions");
+    assert_eq!(registry.register("a/b-value", &states()).await.unwrap(), 7);
+    let handed = double.handed.lock().unwrap().clone();
+    let paths: Vec<&str> = handed.iter().map(|(path, _)| &**path).collect();
+    let (subject, versions) = ("/subjects/a%2Fb-value", "/subjects/a%2Fb-value/versions");
+    assert_eq!(paths, [subject, versions, subject]);
+    for (_, body) in &handed {
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body, serde_json::json!({ "schema": "\"long\"", "schemaType": "AVRO" }));
+    }
+}
+
+#[tokio::test]
+async fn what_a_registry_refuses_is_told_from_what_it_cannot_tell() {
+    let (double, address) = Double::start().await;
+    let registry = at(address);
+    for (status, body, says, class) in [
+        (
+            409,
+            r#"{"error_code":409,"message":"incompatible\nat x"}"#,
+            "refuses it: 409",
+            ErrorClass::Config,
+        ),
+        (
+            422,
+            r#"{"error_code":42205,"message":"read-only"}"#,
+            "42205: read-only",
+            ErrorClass::Config,
+        ),
+        (403, r#"{"error_code":40301,"message":"no"}"#, "login is refused", ErrorClass::Retriable),
+        (503, r#"{"error_code":50003,"message":"no leader"}"#, "no leader", ErrorClass::Retriable),
+        (404, "<html>", "is this its address?", ErrorClass::Retriable),
+        (404, EMPTY, "it has no /subjects/s/versions", ErrorClass::Retriable),
+        (200, "<html>", "is no registry's", ErrorClass::Retriable),
+        (200, r#"{"id":0}"#, "which is none", ErrorClass::Retriable),
+    ] {
+        double.instead(status, body);
+        let error = registry.register("s", &states()).await.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+        assert!(error.message().contains(says), "{says:?} in {error}");
+    }
 }

@@ -100,6 +100,16 @@ pub trait Schemas: fmt::Debug + Send + Sync {
     fn doubt(&self, _id: SchemaId) {}
 }
 
+/// A registry that takes schemas too.
+#[async_trait]
+pub trait Register: Schemas {
+    /// The id of a schema under a subject, where it is registered if it is not there yet.
+    ///
+    /// # Errors
+    /// Of class Retriable: it cannot be told now. Of class Config: the registry refuses the schema, in its own words.
+    async fn register(&self, subject: &str, schema: &Registered) -> Result<u32>;
+}
+
 /// What a registry has under an id.
 #[derive(Clone, Debug)]
 pub enum Answer {
