@@ -10,7 +10,7 @@ use foldline_language::config::diagnostic::Diagnostic;
 use futures_util::future::join_all;
 
 use super::offline::Projections;
-use crate::config::{Config, ConnectorConfig};
+use crate::config::{Config, ConnectorConfig, SinkConfig, SourceConfig};
 use crate::connector_spec::ConnectorSpec;
 use crate::metrics::Metrics;
 use crate::registry::{self, Registries};
@@ -113,10 +113,11 @@ impl Online<'_> {
     }
 
     async fn registries(&self, registries: &Registries) -> Vec<Diagnostic> {
-        let Some(source) = self.config.sources.get(&self.connector.source) else {
-            return Vec::new();
-        };
-        let names: BTreeSet<&str> = source.registries().collect();
+        let source = self.config.sources.get(&self.connector.source);
+        let sink = self.config.sinks.get(&self.connector.sink);
+        let of_source = source.into_iter().flat_map(SourceConfig::registries);
+        let of_sink = sink.into_iter().flat_map(SinkConfig::registries);
+        let names: BTreeSet<&str> = of_source.chain(of_sink).collect();
         let each = names.into_iter().map(async |name| {
             let reached = async { registries.of(self.config, name)?.reach().await };
             let error = ask(reached).await.err()?;

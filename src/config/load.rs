@@ -209,7 +209,7 @@ fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
     config.registries = each(&registries, |n, f| registry::read(n, f, &source_names));
     config.sources = each(&sources, |n, f| source::read(n, f, &registry_names));
     config.projections = each(&projections, projections::read);
-    config.sinks = each(&sinks, |n, f| sink::read(n, f, &registry_names));
+    config.sinks = each(&sinks, |n, f| sink::read(n, f, &config.registries));
     let refer = connector::Names {
         worker: &config.worker.name,
         sources: source_names,

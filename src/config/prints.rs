@@ -11,7 +11,7 @@ use foldline_language::config::tree::{Item, Node, Table};
 
 use indexmap::IndexMap;
 
-use super::{Config, ConnectorConfig, RegistryConfig};
+use super::{Config, ConnectorConfig, RegistryConfig, SinkConfig};
 
 /// What a file holds; none where it cannot be read.
 pub(crate) type Content = Option<Vec<u8>>;
@@ -93,6 +93,10 @@ impl Config {
             let topic = self.registries.get(registry).and_then(RegistryConfig::source);
             topic.into_iter().for_each(|source| add("sources", source));
         }
+        for registry in self.sinks.get(&connector.sink).into_iter().flat_map(SinkConfig::registries)
+        {
+            add("registries", registry);
+        }
         // A regex leaves out the topics that all connectors send dead letters to.
         let regex = self
             .projections
@@ -113,11 +117,13 @@ impl Config {
 
     /// Takes over the stores of sections that did not change: who is added shares them with those that run.
     pub(crate) fn share_unchanged(&mut self, with: &Config) {
+        let registries = self.same_registries(with);
         for (name, sink) in &mut self.sinks {
             if let (true, Some(theirs)) = (
                 same(self.prints.get("sinks", name), with.prints.get("sinks", name)),
                 with.sinks.get(name),
-            ) {
+            ) && (registries || sink.registries().next().is_none())
+            {
                 sink.clone_from(theirs);
             }
         }

@@ -1,12 +1,15 @@
 //! `[registries.NAME]`: where schemas come from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use foldline_api::error::{Error, Result};
 use foldline_api::secret::Secret;
 use foldline_language::config::form::{FilePath, SecretText, Text};
 use foldline_language::config::key::{Key, Required};
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::table_kind::{TableKind, read_type};
+use foldline_language::converter::schema::Register;
 
 use super::names::check_topic;
 
@@ -47,6 +50,41 @@ pub enum RegistryKind {
 }
 
 impl RegistryConfig {
+    /// What asks its server. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// A config error where it is no server, or this build cannot ask one.
+    #[cfg(feature = "registry")]
+    pub(crate) fn server(&self) -> Result<Arc<dyn Register>> {
+        use foldline_registry_confluent::{Login, Registry};
+
+        let RegistryKind::Confluent { urls, username, password, token, ca, certificate } =
+            &self.kind
+        else {
+            return Err(Error::config(format!("the registry {:?} is no server", self.name)));
+        };
+        let login = match (username, password, token) {
+            (Some(username), Some(password), _) => {
+                Login::Basic { username: username.clone(), password: password.clone() }
+            }
+            (_, _, Some(token)) => Login::Bearer(token.clone()),
+            _ => Login::None,
+        };
+        Ok(Arc::new(Registry::new(&foldline_registry_confluent::RegistryConfig {
+            name: self.name.clone(),
+            urls: urls.clone(),
+            login,
+            ca: ca.clone(),
+            certificate: certificate.clone(),
+        })?))
+    }
+
+    /// As a build that has none of it.
+    #[cfg(not(feature = "registry"))]
+    pub(crate) fn server(&self) -> Result<Arc<dyn Register>> {
+        Err(super::lacks("registry"))
+    }
+
     /// The source that it names.
     pub(super) fn source(&self) -> Option<&str> {
         match &self.kind {

@@ -10,8 +10,10 @@ use foldline_language::config::diagnostic::join;
 use foldline_language::config::reader::{Field, Reader};
 use foldline_language::config::sink::{SinkKind, TargetKey};
 use foldline_language::config::table_kind::{TableKind, read_type};
+use foldline_language::converter::Framing;
 use indexmap::IndexMap;
 
+use super::registry::{RegistryConfig, RegistryKind};
 use super::source::{ConverterKind, TopicConfig};
 use super::unsupported::lacks;
 use super::{kafka, source};
@@ -68,6 +70,8 @@ pub struct KafkaSink {
     pub value: ConverterKind,
     /// What topics have of their own.
     pub topics: IndexMap<String, TopicConfig>,
+    /// The registries that are topics.
+    schema_topics: Vec<String>,
     /// What makes its targets; none in a build without Kafka.
     sink: Option<Arc<dyn Sink>>,
 }
@@ -83,11 +87,8 @@ impl KafkaSink {
             if key.is_some_and(|key| *key != ConverterKind::Text) {
                 out.push((format!("{path}key"), "keys of a state topic are `text`: any other is"));
             }
-            if value.is_some_and(|value| *value != ConverterKind::Json) {
-                out.push((
-                    format!("{path}value"),
-                    "values of a state topic are `json`: any other is",
-                ));
+            if let Some(what) = value.and_then(|value| self.lacks_value(value)) {
+                out.push((format!("{path}value"), what));
             }
         };
         look(String::new(), Some(&self.key), Some(&self.value));
@@ -96,6 +97,41 @@ impl KafkaSink {
             look(path, topic.key.as_ref(), topic.value.as_ref());
         }
         out
+    }
+
+    /// Why a state topic cannot have such values yet.
+    fn lacks_value(&self, value: &ConverterKind) -> Option<&'static str> {
+        match value {
+            ConverterKind::Json => None,
+            ConverterKind::Avro { registry, .. } if self.schema_topics.contains(registry) => {
+                Some("a state topic's schema in a registry of type \"topic\" is")
+            }
+            ConverterKind::Avro { framing: Framing::Auto | Framing::Confluent, .. } => None,
+            ConverterKind::Avro { .. } => {
+                Some("values of a state topic are framed as `confluent`: any other framing is")
+            }
+            ConverterKind::AvroFile(_) => Some(
+                "the columns make a state topic's schema, which a `registry` is handed: one from a file is",
+            ),
+            _ => Some("values of a state topic are `json` or `avro`: any other is"),
+        }
+    }
+
+    /// The registries that its values need.
+    pub fn registries(&self) -> impl Iterator<Item = &str> {
+        let own = self.topics.values().filter_map(|topic| topic.value.as_ref());
+        once(&self.value).chain(own).filter_map(ConverterKind::registry)
+    }
+}
+
+impl SinkConfig {
+    /// The registries that it needs.
+    pub fn registries(&self) -> impl Iterator<Item = &str> {
+        let kafka = match &self.store {
+            Store::Kafka(kafka) => Some(kafka),
+            Store::Built { .. } | Store::Lacking(_) => None,
+        };
+        kafka.into_iter().flat_map(|kafka| kafka.registries())
     }
 }
 
@@ -157,7 +193,11 @@ fn kinds() -> Vec<(&'static str, Reads)> {
     built.chain(lacking).chain(once((KAFKA, Reads::Kafka))).collect()
 }
 
-pub(super) fn read(name: &str, field: &Field<'_>, registries: &[&str]) -> Option<SinkConfig> {
+pub(super) fn read(
+    name: &str,
+    field: &Field<'_>,
+    registries: &IndexMap<String, RegistryConfig>,
+) -> Option<SinkConfig> {
     let kind = read_type(field, &kinds())?;
     let store = match kind {
         Reads::Built(kind) => {
@@ -184,7 +224,10 @@ pub(super) static KAFKA_TABLE: TableKind = TableKind {
     keys: &[&kafka::SERVERS, &kafka::PROPERTIES, &source::KEY, &source::VALUE, &source::TOPICS],
 };
 
-fn read_kafka(reader: &mut Reader<'_>, registries: &[&str]) -> Option<KafkaSink> {
+fn read_kafka(
+    reader: &mut Reader<'_>,
+    registries: &IndexMap<String, RegistryConfig>,
+) -> Option<KafkaSink> {
     let servers = reader.read(&kafka::SERVERS);
     let properties = kafka::read_properties(reader, kafka::Side::Sink);
     let topics = reader.given(&source::TOPICS).filter(Field::is_table);
@@ -193,19 +236,25 @@ fn read_kafka(reader: &mut Reader<'_>, registries: &[&str]) -> Option<KafkaSink>
             field.problem("a regex names no topic to write to");
         }
     }
-    let (key, value, topics) = source::read_converters(reader, registries);
+    let names: Vec<&str> = registries.keys().map(String::as_str).collect();
+    let (key, value, topics) = source::read_converters(reader, &names);
+    let is_topic = |one: &&RegistryConfig| matches!(one.kind, RegistryKind::Topic { .. });
+    let schema_topics = registries.values().filter(is_topic).map(|one| one.name.clone()).collect();
     let bootstrap_servers = servers?;
-    let sink = state_topics(&bootstrap_servers, &properties, &topics);
-    Some(KafkaSink { bootstrap_servers, properties, key, value, topics, sink })
+    let mut sink =
+        KafkaSink { bootstrap_servers, properties, key, value, topics, schema_topics, sink: None };
+    match state_topics(&sink, registries) {
+        Ok(made) => sink.sink = made,
+        Err(error) => reader.problem(error.message()),
+    }
+    Some(sink)
 }
 
 #[cfg(feature = "kafka")]
-#[expect(clippy::unnecessary_wraps, reason = "a build without Kafka has none")]
 fn state_topics(
-    bootstrap_servers: &str,
-    properties: &IndexMap<String, Secret>,
-    topics: &IndexMap<String, TopicConfig>,
-) -> Option<Arc<dyn Sink>> {
+    sink: &KafkaSink,
+    registries: &IndexMap<String, RegistryConfig>,
+) -> Result<Option<Arc<dyn Sink>>> {
     let declared = |topic: &TopicConfig| foldline_source_kafka::DeclaredTopic {
         name: topic.name.clone(),
         partitions: topic.partitions,
@@ -213,19 +262,46 @@ fn state_topics(
         config: topic.config.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     };
     let text = |(name, value): (&String, &Secret)| (name.clone(), value.expose().to_owned());
+    let mut values = Vec::new();
+    for topic in sink.topics.values() {
+        if let Some(value) = &topic.value {
+            values.push((topic.name.clone(), format_of(sink, value, registries)?));
+        }
+    }
     let config = foldline_sink_kafka::KafkaSinkConfig {
-        bootstrap_servers: bootstrap_servers.to_owned(),
-        properties: properties.iter().map(text).collect(),
-        topics: topics.values().map(declared).collect(),
+        bootstrap_servers: sink.bootstrap_servers.clone(),
+        properties: sink.properties.iter().map(text).collect(),
+        topics: sink.topics.values().map(declared).collect(),
+        value: format_of(sink, &sink.value, registries)?,
+        values,
     };
-    Some(Arc::new(foldline_sink_kafka::KafkaSink::new(config)))
+    Ok(Some(Arc::new(foldline_sink_kafka::KafkaSink::new(config))))
+}
+
+/// How values are written; as JSON where it is told elsewhere that there is no such way yet.
+#[cfg(feature = "kafka")]
+fn format_of(
+    sink: &KafkaSink,
+    value: &ConverterKind,
+    registries: &IndexMap<String, RegistryConfig>,
+) -> Result<foldline_sink_kafka::ValueFormat> {
+    use foldline_sink_kafka::{StateRegistry, ValueFormat};
+
+    let registry = value.registry().and_then(|name| registries.get(name));
+    Ok(match (value, registry) {
+        (ConverterKind::Avro { .. }, Some(registry)) if sink.lacks_value(value).is_none() => {
+            let (name, registry) = (registry.name.clone(), registry.server()?);
+            ValueFormat::Avro(StateRegistry { name, registry })
+        }
+        _ => ValueFormat::Json,
+    })
 }
 
 #[cfg(not(feature = "kafka"))]
+#[expect(clippy::unnecessary_wraps, reason = "a build with Kafka may fail")]
 fn state_topics(
-    _: &str,
-    _: &IndexMap<String, Secret>,
-    _: &IndexMap<String, TopicConfig>,
-) -> Option<Arc<dyn Sink>> {
-    None
+    _: &KafkaSink,
+    _: &IndexMap<String, RegistryConfig>,
+) -> Result<Option<Arc<dyn Sink>>> {
+    Ok(None)
 }

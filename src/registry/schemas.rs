@@ -35,7 +35,7 @@ impl Registries {
 
 fn make(config: &Config, registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
     let RegistryKind::Topic { topic, source } = &registry.kind else {
-        return of_server(registry);
+        return Ok(registry.server()?);
     };
     let source = config.source_of(source.as_deref()).ok_or_else(|| {
         Error::config(format!("the registry {:?} needs the `source` of its topic", registry.name))
@@ -43,34 +43,4 @@ fn make(config: &Config, registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> 
     let reader = format!("{}-{}-schemas", config.worker.name, registry.name);
     let log = topic_log(source, topic, &reader)?;
     Ok(Arc::new(TopicSchemas::new(&registry.name, topic, log)))
-}
-
-#[cfg(feature = "registry")]
-fn of_server(registry: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
-    use foldline_registry_confluent::{Login, Registry, RegistryConfig};
-
-    let RegistryKind::Confluent { urls, username, password, token, ca, certificate } =
-        &registry.kind
-    else {
-        return Err(Error::config(format!("the registry {:?} is no server", registry.name)));
-    };
-    let login = match (username, password, token) {
-        (Some(username), Some(password), _) => {
-            Login::Basic { username: username.clone(), password: password.clone() }
-        }
-        (_, _, Some(token)) => Login::Bearer(token.clone()),
-        _ => Login::None,
-    };
-    Ok(Arc::new(Registry::new(&RegistryConfig {
-        name: registry.name.clone(),
-        urls: urls.clone(),
-        login,
-        ca: ca.clone(),
-        certificate: certificate.clone(),
-    })?))
-}
-
-#[cfg(not(feature = "registry"))]
-fn of_server(_: &RegistryConfig) -> Result<Arc<dyn Schemas>> {
-    Err(crate::config::lacks("registry"))
 }

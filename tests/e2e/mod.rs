@@ -40,6 +40,7 @@ mod shadow;
 mod shadow_sqlite;
 mod shipped;
 mod soak;
+mod state_avro;
 mod state_topic;
 mod stores_agree;
 mod suggest;

@@ -119,6 +119,38 @@ impl Registry {
         Encoded { ids, values: values_of(&answer) }
     }
 
+    /// Values of Confluent's frame as its own deserializer reads them, each as JSON.
+    pub(crate) fn decode<'a>(&self, values: impl Iterator<Item = &'a Vec<u8>>) -> Vec<String> {
+        let hex = |value: &Vec<u8>| -> String {
+            value.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let work = json!({ "registry": self.url, "values": values.map(hex).collect::<Vec<_>>() });
+        let answer = encode("decode.py", &work);
+        let texts = answer["values"].as_array().unwrap().iter();
+        texts.map(|text| text.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Sets how far schemas of a subject may differ from those before.
+    pub(crate) async fn compatible(&self, subject: &str, level: &str) {
+        let url = format!("{}/config/{subject}", self.url);
+        let body = json!({ "compatibility": level });
+        let answer = reqwest::Client::new().put(&url).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{url}");
+    }
+
+    /// The ids of a subject's schemas.
+    pub(crate) async fn ids(&self, subject: &str) -> Vec<u64> {
+        let get = async |path: String| -> Value {
+            let url = format!("{}/subjects/{subject}/versions{path}", self.url);
+            reqwest::get(&url).await.unwrap().json().await.unwrap()
+        };
+        let mut ids = Vec::new();
+        for version in get(String::new()).await.as_array().unwrap() {
+            ids.push(get(format!("/{version}")).await["id"].as_u64().unwrap());
+        }
+        ids
+    }
+
     /// Encodes messages of these files by Google's own Protobuf, `framed` ones by Confluent's serializer, and values without a
     /// `message` by its serializer of this JSON Schema. What they need is registered.
     pub(crate) fn encode_messages(

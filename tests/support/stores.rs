@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::oracle::Rows;
+use super::registry::Registry;
 use super::servers;
 
 /// What a column's texts are brought to before they are compared.
@@ -119,7 +120,7 @@ pub(crate) async fn query_with(
 }
 
 /// The states of a topic as a reader of committed records sees them: the last value of each key, which lies in one partition.
-pub(crate) fn topic_rows(topic: &str, columns: Columns) -> Rows {
+fn last_states(topic: &str) -> BTreeMap<String, Vec<u8>> {
     let mut states = BTreeMap::new();
     for record in super::kafka::read_back(topic) {
         let key = String::from_utf8(record.key.expect("a state has a key")).unwrap();
@@ -128,6 +129,23 @@ pub(crate) fn topic_rows(topic: &str, columns: Columns) -> Rows {
             None => states.remove(&key),
         };
     }
+    states
+}
+
+/// The rows of a state topic in JSON.
+pub(crate) fn topic_rows(topic: &str, columns: Columns) -> Rows {
+    rows_of(last_states(topic), columns)
+}
+
+/// The rows of a state topic in Avro, as Confluent's own deserializer reads them.
+pub(crate) fn avro_topic_rows(registry: &Registry, topic: &str, columns: Columns) -> Rows {
+    let states = last_states(topic);
+    let texts = registry.decode(states.values());
+    let texts = texts.into_iter().map(String::into_bytes);
+    rows_of(states.keys().cloned().zip(texts).collect(), columns)
+}
+
+fn rows_of(states: BTreeMap<String, Vec<u8>>, columns: Columns) -> Rows {
     let mut rows = Rows::new();
     for (key, state) in states {
         let state: BTreeMap<String, Box<serde_json::value::RawValue>> =

@@ -84,6 +84,17 @@ impl Decimal {
         Decimal::from_unscaled_big(bytes, scale)
     }
 
+    /// Its digits over `10^scale`, rounded, as a big-endian two's complement number in as few bytes as it takes.
+    #[must_use]
+    pub fn to_unscaled(&self, scale: u16) -> Vec<u8> {
+        self.round(scale)
+            .big()
+            .with_scale(i64::from(scale))
+            .as_bigint_and_scale()
+            .0
+            .to_signed_bytes_be()
+    }
+
     fn from_unscaled_big(bytes: &[u8], scale: i64) -> Option<Self> {
         let number = Decimal::from_big(BigDecimal::new(BigInt::from_signed_bytes_be(bytes), scale));
         number.is_kept().then_some(number)

@@ -12,6 +12,7 @@ use foldline_api::{Error, Result};
 use foldline_source_kafka::{DeclaredTopic, GroupProtocol, KafkaConfig, Topics};
 
 use crate::target::{Copy, KafkaTarget};
+use crate::values::{self, ValueFormat, Values};
 
 /// A state topic keeps the last record of each key.
 pub(crate) const POLICY: (&str, &str) = ("cleanup.policy", "compact");
@@ -32,6 +33,10 @@ pub struct KafkaSinkConfig {
     pub properties: Vec<(String, String)>,
     /// The topics that the config describes.
     pub topics: Vec<DeclaredTopic>,
+    /// How values are written.
+    pub value: ValueFormat,
+    /// The topics whose values are written otherwise.
+    pub values: Vec<(String, ValueFormat)>,
 }
 
 /// Property values may hold secrets: only names are shown.
@@ -82,6 +87,12 @@ impl KafkaSinkConfig {
         }
     }
 
+    /// How a topic's values are written.
+    fn values(&self, topic: &str) -> &ValueFormat {
+        let own = self.values.iter().find(|(name, _)| name == topic);
+        own.map_or(&self.value, |(_, format)| format)
+    }
+
     /// The client's settings for a connector's state topic.
     pub(crate) fn kafka(&self, spec: &TargetSpec) -> Result<KafkaConfig> {
         let states = self.declared(spec)?;
@@ -123,7 +134,8 @@ impl Sink for KafkaSink {
             return Ok(Arc::new(KafkaTarget::new(copy)));
         }
         copies.retain(|_, copy| copy.strong_count() > 0);
-        let copy = Arc::new(Copy::new(self.config.kafka(&spec)?, spec)?);
+        let values = Values::new(self.config.values(&spec.target).clone(), &spec)?;
+        let copy = Arc::new(Copy::new(self.config.kafka(&spec)?, spec, values)?);
         copies.insert(name, Arc::downgrade(&copy));
         Ok(Arc::new(KafkaTarget::new(copy)))
     }
@@ -145,17 +157,8 @@ impl Sink for KafkaSink {
         };
         let mut out: Vec<String> = config.declared.iter().map(topic).collect();
         let key: Vec<&str> = spec.model.key_columns().map(|column| &*column.name).collect();
-        let columns: Vec<String> = spec
-            .model
-            .columns
-            .iter()
-            .map(|column| format!("{} ({})", column.name, column.ty))
-            .collect();
         out.push(format!("key: {} as text, joined by ':'", key.join(", ")));
-        out.push(format!(
-            "value: a JSON object of {}; none where the row is deleted",
-            columns.join(", ")
-        ));
+        out.push(values::plan(self.config.values(&spec.target), spec));
         out.push(format!("transactional.id: {}", books(&spec.target)));
         out
     }

@@ -1,4 +1,4 @@
-//! State topics as a sink: the current state of each key as JSON, tombstones for what is deleted.
+//! State topics as a sink: the current state of each key as JSON or Avro, tombstones for what is deleted.
 //!
 //! **Exactness.** A flush is one Kafka transaction: states, and the positions and whatever else there is of books, which lie in
 //! a compacted topic of their own beside the state topic, so that both move together on whichever cluster they are. The
@@ -18,6 +18,7 @@
 //!
 //! **Partitions.** A key lies where Java's producers put it; a topic whose partitions were added to is refused.
 
+mod avro;
 mod books;
 mod config;
 mod log;
@@ -25,6 +26,8 @@ mod producer;
 mod state;
 mod target;
 mod turn;
+mod values;
 
 pub use config::{KafkaSink, KafkaSinkConfig};
 pub use target::KafkaTarget;
+pub use values::{StateRegistry, ValueFormat};

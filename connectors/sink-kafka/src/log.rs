@@ -4,21 +4,24 @@
 //! read to the end is all there is, and stays so until somebody else does the same, by which this producer's next transaction
 //! fails. So a flush is decided on the local copy, and durable by one transaction.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod send;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldline_api::model::{Key, Row};
 use foldline_api::record::Record;
 use foldline_api::source::{Log, Reader, Stretch};
 use foldline_api::{Error, ErrorClass, Result};
-use foldline_sink_sqlite::{Changes, Entry, Journal, Replica, Rows, Stands};
+use foldline_sink_sqlite::{Changes, Journal, Replica, Rows, Stands};
 use foldline_source_kafka::{KafkaConfig, KafkaLog, from_kafka};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::runtime::Handle;
 
 use crate::books::{Life, Of, TOPIC, There, check_life, entry_of, is_missing, stretch};
-use crate::producer::{Open, Span, Transactions};
-use crate::state::{decode, encode, partition};
+use crate::producer::{Span, Transactions};
+use crate::state::decode;
+use crate::values::Values;
 
 /// No question waits longer for a broker.
 const ASK: Duration = Duration::from_secs(10);
@@ -42,6 +45,7 @@ pub(crate) struct Names {
 pub(crate) struct StateLog {
     config: KafkaConfig,
     names: Names,
+    values: Arc<Values>,
     log: KafkaLog,
     state: Mutex<State>,
 }
@@ -71,9 +75,9 @@ impl std::fmt::Debug for StateLog {
 
 impl StateLog {
     /// Checks the config, without asking the cluster.
-    pub(crate) fn new(config: KafkaConfig, names: Names) -> Result<Self> {
+    pub(crate) fn new(config: KafkaConfig, names: Names, values: Arc<Values>) -> Result<Self> {
         let log = KafkaLog::new(config.clone())?;
-        Ok(StateLog { config, names, log, state: Mutex::default() })
+        Ok(StateLog { config, names, values, log, state: Mutex::default() })
     }
 
     /// What makes the topics and compares them.
@@ -209,10 +213,9 @@ impl StateLog {
             wanted.push(stretch(&self.names.states, number, (*from).max(*low), *high));
         }
         if replica.has_table()? {
-            let model = replica.model();
             self.read(state, wanted, |records| {
-                let rows: Result<Vec<(Key, Option<Row>)>> =
-                    records.iter().map(|record| decode(model, record)).collect();
+                let row = |record| decode(&self.values, replica, record);
+                let rows: Result<Vec<(Key, Option<Row>)>> = records.iter().map(row).collect();
                 replica.put_rows(&rows?)
             })?;
         }
@@ -247,124 +250,6 @@ impl StateLog {
             state.behind = true;
         }
         Ok(())
-    }
-
-    /// Writes what the live generation's rows have other than the topic, and takes away what they do not have.
-    fn send_differences(
-        &self,
-        state: &mut State,
-        replica: &Replica<'_>,
-        there: &There,
-        transaction: &Open<'_>,
-    ) -> Result<()> {
-        let scratch = replica.scratch()?;
-        let whole = (0..).zip(&there.ends);
-        let whole = whole.map(|(at, (low, high))| stretch(&self.names.states, at, *low, *high));
-        self.read(state, whole.collect(), |records| {
-            records.iter().try_for_each(|record| {
-                let key = record.key.as_deref().unwrap_or_default();
-                if partition(key, there.of.partitions) != record.partition {
-                    return Err(self.misplaced(record));
-                }
-                scratch.put(key, record.value.as_deref())
-            })
-        })?;
-        let (model, mut value) = (replica.model(), String::new());
-        replica.each_row(|key, row| {
-            let key = key.to_string();
-            encode(model, &row, &mut value);
-            if scratch.take(key.as_bytes())?.is_some_and(|stands| *stands == *value.as_bytes()) {
-                return Ok(());
-            }
-            self.send(transaction, there.of.partitions, key.as_bytes(), Some(value.as_bytes()))
-        })?;
-        scratch.each_key(|key| self.send(transaction, there.of.partitions, key, None))
-    }
-
-    fn send(
-        &self,
-        transaction: &Open<'_>,
-        partitions: i32,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<()> {
-        transaction.send(&self.names.states, partition(key, partitions), key, value)
-    }
-
-    fn send_all(
-        &self,
-        state: &mut State,
-        transaction: &Open<'_>,
-        replica: &Replica<'_>,
-        changes: &Changes<'_>,
-    ) -> Result<Of> {
-        let of = match (changes.rows, &state.of) {
-            (Rows::These(rows), Some(of)) => {
-                let (model, mut value) = (replica.model(), String::new());
-                for write in rows {
-                    let key = write.key.to_string();
-                    let value = write.row.as_ref().map(|row| {
-                        encode(model, row, &mut value);
-                        value.as_bytes()
-                    });
-                    self.send(transaction, of.partitions, key.as_bytes(), value)?;
-                }
-                of.clone()
-            }
-            _ => {
-                let there = self.there(state)?.ok_or_else(|| self.missing())?;
-                if state.of.is_none() && there.has_records() {
-                    self.check_empty(state, &there)?;
-                }
-                self.send_differences(state, replica, &there, transaction)?;
-                if state.of.as_ref() != Some(&there.of) {
-                    let row = there.of.row();
-                    transaction.send(
-                        &self.names.books,
-                        0,
-                        TOPIC.as_bytes(),
-                        Some(row.as_bytes()),
-                    )?;
-                }
-                there.of
-            }
-        };
-        for Entry { table, key, row } in &changes.entries {
-            let key = format!("{table}{key}");
-            let row = row.as_deref().map(str::as_bytes);
-            transaction.send(&self.names.books, 0, key.as_bytes(), row)?;
-        }
-        Ok(of)
-    }
-
-    fn misplaced(&self, record: &Record) -> Error {
-        Error::config(format!(
-            "`{}`/{} holds at offset {} a key that Foldline puts into another partition, as Java's producers do: whoever              wrote it has another partitioner, or the topic had another number of partitions. Delete the topic, which is              built anew then",
-            self.names.states, record.partition, record.offset
-        ))
-    }
-
-    fn missing(&self) -> Error {
-        Error::retriable(format!("the state topic `{}` does not exist", self.names.states))
-    }
-
-    /// A topic without books has no states of anybody else.
-    fn check_empty(&self, state: &mut State, there: &There) -> Result<()> {
-        let whole = (0..).zip(&there.ends);
-        let whole = whole.map(|(at, (low, high))| stretch(&self.names.states, at, *low, *high));
-        let (mut keys, topic) = (0_usize, &self.names.states);
-        self.read(state, whole.collect(), |records| {
-            keys += records.iter().filter(|record| record.value.is_some()).count();
-            Ok(())
-        })?;
-        if keys == 0 {
-            return Ok(());
-        }
-        Err(Error::config(format!(
-            "the topic `{topic}` has records that Foldline's books (`{}`) do not know: give the connector another \
-             topic, or delete this one",
-            self.names.books
-        )))
     }
 
     /// Asks which topic has the name now, while a flush is under way.
@@ -457,6 +342,9 @@ impl Journal for StateLog {
     }
 
     fn publish(&self, replica: &Replica<'_>, changes: &Changes<'_>) -> Result<()> {
+        if !matches!(changes.rows, Rows::These([])) {
+            self.values.get_ready()?;
+        }
         let mut state = self.lock();
         let Some(transactions) = state.transactions.take() else {
             return Err(Error::fenced("the charge of the state topic is lost"));

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use crate::config::{POLICY, books};
 use crate::log::{Names, StateLog};
 use crate::turn::Line;
+use crate::values::Values;
 
 /// A swap compares the whole topic with the build, while the live tasks wait.
 const HOLD_MAX: Duration = Duration::from_secs(300);
@@ -36,18 +37,20 @@ pub(crate) struct Copy {
     log: Arc<StateLog>,
     local: SqliteTarget,
     line: Arc<Line>,
+    values: Arc<Values>,
     /// Goes with the copy.
     _folder: TempDir,
 }
 
 impl Copy {
-    pub(crate) fn new(config: KafkaConfig, spec: TargetSpec) -> Result<Self> {
+    pub(crate) fn new(config: KafkaConfig, spec: TargetSpec, values: Values) -> Result<Self> {
         let names = Names {
             states: spec.target.clone(),
             books: books(&spec.target),
             id: books(&spec.target),
         };
-        let log = Arc::new(StateLog::new(config.clone(), names)?);
+        let values = Arc::new(values);
+        let log = Arc::new(StateLog::new(config.clone(), names, Arc::clone(&values))?);
         let folder = tempfile::Builder::new().prefix("foldline-").tempdir().map_err(|error| {
             let place = std::env::temp_dir();
             let message = format!("cannot make a folder in {} (TMPDIR): {error}", place.display());
@@ -56,7 +59,7 @@ impl Copy {
         let journal: Arc<dyn Journal> = Arc::<StateLog>::clone(&log);
         let local = SqliteTarget::copy(&folder.path().join("copy.db"), spec.clone(), journal)?;
         let line = Arc::new(Line::new(config.clone(), books(&spec.target)));
-        Ok(Copy { config, spec, log, local, line, _folder: folder })
+        Ok(Copy { config, spec, log, local, line, values, _folder: folder })
     }
 }
 
@@ -106,6 +109,7 @@ impl Target for KafkaTarget {
     async fn open(&self) -> Result<Opened> {
         let mut differences = self.settle_topics().await?;
         let mut opened = self.local().open().await?;
+        self.copy.values.settle(self.local().schemas()).await?;
         // What the copy is made of is nobody's concern; what became of the topic is.
         opened.notices.retain(|notice| !notice.starts_with("created table"));
         for notice in &mut opened.notices {

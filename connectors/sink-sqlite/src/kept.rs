@@ -9,7 +9,7 @@ use crate::database::{Access, sql};
 use crate::row::{FromRow, get, select};
 use crate::target::{SqliteTarget, bound};
 
-fn kept(tx: &Transaction<'_>, target: &str) -> Result<Vec<KeptSchema>> {
+pub(crate) fn kept(tx: &Transaction<'_>, target: &str) -> Result<Vec<KeptSchema>> {
     select(tx, include_str!("sql/kept_schemas.sql"), [target])
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use foldline_api::binding::Binding;
 use foldline_api::model::{Column, Key, Model, Row};
+use foldline_api::schemas::KeptSchema;
 use foldline_api::sink::TargetSpec;
 use foldline_api::{Error, Result};
 use rusqlite::{Transaction, params_from_iter};
@@ -14,6 +15,7 @@ use crate::codec::{decode_row, encode_key, encode_row};
 use crate::database::sql;
 use crate::generations::{self, Generation, name_in};
 use crate::journal::{POSITIONS, Table};
+use crate::kept::kept;
 use crate::schema::{self, quote};
 
 /// A copy within a transaction.
@@ -56,6 +58,14 @@ impl<'t> Replica<'t> {
     /// Where the books cannot be read.
     pub fn binding(&self) -> Result<Option<Binding>> {
         books::binding(self.tx, &self.spec.target)
+    }
+
+    /// What the ids of schemas stood for.
+    ///
+    /// # Errors
+    /// Where the books cannot be read.
+    pub fn schemas(&self) -> Result<Vec<KeptSchema>> {
+        kept(self.tx, &self.spec.target)
     }
 
     /// Takes an entry of the books over, or takes it away. A position of a build that stands here stays: it is where this

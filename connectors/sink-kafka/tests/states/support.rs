@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use foldline_api::record::Record;
 use foldline_api::source::{Log, Stretch};
-use foldline_sink_kafka::{KafkaSink, KafkaSinkConfig};
+use foldline_sink_kafka::{KafkaSink, KafkaSinkConfig, ValueFormat};
 use foldline_source_kafka::{GroupProtocol, KafkaConfig, KafkaLog, Topics};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -35,7 +35,13 @@ pub(crate) fn sink() -> KafkaSink {
 pub(crate) fn sink_with(properties: &[(&str, &str)]) -> KafkaSink {
     let properties =
         properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    KafkaSink::new(KafkaSinkConfig { bootstrap_servers: servers(), properties, topics: Vec::new() })
+    KafkaSink::new(KafkaSinkConfig {
+        bootstrap_servers: servers(),
+        properties,
+        topics: Vec::new(),
+        value: ValueFormat::Json,
+        values: Vec::new(),
+    })
 }
 
 /// Deletes a topic, and waits until it is gone.
