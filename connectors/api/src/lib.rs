@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`value`], [`column`] and [`budget`] (what is folded, and what it may cost), [`model`] (rows and keys), [`record`]
 //! (what is read), [`source`] and [`sink`] (who reads and who stores), [`kind`] (what a sink's crate exports), [`rebuild`] (the next generation
-//! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`expiry`] (rows that are deleted by the clock), [`binding`]
+//! beside the live one), [`parked`] (events set aside), [`hole`] (events left out), [`expiry`] (rows that are deleted by the clock), [`query`] (rows asked for by what they hold), [`binding`]
 //! (whose target it is), [`lifecycle`] (what may happen to it), [`removal`] (how it goes for good), [`error`] (what may go wrong, and whose problem it is), [`failpoint`]
 //! (where a test can kill the process), [`mask`] (what may be shown of a text that may hold a login), [`secret`] (what is
 //! never shown).
@@ -25,6 +25,7 @@ pub mod mask;
 pub mod model;
 pub mod parked;
 pub mod producer;
+pub mod query;
 pub mod rebuild;
 pub mod record;
 pub mod removal;

@@ -18,6 +18,7 @@ use crate::lookup::Joins;
 pub use crate::lookup::Refreshed;
 use crate::model::{Key, Model, Row};
 use crate::parked::{Changes, DROPPED, Parked, Parking};
+use crate::query::Queries;
 use crate::rebuild::Rebuilds;
 use crate::record::{Position, TopicPartition};
 use crate::removal::{Keep, Removed};
@@ -253,6 +254,11 @@ pub trait Target: Send + Sync {
 
     /// The horizon of the spec's rule; none where the store cannot delete rows by the clock.
     fn horizons(&self) -> Option<&dyn Horizons> {
+        None
+    }
+
+    /// The live generation's rows, for readers; none where the store answers no queries.
+    fn queries(&self) -> Option<&dyn Queries> {
         None
     }
 

@@ -10,6 +10,7 @@ mod conformance;
 mod error;
 mod eval;
 mod explain;
+mod filter;
 mod functions;
 mod names;
 mod node;
@@ -33,6 +34,7 @@ use crate::config::projection::Envelope;
 use crate::event::{Event, Layout, PathSet, Root};
 
 pub use error::{EvalError, ExprError};
+pub use filter::filter;
 use node::{Node, PathRef};
 
 /// Which variables an expression may read where it stands.
@@ -42,6 +44,8 @@ pub struct Scope<'a> {
     pub columns: &'a [(Arc<str>, ColumnType)],
     /// Whether `state` and `exists` may be read.
     pub state: bool,
+    /// Whether names are columns, and nothing else has one.
+    pub fields: bool,
     /// Whether `item` may be read.
     pub item: bool,
     /// The fields of `child`, where it may be read.

@@ -37,6 +37,9 @@ impl Lower<'_, '_> {
             return Ok(Node::Local(depth));
         }
         let name = name.strip_prefix('.').unwrap_or(name);
+        if self.scope.fields {
+            return self.field(id, name);
+        }
         if VARIABLES.contains(&name) {
             self.allowed(id, name)?;
         }
@@ -216,6 +219,19 @@ impl Lower<'_, '_> {
         Err(match nearest(name, self.scope.columns.iter().map(|column| &*column.0)) {
             Some(known) => error.corrected(known).also(&format!("columns are: {}", self.columns())),
             None => error.help(format!("columns are: {}", self.columns())),
+        })
+    }
+
+    /// A column by its name alone.
+    fn field(&mut self, id: u64, name: &str) -> Lowered {
+        if let Some(column) = self.scope.columns.iter().position(|column| &*column.0 == name) {
+            return Ok(Node::State(column));
+        }
+        let error = self.error(id, format!("there is no field `{name}`"));
+        let known = format!("fields are: {}", self.columns());
+        Err(match nearest(name, self.scope.columns.iter().map(|column| &*column.0)) {
+            Some(nearest) => error.corrected(nearest).also(&known),
+            None => error.help(known),
         })
     }
 

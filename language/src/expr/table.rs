@@ -120,6 +120,7 @@ pub(crate) fn compile(source: &str) -> Result<(Expr, PathSet), ExprError> {
     let scope = Scope {
         columns: &columns,
         state: true,
+        fields: false,
         item: true,
         child: Some(&fields),
         event: true,

@@ -351,8 +351,8 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn source(&mut self, path: &str, source: &str, reads: Reads<'_>) -> Option<Expr> {
         let Reads { event, state, item, child } = reads;
-        let envelope = self.config.envelope;
-        let scope = Scope { columns: &self.columns, state, item, child, event, envelope };
+        let (envelope, columns) = (self.config.envelope, &self.columns);
+        let scope = Scope { columns, state, fields: false, item, child, event, envelope };
         match Expr::compile(source, &scope, &mut self.paths) {
             Ok(expr) if expr.reads_before() && envelope == Some(Envelope::Debezium) => {
                 let kept = self.keeps_to_the_fold(path, &expr);
