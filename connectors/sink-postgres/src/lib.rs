@@ -46,6 +46,7 @@ mod numeric;
 mod open;
 mod parking;
 mod pool;
+mod query;
 mod rebuild;
 mod refresh;
 mod removal;

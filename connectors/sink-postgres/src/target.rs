@@ -9,6 +9,7 @@ use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Command, Facts, LogNow, Outcome, Record, transition};
 use foldline_api::parked::Parking;
+use foldline_api::query::Queries;
 use foldline_api::rebuild::{Rebuilds, Role};
 use foldline_api::removal::{Keep, Removed};
 use foldline_api::schemas::KeptSchemas;
@@ -16,6 +17,7 @@ use foldline_api::sink::{
     Adopted, Beginning, DesiredState, Opened, Snapshot, Target, TargetSpec, Writer,
 };
 use foldline_api::{Error, Result};
+use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -50,7 +52,9 @@ pub struct PostgresTarget {
     pub(crate) lane: Lane,
     /// What may take long, and nobody else is to wait for.
     pub(crate) building: Lane,
-    reading: Lane,
+    pub(crate) reading: Lane,
+    /// The table that readers name.
+    pub(crate) readable: OnceCell<TableName>,
     /// What the books call the table, as it was found when it was opened last.
     pub(crate) label: Mutex<Option<String>>,
 }
@@ -111,6 +115,7 @@ impl PostgresTarget {
             lane,
             building,
             reading,
+            readable: OnceCell::new(),
             label: Mutex::default(),
         })
     }
@@ -372,6 +377,10 @@ impl Target for PostgresTarget {
     }
 
     fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
+    }
+
+    fn queries(&self) -> Option<&dyn Queries> {
         Some(self)
     }
 
