@@ -12,6 +12,7 @@ use foldline_api::{Error, ErrorClass, Result};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::journal::{self, Changes, Journaled, Rows};
+use crate::reader::{BY_NUMBER, Readers, by_number};
 use crate::replica::Replica;
 
 /// How long a call waits for another process' transaction before the worker backs off.
@@ -30,11 +31,13 @@ pub(crate) struct Database {
     open: Mutex<Option<Open>>,
     /// The log that it is a copy of.
     journaled: Option<Journaled>,
+    pub(crate) readers: Readers,
 }
 
+/// A connection, and the file that it is to.
 #[derive(Debug)]
-struct Open {
-    connection: Connection,
+pub(crate) struct Open {
+    pub(crate) connection: Connection,
     file: Option<(u64, u64)>,
 }
 
@@ -75,19 +78,29 @@ impl Database {
             return there;
         }
         registry.retain(|_, database| database.strong_count() > 0);
-        let fresh =
-            Arc::new(Database { path: path.clone(), open: Mutex::new(None), journaled: None });
+        let fresh = Arc::new(Database::at(&path, None));
         registry.insert(path, Arc::downgrade(&fresh));
         fresh
     }
 
     /// A copy of what a journal's log has. What is in the file counts for nothing.
     pub(crate) fn copy(path: &Path, journaled: Journaled) -> Arc<Self> {
-        Arc::new(Database {
-            path: path.to_owned(),
-            open: Mutex::new(None),
-            journaled: Some(journaled),
-        })
+        Arc::new(Database::at(path, Some(journaled)))
+    }
+
+    fn at(path: &Path, journaled: Option<Journaled>) -> Self {
+        let (open, readers) = (Mutex::new(None), Readers::default());
+        Database { path: path.to_owned(), open, journaled, readers }
+    }
+
+    /// Whether it lives with the process, and has no second connection.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        is_memory(&self.path)
+    }
+
+    /// Whether a connection is to the file that is there now.
+    pub(crate) fn is_current(&self, open: &Open) -> bool {
+        open.file == file_id(&self.path)
     }
 
     /// Whether there is such a database already.
@@ -224,7 +237,7 @@ impl Database {
         Ok(open)
     }
 
-    fn connect(&self) -> Result<Open> {
+    pub(crate) fn connect(&self) -> Result<Open> {
         let cannot = |error: Error| {
             let message = format!("cannot open {}: {}", self.path.display(), error.message());
             Error::new(error.class(), message).with_source(error)
@@ -244,6 +257,7 @@ impl Database {
             let synchronous = if self.journaled.is_some() { "OFF" } else { "FULL" };
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.set_prepared_statement_cache_capacity(128);
+            connection.create_collation(BY_NUMBER, by_number)?;
             Ok(connection)
         };
         let connection = connect().map_err(|error| cannot(sql(error)))?;

@@ -22,7 +22,7 @@
 //!
 //! **Types.** Integers are INTEGER, boolean is INTEGER 0 or 1, real and double precision are REAL, and
 //! bytea is BLOB. The rest is TEXT: `numeric` with its exact digits (arithmetic and `sum()` work but
-//! give a REAL; to sort, `ORDER BY CAST(price AS REAL)`), `timestamptz` as RFC 3339 in UTC with six
+//! give a REAL; to sort, `ORDER BY CAST(price AS REAL)`; Foldline's own queries order it by a collation, to the last digit), `timestamptz` as RFC 3339 in UTC with six
 //! digits, which sorts as time does, `date`, `time`, `uuid`, and jsonb, arrays and children as JSON for
 //! SQLite's JSON functions. A table's name is one name: a dot in it is a dot.
 //!
@@ -52,6 +52,8 @@ mod kept;
 mod kind;
 mod letters;
 mod parking;
+mod query;
+mod reader;
 mod rebuild;
 mod removal;
 mod replica;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use foldline_api::binding::{Binding, check_owner};
@@ -11,6 +12,7 @@ use foldline_api::lifecycle::{
     Change, Command, Facts, LogNow, Outcome, Record as Lifecycle, transition,
 };
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
+use foldline_api::query::Queries;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
 use foldline_api::removal::{Keep, Owned, Removed};
@@ -34,6 +36,9 @@ use crate::schema;
 use crate::snapshot::SqliteSnapshot;
 use crate::verdicts;
 use crate::writer::{Hold, SqliteWriter, Statements, past_sql};
+
+/// What is asked for by key answers sooner.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where a SQLite sink keeps its tables.
 #[derive(Clone, Debug)]
@@ -107,11 +112,28 @@ impl SqliteTarget {
     ) -> Result<T> {
         let spec = Arc::clone(&self.spec);
         let done = self.database.run(access, move |tx| act(tx, &spec).map(End::Commit)).await;
-        done.map_err(|error| match error.class() {
-            // No record is to blame for what the table refuses before one was read.
-            ErrorClass::Record => Error::config(error.message()).with_source(error),
-            _ => error,
-        })
+        done.map_err(of_no_record)
+    }
+
+    /// Reads beside what is written, for so long at most.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        time: Duration,
+        act: impl Fn(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if !self.database.is_there() {
+            // To look into it would make it.
+            return Err(unopened(&self.spec));
+        }
+        self.database.read(time, act).await.map_err(of_no_record)
+    }
+}
+
+/// No record is to blame for what the table refuses before one was read.
+fn of_no_record(error: Error) -> Error {
+    match error.class() {
+        ErrorClass::Record => Error::config(error.message()).with_source(error),
+        _ => error,
     }
 }
 
@@ -294,6 +316,10 @@ impl Target for SqliteTarget {
 
     async fn differences(&self) -> Result<Vec<String>> {
         self.run(Access::Read, schema::differences).await
+    }
+
+    fn queries(&self) -> Option<&dyn Queries> {
+        Some(self)
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
