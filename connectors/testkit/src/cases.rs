@@ -13,6 +13,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod meddling;
 pub(crate) mod owner;
 pub(crate) mod parking;
+pub(crate) mod queries;
 pub(crate) mod rebuild;
 pub(crate) mod removal;
 pub(crate) mod snapshot;

@@ -69,6 +69,16 @@ pub trait Store: Send + Sync {
         true
     }
 
+    /// Whether it answers queries.
+    fn answers(&self) -> bool {
+        true
+    }
+
+    /// Whether it compares and orders values of a type.
+    fn orders(&self, _ty: &str) -> bool {
+        true
+    }
+
     /// Changes a target by hand, the books untouched; false where the store has nothing of the kind.
     async fn meddle(&self, _target: &str, _what: Meddling) -> bool {
         false
@@ -98,6 +108,7 @@ type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 fn all(store: &dyn Store) -> Vec<Case<'_>> {
     let mut cases = of_lives(store);
     cases.extend(of_rows(store));
+    cases.extend(of_readers(store));
     cases
 }
 
@@ -189,6 +200,15 @@ fn of_rows(store: &dyn Store) -> Vec<Case<'_>> {
             store,
         )),
         Box::pin(cases::joins::a_build_takes_no_place_while_its_rows_wait(store)),
+    ]
+}
+
+/// Of those who read its rows.
+fn of_readers(store: &dyn Store) -> Vec<Case<'_>> {
+    vec![
+        Box::pin(cases::queries::a_row_is_read_by_its_key(store)),
+        Box::pin(cases::queries::queries_give_what_a_plain_filter_and_sort_give(store)),
+        Box::pin(cases::queries::rows_that_stay_are_on_one_page_while_others_move(store)),
     ]
 }
 

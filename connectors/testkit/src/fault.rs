@@ -11,6 +11,7 @@ use foldline_api::hole::Holes;
 use foldline_api::lifecycle::LogNow;
 use foldline_api::model::Key;
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
+use foldline_api::query::Queries;
 use foldline_api::rebuild::{By, Generations, Rebuilds, Step, Stepped};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::schemas::{KeptSchema, KeptSchemas};
@@ -252,6 +253,10 @@ impl Target for FaultyTarget {
 
     fn rebuilds(&self) -> &dyn Rebuilds {
         self
+    }
+
+    fn queries(&self) -> Option<&dyn Queries> {
+        self.inner.queries()
     }
 
     fn horizons(&self) -> Option<&dyn Horizons> {

@@ -21,6 +21,7 @@ mod expiry;
 mod hole;
 mod joins;
 mod kept;
+mod query;
 mod rebuild;
 mod snapshot;
 mod source;

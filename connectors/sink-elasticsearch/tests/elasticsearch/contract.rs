@@ -25,6 +25,10 @@ impl Store for Cluster {
         self.0.copy_indexes(&format!("{target}-g")).await;
     }
 
+    fn answers(&self) -> bool {
+        false
+    }
+
     fn name(&self, case: &str) -> String {
         format!("{}-{}", self.0.name, case.replace(' ', "-").to_lowercase())
     }

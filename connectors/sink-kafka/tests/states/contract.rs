@@ -33,6 +33,10 @@ impl Store for Kafka {
         }
     }
 
+    fn answers(&self) -> bool {
+        false
+    }
+
     fn name(&self, case: &str) -> String {
         format!("fl-state-{}-{case}", self.0)
     }

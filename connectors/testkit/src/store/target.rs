@@ -8,6 +8,7 @@ use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Command, Facts, LogNow, Outcome, transition};
 use foldline_api::parked::{Parked, Parking, Place, Request, Which};
+use foldline_api::query::Queries;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::Record;
 use foldline_api::removal::{Keep, Removed, generations};
@@ -186,6 +187,10 @@ impl Target for MemoryTarget {
     }
 
     fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
+    }
+
+    fn queries(&self) -> Option<&dyn Queries> {
         Some(self)
     }
 
