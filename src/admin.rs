@@ -13,6 +13,7 @@ pub(crate) mod openapi;
 mod page;
 mod parked;
 mod plugins;
+pub(crate) mod queries;
 pub(crate) mod replays;
 mod shape;
 mod tasks;
@@ -58,6 +59,8 @@ pub(crate) struct App {
     pub(crate) ingest: Ingest,
     /// Turns of what folds the log again.
     pub(crate) replays: Arc<tokio::sync::Semaphore>,
+    /// Turns of readers.
+    pub(crate) turns: Arc<queries::Turns>,
     /// What each connector is made of, as a number.
     pub(crate) prints: BTreeMap<String, u64>,
     pub(crate) registries: Arc<Registries>,
@@ -138,6 +141,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/connectors/{name}", get(info))
         .route("/connectors/{name}/config", get(config))
         .route("/connectors/{name}/status", get(status))
+        .route("/connectors/{name}/rows", get(queries::rows))
         .route("/connectors/{name}/rows/{key}", get(replays::row))
         .route("/connectors/{name}/rows/{key}/explain", get(replays::explain))
         .route("/connectors/{name}/explain", get(replays::explain_any))

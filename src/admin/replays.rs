@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::json::Json;
+use super::queries::{Wait, in_time, until_durable};
 use super::{Answer, App, Failure, Shared};
 use crate::explain::{self, At};
 use crate::printable;
@@ -36,6 +37,14 @@ impl Moment {
     fn parse(&self) -> Answer<Option<At>> {
         Ok(self.at.as_deref().map(At::parse).transpose()?)
     }
+}
+
+/// Which of a row, and what it is to hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OneRow {
+    at: Option<String>,
+    wait: Option<String>,
 }
 
 /// Which row, and when. A path cannot hold every key: `..`, a tab, nothing at all.
@@ -76,20 +85,28 @@ pub(crate) fn turns() -> Arc<Semaphore> {
 pub(super) async fn row(
     Extract(app): Shared,
     Path((name, key)): Path<(String, String)>,
-    Query(moment): Query<Moment>,
+    Query(OneRow { at, wait }): Query<OneRow>,
 ) -> Answer {
     let (parts, key) = named(&app, &name, &key)?;
     let model = Arc::clone(parts.projection.model());
+    let moment = Moment { at };
+    if let Some(wait) = wait {
+        let waits = Wait::all(&wait).map_err(|reason| Failure(StatusCode::BAD_REQUEST, reason))?;
+        until_durable(&app, app.connector(&name)?, &waits).await?;
+    }
     let row = match moment.parse()? {
         Some(at) => {
             let _turn = turn(&app).await?;
             explain::row_at(parts, key.clone(), at).await?
         }
-        None => {
-            let mut snapshot = parts.target.snapshot().await?;
-            let loaded = snapshot.load(std::slice::from_ref(&key)).await?.pop();
-            loaded.and_then(|loaded| loaded.row)
-        }
+        None => match parts.target.queries() {
+            Some(queries) => in_time(app.config.worker.query_time, queries.row(&key)).await?,
+            None => {
+                let mut snapshot = parts.target.snapshot().await?;
+                let loaded = snapshot.load(std::slice::from_ref(&key)).await?.pop();
+                loaded.and_then(|loaded| loaded.row)
+            }
+        },
     };
     let row = explain::object(&model, row.as_ref());
     let Some(row) = row else {

@@ -1,9 +1,12 @@
 //! `[worker]`: what belongs to the process.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use foldline_api::secret::Secret;
-use foldline_language::config::form::{ByteSize, Flag, KeyForm, SecretText, Text, Valued};
+use foldline_language::config::form::{
+    ByteSize, Flag, KeyForm, Number, Period, SecretText, Text, Valued,
+};
 use foldline_language::config::key::{Key, Or, Section};
 use foldline_language::config::names::check_name;
 use foldline_language::config::reader::{Field, Reader};
@@ -19,7 +22,18 @@ const MEMORY_MIN: u64 = 16 << 20;
 pub(super) static WORKER: Section = Section {
     name: "worker",
     doc: "What belongs to the process.",
-    keys: &[&NAME, &LISTEN, &ADVERTISED, &MEMORY, &TOKEN, &INGEST_TOKEN, &WATCH],
+    keys: &[
+        &NAME,
+        &LISTEN,
+        &ADVERTISED,
+        &MEMORY,
+        &TOKEN,
+        &INGEST_TOKEN,
+        &WATCH,
+        &QUERY_ROWS,
+        &QUERY_TIME,
+        &QUERY_WAIT,
+    ],
 };
 
 const NAME: Key<Text, Or<&str>> =
@@ -74,6 +88,32 @@ const INGEST_TOKEN: Key<SecretText> =
             }
         });
 
+const QUERY_ROWS: Key<Number<usize>, Or<usize>> =
+    Key::new("query_rows", Number::between(1, 10_000), "Rows of one page of GET …/rows, at most")
+        .or(1_000);
+const QUERY_TIME: Key<Period, Or<Duration>> =
+    Key::new("query_time", Period, "How long a store may work on a page or a row")
+        .or(Duration::from_secs(5))
+        .checked(check_time);
+const QUERY_WAIT: Key<Period, Or<Duration>> = Key::new(
+    "query_wait",
+    Period,
+    "How long a read waits at most for the records that its `wait` names",
+)
+.or(Duration::from_secs(10))
+.checked(check_time);
+
+/// A request is not kept for longer.
+const TIME_MAX: Duration = Duration::from_secs(60);
+
+fn check_time(field: &Field<'_>, time: &Duration) {
+    if time.is_zero() || *time > TIME_MAX {
+        let message =
+            format!("found {}, expected at most `1m`, and not nothing", field.node.describe());
+        field.problem(message);
+    }
+}
+
 /// An address and a port.
 #[derive(Clone, Copy)]
 struct Address;
@@ -125,6 +165,12 @@ pub struct Worker {
     pub watch: bool,
     /// Opens the posting of records, and nothing else; stands beside `token`.
     pub ingest_token: Option<Secret>,
+    /// Rows of one page of a query, at most.
+    pub query_rows: usize,
+    /// How long a store may work on a page or a row.
+    pub query_time: Duration,
+    /// How long a read waits for the records that it names.
+    pub query_wait: Duration,
 }
 
 impl Default for Worker {
@@ -137,6 +183,9 @@ impl Default for Worker {
             token: None,
             watch: WATCH.default(),
             ingest_token: None,
+            query_rows: QUERY_ROWS.default(),
+            query_time: QUERY_TIME.default(),
+            query_wait: QUERY_WAIT.default(),
         }
     }
 }
@@ -176,6 +225,9 @@ pub(super) fn read(mut reader: Reader<'_>) -> Worker {
         token: reader.read(&TOKEN),
         watch: reader.read(&WATCH),
         ingest_token: reader.read(&INGEST_TOKEN),
+        query_rows: reader.read(&QUERY_ROWS),
+        query_time: reader.read(&QUERY_TIME),
+        query_wait: reader.read(&QUERY_WAIT),
     };
     check_ingest_token(&mut reader, &worker);
     let open = !worker.listen.ip().is_loopback();

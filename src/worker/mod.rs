@@ -64,7 +64,7 @@ impl Worker {
             }
         }
         let reloads = Arc::new(Reloads::new(&metrics));
-        let replays = admin::replays::turns();
+        let (replays, turns) = (admin::replays::turns(), admin::queries::Turns::new());
         let app = App {
             config,
             metrics,
@@ -72,6 +72,7 @@ impl Worker {
             refused,
             ingest,
             replays,
+            turns,
             prints,
             registries,
             reloads,

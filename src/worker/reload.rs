@@ -168,9 +168,19 @@ fn next(now: &App, ask: Ask) -> Result<Next, Vec<Diagnostic>> {
     missing.iter().for_each(|name| made.keep(name, now, &mut config));
     let Made { connectors, refused, prints, started, .. } = made;
     let (metrics, replays) = (now.metrics.clone(), Arc::clone(&now.replays));
-    let reloads = Arc::clone(&now.reloads);
-    let app =
-        App { config, metrics, connectors, refused, ingest, replays, prints, registries, reloads };
+    let (reloads, turns) = (Arc::clone(&now.reloads), Arc::clone(&now.turns));
+    let app = App {
+        config,
+        metrics,
+        connectors,
+        refused,
+        ingest,
+        replays,
+        turns,
+        prints,
+        registries,
+        reloads,
+    };
     Ok(Next { app, started, removed, missing })
 }
 

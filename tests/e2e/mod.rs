@@ -29,6 +29,7 @@ mod outages;
 mod page;
 mod parking;
 mod protobuf;
+mod queries;
 mod rebuild;
 mod refused;
 mod registry;

@@ -270,6 +270,7 @@ fn answer(
     let fields: [Arc<str>; 2] = [Arc::from("line"), Arc::from("sku")];
     let scope = Scope {
         columns,
+        fields: false,
         state: true,
         item: true,
         child: Some(&fields),
