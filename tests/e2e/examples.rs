@@ -1,5 +1,6 @@
 //! `config/examples/`, each end to end as it stands: its topics and targets get the test's own names.
 
+use foldline_api::failpoint;
 use serde_json::{Value, json};
 use toml::Table;
 
@@ -10,7 +11,8 @@ use crate::support::registry::{Registry, Schema};
 use crate::support::servers::repository;
 use crate::support::setup::Setup;
 use crate::support::stores::{
-    Columns, Kind, ORDERS, elasticsearch, elasticsearch_rows, postgres_rows, query, topic_rows,
+    Columns, Kind, ORDERS, avro_topic_rows, elasticsearch, elasticsearch_rows, postgres_rows,
+    query, topic_rows,
 };
 use crate::support::use_servers;
 use crate::support::wait;
@@ -188,19 +190,128 @@ async fn projects_are_created_renamed_and_deleted() {
     setup.clean().await;
 }
 
-/// The example of users with the test's own names; its topics are those of two formats.
-async fn users(setup: &Setup) -> [String; 2] {
+/// The example of users with the test's own names; its topics are those of two formats, and that of the states.
+fn users(setup: &Setup) -> [String; 3] {
     let file = repository().join("config/examples/users/users.toml");
     let topic = setup.name("users");
-    let text = std::fs::read_to_string(file).unwrap().replace("user-events", &topic);
+    let states = format!("{topic}-state");
+    let text = std::fs::read_to_string(file).unwrap();
+    let text = text.replace("user-events", &topic).replace("users-state", &states);
     let mut config: Table = text.parse().unwrap();
     config["worker"].as_table_mut().unwrap().insert("name".to_owned(), setup.id.clone().into());
     for (name, connector) in config["connectors"].as_table_mut().unwrap() {
         let connector = connector.as_table_mut().unwrap();
-        connector.insert("table".to_owned(), setup.name(name).into());
+        if connector["sink"].as_str() == Some("warehouse") {
+            connector.insert("table".to_owned(), setup.name(name).into());
+        }
     }
     std::fs::write(setup.path("config/example.toml"), toml::to_string(&config).unwrap()).unwrap();
-    [topic.clone(), format!("{topic}-avro")]
+    [topic.clone(), format!("{topic}-avro"), states]
+}
+
+/// Of the users' read model.
+const USERS: Columns = &[
+    ("user_id", Kind::Plain),
+    ("email", Kind::Plain),
+    ("name", Kind::Plain),
+    ("status", Kind::Plain),
+    ("created_at", Kind::Time),
+    ("updated_at", Kind::Time),
+];
+
+const EMAIL_CHANGED: &str = r#"{"type":"record","name":"UserEmailChanged","fields":[
+    {"name":"userId","type":"string"},{"name":"email","type":"string"},
+    {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
+
+fn user_id(nth: i32) -> String {
+    format!("6f1c8a52-94a8-4c1d-9d3e-{nth:012}")
+}
+
+/// A user as it is in the end: the first 200 changed their email, the others are gone.
+fn user(nth: i32) -> Vec<Option<String>> {
+    let millis = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond().to_string();
+    let (email, status, at) = match nth {
+        0..200 => ("new.com", "active", (CHANGED_AT + i64::from(nth)).to_string()),
+        _ => ("mail.com", "inactive", millis("2026-03-03T08:00:00Z")),
+    };
+    let email = format!("{nth}@{email}");
+    let since = millis("2026-03-01T10:15:00Z");
+    let wanted = [user_id(nth), email, format!("N{nth}"), status.to_owned(), since, at];
+    wanted.map(Some).to_vec()
+}
+
+/// Of the first change, in milliseconds.
+const CHANGED_AT: i64 = 1_772_500_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_of_both_topics_are_a_table_and_a_topic_of_states_while_workers_die() {
+    let _servers = use_servers().await;
+    let (setup, registry) = (Setup::new(), Registry::start());
+    let [plain, avro, states] = users(&setup);
+    let environment = ("SCHEMA_REGISTRY", registry.url());
+    let first = setup.spawn_with(&[environment]);
+    first.answers().await;
+    for name in ["users", "users-snapshots"] {
+        first.idle(name, 12).await;
+    }
+    let id = user_id;
+    let in_json = |nth: i32, event: Value| Raw::value(nth % 6, &id(nth), event.to_string());
+    let created = (0..250).map(|nth| {
+        in_json(
+            nth,
+            json!({ "type": "UserCreated", "userId": id(nth), "email": format!("{nth}@mail.com"),
+            "name": format!("N{nth}"), "at": "2026-03-01T10:15:00.000001Z" }),
+        )
+    });
+    kafka::produce_raw(&plain, &created.collect::<Vec<_>>());
+    for name in ["users", "users-snapshots"] {
+        first.caught_up(name, &plain).await;
+    }
+    // Users of before on both topics, most of them on the other one and in other partitions, with a worker that dies in a flush.
+    let mut dies = setup.spawn_with(&[environment, (failpoint::VARIABLE, "before_positions:1")]);
+    wait::until("two workers share the users", wait::LATER, async || {
+        match first.metrics().await.of("users", "assigned_partitions") {
+            6 => Ok(()),
+            held => Err(format!("{held} partitions")),
+        }
+    })
+    .await;
+    let text = EMAIL_CHANGED.to_owned();
+    let schema = Schema { subject: "changes", text, references: Vec::new() };
+    let changed = |nth: i32| json!({ "userId": id(nth), "email": format!("{nth}@new.com"), "at": CHANGED_AT + i64::from(nth) });
+    let values: Vec<_> = (0..200).map(|nth| (0, changed(nth))).collect();
+    let encoded = registry.encode(&[schema], &values).values;
+    let records = (0..200).zip(encoded);
+    let records = records.map(|(nth, value)| Raw::value((nth + 1) % 6, &id(nth), value));
+    kafka::produce_raw(&avro, &records.collect::<Vec<_>>());
+    let gone = (200..250).map(|nth| {
+        in_json(
+            nth,
+            json!({ "type": "UserDeactivated", "userId": id(nth), "at": "2026-03-03T08:00:00Z" }),
+        )
+    });
+    kafka::produce_raw(&plain, &gone.collect::<Vec<_>>());
+    wait::until("the other worker dies", wait::LATER, async || {
+        dies.ended().map(drop).ok_or("it lives".to_owned())
+    })
+    .await;
+    // And the one that writes the states is killed.
+    first.kill9();
+    let last = setup.spawn_with(&[environment]);
+    last.answers().await;
+    for name in ["users", "users-snapshots"] {
+        for topic in [&plain, &avro] {
+            last.caught_up(name, topic).await;
+        }
+    }
+    let rows = postgres_rows(&setup.name("users"), USERS).await;
+    assert_eq!(rows, (0..250).map(|nth| (user_id(nth), user(nth))).collect());
+    assert_same("the states", &rows, &avro_topic_rows(&registry, &states, USERS));
+    let printed = last.cli(&["verify", "users-snapshots"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.out.contains("0 differ"), "{printed:?}");
+    last.stop().await;
+    setup.clean().await;
 }
 
 const USER_CREATED: &str = r#"{"type":"record","name":"UserCreated","fields":[
@@ -212,7 +323,7 @@ async fn users_sign_up_in_json_and_in_avro_and_are_counted_by_the_hour_for_400_d
     const HOUR: i64 = 3_600_000;
     let _servers = use_servers().await;
     let (setup, registry) = (Setup::new(), Registry::start());
-    let [plain, avro] = users(&setup).await;
+    let [plain, avro, _] = users(&setup);
     let daemon = setup.spawn_with(&[("SCHEMA_REGISTRY", registry.url())]);
     daemon.answers().await;
     // The worker makes the topics.

@@ -1,4 +1,5 @@
-//! The contract's scenarios as they stand: what of them is there today passes its own tests.
+//! The contract's scenarios as they stand: what of them is there today passes its own tests, and the example of one that is there
+//! whole is the scenario but for addresses.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,4 +36,15 @@ fn their_own_tests_pass() {
     for name in ["users", "projects", "books", "orders", "profiles"] {
         assert!(passed.iter().any(|test| test.starts_with(&format!("{name}: "))), "{passed:?}");
     }
+}
+
+#[test]
+fn the_example_of_users_is_the_scenario_but_for_addresses() {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap();
+    let address = r#"url  = "${DATABASE_URL:-postgres://localhost/foldline}""#;
+    let scenario = read("tests/fixtures/scenarios/1-users.toml");
+    let scenario = scenario.replace(r#"url  = { env = "DATABASE_URL" }"#, address);
+    assert_eq!(read("config/examples/users/users.toml"), scenario);
+    let config = load(Path::new("config/examples/users/users.toml"), &Env::default());
+    assert!(unsupported(&config.unwrap()).is_empty());
 }
