@@ -404,7 +404,7 @@ impl Explain {
             };
             pass.fold.expire(snapshot.books().horizon);
             let row = loaded.as_ref().and_then(|loaded| loaded.row.clone());
-            pass.shown = match row.filter(|_| !self.parts.projection.shows().is_empty()) {
+            pass.shown = match row.filter(|_| self.parts.projection.looks_up()) {
                 Some(row) => snapshot.shown(&[row]).await?.pop().flatten(),
                 None => None,
             };

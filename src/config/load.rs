@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foldline_language::config::checks::resolve_children;
 use foldline_language::config::diagnostic::{Diagnostic, sort};
 use foldline_language::config::env::Env;
 use foldline_language::config::form::{Entries, SubTable};
@@ -209,6 +210,7 @@ fn check(tree: &Table, env: &Env) -> (Config, Vec<Diagnostic>, KnownKeys) {
     config.registries = each(&registries, |n, f| registry::read(n, f, &source_names));
     config.sources = each(&sources, |n, f| source::read(n, f, &registry_names));
     config.projections = each(&projections, projections::read);
+    resolve_children(&mut config.projections);
     config.sinks = each(&sinks, |n, f| sink::read(n, f, &config.registries));
     let refer = connector::Names {
         worker: &config.worker.name,

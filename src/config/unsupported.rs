@@ -2,7 +2,6 @@
 
 use foldline_api::Error;
 use foldline_language::config::diagnostic::{Diagnostic, join};
-use foldline_language::config::projection::ProjectionConfig;
 
 use super::connector::{ConnectorConfig, Start};
 use super::load::Config;
@@ -36,9 +35,6 @@ pub fn unsupported(config: &Config) -> Vec<Diagnostic> {
                 list.warn(&path, "topics are made in Kafka only: these words say nothing here");
             }
         }
-    }
-    for projection in config.projections.values() {
-        list.projection(projection);
     }
     for sink in config.sinks.values() {
         let path = format!("{}.type", join("sinks", &sink.name));
@@ -105,28 +101,28 @@ impl List<'_> {
     /// Not every store shows fields of other rows yet.
     fn looks_up(&mut self, connector: &ConnectorConfig) {
         let Some(projection) = self.config.projections.get(&connector.projection) else { return };
-        let mut fields = projection.fields.values();
+        let looked_up = || projection.fields.values().filter(|field| field.value.lookup.is_some());
+        let children = looked_up().find(|field| field.value.ty == "children");
         let Some(sink) = self.config.sinks.get(&connector.sink) else { return };
-        if !fields.any(|field| field.value.lookup.is_some())
-            || sink.store.sink().is_ok_and(|sink| sink.looks_up())
-            || sink.store.sink().is_err()
-        {
+        let Ok(kind) = sink.store.sink() else { return };
+        let path = format!("{}.sink", join("connectors", &connector.name));
+        if let Some(children) = children.filter(|_| kind.looks_up() && !kind.gathers()) {
+            let message = format!(
+                "`{}` looks children up ({}): that is not available yet in sinks of type `{}`, and it is in `elasticsearch`",
+                projection.name,
+                children.path,
+                sink.store.name()
+            );
+            self.found.push(self.config.places.problem(&path, message));
+        }
+        if looked_up().next().is_none() || kind.looks_up() {
             return;
         }
-        let path = format!("{}.sink", join("connectors", &connector.name));
         let message = format!(
             "`{}` looks up other rows: that is not available yet in sinks of type `{}`, and it is in `postgres`, `elasticsearch` and `sqlite`",
             projection.name,
             sink.store.name()
         );
         self.found.push(self.config.places.problem(&path, message));
-    }
-
-    fn projection(&mut self, projection: &ProjectionConfig) {
-        for field in projection.fields.values() {
-            if field.value.lookup.is_some() && field.value.ty == "children" {
-                self.error(&format!("{}.lookup", field.path), "`lookup` on `children` is");
-            }
-        }
     }
 }

@@ -126,7 +126,7 @@ impl Connector {
 
     /// Keeps rows up to what they look up, where they do.
     async fn joined(&self, target: &Arc<dyn Target>, generation: u64) -> Result<Option<Joined>> {
-        if self.spec.projection.shows().is_empty() {
+        if !self.spec.projection.looks_up() {
             return Ok(None);
         }
         let writer = self.retry("open", || target.writer(generation)).await?;

@@ -330,7 +330,7 @@ impl<'a> Driver<'a> {
         }
         tracing::info!(generation = build.generation, tasks, "taking part in a rebuild");
         let generation = build.generation;
-        let joined = if spec.projection.shows().is_empty() {
+        let joined = if !spec.projection.looks_up() {
             None
         } else {
             let (writer, pace) = (target.writer(generation).await?, Arc::clone(self.pace));

@@ -30,7 +30,7 @@ pub(super) fn is_zero(count: &u64) -> bool {
 
 impl Verify {
     pub(super) fn shows(&self) -> bool {
-        !self.parts.projection.shows().is_empty()
+        self.parts.projection.looks_up()
     }
 
     /// Whether a row has still to show what it looks up.

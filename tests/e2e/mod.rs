@@ -4,6 +4,7 @@ mod adopt;
 mod avro;
 mod bad_records;
 mod binding;
+mod books;
 mod cdc;
 mod clean;
 mod cloudevents;

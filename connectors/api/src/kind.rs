@@ -38,4 +38,9 @@ pub trait Sink: Debug + Send + Sync {
     fn looks_up(&self) -> bool {
         false
     }
+
+    /// Whether a target can hold another one's rows as children.
+    fn gathers(&self) -> bool {
+        false
+    }
 }

@@ -5,23 +5,24 @@
 //! more. The showing side's flush writes its documents with what the others say, and reads those again once they are
 //! durable: what is another by then it notes itself. So of two that cross one sees the other.
 
+mod children;
 mod notes;
 mod refresh;
 mod shown;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use foldline_api::Result;
 use foldline_api::lookup::{Joins, Lookup};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::rebuild::Phase;
 use foldline_api::sink::{Flush, Loaded, Marks, Version};
-use foldline_api::{Error, Result};
 
 use crate::books::{NextDoc, TargetDoc};
 use crate::client::Document;
 use crate::document;
-use crate::mapping::Names;
 use crate::writer::ElasticsearchWriter;
+use children::Children;
 pub(crate) use notes::Follower;
 use notes::{Until, noted};
 pub(crate) use refresh::Keeping;
@@ -35,6 +36,8 @@ const READ_BYTES: usize = 2 << 20;
 pub(crate) struct Others {
     /// By target: which of its generations was live.
     pub(crate) records: BTreeMap<String, Option<TargetDoc>>,
+    /// By column of children; none where documents keep what they hold.
+    children: Option<Children>,
     rows: Vec<HashMap<Key, Loaded>>,
 }
 
@@ -42,12 +45,6 @@ pub(crate) struct Others {
 pub(crate) struct Joined {
     pub(crate) flush: Flush,
     others: Others,
-}
-
-/// The other targets of these joins, each once.
-pub(crate) fn looked_up(joins: &Joins) -> Vec<&str> {
-    let names: BTreeSet<&str> = joins.lookups().iter().map(|it| it.target.as_str()).collect();
-    names.into_iter().collect()
 }
 
 /// The life of another target, as rows of this fingerprint were looked at for it.
@@ -64,9 +61,11 @@ impl Others {
     }
 
     /// The row with what these say.
-    pub(crate) fn complete(&self, joins: &Joins, row: &Row) -> Row {
+    pub(crate) fn complete(&self, joins: &Joins, own: &Key, row: &Row) -> Row {
         let lookups = joins.lookups().iter().enumerate();
-        joins.complete(row, lookups.map(|(at, lookup)| self.row(at, lookup, row)))
+        let children = self.children.as_ref().map(|all| children::values(joins, all, own));
+        let children = children.into_iter().flatten().map(|(value, _)| value);
+        joins.complete(row, lookups.map(|(at, lookup)| self.row(at, lookup, row)), children)
     }
 
     /// The keys whose documents say something else than `later`, by their target.
@@ -98,7 +97,7 @@ impl ElasticsearchWriter {
         &self,
         joins: &Joins,
     ) -> Result<BTreeMap<String, Option<TargetDoc>>> {
-        let names = looked_up(joins);
+        let names = joins.targets();
         let docs = self.books.targets(&names).await?;
         Ok(names.into_iter().map(str::to_owned).zip(docs).collect())
     }
@@ -120,7 +119,7 @@ impl ElasticsearchWriter {
             let loaded = self.read_other(lookup, record, &keys).await?;
             found.push(keys.into_iter().zip(loaded).collect());
         }
-        Ok(Others { records, rows: found })
+        Ok(Others { records, children: None, rows: found })
     }
 
     async fn read_other(
@@ -129,17 +128,15 @@ impl ElasticsearchWriter {
         record: Option<&TargetDoc>,
         keys: &[Key],
     ) -> Result<Vec<Loaded>> {
-        let absent = || Loaded { row: None, version: Version::Absent, marks: Marks::new() };
-        let none = || keys.iter().map(|_| absent()).collect();
-        let Some(record) = record.filter(|_| !keys.is_empty()) else { return Ok(none()) };
-        let index = Names::new(&lookup.target).index(record.binding.generation);
-        let ids: Vec<String> = keys.iter().map(document::id).collect();
-        let found = self.client.mget_within(&index, &ids, READ_MAX, READ_BYTES).await;
-        match found {
-            // Dropped by hand, or not made yet: it is looked at anew once there is another.
-            Err(error) if error.code() == Some("404 index_not_found_exception") => Ok(none()),
-            found => found?.iter().map(|found| loaded(&lookup.model, found)).collect(),
-        }
+        self.read_keys((&lookup.target, &lookup.model), record, keys).await
+    }
+
+    /// The same, with the children that a search finds.
+    pub(crate) async fn others_and_children(&self, joins: &Joins, rows: &[Row]) -> Result<Others> {
+        let mut others = self.others(joins, rows.iter()).await?;
+        let owners: Vec<Key> = rows.iter().map(|row| self.model.key_of(row)).collect();
+        others.children = Some(self.children(joins, &others.records, &owners).await?);
+        Ok(others)
     }
 
     /// A flush with what its rows show now.
@@ -148,8 +145,11 @@ impl ElasticsearchWriter {
         let rows = flush.writes.iter().filter_map(|write| write.row.as_ref());
         let others = self.others(joins, rows).await?;
         let mut flush = flush.clone();
-        for row in flush.writes.iter_mut().filter_map(|write| write.row.as_mut()) {
-            *row = others.complete(joins, row);
+        self.keep_children(joins, &mut flush, &others).await?;
+        for write in &mut flush.writes {
+            if let Some(row) = &mut write.row {
+                *row = others.complete(joins, &write.key, row);
+            }
         }
         Ok(Some(Joined { flush, others }))
     }
@@ -208,6 +208,12 @@ impl ElasticsearchWriter {
         if self.is_loading().await? {
             return Ok(());
         }
+        if !joins.gathers().is_empty() {
+            // What they hold is what a search found, or what they held: they are looked at after a refresh.
+            let keys: Vec<Option<String>> =
+                joined.flush.writes.iter().map(|write| noted(&write.key)).collect();
+            self.books.note(&[self.follower()], &self.spec.target, &keys, None).await?;
+        }
         let rows = joined.flush.writes.iter().filter_map(|write| write.row.as_ref());
         let later = self.others(joins, rows).await?;
         for (target, keys) in joined.others.differ(joins, &later) {
@@ -230,7 +236,7 @@ impl ElasticsearchWriter {
     /// at where another target lives another life than they were looked at for. With `new`, only where it is not known yet.
     pub(crate) async fn observe(&self, new: bool) -> Result<()> {
         let Some(joins) = self.joins() else { return Ok(()) };
-        let (own, names) = (self.follower(), looked_up(joins));
+        let (own, names) = (self.follower(), joins.targets());
         let records = self.records(joins).await?;
         for doc in self.books.followers(&names).await? {
             let Some((target, record)) = records.get_key_value(&doc.value.target) else { continue };
@@ -284,9 +290,7 @@ fn loaded(model: &Model, found: &Document) -> Result<Loaded> {
     let Some(source) = &found.source else {
         return Ok(Loaded { row: None, version: found.version, marks: Marks::new() });
     };
-    let (row, marks) = document::decode(model, source.get().as_bytes()).map_err(|error| {
-        // No record of this target is to blame.
-        Error::retriable(format!("a document that is looked up: {}", error.message()))
-    })?;
+    let decoded = document::decode(model, source.get().as_bytes());
+    let (row, marks) = decoded.map_err(|error| children::unreadable(&error))?;
     Ok(Loaded { row, version: found.version, marks })
 }

@@ -115,4 +115,8 @@ impl Sink for ElasticsearchConfig {
     fn looks_up(&self) -> bool {
         true
     }
+
+    fn gathers(&self) -> bool {
+        true
+    }
 }

@@ -235,6 +235,7 @@ pub(crate) fn check(spec: &TargetSpec) -> Result<()> {
     }
     check_expire(spec)?;
     check_lookups(spec)?;
+    check_children(spec)?;
     let Json::Object(settings) = settings(spec) else { return Ok(()) };
     refuse(&spec.target, &settings, &mapping(spec, ""))
 }
@@ -266,6 +267,30 @@ fn check_lookups(spec: &TargetSpec) -> Result<()> {
             return Err(Error::config(format!(
                 "connectors.{}: Elasticsearch finds no documents by {:?}, which is bytea: look {:?} up by another type",
                 spec.connector, via.name, lookup.target
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what would hide from a search which documents hold a child.
+fn check_children(spec: &TargetSpec) -> Result<()> {
+    for gather in spec.joins.iter().flat_map(|joins| joins.gathers()) {
+        let Some(column) = spec.model.columns.get(gather.column) else { continue };
+        let user = spec.mapping.as_ref().map(|user| below_properties(&spec.model, user));
+        let user = user.as_ref().and_then(|user| user.get("properties")?.get(&*column.name));
+        let by = user.is_some_and(|user| {
+            user.get("type").is_some_and(|ty| ty != "nested")
+                || user.get("enabled").is_some()
+                || user.get("properties").is_some_and(|all| all.get(gather.by()).is_some())
+        });
+        if by {
+            return Err(Error::config(format!(
+                "connectors.{}.mapping.properties.{}: by {:?} in it documents are found that hold a row of {:?}: leave the mapping of both to Foldline",
+                spec.connector,
+                column.name,
+                gather.by(),
+                gather.target
             )));
         }
     }

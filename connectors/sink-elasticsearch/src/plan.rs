@@ -56,5 +56,15 @@ fn looked_up(spec: &TargetSpec, writers: &str) -> Vec<String> {
             json!({ "query": { "terms": { via: ["<changed key>"] } }, "sort": ["_seq_no"] });
         out.push(format!("POST /{writers}/_search\n{query}"));
     }
+    for gather in spec.joins.iter().flat_map(|joins| joins.gathers()) {
+        let other = Names::new(&gather.target).index(1);
+        let via = gather.model.columns.get(gather.via).map_or("", |column| &*column.name);
+        let own = spec.model.columns.get(gather.column).map_or("", |column| &*column.name);
+        let query = json!({ "query": { "terms": { via: ["<key>"] } }, "sort": [gather.by()] });
+        out.push(format!("POST /{other}/_search\n{query}"));
+        let by = format!("{own}.{}", gather.by());
+        let nested = json!({ "path": own, "query": { "terms": { by: ["<changed key>"] } } });
+        out.push(format!("POST /{writers}/_search\n{}", json!({ "query": { "nested": nested } })));
+    }
     out
 }

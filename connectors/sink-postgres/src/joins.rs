@@ -235,7 +235,7 @@ impl Shown {
             let value = row.get(side.via);
             if value.is_null() { None } else { rows.get(&Key::of(value.clone())) }
         });
-        self.joins.complete(row, shown)
+        self.joins.complete(row, shown, std::iter::empty())
     }
 
     /// Rows as they shall be, by what the others say now. The caller holds them.

@@ -81,7 +81,7 @@ fn rows(tx: &Transaction<'_>, model: &Model, text: &str, cells: Vec<Cell<'_>>) -
 fn completed(tx: &Transaction<'_>, joins: &Joins, row: &Row) -> Result<Row> {
     let others = joins.lookups().iter().map(|lookup| other(tx, lookup, row));
     let others: Vec<Option<Row>> = others.collect::<Result<_>>()?;
-    Ok(joins.complete(row, others.iter().map(Option::as_ref)))
+    Ok(joins.complete(row, others.iter().map(Option::as_ref), std::iter::empty()))
 }
 
 /// The life of another target that rows were looked at for.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a suite of assertions")]
 
 pub(crate) mod adopt;
+pub(crate) mod children;
 pub(crate) mod deploys;
 pub(crate) mod expiry;
 pub(crate) mod flush;

@@ -59,6 +59,11 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// Whether rows can hold another target's rows as children.
+    fn gathers(&self) -> bool {
+        false
+    }
+
     /// Whether a generation that was live is kept for a rollback. Where none is, a rollback is refused by name.
     fn keeps_generations(&self) -> bool {
         true
@@ -200,6 +205,16 @@ fn of_rows(store: &dyn Store) -> Vec<Case<'_>> {
             store,
         )),
         Box::pin(cases::joins::a_build_takes_no_place_while_its_rows_wait(store)),
+        Box::pin(cases::children::children_come_move_go_and_come_back(store)),
+        Box::pin(cases::children::the_first_children_are_held_where_there_are_more(store)),
+        Box::pin(
+            cases::children::all_children_are_looked_at_where_their_target_lives_another_life(
+                store,
+            ),
+        ),
+        Box::pin(cases::children::a_build_takes_no_place_before_its_rows_hold_their_children(
+            store,
+        )),
     ]
 }
 

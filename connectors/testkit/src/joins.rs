@@ -1,11 +1,11 @@
 //! What rows of the store in memory show of other targets' rows, and the notes that keep it so.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use foldline_api::lookup::Joins;
+use foldline_api::lookup::{Gather, Joins};
 use foldline_api::model::{Key, Row};
 use foldline_api::sink::{Flush, Refreshed, TargetSpec};
+use foldline_api::value::Value;
 
 use crate::store::{Entry, State, Table};
 
@@ -52,21 +52,54 @@ impl Entry {
 
 impl State {
     /// The row with what it looks up now.
-    pub(crate) fn completed(&self, joins: &Joins, row: &Row) -> Row {
+    pub(crate) fn completed(&self, joins: &Joins, own: &Key, row: &Row) -> Row {
         let other = |lookup: &foldline_api::lookup::Lookup| {
             let value = row.get(lookup.via);
             let key = (!value.is_null()).then(|| Key::of(value.clone()))?;
             self.entries.get(&lookup.target)?.live_row(&key)
         };
-        joins.complete(row, joins.lookups().iter().map(other))
+        joins.complete(
+            row,
+            joins.lookups().iter().map(other),
+            joins.gathers().iter().map(|it| self.children(it, own)),
+        )
+    }
+
+    fn children(&self, gather: &Gather, own: &Key) -> Value {
+        let table = self.entries.get(&gather.target).and_then(|entry| entry.table.as_ref());
+        let rows = table.into_iter().flat_map(|table| table.rows.values());
+        let rows = rows.filter_map(|kept| kept.row.as_ref());
+        gather.children(rows.filter(|row| gather.owner(row).as_ref() == Some(own)).collect()).0
+    }
+
+    /// Whether what a row shows may change with another target's row.
+    fn is_about(
+        &self,
+        joins: &Joins,
+        row: &Row,
+        (looked_up, key): (&str, &Key),
+        own: &Key,
+    ) -> bool {
+        let shows = joins.lookups().iter().any(|lookup| {
+            lookup.target == looked_up && Key::of(row.get(lookup.via).clone()) == *key
+        });
+        shows
+            || joins.gathers().iter().filter(|gather| gather.target == looked_up).any(|gather| {
+                let entry = self.entries.get(looked_up);
+                let other = entry.and_then(|entry| entry.live_row(key));
+                let holds = other.and_then(|other| gather.owner(other)).as_ref() == Some(own);
+                holds || gather.held(row).any(|held| held == *key)
+            })
     }
 
     /// A flush with what its rows look up.
     pub(crate) fn joined(&self, spec: &TargetSpec, flush: &Flush) -> Flush {
         let mut flush = flush.clone();
         if let Some(joins) = &spec.joins {
-            for row in flush.writes.iter_mut().filter_map(|write| write.row.as_mut()) {
-                *row = self.completed(joins, row);
+            for write in &mut flush.writes {
+                if let Some(row) = &mut write.row {
+                    *row = self.completed(joins, &write.key, row);
+                }
             }
         }
         flush
@@ -83,8 +116,7 @@ impl State {
     /// at where the other target lives another life than they were looked at for; whether that was so.
     pub(crate) fn observe(&mut self, spec: &TargetSpec, generation: u64, new: bool) -> bool {
         let Some(joins) = &spec.joins else { return false };
-        let targets: BTreeSet<String> =
-            joins.lookups().iter().map(|lookup| lookup.target.clone()).collect();
+        let targets: Vec<String> = joins.targets().into_iter().map(str::to_owned).collect();
         let mut changed = false;
         for looked_up in targets {
             let (life, id) = (self.life(spec, &looked_up), self.tick());
@@ -127,14 +159,14 @@ impl State {
         let Some((joins, entry)) = spec.joins.as_ref().zip(self.entries.get(&spec.target)) else {
             return false;
         };
-        joins.lookups().iter().any(|lookup| {
-            let seen = entry.lookups.get(&(generation, lookup.target.clone()));
-            let key = Key::of(row.get(lookup.via).clone());
-            let mine =
-                |note: &&Note| note.generation == generation && note.looked_up == lookup.target;
+        let own = spec.model.key_of(row);
+        joins.targets().into_iter().any(|target| {
+            let seen = entry.lookups.get(&(generation, target.to_owned()));
+            let mine = |note: &&Note| note.generation == generation && note.looked_up == target;
             let noted = entry.notes.values().filter(mine);
-            seen != Some(&self.life(spec, &lookup.target))
-                || noted.into_iter().any(|note| note.key.as_ref().is_none_or(|it| *it == key))
+            let about = |key: &Key| self.is_about(joins, row, (target, key), &own);
+            seen != Some(&self.life(spec, target))
+                || noted.into_iter().any(|note| note.key.as_ref().is_none_or(about))
         })
     }
 
@@ -155,20 +187,17 @@ impl State {
             Some((*id, note.clone()))
         };
         let Some((id, note)) = first(self) else { return Refreshed::default() };
-        let wrong = |row: &Row| match &note.key {
-            None => note.after.as_ref().is_none_or(|after| spec.model.key_of(row) > *after),
-            Some(key) => joins.lookups().iter().any(|lookup| {
-                lookup.target == note.looked_up && Key::of(row.get(lookup.via).clone()) == *key
-            }),
-        };
         let table = |state: &mut State| -> Option<Table> {
             state.entries.get_mut(&spec.target)?.table_of(generation, building).cloned()
         };
         let Some(rows) = table(self) else { return Refreshed::default() };
         let all = rows.rows.iter().filter_map(|(key, kept)| Some((key, kept.row.as_ref()?)));
-        let all = all.filter(|(_, row)| wrong(row));
+        let all = all.filter(|(own, row)| match &note.key {
+            None => note.after.as_ref().is_none_or(|after| *own > after),
+            Some(key) => self.is_about(joins, row, (&note.looked_up, key), own),
+        });
         let wrong: Vec<(Key, Row)> = all
-            .map(|(key, row)| (key.clone(), row.clone(), self.completed(joins, row)))
+            .map(|(key, row)| (key.clone(), row.clone(), self.completed(joins, key, row)))
             .filter(|(_, row, completed)| row != completed)
             .map(|(key, _, completed)| (key, completed))
             .collect();

@@ -72,7 +72,9 @@ impl Snapshot for MemorySnapshot {
             return Ok(rows.iter().cloned().map(Some).collect());
         };
         let waits = |row: &Row| self.state.waits(&self.spec, self.books.generation, row);
-        let shown = rows.iter().map(|row| (!waits(row)).then(|| self.state.completed(joins, row)));
+        let shown = rows.iter().map(|row| {
+            (!waits(row)).then(|| self.state.completed(joins, &self.spec.model.key_of(row), row))
+        });
         Ok(shown.collect())
     }
 }

@@ -40,6 +40,10 @@ impl Store for Memory {
     fn looks_up(&self) -> bool {
         self.1
     }
+
+    fn gathers(&self) -> bool {
+        self.1
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,44 @@ impl Problems<'_> {
     }
 }
 
+/// Gives children that are looked up the folded fields of the other projection, and an index to the column there by which
+/// they are found. What cannot be is told by [`check_projections`].
+pub fn resolve_children(all: &mut All) {
+    let mut found = Vec::new();
+    for (name, projection) in all.iter() {
+        for (column, field) in &projection.fields {
+            let config = &field.value;
+            let other = config.lookup.as_ref().filter(|_| config.ty == "children");
+            let Some(other) = other.and_then(|other| all.get(other)) else { continue };
+            let fields = other.fields.iter().filter(|(_, field)| is_child_field(&field.value));
+            let child = |(name, field): (&String, &Located<FieldConfig>)| {
+                let value = FieldConfig::plain(field.value.ty.clone());
+                (name.clone(), Located { path: field.path.clone(), value })
+            };
+            let fields: IndexMap<String, Located<FieldConfig>> = fields.map(child).collect();
+            found.push((name.clone(), column.clone(), fields));
+        }
+    }
+    for (name, column, fields) in found {
+        let Some(field) = all.get_mut(&name).and_then(|it| it.fields.get_mut(&column)) else {
+            continue;
+        };
+        field.value.fields = fields;
+        let Some((other, via)) = field.value.lookup.clone().zip(field.value.via.clone()) else {
+            continue;
+        };
+        let there = all.get_mut(&other).and_then(|other| other.fields.get_mut(&via));
+        // A key has its own.
+        if let Some(there) = there {
+            there.value.index = true;
+        }
+    }
+}
+
+fn is_child_field(field: &FieldConfig) -> bool {
+    field.lookup.is_none() && field.computed.is_none() && field.ty != "children"
+}
+
 /// Checks lookups, and the topics that tests name.
 pub fn check_projections(all: &All, places: &Places, found: &mut Vec<Diagnostic>) {
     let mut problems = Problems { places, found };
@@ -35,7 +73,7 @@ fn check_lookups(all: &All, projection: &ProjectionConfig, problems: &mut Proble
     let looked_up = projection.fields.values().filter(|field| field.value.lookup.is_some());
     for field in looked_up {
         let message = if field.value.ty == "children" {
-            children_lookup_fault(all, &field.value)
+            children_lookup_fault(all, projection, &field.value)
         } else {
             lookup_fault(all, projection, &field.value)
         };
@@ -138,18 +176,46 @@ fn cycle(all: &All, projection: &ProjectionConfig, field: &FieldConfig) -> Optio
 }
 
 /// `lookup = "books", via = "author_id"` on children.
-fn children_lookup_fault(all: &All, field: &FieldConfig) -> Fault {
+fn children_lookup_fault(all: &All, own: &ProjectionConfig, field: &FieldConfig) -> Fault {
     let name = field.lookup.as_deref()?;
     let Some(other) = all.get(name) else {
         return Some(("lookup", unknown("projection", name, all.keys())));
     };
     let via = field.via.as_deref()?;
-    if other.fields.get(via).is_none_or(|field| field.value.lookup.is_some()) {
+    let there = other.fields.get(via).map(|field| &field.value);
+    let Some(there) = there.filter(|there| is_child_field(there)) else {
         return Some(("via", unknown("folded field", via, folded_names(&other.fields))));
-    }
+    };
     let by = field.by.as_deref()?;
-    let known = other.fields.contains_key(by);
-    (!known).then(|| ("by", unknown("field", by, other.fields.keys())))
+    if !other.fields.contains_key(by) {
+        return Some(("by", unknown("field", by, other.fields.keys())));
+    }
+    if other.key.len() != 1 {
+        return Some(("lookup", format!("`{name}` has a composite key, and `by` is one field")));
+    }
+    let (key, _) = other.key.first()?;
+    if by != key {
+        return Some((
+            "by",
+            format!(
+                "found `{by}`, and the key of `{name}` is `{key}`: children that are looked up have that key"
+            ),
+        ));
+    }
+    if own.key.len() != 1 {
+        let message =
+            format!("`{}` has a composite key, and `{name}.{via}` is one field", own.name);
+        return Some(("via", message));
+    }
+    let (own_key, _) = own.key.first()?;
+    let own_type = &own.fields.get(own_key)?.value.ty;
+    let message = || {
+        format!(
+            "`{name}.{via}` is `{}`, and the key of `{}` is `{own_type}`: give both one type",
+            there.ty, own.name
+        )
+    };
+    (!same_type(&there.ty, own_type)).then(|| ("via", message()))
 }
 
 fn folded_names(

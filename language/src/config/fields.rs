@@ -69,16 +69,20 @@ fn check_field_name(field: &Field<'_>, name: &str) {
     field.problem(fault);
 }
 
-fn plain(ty: String) -> FieldConfig {
-    FieldConfig {
-        ty,
-        index: false,
-        default: None,
-        computed: None,
-        by: None,
-        fields: IndexMap::new(),
-        lookup: None,
-        via: None,
+impl FieldConfig {
+    /// A field that has a type and nothing else.
+    #[must_use]
+    pub fn plain(ty: String) -> Self {
+        FieldConfig {
+            ty,
+            index: false,
+            default: None,
+            computed: None,
+            by: None,
+            fields: IndexMap::new(),
+            lookup: None,
+            via: None,
+        }
     }
 }
 
@@ -94,7 +98,7 @@ fn read_field(field: &Field<'_>) -> Option<FieldConfig> {
         if ty == "children" {
             field.problem_with_help("`children` need `by` and `fields`", CHILDREN_HELP);
         }
-        return field.text().map(plain);
+        return field.text().map(FieldConfig::plain);
     }
     let mut reader = field.table(&FIELD)?;
     let ty = reader.read(&TYPE);
@@ -176,9 +180,9 @@ fn read_child_fields(entries: Vec<(&str, Field<'_>)>) -> IndexMap<String, Locate
             let ty = reader.read(&CHILD_TYPE);
             let default = reader.read(&DEFAULT).map(|field| field.node.to_value());
             reader.finish();
-            ty.map(|ty| FieldConfig { default, ..plain(ty) })
+            ty.map(|ty| FieldConfig { default, ..FieldConfig::plain(ty) })
         } else {
-            field.text().map(plain)
+            field.text().map(FieldConfig::plain)
         };
         let Some(config) = config else { continue };
         if config.ty == "children" {

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use super::cases::{TEST, read_cases};
-use super::checks::check_projections;
+use super::checks::{check_projections, resolve_children};
 use super::diagnostic::{Diagnostic, sort};
 use super::env::Env;
 use super::fields::read_fields;
@@ -50,6 +50,7 @@ pub fn of_text(
     }
     let places = Places::of(&tree);
     problems.extend(cx.into_parts().0);
+    resolve_children(&mut all);
     check_projections(&all, &places, &mut problems);
     sort(&mut problems);
     if problems.is_empty() { Ok((all, places)) } else { Err(problems) }

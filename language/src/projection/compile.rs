@@ -61,6 +61,7 @@ impl Projection {
             column.index = true;
         }
         let shows = compiler.shows();
+        let gathers = compiler.gathers();
         let (computed, later) = compiler.computed_first(&model);
         let [computed, computed_of_shown] = compiler.part(computed);
         let topics = compiler.matcher("topics", &config.topics);
@@ -70,7 +71,6 @@ impl Projection {
             (0..).zip(&config.on).map(|(at, on)| compiler.handler(at, on, &model)).collect();
         compiler.problems.extend(later);
         compiler.deletes(&key);
-        compiler.not_yet();
         let (Some(topics), true) = (topics, compiler.problems.is_empty()) else {
             return Err(compiler.problems);
         };
@@ -88,6 +88,7 @@ impl Projection {
             computed,
             computed_of_shown,
             shows,
+            gathers,
             blank,
             fingerprint: json::fingerprint(&json),
             json,
@@ -211,7 +212,7 @@ impl<'a> Compiler<'a> {
             fields.push((Arc::from(name.as_str()), ty));
         }
         let known = fields.iter().any(|(name, _): &(Arc<str>, _)| **name == by);
-        if !known && field.value.lookup.is_none() {
+        if !known && (field.value.lookup.is_none() || !fields.is_empty()) {
             let message = format!("`by` is {by:?}, which is none of the child's fields");
             self.problem(&format!("{}.by", field.path), message, None);
         }
@@ -484,17 +485,5 @@ impl<'a> Compiler<'a> {
         let help =
             format!("{place}\nkey = \"json\"   # as Debezium writes them, or \"connect-json\"");
         self.problem(&self.path("key"), message, Some(help));
-    }
-
-    /// What the config can say and the fold cannot do yet: refused rather than folded wrong.
-    fn not_yet(&mut self) {
-        let config = self.config;
-        let children = |field: &&Located<FieldConfig>| {
-            field.value.lookup.is_some() && field.value.ty == "children"
-        };
-        for field in config.fields.values().filter(children) {
-            let path = format!("{}.lookup", field.path);
-            self.problem(&path, "`lookup` on children is not available yet", None);
-        }
     }
 }

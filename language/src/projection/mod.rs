@@ -37,7 +37,7 @@ pub use coverage::{Coverage, EVENTS_WATCHED, NeverSeen};
 pub use describe::Description;
 pub use fold::{BadRecord, Effects, StateRef, States, Touched};
 pub use prepare::Prepared;
-pub use shown::{Show, joins};
+pub use shown::{Gathered, Show, joins};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::places::Places;
@@ -116,6 +116,8 @@ pub struct Projection {
     computed_of_shown: Vec<(usize, Expr)>,
     /// What is shown of other projections' rows.
     shows: Vec<Show>,
+    /// The columns that hold other projections' rows as children.
+    gathers: Vec<Gathered>,
     /// Whether some handler reads a computed column: then it must be fresh between handlers too.
     computed_is_read: bool,
     /// What a new row holds before its key is filled in.

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use foldline_api::lookup::{Finish, Joins, Lookup};
+use foldline_api::column::ColumnType;
+use foldline_api::lookup::{CHILDREN_MAX, Finish, Gather, Joins, Lookup};
 use foldline_api::model::{Model, Row};
 
 use super::compile::Compiler;
 use super::{Problem, Projection};
+use crate::config::projection::FieldConfig;
 use crate::expr::Expr;
 
 /// A field shown from another projection's row.
@@ -25,11 +27,28 @@ pub struct Show {
     pub via: usize,
 }
 
+/// A column of children that are another projection's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gathered {
+    /// The column here.
+    pub column: usize,
+    /// The other projection.
+    pub projection: String,
+    /// The field there that holds the key of the row here.
+    pub via: String,
+}
+
 impl Projection {
-    /// What it shows of other projections' rows.
+    /// Whether it shows something of other projections' rows.
     #[must_use]
-    pub fn shows(&self) -> &[Show] {
-        &self.shows
+    pub fn looks_up(&self) -> bool {
+        !self.shows.is_empty() || !self.gathers.is_empty()
+    }
+
+    /// The other projections, in the order of its fields; one may come several times.
+    pub fn looked_up(&self) -> impl Iterator<Item = &str> {
+        let shows = self.shows.iter().map(|show| show.projection.as_str());
+        shows.chain(self.gathers.iter().map(|gathered| gathered.projection.as_str()))
     }
 
     /// A row of the fold with what another one of the same model shows.
@@ -47,6 +66,7 @@ impl Projection {
     #[must_use]
     pub fn hides(&self, column: usize) -> bool {
         self.shows.iter().any(|show| show.column == column)
+            || self.gathers.iter().any(|gathered| gathered.column == column)
             || self.computed_of_shown.iter().any(|(at, _)| *at == column)
     }
 }
@@ -83,20 +103,43 @@ pub fn joins(
             lookup.fields.push((show.column, there));
         }
     }
-    if lookups.is_empty() {
+    let gathers = gathers(projection, &target);
+    if lookups.is_empty() && gathers.is_empty() {
         return None;
     }
     let shown = projection.shows.iter().map(|show| show.column);
+    let shown = shown.chain(projection.gathers.iter().map(|gathered| gathered.column));
     let computed = projection.computed_of_shown.iter().map(|(column, _)| *column);
     let hidden = shown.chain(computed).collect();
     let lookups = lookups.into_iter().map(|(_, lookup)| lookup).collect();
-    Some(Arc::new(Joins::new(lookups, hidden, Arc::clone(projection) as Arc<dyn Finish>)))
+    let finish = Arc::clone(projection) as Arc<dyn Finish>;
+    Some(Arc::new(Joins::new(lookups, hidden, finish).gathering(gathers)))
+}
+
+/// The columns of `projection` that hold other targets' rows.
+fn gathers(
+    projection: &Projection,
+    target: impl Fn(&str) -> Option<(String, Arc<Model>)>,
+) -> Vec<Gather> {
+    let columns = &projection.model.columns;
+    let all = columns.iter().filter(|column| matches!(column.ty, ColumnType::Children(_)));
+    let max = CHILDREN_MAX / all.count().max(1);
+    let gather = |gathered: &Gathered| {
+        let (target, model) = target(&gathered.projection)?;
+        let ColumnType::Children(children) = &columns.get(gathered.column)?.ty else { return None };
+        let fields = children.fields.iter().map(|(name, _)| model.position(name));
+        let (fields, via) = (fields.collect::<Option<_>>()?, model.position(&gathered.via)?);
+        Some(Gather { target, model, via, column: gathered.column, fields, max })
+    };
+    projection.gathers.iter().filter_map(gather).collect()
 }
 
 impl Compiler<'_> {
     /// Whether another row is looked up by this column: who follows that row finds its own by it.
     pub(super) fn is_via(&self, name: &str) -> bool {
-        self.config.fields.values().any(|field| field.value.via.as_deref() == Some(name))
+        let one =
+            |field: &FieldConfig| field.ty != "children" && field.via.as_deref() == Some(name);
+        self.config.fields.values().any(|field| one(&field.value))
     }
 
     /// The fields that are looked up.
@@ -107,6 +150,9 @@ impl Compiler<'_> {
             let (Some(lookup), Some(via)) = (&field.value.lookup, &field.value.via) else {
                 continue;
             };
+            if field.value.ty == "children" {
+                continue;
+            }
             let Some((projection, name)) = lookup.split_once('.') else { continue };
             let Some(via) = self.position(&format!("{}.via", field.path), via) else { continue };
             shows.push(Show {
@@ -118,6 +164,20 @@ impl Compiler<'_> {
         }
         self.hidden = shows.iter().map(|show| show.column).collect();
         shows
+    }
+
+    /// The fields that hold other rows as children.
+    pub(super) fn gathers(&mut self) -> Vec<Gathered> {
+        let fields = self.config.fields.values().enumerate();
+        let children = fields.filter(|(_, field)| field.value.ty == "children");
+        let gathers: Vec<Gathered> = children
+            .filter_map(|(column, field)| {
+                let (projection, via) = (field.value.lookup.clone()?, field.value.via.clone()?);
+                Some(Gathered { column, projection, via })
+            })
+            .collect();
+        self.hidden.extend(gathers.iter().map(|gathered| gathered.column));
+        gathers
     }
 
     /// Compiles computed fields before what may not read all of them; their problems, which are told after it.

@@ -12,13 +12,14 @@ use std::time::Duration;
 use foldline_api::Result;
 use foldline_api::column::scalar_text;
 use foldline_api::lookup::Joins;
-use foldline_api::model::Row;
+use foldline_api::model::{Key, Model, Row};
 use foldline_api::rebuild::Phase;
 use foldline_api::sink::{Loaded, Refreshed, RowWrite, Version};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
+use super::children;
 use super::notes::{Found, NoteDoc};
 use crate::books::{NextDoc, Versioned, text};
 use crate::bulk;
@@ -135,7 +136,10 @@ impl ElasticsearchWriter {
         let (found, total) = self.books.find_notes(&follower, usize::MAX).await?;
         // Now: what stood before these notes is found, and what comes later looks for itself.
         self.client.refresh(&self.alias, "looking for rows that are to be shown anew").await?;
-        let collapsed = self.books.collapse(&follower, &super::looked_up(joins), total).await?;
+        self.refresh_others(joins, &self.records(joins).await?).await?;
+        let mut kinds = joins.targets();
+        kinds.push(&self.spec.target);
+        let collapsed = self.books.collapse(&follower, &kinds, total).await?;
         // Where there are more, they are looked for again.
         let all = !collapsed && total <= found.len() as u64;
         keeping.pulse = Some(pulse).filter(|_| all);
@@ -188,7 +192,7 @@ impl ElasticsearchWriter {
         let (places, full) = loop {
             let Some(first) = notes.first() else { return Ok(0) };
             let after = first.doc.after.unwrap_or(-1);
-            let query = self.shows(joins, &notes);
+            let query = self.shows(joins, &notes).await?;
             let places = self.places(&query, after).await?;
             let full = places.len() == PAGE;
             if !full || notes.len() == 1 {
@@ -228,22 +232,36 @@ impl ElasticsearchWriter {
     }
 
     /// What finds the documents that notes are about.
-    fn shows(&self, joins: &Joins, notes: &[Note]) -> Json {
+    async fn shows(&self, joins: &Joins, notes: &[Note]) -> Result<Json> {
+        if notes.iter().any(|note| note.doc.key.is_none()) {
+            return Ok(json!({ "match_all": {} }));
+        }
         let mut any = Vec::new();
         for lookup in joins.lookups() {
-            let of = notes.iter().filter(|note| note.doc.topic == lookup.target);
-            let keys = of.filter_map(|note| lookup.model.parse_key(note.doc.key.as_deref()?).ok());
-            let keys: Vec<String> =
-                keys.filter_map(|key| Some(scalar_text(key.values().first()?))).collect();
+            let keys = texts(&keys_of(&lookup.target, &lookup.model, notes));
             let via = self.model.columns.get(lookup.via).map(|column| &*column.name);
             any.extend(
                 via.filter(|_| !keys.is_empty()).map(|via| json!({ "terms": { via: keys } })),
             );
         }
-        if notes.iter().any(|note| note.doc.key.is_none()) {
-            return json!({ "match_all": {} });
+        let mut own = keys_of(&self.spec.target, &self.model, notes);
+        if !joins.gathers().is_empty() {
+            let records = self.records(joins).await?;
+            for gather in joins.gathers() {
+                let keys = keys_of(&gather.target, &gather.model, notes);
+                let record = records.get(&gather.target).and_then(Option::as_ref);
+                own.extend(self.owners(gather, record, &keys).await?);
+                let texts = texts(&keys);
+                any.extend(
+                    children::holding(&self.model, gather, &texts).filter(|_| !texts.is_empty()),
+                );
+            }
         }
-        json!({ "bool": { "should": any, "minimum_should_match": 1 } })
+        if !own.is_empty() {
+            let ids: Vec<String> = own.iter().map(document::id).collect();
+            any.push(json!({ "ids": { "values": ids } }));
+        }
+        Ok(json!({ "bool": { "should": any, "minimum_should_match": 1 } }))
     }
 
     /// The next documents that match, in the order of their sequence numbers: one that is written goes behind all others.
@@ -280,14 +298,14 @@ impl ElasticsearchWriter {
             let next: Vec<String> = rest.iter().take(rows_max).map(|it| it.id.clone()).collect();
             // Before the others: who writes one of these later, with what they say later, is told by its version.
             let stored = self.read_some(&next, BYTES_MAX).await?;
-            let rows = stored.iter().filter_map(|loaded| loaded.row.as_ref());
-            let others = self.others(joins, rows).await?;
+            let rows: Vec<Row> = stored.iter().filter_map(|loaded| loaded.row.clone()).collect();
+            let others = self.others_and_children(joins, &rows).await?;
             let mut writes = Vec::new();
             let mut looked = 0;
             for Loaded { row, version, marks } in stored {
                 let write = row.and_then(|row| {
-                    let shown = others.complete(joins, &row);
-                    let key = self.model.key_of(&shown);
+                    let key = self.model.key_of(&row);
+                    let shown = others.complete(joins, &key, &row);
                     (shown != row).then_some(RowWrite { key, row: Some(shown), version, marks })
                 });
                 if write.is_some() && out.written + writes.len() == rows_max {
@@ -329,14 +347,15 @@ impl ElasticsearchWriter {
         }
         Ok(written)
     }
+}
 
-    /// Whether a stored row and what it was told to be are one.
-    pub(super) fn is_as(&self, stored: &Loaded, row: &Row) -> bool {
-        stored.row.as_ref() == Some(row)
-    }
+/// The keys of a target that notes are about.
+fn keys_of(target: &str, model: &Model, notes: &[Note]) -> Vec<Key> {
+    let of = notes.iter().filter(|note| note.doc.topic == target);
+    of.filter_map(|note| model.parse_key(note.doc.key.as_deref()?).ok()).collect()
+}
 
-    /// The id of a row's document.
-    pub(super) fn id_of(&self, row: &Row) -> String {
-        document::id(&self.model.key_of(row))
-    }
+/// Keys as a search takes them.
+fn texts(keys: &[Key]) -> Vec<String> {
+    keys.iter().filter_map(|key| Some(scalar_text(key.values().first()?))).collect()
 }

@@ -37,6 +37,10 @@ impl Store for Cluster {
         true
     }
 
+    fn gathers(&self) -> bool {
+        true
+    }
+
     // Making an index takes most of the time, and most of that is waiting.
     fn at_once(&self) -> usize {
         8

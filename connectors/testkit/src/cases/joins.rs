@@ -110,7 +110,7 @@ impl Shelf {
 
 /// Until nothing waits.
 #[track_caller]
-fn refresh(writer: &dyn Writer) -> impl Future<Output = u64> {
+pub(crate) fn refresh(writer: &dyn Writer) -> impl Future<Output = u64> {
     let caller = std::panic::Location::caller();
     async move {
         let mut rows = 0;

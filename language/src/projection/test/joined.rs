@@ -25,10 +25,10 @@ impl Joined {
         all: &IndexMap<String, Arc<Projection>>,
     ) -> Self {
         let mut others: Vec<(String, Arc<Projection>)> = Vec::new();
-        for show in projection.shows() {
-            let known = others.iter().any(|(name, _)| *name == show.projection);
-            let other = all.get(&show.projection).filter(|_| !known);
-            others.extend(other.map(|other| (show.projection.clone(), Arc::clone(other))));
+        for looked_up in projection.looked_up() {
+            let known = others.iter().any(|(name, _)| name == looked_up);
+            let other = all.get(looked_up).filter(|_| !known);
+            others.extend(other.map(|other| (looked_up.to_owned(), Arc::clone(other))));
         }
         let target = |name: &str| Some((name.to_owned(), Arc::clone(all.get(name)?.model())));
         Joined { others, joins: joins(projection, target) }
@@ -68,12 +68,20 @@ impl Joined {
     /// Fills in what the rows show.
     pub(super) fn complete(&self, rows: &mut HashMap<Key, Row>, others: &[Rows]) {
         let Some(joins) = &self.joins else { return };
-        for row in rows.values_mut() {
+        for (own, row) in rows.iter_mut() {
+            let place = |target: &str| self.others.iter().position(|(name, _)| name == target);
+            let children = joins.gathers().iter().map(|gather| {
+                let all = place(&gather.target).and_then(|at| others.get(at));
+                let all = all.into_iter().flat_map(|rows| rows.0.values());
+                gather
+                    .children(all.filter(|row| gather.owner(row).as_ref() == Some(own)).collect())
+                    .0
+            });
             let shown = joins.lookups().iter().map(|lookup| {
-                let at = self.others.iter().position(|(name, _)| *name == lookup.target)?;
+                let at = place(&lookup.target)?;
                 others.get(at)?.0.get(&Key::of(row.get(lookup.via).clone()))
             });
-            let complete = joins.complete(row, shown);
+            let complete = joins.complete(row, shown, children);
             *row = complete;
         }
     }
