@@ -108,7 +108,7 @@ impl List<'_> {
         let path = format!("{}.sink", join("connectors", &connector.name));
         if let Some(children) = children.filter(|_| kind.looks_up() && !kind.gathers()) {
             let message = format!(
-                "`{}` looks children up ({}): that is not available yet in sinks of type `{}`, and it is in `elasticsearch`",
+                "`{}` looks children up ({}): that is not available yet in sinks of type `{}`, and it is in `elasticsearch` and `sqlite`",
                 projection.name,
                 children.path,
                 sink.store.name()

@@ -99,6 +99,18 @@ impl Catalog {
         kafka::produce_raw(books, &more);
     }
 
+    /// The authors that there must be with their books: key, name, how many, and each book's key, author and changes.
+    fn holders(&self) -> Vec<Value> {
+        let author = |(id, name): (&u64, &String)| {
+            let theirs = self.books.iter().filter(|(_, (author, _))| *author == Some(*id));
+            let books: Vec<Value> = theirs
+                .map(|(book, (_, changes))| json!({ "book_id": book, "author_id": id, "changes": changes }))
+                .collect();
+            json!([id, name, books.len(), books])
+        };
+        self.authors.iter().map(author).collect()
+    }
+
     /// The rows that there must be: key, author, changes, name, label.
     fn rows(&self) -> Vec<Vec<Option<String>>> {
         let row = |(id, (author, changes)): (&u64, &(Option<u64>, u64))| {
@@ -109,6 +121,24 @@ impl Catalog {
         };
         self.books.iter().map(row).collect()
     }
+}
+
+/// Authors that hold their books.
+fn authors_with_books(authors: &str) -> String {
+    format!(
+        r#"
+[projections.author_docs]
+topics = [{authors:?}]
+key    = {{ author_id = "key" }}
+[projections.author_docs.fields]
+author_id = "bigint"
+name      = "text"
+books     = {{ type = "children", by = "book_id", lookup = "books", via = "author_id" }}
+titles    = {{ type = "integer", computed = "size(state.books)" }}
+[[projections.author_docs.on]]
+set = {{ name = "event.name" }}
+"#
+    )
 }
 
 /// What rows of books are compared by; the first is the key.
@@ -342,6 +372,15 @@ fn books_in_file(path: &std::path::Path) -> Option<Vec<Vec<Option<String>>>> {
     rows.collect::<rusqlite::Result<_>>().ok()
 }
 
+fn authors_in_file(path: &std::path::Path) -> Option<Vec<Value>> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let database = rusqlite::Connection::open_with_flags(path, flags).ok()?;
+    let text = "SELECT json_array(author_id, name, titles, json(books)) FROM author_docs ORDER BY author_id";
+    let mut statement = database.prepare(text).ok()?;
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).ok()?;
+    rows.map(|row| serde_json::from_str(&row.ok()?).ok()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn books_in_a_file_follow_their_authors_while_the_worker_is_killed() {
     let setup = Setup::new();
@@ -349,9 +388,11 @@ async fn books_in_a_file_follow_their_authors_while_the_worker_is_killed() {
     setup.config(&[
         file_source(&logs),
         projections("authors", "books"),
+        authors_with_books("authors"),
         sqlite_sink(&database),
         connector("authors", "authors", "file", "authors", "batch = { rows = 40 }"),
         connector("books", "books", "file", "books", "batch = { rows = 60 }"),
+        connector("author_docs", "author_docs", "file", "author_docs", "batch = { rows = 30 }"),
     ]);
     let seed = rand::random::<u32>().into();
     println!("seed {seed}");
@@ -371,11 +412,14 @@ async fn books_in_a_file_follow_their_authors_while_the_worker_is_killed() {
     let worker = setup.start().await;
     let expected = Some(catalog.rows());
     let end = Instant::now() + wait::SOON;
-    while books_in_file(&database) != expected {
+    let holders = Some(catalog.holders());
+    while books_in_file(&database) != expected || authors_in_file(&database) != holders {
         assert!(Instant::now() < end, "seed {seed}: rows differ from the join by hand");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let verified = worker.cli(&["verify", "books"]);
-    assert!(verified.out.contains("0 differ"), "{verified:?}");
+    for name in ["books", "author_docs"] {
+        let verified = worker.cli(&["verify", name]);
+        assert!(verified.out.contains("0 differ"), "{verified:?}");
+    }
     worker.stop().await;
 }

@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_plan_shows_each_table_alone() {
-        assert_eq!(ddl().count(), 11);
+        assert_eq!(ddl().count(), 12);
         for table in ddl() {
             assert!(table.starts_with("CREATE TABLE IF NOT EXISTS _foldline_"), "{table}");
             assert!(table.ends_with("STRICT, WITHOUT ROWID"), "{table}");

@@ -136,6 +136,7 @@ pub(crate) fn forget(tx: &Transaction<'_>, target: &str, number: u64) -> Result<
         "_foldline_left_out",
         "_foldline_bad_records",
         "_foldline_lookups",
+        "_foldline_gathers",
         "_foldline_notes",
     ] {
         let delete = format!("DELETE FROM {table} WHERE target = ?1 AND generation = ?2");

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use foldline_api::lookup::{Joins, Lookup};
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::sink::{Flush, Refreshed, TargetSpec};
+use foldline_api::value::Value;
 use foldline_api::{Error, Result};
 use rusqlite::{OptionalExtension, Params, Transaction, params_from_iter};
 
 use crate::books;
+use crate::children;
 use crate::codec::{Cell, decode_row, encode_key, encode_row};
 use crate::database::{Access, End, sql};
 use crate::row::{FromRow, get, select};
@@ -39,15 +41,15 @@ impl FromRow for Note {
     }
 }
 
-fn noted(key: &Key) -> String {
+pub(crate) fn noted(key: &Key) -> String {
     format!("key {key}")
 }
 
-fn run(tx: &Transaction<'_>, text: &str, params: impl Params) -> Result<()> {
+pub(crate) fn run(tx: &Transaction<'_>, text: &str, params: impl Params) -> Result<()> {
     tx.prepare_cached(text).map_err(sql)?.execute(params).map(drop).map_err(sql)
 }
 
-fn there(tx: &Transaction<'_>, table: &str) -> Result<bool> {
+pub(crate) fn there(tx: &Transaction<'_>, table: &str) -> Result<bool> {
     let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
     tx.query_row(text, [table], |row| row.get(0)).map_err(sql)
 }
@@ -67,7 +69,12 @@ fn other(tx: &Transaction<'_>, lookup: &Lookup, row: &Row) -> Result<Option<Row>
     Ok(rows.pop())
 }
 
-fn rows(tx: &Transaction<'_>, model: &Model, text: &str, cells: Vec<Cell<'_>>) -> Result<Vec<Row>> {
+pub(crate) fn rows(
+    tx: &Transaction<'_>,
+    model: &Model,
+    text: &str,
+    cells: Vec<Cell<'_>>,
+) -> Result<Vec<Row>> {
     let mut statement = tx.prepare_cached(text).map_err(sql)?;
     let mut found = statement.query(params_from_iter(cells)).map_err(sql)?;
     let mut out = Vec::new();
@@ -78,10 +85,12 @@ fn rows(tx: &Transaction<'_>, model: &Model, text: &str, cells: Vec<Cell<'_>>) -
 }
 
 /// The row with what it looks up now.
-fn completed(tx: &Transaction<'_>, joins: &Joins, row: &Row) -> Result<Row> {
+fn completed(tx: &Transaction<'_>, joins: &Joins, own: &Key, row: &Row) -> Result<Row> {
     let others = joins.lookups().iter().map(|lookup| other(tx, lookup, row));
     let others: Vec<Option<Row>> = others.collect::<Result<_>>()?;
-    Ok(joins.complete(row, others.iter().map(Option::as_ref), std::iter::empty()))
+    let children = joins.gathers().iter().map(|gather| children::children(tx, gather, own));
+    let children: Vec<Value> = children.collect::<Result<_>>()?;
+    Ok(joins.complete(row, others.iter().map(Option::as_ref), children.into_iter()))
 }
 
 /// The life of another target that rows were looked at for.
@@ -92,17 +101,9 @@ fn life(tx: &Transaction<'_>, spec: &TargetSpec, looked_up: &str) -> Result<Stri
     Ok(format!("{} {life}", spec.fingerprint))
 }
 
-/// The other targets, each once.
-fn looked_up(joins: &Joins) -> Vec<&str> {
-    let mut names: Vec<&str> = joins.lookups().iter().map(|it| it.target.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
 /// Nobody notes keys any more for a generation that is live no longer.
 pub(crate) fn end(tx: &Transaction<'_>, target: &str, generation: u64) -> Result<()> {
-    for table in ["_foldline_lookups", "_foldline_notes"] {
+    for table in ["_foldline_lookups", "_foldline_gathers", "_foldline_notes"] {
         let text = format!("DELETE FROM {table} WHERE target = ?1 AND generation = ?2");
         run(tx, &text, (target, generation.cast_signed()))?;
     }
@@ -117,7 +118,7 @@ pub(crate) fn waits(tx: &Transaction<'_>, target: &str, generation: u64) -> Resu
 }
 
 impl Hold {
-    fn place(&self) -> (&str, i64) {
+    pub(crate) fn place(&self) -> (&str, i64) {
         (&self.spec.target, self.generation.cast_signed())
     }
 
@@ -125,8 +126,10 @@ impl Hold {
     pub(crate) fn joined(&self, tx: &Transaction<'_>, flush: &Flush) -> Result<Option<Flush>> {
         let Some(joins) = &self.spec.joins else { return Ok(None) };
         let (joins, mut flush) = (joins.narrowed(), flush.clone());
-        for row in flush.writes.iter_mut().filter_map(|write| write.row.as_mut()) {
-            *row = completed(tx, &joins, row)?;
+        for write in &mut flush.writes {
+            if let Some(row) = &mut write.row {
+                *row = completed(tx, &joins, &write.key, row)?;
+            }
         }
         Ok(Some(flush))
     }
@@ -152,12 +155,13 @@ impl Hold {
     pub(crate) fn observe(&self, tx: &Transaction<'_>, new: bool) -> Result<bool> {
         let Some(joins) = &self.spec.joins else { return Ok(false) };
         let (mut any, (target, generation)) = (false, self.place());
-        for name in looked_up(joins) {
+        for name in joins.targets() {
             let seen = self.seen(tx, name)?;
             let life = life(tx, &self.spec, name)?;
             if seen.as_ref().map_or(!new, |seen| new || *seen == life) {
                 continue;
             }
+            self.gather_from(tx, joins, name)?;
             run(tx, include_str!("sql/register_lookup.sql"), (target, generation, name, &life))?;
             run(tx, include_str!("sql/note.sql"), (target, generation, name, ALL))?;
             any = true;
@@ -173,7 +177,7 @@ impl Hold {
         let waits: Option<f64> =
             tx.query_row(text, (target, generation), |row| row.get(0)).map_err(sql)?;
         let mut changed = false;
-        for name in looked_up(joins) {
+        for name in joins.targets() {
             let seen = self.seen(tx, name)?;
             changed |= match seen {
                 Some(seen) => seen != life(tx, &self.spec, name)?,
@@ -247,16 +251,22 @@ impl Hold {
         let model = &self.spec.model;
         let name = |at: usize| model.columns.get(at).map_or_else(String::new, |c| quote(&c.name));
         let of_note = || joins.lookups().iter().filter(|lookup| lookup.target == note.looked_up);
-        let other = of_note().next().zip(note.key.strip_prefix("key "));
-        let other = other.and_then(|(lookup, text)| {
-            Some((Arc::clone(&lookup.model), lookup.model.parse_key(text).ok()?))
-        });
+        let text = note.key.strip_prefix("key ");
+        let is_own = note.looked_up == self.spec.target;
+        let other = of_note().next().map(|lookup| &lookup.model);
+        let other = if is_own { Some(model) } else { other };
+        let Some(other) = other.or((text.is_none()).then_some(model)) else {
+            // Of a row that is held as a child: who holds it is noted too.
+            return Ok(Vec::new());
+        };
+        let other = text.and_then(|text| Some((Arc::clone(other), other.parse_key(text).ok()?)));
         let after = note.after.as_deref().and_then(|text| model.parse_key(text).ok());
         let (mut cells, mut within) = (Vec::new(), vec!["true".to_owned()]);
         if let Some((other, key)) = &other {
             cells.extend(encode_key(other, key));
-            let via: Vec<String> =
-                of_note().map(|lookup| format!("{} = ?1", name(lookup.via))).collect();
+            let own = model.key.iter().take(usize::from(is_own)).copied();
+            let via = of_note().map(|lookup| lookup.via).chain(own);
+            let via: Vec<String> = via.map(|at| format!("{} = ?1", name(at))).collect();
             within.push(format!("({})", via.join(" OR ")));
         }
         let key: Vec<String> = model.key.iter().map(|at| name(*at)).collect();
@@ -280,7 +290,7 @@ impl Hold {
     /// Writes what a row should show, where it shows something else.
     fn show(&self, tx: &Transaction<'_>, joins: &Joins, row: &Row) -> Result<bool> {
         let model = &self.spec.model;
-        let shown = completed(tx, joins, row)?;
+        let shown = completed(tx, joins, &model.key_of(row), row)?;
         if shown == *row {
             return Ok(false);
         }
@@ -308,24 +318,32 @@ impl Hold {
         let joins = joins.narrowed();
         let (target, generation) = self.place();
         let mut unknown = false;
-        for name in looked_up(&joins) {
+        for name in joins.targets() {
             unknown |= self.seen(tx, name)? != Some(life(tx, &self.spec, name)?);
         }
         let waits = |row: &Row| -> Result<bool> {
-            for lookup in joins.lookups() {
-                let key = noted(&Key::of(row.get(lookup.via).clone()));
+            let lookups = joins.lookups().iter().map(|lookup| {
+                (lookup.target.as_str(), noted(&Key::of(row.get(lookup.via).clone())))
+            });
+            let gathers = joins.gathers().iter().map(|it| (it.target.as_str(), ALL.to_owned()));
+            let own = (target, noted(&self.spec.model.key_of(row)));
+            for (looked_up, key) in lookups.chain(gathers).chain([own]) {
                 let text = include_str!("sql/is_noted.sql");
                 let mut asked = tx.prepare_cached(text).map_err(sql)?;
-                let place = (target, generation, &lookup.target, ALL, key);
+                let place = (target, generation, looked_up, ALL, key);
                 if asked.query_row(place, |row| row.get(0)).map_err(sql)? {
                     return Ok(true);
                 }
             }
             Ok(unknown)
         };
-        let shown = rows
-            .iter()
-            .map(|row| if waits(row)? { Ok(None) } else { completed(tx, &joins, row).map(Some) });
+        let shown = rows.iter().map(|row| {
+            if waits(row)? {
+                Ok(None)
+            } else {
+                completed(tx, &joins, &self.spec.model.key_of(row), row).map(Some)
+            }
+        });
         shown.collect()
     }
 

@@ -333,7 +333,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         prepare(&mut connection).unwrap();
         // A target of a log shows no rows of another, and none shows its: `Sink::looks_up`.
-        let empty = ["_foldline_lookups", "_foldline_notes"];
+        let empty = ["_foldline_lookups", "_foldline_gathers", "_foldline_notes"];
         let mut known: Vec<&str> = TABLES.iter().map(|table| table.name).chain(empty).collect();
         for table in &TABLES {
             let mut select = connection

@@ -55,6 +55,10 @@ impl Sink for SqliteConfig {
         true
     }
 
+    fn gathers(&self) -> bool {
+        true
+    }
+
     fn looks_up(&self) -> bool {
         true
     }

@@ -41,6 +41,7 @@ mod adopt;
 mod books;
 mod carry;
 mod change;
+mod children;
 mod codec;
 mod database;
 mod expiry;

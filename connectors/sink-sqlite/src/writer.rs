@@ -282,6 +282,7 @@ impl Hold {
         self.check_live(tx)?;
         let joined = self.joined(tx, flush)?;
         let flush = joined.as_ref().unwrap_or(flush);
+        let owners = self.owners_before(tx, flush)?;
         for step in &flush.advances {
             if !books::advance(tx, target, self.generation, step)? {
                 return Ok(End::RollBack(Written::Fenced));
@@ -312,6 +313,7 @@ impl Hold {
         letters::keep(tx, target, self.generation, &flush.bad)?;
         parking::change(tx, target, self.generation, &flush.parking)?;
         self.note_followers(tx, flush)?;
+        self.note_owners(tx, flush, owners)?;
         let versions =
             if triggers.is_empty() { Versions::Each(versions) } else { Versions::Unknown };
         Failpoint::BeforePositions.reach();

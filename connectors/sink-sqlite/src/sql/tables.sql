@@ -114,6 +114,15 @@ CREATE TABLE IF NOT EXISTS _foldline_lookups (
   PRIMARY KEY (target, generation, looked_up)
 ) STRICT, WITHOUT ROWID;
 
+-- Which generations hold rows of which other target as children, by which of its columns.
+CREATE TABLE IF NOT EXISTS _foldline_gathers (
+  target TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  looked_up TEXT NOT NULL,
+  via TEXT NOT NULL,
+  PRIMARY KEY (target, generation, looked_up, via)
+) STRICT, WITHOUT ROWID;
+
 -- What a generation has still to look at: its rows that show the other row of a key, or all of them; those behind the key
 -- up to which that was done.
 CREATE TABLE IF NOT EXISTS _foldline_notes (

@@ -57,6 +57,10 @@ impl Store for Sqlite {
         format!("sales.{case}")
     }
 
+    fn gathers(&self) -> bool {
+        true
+    }
+
     fn looks_up(&self) -> bool {
         true
     }
