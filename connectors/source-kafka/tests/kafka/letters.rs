@@ -4,8 +4,6 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_make_their_topic_and_are_acknowledged() {
-    let topic = Topic(unique("dlq"));
-    let letters = KafkaDeadLetters::new(topic.config(), topic.0.clone()).unwrap();
     let letter = DeadLetter {
         partition: TopicPartition::new("orders", 0),
         offset: 7,
@@ -20,16 +18,20 @@ async fn dead_letters_make_their_topic_and_are_acknowledged() {
     // Larger than brokers take by default.
     let large = DeadLetter { value: Some(vec![7; 3 << 20].into()), ..letter.clone() };
     let all = [letter, tombstone, large];
-    let began = now_millis();
-    sent(letters.send(&all).await);
-
-    let records = read_all(&topic, 3).await;
-    for (record, letter) in records.iter().zip(&all) {
-        assert_eq!((&record.key, &record.headers), (&letter.key, &letter.headers));
-        assert!(record.value == letter.value);
-        // Retention counts from when it was written.
-        let at = record.timestamp.unwrap();
-        assert!((began - 60_000..=now_millis() + 60_000).contains(&at), "{at} of {began}");
+    // The second one is somebody's own, and has the time that its records were sent with.
+    let own = [("max.message.bytes", "8388608"), ("message.timestamp.type", "CreateTime")];
+    for topic in [Topic(unique("dlq")), Topic::with("dlq-made", 1, &own).await] {
+        let letters = KafkaDeadLetters::new(topic.config(), topic.0.clone()).unwrap();
+        let began = now_millis();
+        sent(letters.send(&all).await);
+        let records = read_all(&topic, 3).await;
+        for (record, letter) in records.iter().zip(&all) {
+            assert_eq!((&record.key, &record.headers), (&letter.key, &letter.headers));
+            assert!(record.value == letter.value);
+            // Retention counts from when it was written.
+            let at = record.timestamp.unwrap();
+            assert!((began - 60_000..=now_millis() + 60_000).contains(&at), "{at} of {began}");
+        }
     }
 }
 
