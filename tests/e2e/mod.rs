@@ -37,6 +37,7 @@ mod registry;
 mod reload;
 mod reset;
 mod schema_topic;
+mod security;
 mod seen;
 mod shadow;
 mod shadow_sqlite;

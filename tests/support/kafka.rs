@@ -19,8 +19,12 @@ use super::wait;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn client() -> ClientConfig {
+    client_of(&super::servers::kafka())
+}
+
+fn client_of(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", super::servers::kafka());
+    config.set("bootstrap.servers", servers);
     config
 }
 
@@ -137,6 +141,20 @@ impl Raw {
 /// Writes raw records, and waits until Kafka has them.
 pub(crate) fn produce_raw(topic: &str, records: &[Raw]) {
     send_raw(&producer(), topic, records);
+}
+
+/// The same to another cluster.
+pub(crate) fn produce_raw_to(servers: &str, topic: &str, records: &[Raw]) {
+    send_raw(&client_of(servers).create().unwrap(), topic, records);
+}
+
+/// Makes a topic of one partition in another cluster.
+pub(crate) async fn create_in(servers: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = client_of(servers).create().unwrap();
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    for result in admin.create_topics([&new], &options()).await.unwrap() {
+        result.unwrap_or_else(|error| panic!("topic {topic} could not be made: {error:?}"));
+    }
 }
 
 /// Writes raw records as one packed batch for each partition.
