@@ -1,7 +1,6 @@
 //! `POST /topics/{topic}`: records into Kafka, where the config opens the topic.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -15,11 +14,10 @@ use foldline_language::config::diagnostic::listed;
 use serde::Deserialize;
 
 use super::json::Json;
+use super::listener::received::Late;
 use super::{Answer, App, Failure, Shared};
 use crate::ingest::{self, BODY_MAX, Open, Wrong};
 
-/// How long a client may take over a body.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Seconds until what was not sent may be sent again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -115,22 +113,24 @@ fn announced(headers: &HeaderMap) -> Answer<usize> {
 }
 
 async fn read(body: Body) -> Answer<Bytes> {
-    match tokio::time::timeout(BODY_WITHIN, to_bytes(body, BODY_MAX)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => {
-            Err(Failure(StatusCode::BAD_REQUEST, "the body broke off; nothing was sent".to_owned()))
-        }
-        Err(_) => {
-            let message = format!("the body took over {BODY_WITHIN:?}; nothing was sent");
-            Err(Failure(StatusCode::REQUEST_TIMEOUT, message))
-        }
+    let error = match to_bytes(body, BODY_MAX).await {
+        Ok(body) => return Ok(body),
+        Err(error) => error,
+    };
+    if has_source::<http_body_util::LengthLimitError>(&error) {
+        return Err(too_large());
     }
+    let (status, why) = match has_source::<Late>(&error) {
+        true => (StatusCode::REQUEST_TIMEOUT, "did not come in time"),
+        false => (StatusCode::BAD_REQUEST, "broke off"),
+    };
+    Err(Failure(status, format!("the body {why}; nothing was sent")))
 }
 
-fn is_limit(error: &axum::Error) -> bool {
-    let source = std::error::Error::source(error);
-    source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+/// Whether an error, or one that it came of, is of this type.
+fn has_source<E: std::error::Error + 'static>(error: &axum::Error) -> bool {
+    let first = std::error::Error::source(error);
+    std::iter::successors(first, |error| error.source()).any(|error| error.is::<E>())
 }
 
 /// The records of a body, each as it is written.

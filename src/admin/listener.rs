@@ -1,5 +1,7 @@
 //! The listener: accepts connections and bounds what each client may hold of it.
 
+pub(super) mod received;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use self::received::{Busy, Received};
+
 /// Connections at a time. A file descriptor is each one's price, and the stores need some too.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a client may take over a request's head, and how long a connection may idle between
@@ -28,6 +32,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client may leave an answer unread before its connection ends: an answer that folds the
 /// log again holds one of two turns.
 const READ_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take over a request's body.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// A head has a token and a path, and is no place to store things.
 const HEAD_BYTES: usize = 32 << 10;
 /// The pause after an accept that failed, for want of file descriptors for instance.
@@ -38,11 +44,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 struct Limits {
     connections: usize,
     head_within: Duration,
+    body_within: Duration,
     read_within: Duration,
 }
 
-const LIMITS: Limits =
-    Limits { connections: CONNECTIONS_MAX, head_within: HEAD_WITHIN, read_within: READ_WITHIN };
+const LIMITS: Limits = Limits {
+    connections: CONNECTIONS_MAX,
+    head_within: HEAD_WITHIN,
+    body_within: BODY_WITHIN,
+    read_within: READ_WITHIN,
+};
 
 /// Serves until `stop`; then lets each request that is under way end.
 pub(super) async fn serve(
@@ -100,10 +111,12 @@ async fn serve_one(
     stream.set_write_timeout(Some(limits.read_within));
     let answering = Arc::clone(&connection);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let busy = Busy::new(&answering);
-        let answer = Router::clone(&routes.borrow()).oneshot(request);
+        let busy = Arc::new(Busy::new(&answering));
+        let received = |body| Body::new(Received::new(body, limits.body_within, Arc::clone(&busy)));
+        let answer = Router::clone(&routes.borrow()).oneshot(request.map(received));
         async move {
             let response = answer.await?;
+            busy.set();
             // The request ends with the last byte of its answer, so the body holds the mark.
             let body = move |body: Body| {
                 Body::new(body.map_frame(move |frame| {
@@ -139,22 +152,6 @@ struct Connection {
     answering: AtomicUsize,
     /// Ends it, to make room for another.
     evicted: CancellationToken,
-}
-
-/// Marks a connection as answering a request.
-struct Busy(Arc<Connection>);
-
-impl Busy {
-    fn new(connection: &Arc<Connection>) -> Self {
-        connection.answering.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(connection))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.answering.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The connections that are open, oldest first.

@@ -9,15 +9,20 @@ use super::*;
 const LIMITS: Limits = Limits {
     connections: 8,
     head_within: Duration::from_millis(400),
+    body_within: Duration::from_millis(400),
     read_within: Duration::from_millis(400),
 };
 /// Far more than any of the limits; what takes longer would never end.
 const LONG: Duration = Duration::from_secs(30);
 
 async fn start(router: Router) -> (SocketAddr, CancellationToken) {
+    start_within(LIMITS, router).await
+}
+
+async fn start_within(limits: Limits, router: Router) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    tokio::spawn(serve_within(LIMITS, listener, watch::channel(router).1, stop.clone()));
+    tokio::spawn(serve_within(limits, listener, watch::channel(router).1, stop.clone()));
     (address, stop)
 }
 
@@ -49,6 +54,27 @@ async fn a_head_that_never_ends_ends_the_connection() {
     ended(half).await;
     // Nor may one be kept open with nothing on it.
     ended(TcpStream::connect(address).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_ends_the_request_and_keeps_no_probe_out() {
+    let posted = axum::routing::post(|_: axum::body::Bytes| async { "ok\n" });
+    let patient = Limits { body_within: LONG * 10, ..LIMITS };
+    for (limits, held) in [(LIMITS, 1), (patient, LIMITS.connections * 4)] {
+        let routes = livez().route("/posted", posted.clone());
+        let (address, _stop) = start_within(limits, routes).await;
+        let mut slow = Vec::new();
+        for _ in 0..held {
+            let mut half = TcpStream::connect(address).await.unwrap();
+            let head = b"POST /posted HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
+            half.write_all(head).await.unwrap();
+            slow.push(half);
+        }
+        assert!(ask(address).await.ends_with("ok\n"), "there is room for a probe");
+        if held == 1 {
+            ended(slow.remove(0)).await;
+        }
+    }
 }
 
 #[tokio::test]
