@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use foldline_api::error::{Error, Result};
 use foldline_api::expiry::Horizon;
+use foldline_api::hole::Hole;
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{Books, Loaded, StoredPosition};
@@ -315,7 +316,7 @@ impl Explain {
         };
         let (of, why) = (stretches.len(), why.to_owned());
         let holes = self.parts.target.holes().holes(books.generation).await?;
-        let left_out = holes.iter().map(ToString::to_string).collect();
+        let left_out = holes.iter().map(Hole::told).collect();
         self.tell(Line::Reading { partitions, of, why, left_out }).await?;
         merge.leave_out(&holes);
         let (row, ahead, unnamed) = (None, None, None);

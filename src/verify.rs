@@ -16,6 +16,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use foldline_api::error::{Error, Result};
+use foldline_api::hole::Hole;
 use foldline_api::model::{Key, Model, Row};
 use foldline_api::parked::Place;
 use foldline_api::record::Position;
@@ -253,7 +254,7 @@ impl Verify {
         self.parked = places;
         self.fold.repeat(&parked);
         let holes = self.parts.target.holes().holes(books.generation).await?;
-        self.summary.left_out = holes.iter().map(ToString::to_string).collect();
+        self.summary.left_out = holes.iter().map(Hole::told).collect();
         self.merge.leave_out(&holes);
         self.merge.extend(&whole(&books.positions));
         self.drain().await?;

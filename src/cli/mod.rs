@@ -28,6 +28,10 @@ use crate::worker::Worker;
 
 /// `EX_CONFIG` of sysexits.
 const CONFIG: u8 = 78;
+/// `EX_UNAVAILABLE` of sysexits: a comparison could not be made.
+const UNAVAILABLE: u8 = 69;
+/// `EX_NOINPUT` of sysexits: a comparison had nothing to compare.
+const NOTHING: u8 = 66;
 
 /// Folds Kafka event streams into PostgreSQL, Elasticsearch and SQLite, from TOML alone.
 #[derive(Debug, Parser)]
@@ -161,6 +165,10 @@ enum Failure {
     Config(Vec<Diagnostic>),
     /// Something else, in a sentence.
     Failed(String),
+    /// A comparison could not be made; why, in a sentence.
+    Unavailable(String),
+    /// A comparison had nothing to compare, in a sentence.
+    Nothing(String),
     /// It has been said already.
     Silent,
 }
@@ -168,6 +176,14 @@ enum Failure {
 impl Failure {
     fn failed(error: impl std::fmt::Display) -> Self {
         Failure::Failed(error.to_string())
+    }
+
+    /// The failure of a comparison: told apart from one whose sides differ.
+    fn unavailable(self) -> Self {
+        match self {
+            Failure::Failed(message) => Failure::Unavailable(message),
+            other => other,
+        }
     }
 }
 
@@ -187,12 +203,16 @@ pub fn main() -> ExitCode {
             eprintln!("{count} problem{} in the config", if count == 1 { "" } else { "s" });
             ExitCode::from(CONFIG)
         }
-        Err(Failure::Failed(message)) => {
-            eprintln!("error: {}", printable::lines(&message));
-            ExitCode::FAILURE
-        }
+        Err(Failure::Failed(message)) => said(&message, ExitCode::FAILURE),
+        Err(Failure::Unavailable(message)) => said(&message, ExitCode::from(UNAVAILABLE)),
+        Err(Failure::Nothing(message)) => said(&message, ExitCode::from(NOTHING)),
         Err(Failure::Silent) => ExitCode::FAILURE,
     }
+}
+
+fn said(message: &str, code: ExitCode) -> ExitCode {
+    eprintln!("error: {}", printable::lines(message));
+    code
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

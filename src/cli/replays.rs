@@ -42,8 +42,13 @@ pub(super) struct Explain {
     json: bool,
 }
 
-/// Prints what `verify` finds. Fails where rows differ and were not repaired.
+/// Prints what `verify` finds. Ends apart where rows differ and were not repaired, where it could not run, and where there was nothing
+/// to compare.
 pub(super) async fn verify(args: &Verify, config: &Path) -> Result<(), Failure> {
+    verified_by(args, config).await.map_err(Failure::unavailable)
+}
+
+async fn verified_by(args: &Verify, config: &Path) -> Result<(), Failure> {
     let worker = args.named.remote.resolve(config)?;
     let mut query = vec![("repair", args.repair.to_string())];
     query.extend(args.sample.map(|n| ("sample", n.to_string())));
@@ -69,11 +74,22 @@ pub(super) async fn verify(args: &Verify, config: &Path) -> Result<(), Failure> 
     .await?;
     let summary = &last["summary"];
     let count = |name: &str| summary[name].as_u64().unwrap_or(0);
-    if count("drift") > count("repaired") { Err(Failure::Silent) } else { Ok(()) }
+    if count("drift") > count("repaired") {
+        return Err(Failure::Silent);
+    }
+    match count("rows") + count("events") {
+        0 => Err(Failure::Nothing("there is nothing to compare: no event and no row".to_owned())),
+        _ => Ok(()),
+    }
 }
 
-/// Prints the events that made a row. Fails where the store holds another.
+/// Prints the events that made a row. Ends apart where the store holds another, where it could not run, and where neither the log
+/// nor the store knows the key.
 pub(super) async fn explain(args: &Explain, config: &Path) -> Result<(), Failure> {
+    explained_by(args, config).await.map_err(Failure::unavailable)
+}
+
+async fn explained_by(args: &Explain, config: &Path) -> Result<(), Failure> {
     let worker = args.named.remote.resolve(config)?;
     let mut query = vec![("key", args.key.clone())];
     query.extend(args.at.iter().map(|at| ("at", at.clone())));
@@ -88,8 +104,14 @@ pub(super) async fn explain(args: &Explain, config: &Path) -> Result<(), Failure
         last = line;
     })
     .await?;
-    let differs = last["summary"]["differences"].as_array().is_some_and(|list| !list.is_empty());
-    if differs { Err(Failure::Silent) } else { Ok(()) }
+    let summary = &last["summary"];
+    if summary["differences"].as_array().is_some_and(|list| !list.is_empty()) {
+        return Err(Failure::Silent);
+    }
+    if summary["events"] == 0 && summary["stored"].is_null() {
+        return Err(Failure::Nothing(format!("nothing is known of the key {}", args.key)));
+    }
+    Ok(())
 }
 
 /// Asks, and hands on the lines of the answer as they come.
@@ -182,8 +204,7 @@ fn verified(line: &Json) -> String {
 /// What an operator left out, in the store and in the fold.
 fn left_out(of: &Json) -> String {
     let stretches = of["left_out"].as_array().into_iter().flatten().filter_map(Json::as_str);
-    let line =
-        |stretch| format!("left out, as an operator asked: {stretch}; a rebuild folds them\n");
+    let line = |stretch| format!("left out, as an operator asked: {stretch}\n");
     stretches.map(line).collect()
 }
 
@@ -256,11 +277,10 @@ mod tests {
             "repaired": 1, "order_dependent": 0, "unsettled": 0}});
         let expect = "orders: 10 rows compared with 50 events of the log, 1 differ, 1 repaired\n";
         assert_eq!(verified(&line), expect);
-        let line =
-            json!({"summary": {"connector": "orders", "left_out": ["offsets 5 to 8 of `t-0`"]}});
+        let line = json!({"summary": {"connector": "orders", "left_out": ["offsets 5 to 8 of `t-0`; the next rebuild folds them"]}});
         let text = verified(&line);
         assert!(text.ends_with(
-            "left out, as an operator asked: offsets 5 to 8 of `t-0`; a rebuild folds them\n"
+            "left out, as an operator asked: offsets 5 to 8 of `t-0`; the next rebuild folds them\n"
         ));
         let line = json!({"summary": {"connector": "orders", "rows": 1, "events": 2, "drift": 0, "unasked": 1}});
         assert!(verified(&line).ends_with("0 differ, 1 left out that the store refused and might take now (a rebuild asks it again)\n"));

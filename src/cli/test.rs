@@ -36,7 +36,11 @@ pub(super) fn test(path: &Path, options: &Options) -> Result<(), Failure> {
         let before = config::contents(path);
         match run(path, options) {
             Err(Failure::Config(problems)) => show_problems(&problems, options.json),
-            Err(Failure::Failed(message)) => eprintln!("error: {message}"),
+            Err(
+                Failure::Failed(message)
+                | Failure::Unavailable(message)
+                | Failure::Nothing(message),
+            ) => eprintln!("error: {message}"),
             Ok(()) | Err(Failure::Silent) => {}
         }
         if !options.json {

@@ -189,6 +189,13 @@ async fn explain_and_a_row_at_a_moment_match_the_plain_fold_cut_there() {
     let printed = daemon.cli(&["explain", "orders", "7"]);
     assert_eq!(printed.code, Some(1), "{printed:?}");
     assert!(printed.out.contains("amount: stored -1"), "{printed:?}");
+    // A script tells rows that differ from a key that nobody knows and from a worker that does not answer.
+    let unknown = daemon.cli(&["explain", "orders", "77777"]);
+    assert_eq!(unknown.code, Some(66), "{unknown:?}");
+    for what in [&["verify", "nobody"][..], &["explain", "nobody", "7"]] {
+        let printed = daemon.cli(what);
+        assert_eq!(printed.code, Some(69), "{printed:?}");
+    }
     daemon.stop().await;
     setup.clean().await;
 }

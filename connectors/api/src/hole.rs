@@ -41,6 +41,12 @@ impl Hole {
         }
     }
 
+    /// Which offsets it is, and what the next generation does with them, for people.
+    #[must_use]
+    pub fn told(&self) -> String {
+        format!("{self}; {}", self.fate())
+    }
+
     /// Whether `position` stands in it.
     #[must_use]
     pub fn has(&self, position: Position) -> bool {
