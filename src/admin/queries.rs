@@ -100,7 +100,7 @@ pub(super) async fn rows(
         let turn = app.turns.pages.acquire().await;
         let _turn = turn.map_err(|error| Error::retriable(error.to_string()))?;
         if !asked.wait.is_empty() {
-            queries.settle().await?;
+            queries.refresh().await?;
         }
         page(queries, model, &query, after.as_deref()).await
     };

@@ -1,4 +1,4 @@
-//! Rows asked for over REST: what a user posts and then reads, in PostgreSQL and SQLite, and what is refused by name.
+//! Rows asked for over REST: what a user posts and then reads, in each store, and what is refused by name.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,12 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::Daemon;
 use crate::support::kafka;
-use crate::support::setup::{Setup, connector, kafka_source, postgres_sink, sqlite_sink};
+use crate::support::setup::{
+    Setup, connector, elasticsearch_sink, kafka_source, postgres_sink, sqlite_sink,
+};
 use crate::support::use_servers;
+
+const CONNECTORS: [&str; 3] = ["tickets", "tickets-file", "tickets-search"];
 
 struct Case {
     setup: Setup,
@@ -40,6 +44,8 @@ set = "event"
             sqlite_sink(&setup.path("tickets.db")),
             connector("tickets", "tickets", "warehouse", &topic, ""),
             connector("tickets-file", "tickets", "file", &topic, ""),
+            elasticsearch_sink(),
+            connector("tickets-search", "tickets", "search", &topic, ""),
         ]);
         let daemon = setup.start().await;
         Case { setup, daemon, topic, http: reqwest::Client::new() }
@@ -87,7 +93,7 @@ fn ticket(id: i64, owner: &str, since: &str, price: Value) -> Value {
 async fn what_was_posted_is_read_by_what_it_holds() {
     let _servers = use_servers().await;
     let case = Case::start().await;
-    for connector in ["tickets", "tickets-file"] {
+    for connector in CONNECTORS {
         case.daemon.state(connector, "RUNNING").await;
     }
     let wait = case
@@ -98,7 +104,7 @@ async fn what_was_posted_is_read_by_what_it_holds() {
             ticket(4, "änn", "2026-01-31T12:00:00.000002Z", Value::Null),
         ]))
         .await;
-    for connector in ["tickets", "tickets-file"] {
+    for connector in CONNECTORS {
         let all = format!("wait={wait}");
         assert_eq!(case.keys(connector, &all).await, ["1", "2", "3", "4"], "{connector}");
         for (query, expected) in [
@@ -146,16 +152,18 @@ async fn what_is_refused(case: &Case) {
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(status == 400 && message.contains(says), "{query}: {status} {answer}");
     }
+    assert_eq!(case.keys("tickets-search", "q=owner:ann&sort=-id").await, ["2", "1"]);
+    assert_eq!(case.keys("tickets-search", "sort=owner&limit=1").await, ["3"], "all is indexed");
     // SQLite's index has texts in their order.
     assert_eq!(case.keys("tickets-file", "sort=owner&limit=1").await, ["3"]);
 }
 
 /// A read waits for the store, and says where that stands.
 async fn what_is_waited_for(case: &Case) {
-    for nth in 0..10 {
+    for nth in 0..4 {
         let (since, price) = ("2026-02-01T00:00:00Z", json!(nth));
         let wait = case.post(json!([ticket(7, "eve", since, price.clone())])).await;
-        for connector in ["tickets", "tickets-file"] {
+        for connector in CONNECTORS {
             let path = format!("/connectors/{connector}/rows/7?wait={wait}");
             let (status, row) = case.daemon.get(&path).await;
             assert_eq!(

@@ -9,6 +9,7 @@
 
 mod page;
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +42,15 @@ impl Side {
             Side::LessOrEqual => Side::Greater,
             Side::Greater => Side::LessOrEqual,
             Side::GreaterOrEqual => Side::Less,
+        }
+    }
+
+    fn has(self, order: Ordering) -> bool {
+        match self {
+            Side::Less => order.is_lt(),
+            Side::LessOrEqual => order.is_le(),
+            Side::Greater => order.is_gt(),
+            Side::GreaterOrEqual => order.is_ge(),
         }
     }
 
@@ -150,6 +160,23 @@ impl Filter {
         Ok(Filter::Compare(column, side, fit(of, value)?))
     }
 
+    /// Whether it holds for a row.
+    #[must_use]
+    pub fn holds(&self, row: &Row) -> bool {
+        match self {
+            Filter::All(list) => list.iter().all(|each| each.holds(row)),
+            Filter::Any(list) => list.iter().any(|each| each.holds(row)),
+            Filter::In(column, values) => values.contains(row.get(*column)),
+            Filter::NotIn(column, values) => !values.contains(row.get(*column)),
+            Filter::Compare(column, side, value) => {
+                let at = row.get(*column);
+                !at.is_null() && side.has(at.cmp(value))
+            }
+            Filter::Null(column) => row.get(*column).is_null(),
+            Filter::Filled(column) => !row.get(*column).is_null(),
+        }
+    }
+
     /// The columns that it looks at, each with whether it compares it or only asks for null.
     pub fn columns(&self) -> Vec<(usize, bool)> {
         match self {
@@ -210,6 +237,19 @@ pub struct Sort {
     pub column: usize,
     /// The greatest first, null before it.
     pub descending: bool,
+}
+
+impl Sort {
+    /// The order of two rows by several columns.
+    #[must_use]
+    pub fn compare(order: &[Sort], one: &Row, other: &Row) -> Ordering {
+        let by = |sort: &Sort| {
+            let (one, other) = (one.get(sort.column), other.get(sort.column));
+            let ascending = one.is_null().cmp(&other.is_null()).then_with(|| one.cmp(other));
+            if sort.descending { ascending.reverse() } else { ascending }
+        };
+        order.iter().map(by).find(|by| by.is_ne()).unwrap_or(Ordering::Equal)
+    }
 }
 
 /// What a store is asked for.
@@ -334,7 +374,7 @@ pub trait Queries: Send + Sync {
     ///
     /// # Errors
     /// Where the store does not answer.
-    async fn settle(&self) -> Result<()> {
+    async fn refresh(&self) -> Result<()> {
         Ok(())
     }
 

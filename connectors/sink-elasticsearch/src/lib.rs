@@ -33,6 +33,7 @@ mod parking;
 pub mod plan;
 mod privileges;
 mod purge;
+mod query;
 mod rebuild;
 mod removal;
 mod search;

@@ -15,6 +15,7 @@ use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Act, Change, Command, Facts, LogNow, Outcome, transition};
 use foldline_api::parked::Parking;
+use foldline_api::query::Queries;
 use foldline_api::rebuild::Rebuilds;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::removal::{Keep, Removed};
@@ -31,14 +32,15 @@ use crate::books::{
 use crate::client::Client;
 use crate::compare;
 use crate::config::ElasticsearchConfig;
-use crate::document::hex;
 use crate::mapping::{self, Names};
 use crate::purge;
+use crate::query::Refreshed;
 use crate::shape::{self, Made};
 use crate::snapshot::ElasticsearchSnapshot;
 use crate::survey::{Cluster, Survey};
 use crate::verdicts;
 use crate::writer::ElasticsearchWriter;
+pub(crate) use settle::{contended, new_build};
 
 /// How often a step starts over because another worker was faster.
 pub(crate) const ATTEMPTS: u32 = 20;
@@ -52,6 +54,7 @@ pub struct ElasticsearchTarget {
     pub(crate) spec: TargetSpec,
     pub(crate) books: Books,
     pub(crate) cluster: Cluster,
+    pub(crate) refreshed: Refreshed,
 }
 
 impl ElasticsearchTarget {
@@ -63,7 +66,7 @@ impl ElasticsearchTarget {
         let client = Arc::new(Client::new(config)?);
         let books = Books::new(Arc::clone(&client), &spec.target);
         let cluster = Cluster { client, names: Names::new(&spec.target) };
-        Ok(ElasticsearchTarget { spec, books, cluster })
+        Ok(ElasticsearchTarget { spec, books, cluster, refreshed: Refreshed::default() })
     }
 
     /// Removes tombstone documents for good, those that are older than `retention` and whose markers
@@ -242,15 +245,6 @@ impl ElasticsearchTarget {
         check_owner(&stored.value.binding, &self.spec)?;
         Ok(stored)
     }
-}
-
-pub(crate) fn contended() -> Error {
-    Error::retriable("other workers keep changing the same target")
-}
-
-/// Tells one index from another of its name.
-pub(crate) fn new_build() -> String {
-    hex(&rand::random::<[u8; 12]>())
 }
 
 #[async_trait]
@@ -446,6 +440,10 @@ impl Target for ElasticsearchTarget {
     }
 
     fn horizons(&self) -> Option<&dyn Horizons> {
+        Some(self)
+    }
+
+    fn queries(&self) -> Option<&dyn Queries> {
         Some(self)
     }
 

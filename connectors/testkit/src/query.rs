@@ -1,45 +1,13 @@
 //! Queries over the rows in memory, one by one.
 
-use std::cmp::Ordering;
-
 use async_trait::async_trait;
 use foldline_api::Result;
 use foldline_api::column::ColumnType;
 use foldline_api::error::Error;
 use foldline_api::model::{Key, Row};
-use foldline_api::query::{Filter, Gathered, Lookup, Queries, RowQuery, Side, Sort};
+use foldline_api::query::{Gathered, Lookup, Queries, RowQuery, Sort};
 
 use crate::store::{Entry, MemoryTarget};
-
-fn holds(filter: &Filter, row: &Row) -> bool {
-    match filter {
-        Filter::All(list) => list.iter().all(|each| holds(each, row)),
-        Filter::Any(list) => list.iter().any(|each| holds(each, row)),
-        Filter::In(column, values) => values.contains(row.get(*column)),
-        Filter::NotIn(column, values) => !values.contains(row.get(*column)),
-        Filter::Compare(column, side, value) => {
-            let at = row.get(*column);
-            !at.is_null()
-                && match side {
-                    Side::Less => at < value,
-                    Side::LessOrEqual => at <= value,
-                    Side::Greater => at > value,
-                    Side::GreaterOrEqual => at >= value,
-                }
-        }
-        Filter::Null(column) => row.get(*column).is_null(),
-        Filter::Filled(column) => !row.get(*column).is_null(),
-    }
-}
-
-fn ordered(order: &[Sort], one: &Row, other: &Row) -> Ordering {
-    let by = |sort: &Sort| {
-        let (one, other) = (one.get(sort.column), other.get(sort.column));
-        let ascending = one.is_null().cmp(&other.is_null()).then_with(|| one.cmp(other));
-        if sort.descending { ascending.reverse() } else { ascending }
-    };
-    order.iter().map(by).find(|by| by.is_ne()).unwrap_or(Ordering::Equal)
-}
 
 impl MemoryTarget {
     /// The live rows of an entry, where they are this projection's.
@@ -64,8 +32,8 @@ impl Queries for MemoryTarget {
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>> {
         let state = self.store.lock();
         let rows = self.readable(self.owned(&state)?)?.into_iter().map(|(_, row)| row);
-        let mut rows: Vec<&Row> = rows.filter(|row| holds(&query.filter, row)).collect();
-        rows.sort_by(|one, other| ordered(&query.order, one, other));
+        let mut rows: Vec<&Row> = rows.filter(|row| query.filter.holds(row)).collect();
+        rows.sort_by(|one, other| Sort::compare(&query.order, one, other));
         let mut gathered = Gathered::new(query);
         rows.into_iter().for_each(|row| gathered.push(row.clone()));
         Ok(gathered.rows())

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::ElasticsearchTarget;
 use crate::books::{BeginningDoc, TargetDoc, Versioned};
+use crate::document::hex;
 use crate::mapping::{self, index_body};
 use crate::survey::{Index, Survey};
 
@@ -129,4 +130,13 @@ impl ElasticsearchTarget {
         let writers = self.cluster.names.write_alias(generation, &doc.binding.fingerprint);
         self.cluster.pointing(survey, (generation, beside), &writers).is_empty()
     }
+}
+
+pub(crate) fn contended() -> Error {
+    Error::retriable("other workers keep changing the same target")
+}
+
+/// Tells one index from another of its name.
+pub(crate) fn new_build() -> String {
+    hex(&rand::random::<[u8; 12]>())
 }

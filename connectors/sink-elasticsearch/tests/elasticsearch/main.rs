@@ -11,6 +11,7 @@ mod aliases;
 mod contract;
 mod joins;
 mod opening;
+mod queries;
 mod rebuild;
 mod shape;
 mod support;
