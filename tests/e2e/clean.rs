@@ -6,14 +6,19 @@ use crate::support::daemon::Printed;
 use crate::support::oracle::{Oracle, assert_same};
 use crate::support::orders::{Orders, PARTITIONS};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, kafka_source, orders_projection, postgres_sink,
-    sqlite_sink,
+    Setup, connector, elasticsearch_sink, kafka_sink, kafka_source, orders_projection,
+    postgres_sink, sqlite_sink,
 };
-use crate::support::stores::{ORDERS, elasticsearch, postgres_rows, query, sqlite_rows};
+use crate::support::stores::{
+    ORDERS, elasticsearch, postgres_rows, query, sqlite_rows, topic_rows,
+};
 use crate::support::{kafka, use_servers};
 
 /// A connector and its sink, each of one store.
-const STORES: [(&str, &str); 3] = [("tables", "warehouse"), ("lite", "file"), ("docs", "search")];
+const STORES: [(&str, &str); 4] =
+    [("tables", "warehouse"), ("lite", "file"), ("docs", "search"), ("copied", "states")];
+/// Of the connectors, and of the one that stays.
+const ALL: [&str; 5] = ["tables", "lite", "docs", "copied", "stays"];
 
 struct Case {
     setup: Setup,
@@ -37,6 +42,7 @@ impl Case {
             postgres_sink(),
             sqlite_sink(&self.setup.path("orders.db")),
             elasticsearch_sink(),
+            kafka_sink(),
             connector("stays", "orders", "warehouse", &self.setup.name("stays"), ""),
         ];
         for (name, sink) in connectors {
@@ -83,6 +89,7 @@ impl Case {
         let search = json!({ "query": { "prefix": { "target": target } } });
         let (_, found) = elasticsearch("POST", "foldline-books/_search", Some(search)).await;
         let found = found["hits"]["total"]["value"].as_u64().unwrap_or(0);
+        left += kafka::topics().iter().filter(|topic| topic.starts_with(&target)).count();
         left + usize::try_from(found).unwrap()
     }
 }
@@ -98,7 +105,7 @@ async fn what_a_removed_connector_left_goes_for_good_and_nothing_else() {
     let case = Case::new().await;
     case.config(&STORES);
     let daemon = case.setup.start().await;
-    for name in ["tables", "lite", "docs", "stays"] {
+    for name in ALL {
         daemon.caught_up(name, &case.topic).await;
     }
     refused(&case.clean(&["tables", "--yes"]), "is in the config");
@@ -131,7 +138,7 @@ async fn what_a_removed_connector_left_goes_for_good_and_nothing_else() {
     // The other one goes on, and who comes back folds from the beginning.
     case.config(&STORES);
     let daemon = case.setup.start().await;
-    for name in ["tables", "lite", "docs", "stays"] {
+    for name in ALL {
         daemon.caught_up(name, &case.topic).await;
         assert_eq!(daemon.metric(name, "generation", |number| number > 0).await, 1, "{name}");
     }
@@ -141,6 +148,7 @@ async fn what_a_removed_connector_left_goes_for_good_and_nothing_else() {
     }
     let rows = sqlite_rows(&case.setup.path("orders.db"), &case.target("lite"), ORDERS);
     assert_same("lite", &expected, &rows);
+    assert_same("copied", &expected, &topic_rows(&case.target("copied"), ORDERS));
     daemon.stop().await;
     case.setup.clean().await;
 }

@@ -12,7 +12,8 @@ use crate::support::daemon::Daemon;
 use crate::support::kafka::{self, Raw};
 use crate::support::oracle::{Rows, assert_same};
 use crate::support::setup::{
-    Setup, connector, elasticsearch_sink, file_source, kafka_source, postgres_sink, sqlite_sink,
+    Setup, connector, elasticsearch_sink, file_source, kafka_sink, kafka_source, postgres_sink,
+    sqlite_sink,
 };
 use crate::support::stores::{Columns, Kind, elasticsearch, postgres_rows, sqlite_rows};
 use crate::support::use_servers;
@@ -199,6 +200,69 @@ async fn what_is_left_in_each_store_is_the_count_at_its_horizon_through_kills_an
     let scrape = daemon.metrics().await;
     let of_table = [("connector", "table")];
     assert!(scrape.find("expiry_horizon_timestamp_seconds", &of_table).is_some());
+    daemon.stop().await;
+    setup.clean().await;
+}
+
+/// The states of a topic, and how many keys have a tombstone.
+fn states(topic: &str) -> (Rows, usize) {
+    let (mut rows, mut gone) = (Rows::new(), 0);
+    let mut last = BTreeMap::new();
+    for record in kafka::read_back(topic) {
+        last.insert(record.key, record.value);
+    }
+    for value in last.into_values() {
+        let Some(value) = value else {
+            gone += 1;
+            continue;
+        };
+        let state: Value = serde_json::from_slice(&value).unwrap();
+        let id = state["id"].as_str().unwrap().to_owned();
+        let at: jiff::Timestamp = state["second"].as_str().unwrap().parse().unwrap();
+        let (second, n) = (at.as_millisecond().to_string(), state["n"].to_string());
+        rows.insert(id.clone(), vec![Some(id), Some(second), Some(n)]);
+    }
+    (rows, gone)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_in_a_state_topic_is_a_tombstone_through_kills_and_a_rebuild() {
+    let _servers = use_servers().await;
+    let setup = Setup::new();
+    let (topic, target) = (setup.name("seen"), setup.name("states"));
+    kafka::create(&topic, 3).await;
+    let soon = "[sinks.states.properties]\n\"session.timeout.ms\" = 2000\n\"heartbeat.interval.ms\" = 300\n";
+    setup.config(&[
+        kafka_source(),
+        projection(&topic),
+        format!("{}{soon}", kafka_sink()),
+        connector("states", "seen", "states", &target, ""),
+    ]);
+    let mut counts = Counts::default();
+    counts.produce(&topic, 2_000);
+    for _ in 0..3 {
+        let daemon = setup.start().await;
+        daemon.metric("states", "assigned_partitions", |held| held == 3).await;
+        counts.produce(&topic, 200);
+        // The moment of the kill is what is tried, not a wait for anything.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(200..4_000))).await;
+        daemon.kill9();
+    }
+    let daemon = setup.start().await;
+    daemon.caught_up("states", &topic).await;
+    let printed = daemon.cli(&["rebuild", "states", "--wait"]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    daemon.caught_up("states", &topic).await;
+    let (found, horizon) = wait::until("what has expired is gone", LATER, async || {
+        let (found, gone) = states(&target);
+        let horizon = horizon(&daemon, "states").await;
+        let past = found.values().filter(|row| second(row) < horizon).count();
+        let is_swept = past == 0 && gone > 0;
+        if is_swept { Ok((found, horizon)) } else { Err(format!("{past} stay, {gone} are gone")) }
+    })
+    .await;
+    assert_same("states", &counts.at(horizon), &found);
+    assert_verified(&daemon, "states");
     daemon.stop().await;
     setup.clean().await;
 }

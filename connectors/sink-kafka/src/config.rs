@@ -11,6 +11,7 @@ use foldline_api::sink::{Target, TargetSpec};
 use foldline_api::{Error, Result};
 use foldline_source_kafka::{DeclaredTopic, GroupProtocol, KafkaConfig, Topics};
 
+use crate::removal;
 use crate::target::{Copy, KafkaTarget};
 use crate::values::{self, ValueFormat, Values};
 
@@ -58,9 +59,12 @@ pub struct KafkaSink {
     copies: Mutex<HashMap<String, Weak<Copy>>>,
 }
 
+/// What the topic of the books of a state topic has behind that one's name.
+pub(crate) const BOOKS_OF: &str = "-foldline";
+
 /// The topic of the books of a state topic.
 pub(crate) fn books(states: &str) -> String {
-    format!("{states}-foldline")
+    format!("{states}{BOOKS_OF}")
 }
 
 impl KafkaSinkConfig {
@@ -163,11 +167,8 @@ impl Sink for KafkaSink {
         out
     }
 
-    async fn owned(&self, _: &str) -> Result<Vec<Owned>> {
-        Err(Error::config(
-            "a sink of type \"kafka\" keeps no list of its topics, which are deleted by hand: a state topic and its books, \
-             `TOPIC-foldline`",
-        ))
+    async fn owned(&self, connector: &str) -> Result<Vec<Owned>> {
+        removal::owned(&self.config, connector).await
     }
 
     fn speaks_sql(&self) -> bool {

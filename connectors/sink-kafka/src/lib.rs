@@ -23,6 +23,7 @@ mod books;
 mod config;
 mod log;
 mod producer;
+mod removal;
 mod state;
 mod target;
 mod turn;

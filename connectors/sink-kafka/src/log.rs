@@ -85,6 +85,14 @@ impl StateLog {
         &self.log
     }
 
+    /// Whether the state topic that is there is the one of the books, which were read; none where there is none. Waits.
+    pub(crate) fn is_of_books(&self) -> Result<Option<bool>> {
+        let mut state = self.lock();
+        let there = self.there(&mut state)?;
+        let of = state.of.as_ref().map(|of| &of.topic_id);
+        Ok(there.map(|there| of == Some(&there.of.topic_id)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::config::{POLICY, books};
 use crate::log::{Names, StateLog};
+use crate::removal;
 use crate::turn::Line;
 use crate::values::Values;
 
@@ -32,10 +33,10 @@ const HOLD_MAX: Duration = Duration::from_secs(300);
 /// The copy of a state topic and its books that this process has.
 #[derive(Debug)]
 pub(crate) struct Copy {
-    config: KafkaConfig,
-    spec: TargetSpec,
-    log: Arc<StateLog>,
-    local: SqliteTarget,
+    pub(crate) config: KafkaConfig,
+    pub(crate) spec: TargetSpec,
+    pub(crate) log: Arc<StateLog>,
+    pub(crate) local: SqliteTarget,
     line: Arc<Line>,
     values: Arc<Values>,
     /// Goes with the copy.
@@ -135,14 +136,8 @@ impl Target for KafkaTarget {
         self.local().adopt(log).await
     }
 
-    async fn remove(&self, _: Keep) -> Result<Removed> {
-        // Whose it is comes first.
-        self.status().await?;
-        let (states, books) = (&self.copy.spec.target, books(&self.copy.spec.target));
-        Err(Error::config(format!(
-            "state topics are deleted by hand: kafka-topics.sh --bootstrap-server … --delete --topic {books}, and {states} \
-             unless its readers go on"
-        )))
+    async fn remove(&self, keep: Keep) -> Result<Removed> {
+        removal::remove(&self.copy, keep).await
     }
 
     fn turn(&self) -> Option<Arc<dyn Turn>> {

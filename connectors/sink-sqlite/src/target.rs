@@ -105,6 +105,28 @@ impl SqliteTarget {
         self.run(Access::Whole, |_, _| Ok(())).await
     }
 
+    /// Whose the target is.
+    ///
+    /// # Errors
+    /// Where the books cannot be read.
+    pub async fn binding(&self) -> Result<Option<Binding>> {
+        self.run(Access::Read, |tx, spec| match books::exist(tx)? {
+            true => books::binding(tx, &spec.target),
+            false => Ok(None),
+        })
+        .await
+    }
+
+    /// Empties a copy whose log is gone, which learns nothing of it.
+    ///
+    /// # Errors
+    /// Where SQLite refuses.
+    pub async fn forget_copy(&self) -> Result<()> {
+        let forget =
+            |tx: &Transaction<'_>, spec: &TargetSpec| removal::remove(tx, spec, Keep::Nothing);
+        self.run(Access::Beside, forget).await.map(drop)
+    }
+
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         access: Access,

@@ -214,6 +214,23 @@ pub(crate) async fn delete_group(config: &KafkaConfig) -> Result<bool> {
     }
 }
 
+/// Deletes topics; those that are not there are gone already.
+///
+/// # Errors
+/// Of the class of the broker's answer.
+pub async fn delete_topics(config: &KafkaConfig, topics: &[&str]) -> Result<()> {
+    let what = || format!("deleting {}", topics.join(", "));
+    let admin = admin(config).map_err(|error| from_kafka(what(), &error))?;
+    let deleted = admin.delete_topics(topics, &options()).await;
+    for one in deleted.map_err(|error| from_kafka(what(), &error))? {
+        match one {
+            Ok(_) | Err((_, Code::UnknownTopicOrPartition)) => {}
+            Err((topic, code)) => return Err(from_code(format!("deleting `{topic}`"), code)),
+        }
+    }
+    Ok(())
+}
+
 /// Where the topics that are there differ from the config, a sentence each.
 pub(crate) async fn compare(config: &KafkaConfig, there: &[Present]) -> Result<Vec<String>> {
     let what = "reading the properties of the topics";

@@ -34,7 +34,7 @@ mod unreadable;
 pub use admin::KafkaLog;
 pub use config::{GroupProtocol, KafkaConfig, OWNED_PROPERTIES, is_property, library_version};
 pub use dead_letter::KafkaDeadLetters;
-pub use declared::{DeclaredTopic, property};
+pub use declared::{DeclaredTopic, delete_topics, property};
 pub use error::from_kafka;
 pub use foldline_api::producer::NewRecord;
 pub use producer::{KafkaProducer, produce};

@@ -45,10 +45,6 @@ impl Store for Kafka {
         4
     }
 
-    fn removes(&self) -> bool {
-        false
-    }
-
     fn keeps_generations(&self) -> bool {
         false
     }

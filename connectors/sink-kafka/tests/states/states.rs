@@ -8,13 +8,15 @@ use foldline_api::kind::Sink;
 use foldline_api::model::{Key, Row};
 use foldline_api::rebuild::{By, Step, Stepped};
 use foldline_api::record::Position;
+use foldline_api::removal::{Keep, Removed};
 use foldline_api::sink::{
     Advance, Flush, Lease, Marks, RowWrite, Target, TargetSpec, Version, Versions, Writer, Written,
 };
+use foldline_api::source::Log;
 use foldline_api::value::Value;
 use foldline_testkit::contract::{claim, model_of, row, spec_of};
 
-use crate::support::{self, records, sink, sink_with, states};
+use crate::support::{self, log, records, sink, sink_with, states};
 
 fn spec(name: &str) -> TargetSpec {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -216,4 +218,24 @@ async fn a_flush_of_one_row_is_soon_durable() {
     eprintln!("load and flush of one row: p50 {:?}, p99 {:?}", at(50), at(99));
     // A broker that is asked again only after librdkafka's own 100 ms is told by it; no machine is this slow.
     assert!(at(50) < Duration::from_millis(90), "{:?}", at(50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_somebody_stands_by_for_is_not_removed() {
+    let mut bench = Bench::new("stands_by").await;
+    bench.durable(&[(1, Some("a"))], Version::Absent).await;
+    let standing = sink().target(bench.spec.clone()).unwrap();
+    let turn = standing.turn().unwrap();
+    turn.join();
+    turn.wait(true).await;
+    let error = bench.target.remove(Keep::Nothing).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Config, "{error}");
+    assert!(error.message().contains("stand by"), "{error}");
+    assert_eq!(states(&bench.spec.target).await.len(), 1);
+    turn.leave().await;
+    let removed = bench.target.remove(Keep::Live).await.unwrap();
+    assert_eq!(removed, Removed::default());
+    assert_eq!(states(&bench.spec.target).await.len(), 1, "the states stay");
+    let books = log(&format!("{}-foldline", bench.spec.target)).survey().await.unwrap();
+    assert_eq!(books.missing.len(), 1);
 }
