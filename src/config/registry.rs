@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foldline_api::error::{Error, Result};
+use foldline_api::error::Result;
 use foldline_api::secret::Secret;
 use foldline_language::config::form::{FilePath, SecretText, Text};
 use foldline_language::config::key::{Key, Required};
@@ -56,6 +56,7 @@ impl RegistryConfig {
     /// A config error where it is no server, or this build cannot ask one.
     #[cfg(feature = "registry")]
     pub(crate) fn server(&self) -> Result<Arc<dyn Register>> {
+        use foldline_api::error::Error;
         use foldline_registry_confluent::{Login, Registry};
 
         let RegistryKind::Confluent { urls, username, password, token, ca, certificate } =
