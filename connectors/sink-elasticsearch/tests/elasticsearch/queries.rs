@@ -113,6 +113,29 @@ async fn what_an_index_cannot_tell_is_refused_by_name_and_the_rest_is_found() {
 }
 
 #[tokio::test]
+async fn a_null_is_behind_the_greatest_integer() {
+    let bench = Bench::new("greatest");
+    let spec = bench.spec(&[("id", "bigint"), ("n", "bigint"), ("small", "integer")]);
+    let model = spec.model.clone();
+    let (greatest, small) = (i64::MAX.to_string(), i32::MAX.to_string());
+    let make = |id: i64| {
+        let (n, small) = if id % 2 == 0 { ("null", &*small) } else { (&*greatest, "null") };
+        row(&model, &[&id.to_string(), n, small])
+    };
+    let target = filled(&bench, &spec, (1..=6).map(make).collect()).await;
+    for (column, descending, expected) in [
+        (1, false, [1, 3, 5, 2, 4, 6]),
+        (1, true, [2, 4, 6, 1, 3, 5]),
+        (2, false, [2, 4, 6, 1, 3, 5]),
+        (2, true, [1, 3, 5, 2, 4, 6]),
+    ] {
+        let asked = query(&model, Filter::all(), &[Sort { column, descending }]);
+        assert_eq!(ids(&target, &asked).await.unwrap(), expected, "{column} {descending}");
+    }
+    bench.clean().await;
+}
+
+#[tokio::test]
 async fn many_moments_of_one_millisecond_come_in_order() {
     let bench = Bench::new("microseconds");
     let spec = bench.spec(&[("id", "bigint"), ("at", "timestamptz"), ("name", "text")]);

@@ -14,6 +14,7 @@ mod changes;
 mod contract;
 mod joins;
 mod pool;
+mod queries;
 mod support;
 mod swap;
 mod tls;
