@@ -101,21 +101,11 @@ impl List<'_> {
     /// Not every store shows fields of other rows yet.
     fn looks_up(&mut self, connector: &ConnectorConfig) {
         let Some(projection) = self.config.projections.get(&connector.projection) else { return };
-        let looked_up = || projection.fields.values().filter(|field| field.value.lookup.is_some());
-        let children = looked_up().find(|field| field.value.ty == "children");
+        let mut fields = projection.fields.values();
         let Some(sink) = self.config.sinks.get(&connector.sink) else { return };
         let Ok(kind) = sink.store.sink() else { return };
         let path = format!("{}.sink", join("connectors", &connector.name));
-        if let Some(children) = children.filter(|_| kind.looks_up() && !kind.gathers()) {
-            let message = format!(
-                "`{}` looks children up ({}): that is not available yet in sinks of type `{}`, and it is in `elasticsearch` and `sqlite`",
-                projection.name,
-                children.path,
-                sink.store.name()
-            );
-            self.found.push(self.config.places.problem(&path, message));
-        }
-        if looked_up().next().is_none() || kind.looks_up() {
+        if kind.looks_up() || !fields.any(|field| field.value.lookup.is_some()) {
             return;
         }
         let message = format!(

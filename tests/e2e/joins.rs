@@ -179,6 +179,25 @@ impl Shelf {
         rows
     }
 
+    /// Authors with their books, in the order of their numbers.
+    async fn holders(self, name: &str) -> Vec<Value> {
+        if matches!(self, Shelf::Table) {
+            let columns = "jsonb_build_array(author_id, name, titles, books)::text";
+            let rows = query(&format!("SELECT {columns} FROM {name} ORDER BY author_id")).await;
+            let row = |row: Vec<Option<String>>| serde_json::from_str(row[0].as_ref().unwrap());
+            return rows.into_iter().map(|columns| row(columns).unwrap()).collect();
+        }
+        let all = json!({ "size": 1_000, "sort": ["author_id"] });
+        elasticsearch("POST", &format!("{name}/_refresh"), None).await;
+        let (_, found) = elasticsearch("POST", &format!("{name}/_search"), Some(all)).await;
+        let hits = found["hits"]["hits"].as_array().cloned().unwrap_or_default();
+        let row = |hit: &Value| {
+            let of = |field: &str| hit["_source"][field].clone();
+            json!([of("author_id"), of("name"), of("titles"), of("books")])
+        };
+        hits.iter().map(row).collect()
+    }
+
     /// Shows another name for a book than its author has, by hand: which one.
     async fn spoil(self, name: &str) -> String {
         if matches!(self, Shelf::Table) {
@@ -216,13 +235,15 @@ async fn followed_through_kills(shelf: Shelf) {
     for topic in [&authors, &books] {
         kafka::create(topic, PARTITIONS).await;
     }
-    let (sink, name) = shelf.sink();
+    let ((sink, name), docs) = (shelf.sink(), setup.name("docs"));
     setup.config(&[
         kafka_source(),
         projections(&authors, &books),
+        authors_with_books(&authors),
         sink,
         connector("authors", "authors", name, &authors, "tasks_max = 2"),
         connector("books", "books", name, &books, "tasks_max = 2"),
+        connector("author_docs", "author_docs", name, &docs, "tasks_max = 2"),
     ]);
     let seed = rand::random::<u32>().into();
     println!("seed {seed}");
@@ -238,23 +259,12 @@ async fn followed_through_kills(shelf: Shelf) {
         match round {
             1 => drop(workers[0].request("POST", "/connectors/authors/rebuild").await),
             3 => drop(workers[0].request("POST", "/connectors/books/rebuild").await),
+            4 => drop(workers[0].request("POST", "/connectors/author_docs/rebuild").await),
             _ => {}
         }
     }
     catalog.produce(&authors, &books, 500);
-    let expected = catalog.rows();
-    let end = Instant::now() + wait::LATER;
-    loop {
-        let found = shelf.books(&books).await;
-        if found == expected {
-            break;
-        }
-        if Instant::now() > end {
-            let wrong = found.iter().zip(&expected).find(|(found, expected)| found != expected);
-            panic!("seed {seed}: {} rows of {}, first {wrong:?}", found.len(), expected.len());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    followed(shelf, (&books, &docs), &catalog, seed).await;
     for worker in &workers {
         let lag = |scrape: &crate::support::scrape::Scrape| {
             scrape.find("lookup_lag_seconds", &[("connector", "books")])
@@ -266,7 +276,7 @@ async fn followed_through_kills(shelf: Shelf) {
         }
     }
     // A verdict is of one generation.
-    for name in ["authors", "books"] {
+    for name in ["authors", "books", "author_docs"] {
         let end = Instant::now() + wait::SOON;
         while !workers[0].status(name).await["rebuild"].is_null() {
             assert!(Instant::now() < end, "{name} is still being rebuilt");
@@ -278,6 +288,29 @@ async fn followed_through_kills(shelf: Shelf) {
         worker.stop().await;
     }
     setup.clean().await;
+}
+
+/// Until both sides hold what the join by hand does.
+async fn followed(shelf: Shelf, (books, docs): (&str, &str), catalog: &Catalog, seed: u64) {
+    let (expected, holders) = (catalog.rows(), catalog.holders());
+    let end = Instant::now() + wait::LATER;
+    loop {
+        let found = shelf.books(books).await;
+        if found == expected && shelf.holders(docs).await == holders {
+            break;
+        }
+        if Instant::now() > end {
+            let held = shelf.holders(docs).await;
+            let other = held.iter().zip(&holders).find(|(found, expected)| found != expected);
+            let wrong = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+            panic!(
+                "seed {seed}: {} rows of {}, first {wrong:?}, {other:?}",
+                found.len(),
+                expected.len()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// `verify` and `explain` know what is shown.
@@ -293,6 +326,8 @@ async fn judged_by_commands(
     };
     let found = summary(&verified.out);
     assert_eq!(found["summary"]["drift"], 0, "seed {seed}: {verified:?}");
+    let held = summary(&worker.cli(&["verify", "author_docs", "--json"]).out);
+    assert_eq!(held["summary"]["drift"], 0, "seed {seed}: {held}");
     let id = shelf.spoil(books).await;
     let verified = worker.cli(&["verify", "books"]);
     assert!(verified.out.contains("author_name"), "{verified:?}");

@@ -34,13 +34,8 @@ pub trait Sink: Debug + Send + Sync {
     /// Whether the plan is SQL, so that the whole of it is shown as a script.
     fn speaks_sql(&self) -> bool;
 
-    /// Whether a target can show fields of another one's rows, see [`crate::lookup`].
+    /// Whether a target can show fields of another one's rows, and hold such rows as children, see [`crate::lookup`].
     fn looks_up(&self) -> bool {
-        false
-    }
-
-    /// Whether a target can hold another one's rows as children.
-    fn gathers(&self) -> bool {
         false
     }
 }

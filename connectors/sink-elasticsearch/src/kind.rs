@@ -115,8 +115,4 @@ impl Sink for ElasticsearchConfig {
     fn looks_up(&self) -> bool {
         true
     }
-
-    fn gathers(&self) -> bool {
-        true
-    }
 }

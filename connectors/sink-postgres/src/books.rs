@@ -17,7 +17,7 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 const DOING: &str = "Foldline's books";
 
 /// The tables of the books.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "targets",
     "positions",
     "verdicts",
@@ -30,6 +30,7 @@ const TABLES: [&str; 12] = [
     "horizons",
     "lookups",
     "notes",
+    "gathers",
 ];
 
 /// The books in one schema, as SQL. Pure text but for its async methods, which run inside the caller's
@@ -307,6 +308,7 @@ impl Books {
             "bad_records",
             "lookups",
             "notes",
+            "gathers",
         ] {
             let sql = format!(
                 "DELETE FROM {} WHERE target = $1 AND coalesce(generation = $2, true)",

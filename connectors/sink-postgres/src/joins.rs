@@ -12,17 +12,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use foldline_api::lookup::{Joins, Lookup};
 use foldline_api::model::{Column, Key, Model, Row};
 use foldline_api::sink::Flush;
+use foldline_api::value::Value;
 use foldline_api::{Error, Result};
 use tokio_postgres::Client;
 
 use crate::books::Books;
+use crate::children::{Gathering, Owners};
 use crate::codec::{literal_text, sql_type};
 use crate::error::{classify, is_missing};
 use crate::identifier::{TableName, literal, quote};
 use crate::refresh::wrong_by_key;
 use crate::snapshot;
 use crate::statement::Statements;
-use crate::writer::{Place, PostgresWriter};
+use crate::writer::{Place, PostgresWriter, Seal};
 
 /// How many rows a step of `plan` has.
 const ROWS_SHOWN: usize = 1_000;
@@ -56,6 +58,8 @@ pub(crate) struct Shown {
     pub(crate) joins: Joins,
     /// One for each lookup.
     pub(crate) sides: Vec<Side>,
+    /// One for each column of children.
+    pub(crate) gatherings: Vec<Gathering>,
 }
 
 /// Rows of the other tables, by side and key.
@@ -66,6 +70,8 @@ pub(crate) struct Joined {
     pub(crate) flush: Flush,
     /// Per side, the keys whose rows could not be held.
     unsure: Vec<BTreeSet<Key>>,
+    /// Who held its rows before.
+    before: Owners,
 }
 
 impl Side {
@@ -149,12 +155,12 @@ impl Side {
 /// What `plan` shows of lookups: how the other rows are read as rows are written, which rows follow a change, and the view
 /// that would do the same. Of a computed field it has what is stored.
 pub(crate) fn plan(joins: &Joins, table: &TableName, model: &Model) -> Vec<String> {
-    let names: Vec<TableName> = joins
-        .lookups()
-        .iter()
-        .map(|lookup| {
-            let plain = || TableName { schema: None, table: lookup.target.clone() };
-            TableName::parse(&lookup.target).unwrap_or_else(|_| plain())
+    let lookups = joins.lookups().iter().map(|lookup| &lookup.target);
+    let names: Vec<TableName> = lookups
+        .chain(joins.gathers().iter().map(|gather| &gather.target))
+        .map(|target| {
+            let plain = || TableName { schema: None, table: target.clone() };
+            TableName::parse(target).unwrap_or_else(|_| plain())
         })
         .collect();
     let shown = Shown::new(joins, &names, model);
@@ -164,7 +170,12 @@ pub(crate) fn plan(joins: &Joins, table: &TableName, model: &Model) -> Vec<Strin
         out.push(side.hold.clone());
         out.push(wrong_by_key(&table.sql(), model, side, ROWS_SHOWN));
     }
+    out.extend(shown.gatherings.iter().map(|gathering| gathering.read.clone()));
     let column = |(at, column): (usize, &Column)| {
+        let held = shown.gatherings.iter().find(|gathering| gathering.gather.column == at);
+        if let Some(gathering) = held {
+            return format!("{} AS {}", gathering.view(model), quote(&column.name));
+        }
         let sides = shown.joins.lookups().iter().zip(&shown.sides).enumerate();
         let there = sides.flat_map(|(number, (lookup, side))| {
             lookup.fields.iter().map(move |(here, there)| (*here, number, side, *there))
@@ -195,27 +206,38 @@ fn texts<'k>(model: &Model, keys: impl Iterator<Item = &'k Key>) -> Vec<String> 
 }
 
 impl Shown {
-    /// Of the tables of these names, one for each lookup.
+    /// Of the tables of these names, one for each lookup, then one for each column of children.
     pub(crate) fn new(joins: &Joins, names: &[TableName], own: &Model) -> Self {
         let joins = joins.narrowed();
         let sides = joins.lookups().iter().zip(names).enumerate();
         let sides = sides.map(|(at, (lookup, name))| Side::new(lookup, at, name, own)).collect();
-        Shown { joins, sides }
+        let others = names.iter().skip(joins.lookups().len());
+        let gatherings = joins.gathers().iter().zip(others);
+        let gatherings = gatherings.map(|(gather, name)| Gathering::new(gather, name)).collect();
+        Shown { joins, sides, gatherings }
     }
 
     /// The labels of the other tables, each once.
     pub(crate) fn labels(&self) -> Vec<String> {
-        let labels: BTreeSet<&String> = self.sides.iter().map(|side| &side.label).collect();
+        let sides = self.sides.iter().map(|side| &side.label);
+        let labels: BTreeSet<&String> =
+            sides.chain(self.gatherings.iter().map(|gathering| &gathering.label)).collect();
         labels.into_iter().cloned().collect()
     }
 
     /// Looks for the tables that were not there; with `all`, for each.
     pub(crate) async fn look(&self, client: &Client, all: bool) -> Result<()> {
-        for side in self.sides.iter().filter(|side| all || !side.is_there()) {
-            let sql = format!("SELECT to_regclass({}) IS NOT NULL", literal(&side.table));
-            let rows = client.query_typed(&sql, &[]).await.map_err(|error| side.refused(error))?;
+        let sides = self.sides.iter().map(|side| (&side.table, &side.there));
+        let gatherings = self.gatherings.iter().map(|it| (&it.table, &it.there));
+        for (table, is_there) in sides.chain(gatherings) {
+            if !all && is_there.load(Ordering::Relaxed) {
+                continue;
+            }
+            let sql = format!("SELECT to_regclass({}) IS NOT NULL", literal(table));
+            let rows = client.query_typed(&sql, &[]).await;
+            let rows = rows.map_err(|error| classify(error, "looking for what is looked up"))?;
             let there = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
-            side.there.store(there, Ordering::Relaxed);
+            is_there.store(there, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -230,16 +252,21 @@ impl Shown {
     }
 
     /// The rows as they shall be, with what the others say.
-    fn complete(&self, row: &Row, others: &Others) -> Row {
+    fn complete(&self, row: &Row, others: &Others, children: Vec<Value>) -> Row {
         let shown = self.sides.iter().zip(others).map(|(side, rows)| {
             let value = row.get(side.via);
             if value.is_null() { None } else { rows.get(&Key::of(value.clone())) }
         });
-        self.joins.complete(row, shown, std::iter::empty())
+        self.joins.complete(row, shown, children.into_iter())
     }
 
     /// Rows as they shall be, by what the others say now. The caller holds them.
-    pub(crate) async fn completed(&self, client: &Client, rows: &[Row]) -> Result<Vec<Row>> {
+    pub(crate) async fn completed(
+        &self,
+        client: &Client,
+        own: &Model,
+        rows: &[Row],
+    ) -> Result<Vec<Row>> {
         let mut others = Others::new();
         for (side, keys) in self.sides.iter().zip(self.keys(rows.iter())) {
             let keys: Vec<Key> = keys.into_iter().collect();
@@ -249,7 +276,10 @@ impl Shown {
                 HashMap::new()
             });
         }
-        Ok(rows.iter().map(|row| self.complete(row, &others)).collect())
+        let keys: Vec<Key> = rows.iter().map(|row| own.key_of(row)).collect();
+        let found = self.children(client, own, &keys).await?;
+        let each = rows.iter().zip(&keys);
+        Ok(each.map(|(row, key)| self.complete(row, &others, self.values(&found, key))).collect())
     }
 }
 
@@ -257,9 +287,17 @@ impl PostgresWriter {
     /// Begins the flush's transaction, where its rows show something, and fills that in. Those of a build are not held:
     /// its flush may take long, and nobody is to wait for it; all its rows are noted instead.
     pub(crate) async fn join(&self, client: &Client, flush: &Flush) -> Result<Option<Joined>> {
-        let Some(shown) = &self.shown else { return Ok(None) };
+        let gathered = !self.place.building && !self.known_vias().is_empty();
+        if self.shown.is_none() && !gathered {
+            return Ok(None);
+        }
         let begun = client.batch_execute(&self.begin).await;
         begun.map_err(|error| self.classify(error, "writing into"))?;
+        let before =
+            if gathered { self.owners_before(client, flush).await? } else { Owners::new() };
+        let Some(shown) = &self.shown else {
+            return Ok(Some(Joined { flush: flush.clone(), unsure: Vec::new(), before }));
+        };
         let rows = || flush.writes.iter().filter_map(|write| write.row.as_ref());
         shown.look(client, false).await?;
         let (mut others, mut unsure) = (Others::new(), Vec::new());
@@ -277,27 +315,38 @@ impl PostgresWriter {
             others.push(found);
         }
         let mut flush = flush.clone();
-        for row in flush.writes.iter_mut().filter_map(|write| write.row.as_mut()) {
-            *row = shown.complete(row, &others);
+        let keys: Vec<Key> = flush.writes.iter().map(|write| write.key.clone()).collect();
+        let found = shown.children(client, &self.model, &keys).await?;
+        for write in &mut flush.writes {
+            if let Some(row) = &mut write.row {
+                *row = shown.complete(row, &others, shown.values(&found, &write.key));
+            }
         }
-        Ok(Some(Joined { flush, unsure }))
+        Ok(Some(Joined { flush, unsure, before }))
     }
 
-    /// What a flush leaves to be looked at, in its transaction: by itself, and by those that show its rows.
+    /// What a flush leaves to be looked at, in its transaction: by itself, and by those that show its rows. False where it
+    /// did not see who held its rows before.
     pub(crate) async fn leave_notes(
         &self,
         client: &Client,
         flush: &Flush,
         joined: Option<&Joined>,
-        followed: bool,
-    ) -> Result<()> {
+        seal: &Seal,
+    ) -> Result<bool> {
+        if !self.place.building && !self.knows_vias(seal) {
+            return Ok(false);
+        }
         if let Some((shown, joined)) = self.shown.as_ref().zip(joined) {
             self.note_unsure(client, shown, joined).await?;
         }
-        if followed {
+        if let Some(joined) = joined {
+            self.note_owners(client, flush, &joined.before).await?;
+        }
+        if seal.followed {
             self.note_followers(client, flush).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Notes what this flush could not be sure of, in its transaction.
@@ -310,7 +359,13 @@ impl PostgresWriter {
                 self.books.note_keys(client, own, other, &side.texts(keys.iter())).await?;
             }
         }
-        Ok(())
+        match shown.gatherings.first() {
+            Some(gathering) if self.place.building => {
+                self.books.note_all(client, &self.place, &gathering.label).await
+            }
+            Some(_) => self.note_own(client, &joined.flush).await,
+            None => Ok(()),
+        }
     }
 
     /// Notes the keys that this flush wrote for those that show its rows, in its transaction.
@@ -342,6 +397,9 @@ impl PostgresWriter {
         if let Some(entry) = self.books.entry(client, label, "FOR UPDATE").await? {
             let live = entry.binding.generation;
             self.books.positions(client, label, live, "FOR SHARE").await?;
+        }
+        if let Some(shown) = &self.shown {
+            self.gather_from(client, shown, label).await?;
         }
         self.books.register(client, &self.place, label, &self.spec.fingerprint).await?;
         self.books.note_all(client, &self.place, label).await
@@ -386,11 +444,13 @@ impl Waiting {
         &self,
         client: &Client,
         shown: &Shown,
+        own: &Model,
         rows: &[Row],
     ) -> Result<Vec<bool>> {
         let mut waits = vec![self.all; rows.len()];
         for (side, keys) in shown.sides.iter().zip(shown.keys(rows.iter())) {
-            let noted = self.books.noted(client, &self.own, side, &keys).await?;
+            let texts = side.texts(keys.iter());
+            let noted = self.books.noted(client, &self.own, &side.label, &texts).await?;
             let is_noted =
                 |key: &str| noted.iter().any(|it| it.as_deref().is_none_or(|it| it == key));
             for (waits, row) in waits.iter_mut().zip(rows) {
@@ -399,6 +459,18 @@ impl Waiting {
                     let key = Key::of(value.clone());
                     *waits |= side.texts(std::iter::once(&key)).iter().any(|key| is_noted(key));
                 }
+            }
+        }
+        if shown.gatherings.is_empty() {
+            return Ok(waits);
+        }
+        let texts: Vec<String> =
+            rows.iter().map(|row| texts(own, [own.key_of(row)].iter()).concat()).collect();
+        let labels = shown.gatherings.iter().map(|gathering| &gathering.label);
+        for label in labels.chain([&self.own.label]) {
+            let noted = self.books.noted(client, &self.own, label, &texts).await?;
+            for (waits, text) in waits.iter_mut().zip(&texts) {
+                *waits |= noted.iter().any(|it| it.as_ref().is_none_or(|it| it == text));
             }
         }
         Ok(waits)

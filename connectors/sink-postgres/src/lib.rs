@@ -27,6 +27,7 @@ mod adopt;
 mod books;
 mod carry;
 mod change;
+mod children;
 mod codec;
 mod config;
 mod error;

@@ -1,14 +1,10 @@
 //! The notes, as the books keep them.
 
-use std::collections::BTreeSet;
-
 use foldline_api::Result;
-use foldline_api::model::Key;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::books::{Books, Param};
-use crate::joins::Side;
 use crate::row::get;
 use crate::writer::Place;
 
@@ -130,16 +126,15 @@ impl Books {
         &self,
         client: &Client,
         own: &Place,
-        side: &Side,
-        keys: &BTreeSet<Key>,
+        other: &str,
+        keys: &[String],
     ) -> Result<Vec<Option<String>>> {
         let sql = sql!("joins/noted", schema = self.schema);
         let (label, generation) = (&own.label, own.generation.cast_signed());
-        let keys = side.texts(keys.iter());
         let params: [Param<'_>; 4] = [
             (label, Type::TEXT),
             (&generation, Type::INT8),
-            (&side.label, Type::TEXT),
+            (&other, Type::TEXT),
             (&keys, Type::TEXT_ARRAY),
         ];
         let rows = self.query(client, &sql, &params).await?;

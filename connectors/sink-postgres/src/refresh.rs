@@ -27,10 +27,10 @@ const NOTES: i64 = 500;
 const BYTES_MAX: usize = 4 << 20;
 
 /// Rows that do not show what they should, held, with what they are.
-struct Wrong {
-    rows: Vec<(Row, u32)>,
+pub(crate) struct Wrong {
+    pub(crate) rows: Vec<(Row, u32)>,
     /// Whether there may be more.
-    cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// A note of one key.
@@ -129,6 +129,13 @@ impl PostgresWriter {
             let ids: Vec<i64> = of_label().map(|note| note.id).collect();
             self.clear(client, shown, &label, &ids).await?;
         }
+        let of_own = || notes.iter().filter(|note| note.looked_up == self.place.label);
+        let mut keys: Vec<&str> = of_own().map(|note| &*note.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let ids: Vec<i64> = of_own().map(|note| note.id).collect();
+        let (written, cut) = self.refresh_own(client, shown, (&keys, &ids), rows_max).await?;
+        (rows, more) = (rows + written, more || cut);
         // Without a row written, what is left waits for a flush that holds it.
         Ok((rows, more && (rows > 0 || notes.len() as i64 == NOTES)))
     }
@@ -145,7 +152,7 @@ impl PostgresWriter {
         self.held(client, &sql, &[(&keys, Type::TEXT_ARRAY)], rows_max).await
     }
 
-    fn selected(&self) -> String {
+    pub(crate) fn selected(&self) -> String {
         selected(&self.place.table, &self.model)
     }
 
@@ -157,7 +164,7 @@ impl PostgresWriter {
         key_columns(&self.model)
     }
 
-    async fn held(
+    pub(crate) async fn held(
         &self,
         client: &Client,
         sql: &str,
@@ -184,9 +191,14 @@ impl PostgresWriter {
     }
 
     /// Writes rows that are held, with what the others say now.
-    async fn show(&self, client: &Client, shown: &Shown, rows: Vec<(Row, u32)>) -> Result<u64> {
+    pub(crate) async fn show(
+        &self,
+        client: &Client,
+        shown: &Shown,
+        rows: Vec<(Row, u32)>,
+    ) -> Result<u64> {
         let (stored, xids): (Vec<Row>, Vec<u32>) = rows.into_iter().unzip();
-        let completed = shown.completed(client, &stored).await?;
+        let completed = shown.completed(client, &self.model, &stored).await?;
         let wrong = stored.iter().zip(completed).zip(xids).filter(|((old, new), _)| *old != new);
         let writes: Vec<(RowWrite, u32)> = wrong
             .map(|((_, row), xid)| {
@@ -253,14 +265,17 @@ impl PostgresWriter {
                 .await?;
         }
         let after = after.and_then(|text| self.model.parse_key(&text).ok());
-        let end = self.end_of_sweep(client, after.as_ref(), rows_max * 5).await?;
+        // Of rows that hold children each is read to be judged.
+        let looked_at = if shown.gatherings.is_empty() { rows_max * 5 } else { rows_max };
+        let end = self.end_of_sweep(client, after.as_ref(), looked_at).await?;
         let range = Range { after, until: end };
         let wrong = self.wrong_in(client, shown, &range).await?;
         let cut = wrong.cut;
         let last = wrong.rows.last().map(|(row, _)| self.model.key_of(row));
         let range = Range { until: last.filter(|_| cut).or(range.until), ..range };
+        let texts = self.key_texts(wrong.rows.iter().map(|(row, _)| row));
         let written = self.show(client, shown, wrong.rows).await?;
-        self.note_left(client, shown, &range).await?;
+        self.note_left(client, shown, (&range, &texts)).await?;
         match &range.until {
             Some(until) => {
                 let sql = sql!("joins/swept_to", schema = self.books.schema);
@@ -331,7 +346,9 @@ impl PostgresWriter {
     async fn wrong_in(&self, client: &Client, shown: &Shown, range: &Range) -> Result<Wrong> {
         let (within, params) = self.bounds(range.after.as_ref(), range.until.as_ref())?;
         let joins: Vec<&str> = shown.sides.iter().map(Side::joined).collect();
-        let wrong: Vec<&str> = shown.sides.iter().map(|side| &*side.wrong).collect();
+        let all = (!shown.gatherings.is_empty()).then_some("true");
+        let wrong = shown.sides.iter().map(|side| &*side.wrong).chain(all);
+        let wrong: Vec<&str> = wrong.collect();
         let sql = format!(
             "{} {} WHERE {within} AND ({}) ORDER BY {} FOR NO KEY UPDATE OF t SKIP LOCKED",
             self.selected(),
@@ -343,7 +360,15 @@ impl PostgresWriter {
     }
 
     /// Notes what is still wrong of a range that was looked at, since a flush holds it.
-    async fn note_left(&self, client: &Client, shown: &Shown, range: &Range) -> Result<()> {
+    async fn note_left(
+        &self,
+        client: &Client,
+        shown: &Shown,
+        (range, held): (&Range, &[String]),
+    ) -> Result<()> {
+        if !shown.gatherings.is_empty() {
+            self.note_not_held(client, range, held).await?;
+        }
         let (within, params) = self.bounds(range.after.as_ref(), range.until.as_ref())?;
         for side in &shown.sides {
             let (at, mut params) = (params.len(), refs(&params));
@@ -369,6 +394,34 @@ impl PostgresWriter {
             self.books.execute(client, &sql, &params).await?;
         }
         Ok(())
+    }
+}
+
+impl PostgresWriter {
+    /// Notes each row of a range that a flush holds, by its own key: what it holds as children was not read.
+    async fn note_not_held(&self, client: &Client, range: &Range, held: &[String]) -> Result<()> {
+        let Some(key) = self.model.key_columns().next() else { return Ok(()) };
+        let (within, params) = self.bounds(range.after.as_ref(), range.until.as_ref())?;
+        let (at, mut params) = (params.len(), refs(&params));
+        let generation = self.place.generation.cast_signed();
+        params.extend([
+            (&self.place.label as &(dyn ToSql + Sync), Type::TEXT),
+            (&generation, Type::INT8),
+            (&held, Type::TEXT_ARRAY),
+        ]);
+        let sql = format!(
+            "INSERT INTO {}.notes (target, generation, looked_up, key) SELECT ${}, ${}, ${}, t.{key}::text FROM {} AS t \
+             WHERE {within} AND NOT t.{key} = ANY(${}::text[]::{}[])",
+            self.books.schema,
+            at + 1,
+            at + 2,
+            at + 1,
+            self.place.table,
+            at + 3,
+            crate::codec::sql_type(&key.ty),
+            key = quote(&key.name),
+        );
+        self.books.execute(client, &sql, &params).await.map(|_| ())
     }
 }
 

@@ -156,8 +156,8 @@ impl Snapshot for PostgresSnapshot {
         let Some(shown) = &self.shown else { return Ok(rows.iter().cloned().map(Some).collect()) };
         within(LIMIT, "reading what rows show", async {
             let client = &self.session.client;
-            let waits = self.waiting.of(client, shown, rows).await?;
-            let completed = shown.completed(client, rows).await?;
+            let waits = self.waiting.of(client, shown, &self.model, rows).await?;
+            let completed = shown.completed(client, &self.model, rows).await?;
             Ok(completed
                 .into_iter()
                 .zip(waits)

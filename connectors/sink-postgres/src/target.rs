@@ -126,12 +126,17 @@ impl PostgresTarget {
         self.resolve_name(client, &self.name).await
     }
 
-    /// The names of the tables that are looked up, one for each lookup.
+    /// The names of the tables that are looked up, one for each lookup, then one for each column of children.
     pub(crate) async fn looked_up(&self, client: &Client) -> Result<Vec<TableName>> {
         let joins = self.spec.joins.iter();
         let mut names = Vec::new();
-        for lookup in joins.flat_map(|joins| joins.lookups()) {
-            let name = TableName::parse(&lookup.target).map_err(Error::config)?;
+        let mut targets: Vec<String> = Vec::new();
+        for joins in joins {
+            targets.extend(joins.lookups().iter().map(|lookup| lookup.target.clone()));
+            targets.extend(joins.gathers().iter().map(|gather| gather.target.clone()));
+        }
+        for target in targets {
+            let name = TableName::parse(&target).map_err(Error::config)?;
             names.push(self.resolve_name(client, &name).await?);
         }
         Ok(names)

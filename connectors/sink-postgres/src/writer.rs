@@ -8,8 +8,8 @@ mod end;
 mod seal;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,7 +39,8 @@ use crate::snapshot;
 use crate::statement::Statements;
 use crate::verdicts::Blame;
 use end::end;
-use seal::{Seal, Triggers};
+pub(crate) use seal::Seal;
+use seal::Triggers;
 
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 /// A whole table in one transaction; its statements are bounded each.
@@ -72,6 +73,8 @@ pub(crate) struct PostgresWriter {
     /// What its rows show of other tables.
     pub(crate) shown: Option<Shown>,
     pub(crate) noted: Noted,
+    /// The columns of it that name who holds its rows.
+    pub(crate) vias: Mutex<Vec<String>>,
     pub(crate) statements: Statements,
     lock: String,
     fit: Fit,
@@ -134,6 +137,7 @@ impl PostgresWriter {
             seal: books.seal_sql(&place.table, &place.label),
             shown,
             noted: Noted::default(),
+            vias: Mutex::default(),
             begin: lane().begin_sql(&pool.endpoint.begin),
             writing: lane(),
             loading: lane(),
@@ -238,7 +242,9 @@ impl PostgresWriter {
         {
             return Ok(End::RolledBack(written));
         }
-        self.leave_notes(client, flush, joined.as_ref(), seal.followed).await?;
+        if !self.leave_notes(client, flush, joined.as_ref(), &seal).await? {
+            return Ok(End::Changed);
+        }
         Failpoint::BeforePositions.reach();
         if let Err(error) = client.batch_execute("COMMIT").await {
             // Deferred constraints speak up only here; then nothing was committed.

@@ -55,10 +55,6 @@ impl Sink for SqliteConfig {
         true
     }
 
-    fn gathers(&self) -> bool {
-        true
-    }
-
     fn looks_up(&self) -> bool {
         true
     }

@@ -150,3 +150,12 @@ CREATE TABLE IF NOT EXISTS {schema}.notes (
     noted_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, generation, looked_up, id)
 );
+
+-- Which generations hold rows of which other target as children, by which of its columns.
+CREATE TABLE IF NOT EXISTS {schema}.gathers (
+    target text NOT NULL,
+    generation bigint NOT NULL,
+    looked_up text NOT NULL,
+    via text NOT NULL,
+    PRIMARY KEY (target, generation, looked_up, via)
+);

@@ -3,13 +3,15 @@
 use crate::codec::Raw;
 
 /// The last answer of a flush.
-pub(super) struct Seal {
+pub(crate) struct Seal {
     pub(super) xid: u32,
     pub(super) oid: Option<u32>,
     pub(super) triggers: Triggers,
     pub(super) started: i64,
     /// Rows of other targets show this one's.
-    pub(super) followed: bool,
+    pub(crate) followed: bool,
+    /// The columns that name who holds this one's rows as children.
+    pub(crate) vias: Vec<String>,
 }
 
 /// The user's own triggers on the table.
@@ -34,6 +36,7 @@ impl Seal {
             },
             started: row.try_get("started").ok()?,
             followed: row.try_get("followed").ok()?,
+            vias: row.try_get("vias").ok()?,
         })
     }
 }

@@ -41,6 +41,10 @@ impl Store for Postgres {
         format!("{}.{case}", self.0.schema)
     }
 
+    fn gathers(&self) -> bool {
+        true
+    }
+
     fn looks_up(&self) -> bool {
         true
     }

@@ -11,5 +11,6 @@ SELECT
         0
     ) AS triggers,
     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS started,
-    EXISTS (SELECT 1 FROM {schema}.lookups WHERE looked_up = {label}) AS followed
+    EXISTS (SELECT 1 FROM {schema}.lookups WHERE looked_up = {label}) AS followed,
+    ARRAY(SELECT DISTINCT via FROM {schema}.gathers WHERE looked_up = {label} ORDER BY via) AS vias
 FROM (SELECT to_regclass({table})::oid) AS t(oid)
