@@ -17,7 +17,7 @@ use tracing::Instrument;
 use crate::log::connector_span;
 use crate::metrics::ConnectorMetrics;
 use crate::pace::{Looks, Pace};
-use crate::policy::backoff;
+use crate::policy::{backoff, more};
 
 /// How often the store is asked what has still to be shown, but where the connector is idle.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ pub(crate) fn keep_shown(
     pace: Arc<Pace>,
     idle_every: Option<Duration>,
 ) -> Joined {
-    let keeper = Keeper { writer, metrics, pace, idle_every, failures: 0 };
+    let keeper = Keeper { writer, metrics, pace, idle_every, failures: 0, rows_max: ROWS_MAX };
     AbortOnDropHandle::new(tokio::spawn(keeper.run().instrument(connector_span(name))))
 }
 
@@ -48,14 +48,17 @@ struct Keeper {
     /// How often the store is asked where the connector is idle; none where it is not asked.
     idle_every: Option<Duration>,
     failures: u32,
+    /// Rows of one step, at most: fewer while the store has no time for more.
+    rows_max: usize,
 }
 
 impl Keeper {
     async fn run(mut self) {
         loop {
-            match self.writer.refresh(ROWS_MAX).await {
+            match self.writer.refresh(self.rows_max).await {
                 Ok(step) => {
                     self.failures = 0;
+                    self.rows_max = more(self.rows_max).min(ROWS_MAX);
                     self.metrics.lookup_lag.set(step.waits.unwrap_or(0.0));
                     self.metrics.shown.inc_by(step.rows);
                     if step.waits.is_some() {
@@ -69,6 +72,9 @@ impl Keeper {
                 }
                 Err(error) => {
                     // Of a generation that is over: its session is about to end.
+                    if error.is_too_much() {
+                        self.rows_max = (self.rows_max / 2).max(1);
+                    }
                     let is_over = error.class() == ErrorClass::Fenced;
                     if !is_over {
                         self.metrics.retry("show").inc();

@@ -60,6 +60,12 @@ pub fn backoff(attempt: u32) -> Duration {
     Duration::from_millis(full / 2).mul_f64(1.0 + fraction())
 }
 
+/// How many rows are taken at once after so many went through, where a store had no time for more. Doubled, each second attempt would
+/// take too long again.
+pub(crate) fn more(rows: usize) -> usize {
+    rows.saturating_add(rows / 8 + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

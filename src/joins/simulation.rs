@@ -90,12 +90,18 @@ impl World {
                 workers: Vec::new(),
             }
         };
+        let (sides, store, mut rng) =
+            (NAMES.map(side), MemoryStore::transactional(), Rng::new(seed));
+        if rng.chance(200) {
+            // It has no time for more rows at once, whoever asks.
+            store.limit(NAMES[1], 1 + usize::try_from(rng.below(10)).unwrap());
+        }
         World {
-            sides: NAMES.map(side),
+            sides,
             log,
-            store: MemoryStore::transactional(),
+            store,
             script: Script::new(seed ^ 0xF00D, Faults::some()),
-            rng: Rng::new(seed),
+            rng,
             names: BTreeMap::new(),
         }
     }

@@ -22,7 +22,7 @@ use super::calls::spawn;
 use super::ops::{Ops, WriteEnd};
 use super::pipeline::{Call, Writing};
 use crate::maps::HashMap;
-use crate::policy::backoff;
+use crate::policy::{backoff, more};
 use crate::retry::retry;
 
 /// How often the horizon is looked at.
@@ -45,7 +45,7 @@ pub(super) struct Sweep {
     looking: Option<Call<Found>>,
     /// To be written as soon as nothing else is.
     deletes: Vec<RowWrite>,
-    /// So many at a time: fewer while the store refuses some.
+    /// So many at a time: fewer while the store refuses some, or has no time for more.
     rows_max: usize,
 }
 
@@ -128,6 +128,9 @@ impl Task {
             Ok(Found { deletes }) => self.sweep.deletes = deletes,
             Err(error) if matches!(error.class(), ErrorClass::Retriable | ErrorClass::Record) => {
                 self.ops.metrics.error("expire", error.class().label()).inc();
+                if error.is_too_much() {
+                    self.sweep.rows_max = (self.sweep.rows_max / 2).max(1);
+                }
                 tracing::warn!(%error, "what has expired could not be looked for, later again");
             }
             // The writes of the fold find it out in their own way.
@@ -167,7 +170,7 @@ impl Task {
                     expiry.deleted(flush.writes.len() as u64);
                 }
                 self.write_errors.count = 0;
-                self.sweep.rows_max = (self.sweep.rows_max * 2).min(ROWS_MAX);
+                self.sweep.rows_max = more(self.sweep.rows_max).min(ROWS_MAX);
                 self.gauges.flushed(&batch, &flush, started);
                 self.sweep.look_now(now);
             }
@@ -178,6 +181,9 @@ impl Task {
             WriteEnd::Unknown(positions, trouble) => {
                 if let Some(error) = trouble {
                     self.write_trouble(&error);
+                    if error.is_too_much() {
+                        self.sweep.rows_max = (flush.writes.len() / 2).max(1);
+                    }
                 }
                 if self.held.compare(&flush, &positions) == Outcome::Moved {
                     return self.fenced(batch);

@@ -352,6 +352,7 @@ impl Writer for MemoryWriter {
         if entry.folds(self.generation, self.building) != Some(&self.spec.fingerprint) {
             return Err(Error::fenced("another generation or model is live"));
         }
+        entry.within(rows_max)?;
         Ok(state.refresh(&self.spec, (self.generation, self.building), rows_max))
     }
 }

@@ -48,6 +48,10 @@ fn world(seed: u64) -> World {
     let metrics = world.metrics.connector("c").expiry();
     world.expiry = Some(Arc::new(Expiry::new("c", rule, simulated::now, metrics)));
     world.set_clocks(BEGIN);
+    if world.rng.chance(300) {
+        // It has no time for more rows at once, whoever asks.
+        world.store.limit("t", 6 + usize::try_from(world.rng.below(10)).unwrap());
+    }
     world
 }
 
