@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Lines of a progress that nobody watches on a terminal: one every so many looks.
 const PLAIN_EVERY: u32 = 10;
 const BAR: usize = 30;
-/// So many looks in a row without a rebuild and without its generation mean that it was cancelled: after
+/// So many looks in a row without a rebuild and without its generation mean that it will not come: after
 /// the swap it takes a moment until the new generation's tasks run.
 const GONE_AFTER: u32 = 120;
 
@@ -102,9 +102,21 @@ async fn wait(worker: &Worker, name: &str, generation: &Json) -> Result<(), Fail
         }
         gone = if now.is_null() { gone + 1 } else { 0 };
         if gone > GONE_AFTER {
-            return Err(Failure::Failed(format!("{name}: the rebuild was cancelled")));
+            return Err(Failure::Failed(format!("{name}: {}", outcome(generation, &status))));
         }
     }
+}
+
+/// What became of a generation that is neither built nor live, as the status tells it.
+fn outcome(generation: &Json, status: &Json) -> String {
+    let (number, live) = (generation.as_u64(), status["generation"].as_u64());
+    let kept = status["kept_generations"].as_array().is_some_and(|kept| kept.contains(generation));
+    let what = match live {
+        _ if kept => "was live, and another one is now",
+        Some(live) if Some(live) > number => "is not built any more: another one took its place",
+        _ => "is not built any more: it was cancelled, or rolled back as soon as it was live",
+    };
+    format!("generation {generation} {what}; generation {} is live", status["generation"])
 }
 
 /// One line of progress.
@@ -139,6 +151,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_rebuild_that_does_not_come_is_called_what_it_was() {
+        let said = |status| outcome(&json!(3), &status);
+        let kept = said(json!({"generation": 2, "kept_generations": [3]}));
+        assert!(kept.contains("was live") && !kept.contains("cancelled"), "{kept}");
+        let replaced = said(json!({"generation": 4, "kept_generations": []}));
+        assert!(
+            replaced.contains("took its place") && !replaced.contains("cancelled"),
+            "{replaced}"
+        );
+        let gone = said(json!({"generation": 2, "kept_generations": []}));
+        assert!(gone.contains("cancelled, or rolled back"), "{gone}");
+    }
 
     #[test]
     fn a_line_shows_share_rate_and_time_left() {

@@ -222,7 +222,7 @@ impl<'a> Driver<'a> {
                 (self.restart)();
                 tracing::info!(generation, "the rebuilt generation is live");
             } else {
-                tracing::info!(generation, "the rebuild was cancelled");
+                tracing::info!(generation, live = seen.live, "{}", seen.what_became_of(generation));
             }
             running.end().await;
         }
@@ -425,13 +425,8 @@ impl<'a> Driver<'a> {
             (Step::Follow, _) => {
                 tracing::info!(generation, "loaded, with its indexes");
             }
-            (Step::Hold { patient }, _) => {
-                if !patient {
-                    tracing::warn!(
-                        "a transaction is open since before the end of the load: it will read the rebuilt \
-                         target as empty"
-                    );
-                }
+            (Step::Hold { .. }, Stepped::Done(notices)) => {
+                notices.iter().for_each(|notice| tracing::warn!("{notice}"));
                 self.held = Some(Instant::now());
                 tracing::info!(generation, "holding the live generation");
             }

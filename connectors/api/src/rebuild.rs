@@ -171,6 +171,20 @@ pub struct Generations {
     pub old: Vec<u64>,
 }
 
+impl Generations {
+    /// What became of a build that is there no more and is not live, for people, as far as the books tell it.
+    #[must_use]
+    pub fn what_became_of(&self, generation: u64) -> &'static str {
+        if self.old.contains(&generation) {
+            "the rebuilt generation was live, and another one is now"
+        } else if self.live > generation {
+            "another generation took the place of the one that was built"
+        } else {
+            "the rebuild was cancelled, or rolled back as soon as it was live"
+        }
+    }
+}
+
 /// Who asks for a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {

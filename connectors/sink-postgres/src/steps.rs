@@ -96,13 +96,14 @@ impl PostgresTarget {
         carry::check(client, &at.live, &[]).await?;
         // Made since the load; there are few rows to come, so this is where they belong.
         self.add_indexes(client, &at, build).await?;
-        if patient && let Some(xid) = build.loaded_xid {
-            let old = texts(client, &sql!("catalog/snapshot_before_load", xid = xid)).await?;
-            if let Some(old) = old.first() {
-                return Ok(Stepped::NotYet(format!(
-                    "{old} holds a snapshot from before the end of the load, and would read an empty table"
-                )));
-            }
+        let mut old = Vec::new();
+        if let Some(xid) = build.loaded_xid {
+            old = texts(client, &sql!("catalog/snapshot_before_load", xid = xid)).await?;
+        }
+        if patient && let Some(old) = old.first() {
+            return Ok(Stepped::NotYet(format!(
+                "{old} holds a snapshot from before the end of the load, and would read an empty table"
+            )));
         }
         if self.books.is_stale(client, &at.site.label, generation).await? {
             let what = "rows have still to show what they look up";
@@ -113,7 +114,10 @@ impl PostgresTarget {
             return Ok(Stepped::NotYet(blocked));
         }
         self.entry(client, &at.site.label, "FOR UPDATE").await?;
-        self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done)
+        let mut notices = self.carry_out(client, &at, &change, &[]).await?;
+        let reads = "holds a snapshot from before the end of the load: it will read the rebuilt table as empty";
+        notices.extend(old.iter().map(|old| format!("{old} {reads}")));
+        Ok(Stepped::Done(notices))
     }
 
     /// Whether the swap would get its locks now; if not, who has them. Nobody waits behind the question, and nothing is

@@ -1,4 +1,4 @@
-SELECT DISTINCT format('process %s (%s)', a.pid, coalesce(a.application_name, ''))
+SELECT DISTINCT 'process ' || a.pid || coalesce(' (' || nullif(a.application_name, '') || ')', '')
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a USING (pid)
 WHERE l.relation IN ({live}, {next})

@@ -1,4 +1,4 @@
-SELECT format('process %s (%s)', pid, coalesce(application_name, ''))
+SELECT 'process ' || pid || coalesce(' (' || nullif(application_name, '') || ')', '')
 FROM pg_stat_activity
 WHERE datname = current_database()
     AND pid <> pg_backend_pid()
