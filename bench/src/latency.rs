@@ -58,7 +58,7 @@ pub(crate) async fn measure(report: &mut Report, rates: &[u64], seconds: u64) ->
 }
 
 /// Sends at the rate and looks for the probes; the percentiles as a sentence.
-async fn run(workload: Workload, rate: u64, seconds: u64) -> Result<String> {
+pub(crate) async fn run(workload: Workload, rate: u64, seconds: u64) -> Result<String> {
     let sent = Sent::default();
     let over = Arc::new(AtomicBool::new(false));
     // The reader is there before the load: its first row.

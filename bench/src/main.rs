@@ -5,6 +5,7 @@ mod connect;
 mod kafka;
 mod latency;
 mod process;
+mod reads;
 mod report;
 mod store;
 mod worker;
@@ -24,7 +25,7 @@ use workload::{Expected, Shape, Workload};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What is measured, in this order.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "read",
     "copy",
     "postgres",
@@ -35,6 +36,7 @@ const PARTS: [&str; 11] = [
     "connect",
     "shapes",
     "latency",
+    "reads",
     "idle",
 ];
 
@@ -55,7 +57,7 @@ struct Options {
     /// Put the table into this README.
     #[arg(long)]
     readme: Option<PathBuf>,
-    /// Only these parts: read, copy, postgres, elasticsearch, sqlite, rebuild, documents, connect, shapes, latency, idle, scale.
+    /// Only these parts: read, copy, postgres, elasticsearch, sqlite, rebuild, documents, connect, shapes, latency, reads, idle, scale.
     parts: Vec<String>,
 }
 
@@ -114,6 +116,7 @@ async fn measure(part: &str, options: &Options, report: &mut Report) -> Result<(
             let rates: &[u64] = if options.quick { &[5_000] } else { &[1_000, 5_000, 20_000] };
             return latency::measure(report, rates, seconds).await;
         }
+        "reads" => return reads::measure(report, if options.quick { 3 } else { 10 }).await,
         "idle" => return idle(report, options).await,
         "scale" => return scale(report, options).await,
         "shapes" => return shapes(report, options).await,

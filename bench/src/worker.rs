@@ -95,6 +95,11 @@ impl Foldline {
         Ok(foldline)
     }
 
+    /// Where its REST answers, on this machine.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The first connector's index.
     pub(crate) fn index(&self) -> String {
         format!("{}-0", self.name)
