@@ -279,10 +279,9 @@ async fn what_an_operator_left_out_is_told_and_no_drift() {
         let holes = bench.parts.target.holes();
         holes.skip(1, &[(partition, Position(from + 5))]).await.unwrap();
         let found = run(&bench, Request::default()).await;
-        assert_eq!(
-            found.summary.left_out,
-            [format!("offsets {from} to {} of `events-0`", from + 4)]
-        );
+        let [told] = &found.summary.left_out[..] else { panic!("{:?}", found.summary.left_out) };
+        let hole = format!("offsets {from} to {} of `events-0`; every rebuild leaves", from + 4);
+        assert!(told.starts_with(&hole), "{told}");
         assert_eq!((found.summary.drift, found.summary.unsettled), (0, 0));
     }
 }
