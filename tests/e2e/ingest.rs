@@ -124,7 +124,14 @@ add = {{ renames = 1 }}
 }
 
 async fn answered(request: reqwest::RequestBuilder) -> Answered {
-    let answer = request.send().await.unwrap();
+    // A worker that refuses a large body does not read it: the client may meet a closed connection before the answer.
+    let mut left = 20;
+    let answer = loop {
+        match request.try_clone().unwrap().send().await {
+            Err(error) if error.is_request() && left > 0 => left -= 1,
+            answer => break answer.unwrap(),
+        }
+    };
     let status = answer.status().as_u16();
     let header =
         answer.headers().get("retry-after").map(|after| after.to_str().unwrap().to_owned());

@@ -66,12 +66,14 @@ fn book(id: i64, author: i64) -> RowWrite {
 /// Until nothing waits: how many were written.
 async fn refresh(writer: &dyn Writer) -> u64 {
     let mut rows = 0;
-    for _ in 0..200 {
+    // What is to be found is made visible about once a second.
+    for _ in 0..1_200 {
         let step = writer.refresh(1_000).await.unwrap();
         rows += step.rows;
         if step.waits.is_none() {
             return rows;
         }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     panic!("rows wait for ever");
 }
