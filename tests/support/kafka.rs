@@ -41,10 +41,14 @@ pub(crate) async fn create(topic: &str, partitions: i32) {
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
         .set("retention.ms", "-1")
         .set("max.message.bytes", "16000000");
-    for result in admin().create_topics([&new], &options()).await.unwrap() {
-        result.unwrap_or_else(|error| panic!("topic {topic} could not be made: {error:?}"));
-    }
+    make(&admin(), &new).await;
     lead(topic, partitions).await;
+}
+
+async fn make(admin: &AdminClient<DefaultClientContext>, new: &NewTopic<'_>) {
+    for result in admin.create_topics([new], &options()).await.unwrap() {
+        result.unwrap_or_else(|error| panic!("topic {} could not be made: {error:?}", new.name));
+    }
 }
 
 /// Waits until each partition has its leader.
@@ -150,11 +154,8 @@ pub(crate) fn produce_raw_to(servers: &str, topic: &str, records: &[Raw]) {
 
 /// Makes a topic of one partition in another cluster.
 pub(crate) async fn create_in(servers: &str, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> = client_of(servers).create().unwrap();
-    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
-    for result in admin.create_topics([&new], &options()).await.unwrap() {
-        result.unwrap_or_else(|error| panic!("topic {topic} could not be made: {error:?}"));
-    }
+    let admin = client_of(servers).create().unwrap();
+    make(&admin, &NewTopic::new(topic, 1, TopicReplication::Fixed(1))).await;
 }
 
 /// Writes raw records as one packed batch for each partition.
