@@ -67,6 +67,25 @@ pub fn check_owner(stored: &Binding, spec: &TargetSpec) -> Result<()> {
     Ok(())
 }
 
+/// Whether what stands in a target is of this projection: another one's rows mean something else. `target` is its name as the store has
+/// it, `cannot` what is refused, such as `its rows cannot be read`.
+///
+/// # Errors
+/// A config error with that sentence.
+pub fn check_projection(
+    fingerprint: &str,
+    spec: &TargetSpec,
+    target: &str,
+    cannot: &str,
+) -> Result<()> {
+    if fingerprint == spec.fingerprint {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{target:?} was built by another version of the projection: {cannot} by this one"
+    )))
+}
+
 /// What differs between two projections in their stable JSON form, one sentence each.
 #[must_use]
 pub fn changes(old: &Json, new: &Json) -> Vec<String> {

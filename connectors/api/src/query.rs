@@ -191,7 +191,11 @@ impl Filter {
     }
 }
 
-fn column_of(model: &Model, column: usize) -> Result<&Column, String> {
+/// The column of this number.
+///
+/// # Errors
+/// A sentence, where there is none.
+pub fn column_of(model: &Model, column: usize) -> Result<&Column, String> {
     model.columns.get(column).ok_or_else(|| format!("there is no field {column}"))
 }
 

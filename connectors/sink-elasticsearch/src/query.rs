@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldline_api::binding::check_projection;
 use foldline_api::column::{ColumnType, scalar_text};
 use foldline_api::json;
 use foldline_api::model::{Column, Key, Model, Row};
-use foldline_api::query::{Filter, Lookup, Queries, RowQuery, Side};
+use foldline_api::query::{Filter, Lookup, Queries, RowQuery, Side, column_of};
 use foldline_api::time::{Date, Timestamp};
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
@@ -55,8 +56,7 @@ impl<'q> Search<'q> {
     }
 
     fn column(&self, column: usize) -> Result<&'q Column> {
-        let found = self.model.columns.get(column);
-        found.ok_or_else(|| Error::config(format!("there is no field {column}")))
+        column_of(self.model, column).map_err(Error::config)
     }
 
     fn compared(&self, column: usize) -> Result<Compared> {
@@ -315,12 +315,8 @@ impl ElasticsearchTarget {
     /// The rows' generation, once it is sure that they are this projection's; whether another one began it.
     async fn readable(&self) -> Result<(u64, bool)> {
         let binding = self.stored().await?.value.binding;
-        if binding.fingerprint != self.spec.fingerprint {
-            return Err(Error::config(format!(
-                "{:?} was built by another version of the projection: its documents cannot be read by this one",
-                self.spec.target
-            )));
-        }
+        let cannot = "its documents cannot be read";
+        check_projection(&binding.fingerprint, &self.spec, &self.spec.target, cannot)?;
         Ok((binding.generation, binding.continued.contains(&binding.generation)))
     }
 
@@ -378,7 +374,6 @@ impl Queries for ElasticsearchTarget {
 
     async fn rows(&self, query: &RowQuery) -> Result<Vec<Row>> {
         match tokio::time::timeout(query.time, self.found(query)).await {
-            Ok(Err(error)) if error.message().contains("timed out") => Err(error.too_much()),
             // What its shards say of it quotes documents.
             Ok(Err(error)) if query.search.is_some() && is_refused(&error) => Err(Error::config(
                 "q is no query string that Elasticsearch takes: see its \"Query string query\"",

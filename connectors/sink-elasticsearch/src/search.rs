@@ -94,7 +94,7 @@ impl Client {
     /// Searches by `query`; all hits that match, or an error. `path` ends in `_search`.
     ///
     /// # Errors
-    /// A retriable one where a shard did not answer, or not in time.
+    /// A retriable one where a shard did not answer, or not in time, which is too much.
     pub(crate) async fn search<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -106,7 +106,7 @@ impl Client {
         let body = reply.success().map_err(|failure| failure.error(doing))?;
         let outcome: Outcome = decode(&body, doing)?;
         if outcome.timed_out {
-            return Err(partial(doing, "the search timed out"));
+            return Err(partial(doing, "the search timed out").too_much());
         }
         // A shard that has no copy to ask is not always called failed.
         match outcome.shards {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::binding::{Binding, Found, check_owner};
+use foldline_api::binding::{Binding, Found, check_owner, check_projection};
 use foldline_api::expiry::Horizons;
 use foldline_api::hole::Holes;
 use foldline_api::lifecycle::{Act, Change, Command, Facts, LogNow, Outcome, transition};
@@ -450,13 +450,8 @@ impl Target for ElasticsearchTarget {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         let stored = self.stored().await?;
         let binding = &stored.value.binding;
-        if binding.fingerprint != self.spec.fingerprint {
-            return Err(Error::config(format!(
-                "{:?} was built by another version of the projection: its documents cannot be judged by \
-                 this one",
-                self.spec.target
-            )));
-        }
+        let cannot = "its documents cannot be judged";
+        check_projection(&binding.fingerprint, &self.spec, &self.spec.target, cannot)?;
         let generation = binding.generation;
         let alias = self.cluster.names.write_alias(generation, &binding.fingerprint);
         let positions = self.stored_positions(&stored.value).await?;

@@ -1,9 +1,9 @@
 //! Foldline's books: whose a table is, where each partition stands, and the verdicts of the store.
 
-use foldline_api::Result;
-use foldline_api::binding::Binding;
+use foldline_api::binding::{Binding, check_owner, check_projection};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Beginning, DesiredState, StoredPosition};
+use foldline_api::sink::{Beginning, DesiredState, StoredPosition, TargetSpec};
+use foldline_api::{Error, Result};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -46,6 +46,22 @@ pub(crate) struct Entry {
     pub(crate) binding: Binding,
     /// What the operator wants.
     pub(crate) desired: DesiredState,
+}
+
+/// What the books say of a table, once it is sure that its rows are this connector's and this projection's; `cannot` is as of
+/// [`check_projection`].
+pub(crate) fn built_here(
+    entry: Option<Entry>,
+    spec: &TargetSpec,
+    label: &str,
+    cannot: &str,
+) -> Result<Binding> {
+    let binding = entry.map(|entry| entry.binding).ok_or_else(|| {
+        Error::config(format!("the books know no table {label:?}: the connector has never run"))
+    })?;
+    check_owner(&binding, spec)?;
+    check_projection(&binding.fingerprint, spec, label, cannot)?;
+    Ok(binding)
 }
 
 /// The partitions of a statement, as its array parameters.

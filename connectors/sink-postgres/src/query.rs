@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::binding::check_owner;
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Key, Model, Row};
-use foldline_api::query::{Filter, Gathered, Lookup, Queries, RowQuery, Sort};
+use foldline_api::query::{Filter, Gathered, Lookup, Queries, RowQuery, Sort, column_of};
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
 use futures_util::TryStreamExt;
@@ -15,7 +14,7 @@ use futures_util::future::join3;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::books::Entry;
+use crate::books::{Entry, built_here};
 use crate::codec::{Encoded, encode_column, wire_array_type};
 use crate::error::classify;
 use crate::identifier::{TableName, quote};
@@ -45,8 +44,7 @@ impl<'q> Select<'q> {
     }
 
     fn column(&self, column: usize) -> Result<&'q Column> {
-        let found = self.model.columns.get(column);
-        found.ok_or_else(|| Error::config(format!("there is no field {column}")))
+        column_of(self.model, column).map_err(Error::config)
     }
 
     /// The number of the parameter that holds these values.
@@ -155,20 +153,6 @@ impl PostgresTarget {
         self.readable.get_or_try_init(resolve).await
     }
 
-    /// That the rows are this projection's.
-    fn readable(&self, entry: Option<Entry>, label: &str) -> Result<u64> {
-        let binding = entry.map(|entry| entry.binding).ok_or_else(|| {
-            Error::config(format!("the books know no table {label:?}: the connector has never run"))
-        })?;
-        check_owner(&binding, &self.spec)?;
-        if binding.fingerprint != self.spec.fingerprint {
-            return Err(Error::config(format!(
-                "{label:?} was built by another version of the projection: its rows cannot be read by this one"
-            )));
-        }
-        Ok(binding.generation)
-    }
-
     /// The rows, in one round trip with what the books say before and behind them: a swap between leaves rows that this
     /// model may not read.
     async fn select(&self, query: &RowQuery) -> Result<Vec<Row>> {
@@ -181,9 +165,12 @@ impl PostgresTarget {
             let entry = || self.books.entry(client, &label, "");
             let (before, rows, after) =
                 join3(entry(), self.fetch(client, &select, query), entry()).await;
-            let before = self.readable(before?, &label)?;
+            let live = |entry: Option<Entry>| -> Result<u64> {
+                Ok(built_here(entry, &self.spec, &label, "its rows cannot be read")?.generation)
+            };
+            let before = live(before?)?;
             let rows = rows?;
-            if self.readable(after?, &label)? != before {
+            if live(after?)? != before {
                 return Err(Error::retriable(format!("{label:?} was just swapped: ask again")));
             }
             Ok(rows)

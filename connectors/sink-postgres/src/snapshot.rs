@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use foldline_api::binding::check_owner;
 use foldline_api::model::{self, Key, Model};
 use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::value::Value;
@@ -57,15 +56,7 @@ impl PostgresSnapshot {
     ) -> Result<Self> {
         let (label, client) = (table.label(), &session.client);
         let entry = books.entry(client, &label, "").await?;
-        let binding = entry.map(|entry| entry.binding).ok_or_else(|| {
-            Error::config(format!("the books know no table {label:?}: the connector has never run"))
-        })?;
-        check_owner(&binding, spec)?;
-        if binding.fingerprint != spec.fingerprint {
-            return Err(Error::config(format!(
-                "{label:?} was built by another version of the projection: its rows cannot be judged by this one"
-            )));
-        }
+        let binding = books::built_here(entry, spec, &label, "its rows cannot be judged")?;
         let generation = binding.generation;
         let live = binding.physical.parse().unwrap_or(0);
         let verdicts = books.all_verdicts(client, &label, generation).await?;

@@ -1,9 +1,10 @@
 //! Queries as SQL. Numbers are stored as texts and ordered by a collation; all else is ordered as it is stored.
 
 use async_trait::async_trait;
+use foldline_api::binding::check_projection;
 use foldline_api::column::ColumnType;
 use foldline_api::model::{Column, Key, Model, Row};
-use foldline_api::query::{Filter, Gathered, Lookup, Queries, RowQuery, Side, Sort};
+use foldline_api::query::{Filter, Gathered, Lookup, Queries, RowQuery, Sort, column_of};
 use foldline_api::sink::TargetSpec;
 use foldline_api::value::Value;
 use foldline_api::{Error, Result};
@@ -14,7 +15,7 @@ use crate::codec::{Cell, decode_row, encode, storage};
 use crate::database::sql;
 use crate::reader::BY_NUMBER;
 use crate::schema::{self, quote};
-use crate::target::{CALL_LIMIT, SqliteTarget, bound};
+use crate::target::{CALL_LIMIT, SqliteTarget, bound, unopened};
 
 /// A statement as it grows, with what it is bound to.
 struct Select<'q> {
@@ -32,8 +33,7 @@ impl<'q> Select<'q> {
     }
 
     fn column(&self, column: usize) -> Result<&'q Column> {
-        let found = self.model.columns.get(column);
-        found.ok_or_else(|| Error::config(format!("there is no field {column}")))
+        column_of(self.model, column).map_err(Error::config)
     }
 
     fn bind(&mut self, ty: &ColumnType, value: &'q Value) {
@@ -57,7 +57,7 @@ impl<'q> Select<'q> {
             Filter::Compare(column, side, value) => {
                 let of = self.column(*column)?;
                 self.text.push_str(&by_order(of));
-                self.text.push_str(symbol(*side));
+                self.text.push_str(&format!(" {} ", side.symbol()));
                 self.bind(&of.ty, value);
                 Ok(())
             }
@@ -130,24 +130,10 @@ fn as_stored(column: &Column) -> String {
     if storage(&column.ty) == "TEXT" { format!("{name} COLLATE BINARY") } else { name }
 }
 
-fn symbol(side: Side) -> &'static str {
-    match side {
-        Side::Less => " < ",
-        Side::LessOrEqual => " <= ",
-        Side::Greater => " > ",
-        Side::GreaterOrEqual => " >= ",
-    }
-}
-
 fn run(tx: &Transaction<'_>, spec: &TargetSpec, query: &RowQuery) -> Result<Vec<Row>> {
     bound(tx, spec)?;
-    let live = books::live(tx, &spec.target)?;
-    if live.is_none_or(|live| live.fingerprint != spec.fingerprint) {
-        return Err(Error::config(format!(
-            "{:?} was built by another version of the projection: its rows cannot be read by this one",
-            spec.target
-        )));
-    }
+    let live = books::live(tx, &spec.target)?.ok_or_else(|| unopened(spec))?;
+    check_projection(&live.fingerprint, spec, &spec.target, "its rows cannot be read")?;
     schema::check_named(tx, spec, &spec.target)?;
     let mut select = Select::new(spec);
     select.filter(&query.filter)?;
@@ -182,6 +168,7 @@ impl Queries for SqliteTarget {
 
 #[cfg(test)]
 mod tests {
+    use foldline_api::query::Side;
     use foldline_testkit::contract::{model, spec_of};
 
     use super::*;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 
 use async_trait::async_trait;
+use foldline_api::binding::check_projection;
 use foldline_api::model::{Key, Row};
 use foldline_api::sink::{Books, Loaded, Marks, Snapshot, TargetSpec, Version};
 use foldline_api::{Error, Result};
@@ -106,11 +107,8 @@ fn serve(
 
 fn read_books(tx: &Transaction<'_>, hold: &Hold) -> Result<Books> {
     let target = &hold.spec.target;
-    if hold.check_live(tx)?.fingerprint != hold.spec.fingerprint {
-        return Err(Error::config(format!(
-            "{target:?} was built by another version of the projection: its rows cannot be judged by this one"
-        )));
-    }
+    let live = hold.check_live(tx)?;
+    check_projection(&live.fingerprint, &hold.spec, target, "its rows cannot be judged")?;
     let positions = books::positions(tx, target, hold.generation)?;
     let verdicts = verdicts::all(tx, target, hold.generation)?;
     let verdicts = verdicts::judge(tx, &hold.spec, &[target], verdicts)?;

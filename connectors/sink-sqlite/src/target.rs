@@ -159,7 +159,7 @@ fn of_no_record(error: Error) -> Error {
     }
 }
 
-fn unopened(spec: &TargetSpec) -> Error {
+pub(crate) fn unopened(spec: &TargetSpec) -> Error {
     Error::config(format!(
         "{:?} has no books yet: connector {:?} has never been started",
         spec.target, spec.connector

@@ -295,6 +295,8 @@ async fn a_part_of_an_answer_is_no_answer() {
         if let Err(error) = found {
             assert_eq!(error.class(), ErrorClass::Retriable);
             assert!(is_unavailable(&error), "{error}");
+            let out_of_time = outcome.contains(r#""timed_out":true"#);
+            assert_eq!(error.is_too_much(), out_of_time, "{outcome}");
         }
     }
     let refreshed = [
