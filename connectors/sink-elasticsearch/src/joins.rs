@@ -83,6 +83,12 @@ impl Others {
     }
 }
 
+/// Keys as they are noted, each once.
+fn each_once<'k>(keys: impl Iterator<Item = &'k Key>) -> Vec<Option<String>> {
+    let keys: BTreeSet<Option<String>> = keys.map(noted).collect();
+    keys.into_iter().collect()
+}
+
 impl ElasticsearchWriter {
     pub(crate) fn joins(&self) -> Option<&Joins> {
         self.shown.as_ref()
@@ -160,9 +166,14 @@ impl ElasticsearchWriter {
         if moves || flush.writes.is_empty() {
             return Ok(());
         }
+        let followers = self.followers().await?;
+        if followers.is_empty() {
+            return Ok(());
+        }
         let place = flush.advances.first().and_then(|advance| self.place_of(&advance.partition));
         let until = place.and_then(|(id, version)| Until::new(id, version));
-        self.note_followers(flush.writes.iter().map(|write| &write.key), until.as_ref()).await
+        let keys = each_once(flush.writes.iter().map(|write| &write.key));
+        self.books.note(&followers, &self.spec.target, &keys, until.as_ref()).await
     }
 
     /// What is to be looked at, now that these documents of a flush are durable, and before its positions move.
@@ -172,34 +183,28 @@ impl ElasticsearchWriter {
         written: &[Option<Version>],
         joined: Option<&Joined>,
     ) -> Result<()> {
-        let durable = flush.writes.iter().zip(written).filter(|(_, version)| version.is_some());
-        self.note_followers(durable.map(|(write, _)| &write.key), None).await?;
+        if written.iter().any(Option::is_some) {
+            let followers = self.followers().await?;
+            if !followers.is_empty() {
+                let durable = flush.writes.iter().zip(written).filter(|(_, is)| is.is_some());
+                let keys = each_once(durable.map(|(write, _)| &write.key));
+                self.books.note(&followers, &self.spec.target, &keys, None).await?;
+            }
+        }
         match self.joins().zip(joined) {
             Some((joins, joined)) => self.look_again(joins, joined).await,
             None => Ok(()),
         }
     }
 
-    /// Notes keys for those that show this target's rows, where this generation is the live one.
-    async fn note_followers(
-        &self,
-        keys: impl Iterator<Item = &Key>,
-        until: Option<&Until>,
-    ) -> Result<()> {
+    /// Those that show this target's rows, where this generation is the live one. Whoever registers later looks at all rows, and so
+    /// at those that are durable now.
+    async fn followers(&self) -> Result<Vec<Follower>> {
         if self.is_building() || self.model.key.len() != 1 {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let keys: BTreeSet<Option<String>> = keys.map(noted).collect();
-        let target = self.spec.target.as_str();
-        if keys.is_empty() {
-            return Ok(());
-        }
-        // Whoever registers later looks at all rows, and so at these.
-        let followers = self.books.followers(&[target]).await?;
-        let followers = followers.iter().flat_map(|doc| &doc.value.followers);
-        let followers: Vec<Follower> = followers.cloned().collect();
-        let keys: Vec<Option<String>> = keys.into_iter().collect();
-        self.books.note(&followers, target, &keys, until).await
+        let found = self.books.followers(&[self.spec.target.as_str()]).await?;
+        Ok(found.into_iter().flat_map(|doc| doc.value.followers).collect())
     }
 
     /// Reads the others again: what changed meanwhile is noted for this generation. All rows of a load are looked at when
