@@ -167,3 +167,31 @@ async fn only_the_partition_that_can_hold_the_key_is_read_where_that_is_known() 
     assert!(partitions.len() == 4 && why.contains("neither"), "{why}");
     assert_eq!((summary.events, summary.differences.len()), (5, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_a_topic_that_is_made_anew_meanwhile_no_row_is_said_to_differ() {
+    for at in [None, Some("events:0=2")] {
+        let mut bench = Bench::new("single", MemoryStore::transactional(), 1).await;
+        for _ in 0..3 {
+            bench.append(0, "a", r#"{"n":1,"v":"x"}"#, 0);
+        }
+        bench.write(&[], true).await;
+        bench.log.before_read(|log| {
+            log.delete_topic("events");
+            log.create_topic("events", 1);
+            for _ in 0..3 {
+                log.append("events", 0, Some("a"), Some(r#"{"n":7,"v":"of the new one"}"#));
+            }
+        });
+        let (lines, mut told) = mpsc::channel(100);
+        let at = at.map(|at| At::parse(at).unwrap());
+        explain(bench.parts.clone(), bench.key("a"), at, lines).await;
+        let mut last = None;
+        while let Some(line) = told.recv().await {
+            assert!(!matches!(line, Line::Summary(_)), "{line:?}");
+            last = Some(line);
+        }
+        let Some(Line::Error { message }) = last else { panic!("{last:?}") };
+        assert!(message.contains("created again"), "{message}");
+    }
+}

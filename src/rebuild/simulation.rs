@@ -6,6 +6,7 @@
 mod expiry;
 mod holes;
 mod idle;
+mod recreated;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

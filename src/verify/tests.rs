@@ -285,3 +285,35 @@ async fn what_an_operator_left_out_is_told_and_no_drift() {
         assert_eq!((found.summary.drift, found.summary.unsettled), (0, 0));
     }
 }
+
+/// As long as the old topic, and with other rows.
+fn made_anew(log: &foldline_testkit::MemoryLog) {
+    let records = log.records("events");
+    log.delete_topic("events");
+    log.create_topic("events", 2);
+    for record in records {
+        let value = Some(bytes::Bytes::from_static(br#"{"id":900,"v":"of the new one"}"#));
+        log.append_record("events", record.partition, (None, value), Vec::new(), Some(0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_topic_that_is_made_anew_meanwhile_nothing_is_told_and_nothing_repaired() {
+    for store in stores() {
+        let bench = filled(store).await;
+        let rows = bench.store.rows("t");
+        bench.log.before_read(made_anew);
+        let (lines, mut told) = mpsc::channel(100);
+        let request = Request { repair: true, ..Request::default() };
+        verify(bench.parts.clone(), request, lines).await;
+        let mut last = None;
+        while let Some(line) = told.recv().await {
+            let harmless = matches!(line, Line::Progress { .. } | Line::Error { .. });
+            assert!(harmless, "{line:?}");
+            last = Some(line);
+        }
+        let Some(Line::Error { message }) = last else { panic!("{last:?}") };
+        assert!(message.contains("created again"), "{message}");
+        assert_eq!(bench.store.rows("t"), rows);
+    }
+}

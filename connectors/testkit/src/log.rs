@@ -63,11 +63,21 @@ pub(crate) struct State {
     counter: u64,
 }
 
+/// What is done once, as soon as some read is through.
+struct Hook(Box<dyn FnOnce(&MemoryLog) + Send>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// The log; clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryLog {
     identity: Arc<str>,
     state: Arc<Mutex<State>>,
+    hook: Arc<Mutex<Option<Hook>>>,
     pub(crate) changed: Arc<Notify>,
 }
 
@@ -75,7 +85,12 @@ impl MemoryLog {
     /// An empty log.
     #[must_use]
     pub fn new(identity: &str) -> Self {
-        MemoryLog { identity: Arc::from(identity), state: Arc::default(), changed: Arc::default() }
+        MemoryLog {
+            identity: Arc::from(identity),
+            state: Arc::default(),
+            hook: Arc::default(),
+            changed: Arc::default(),
+        }
     }
 
     /// Creates a topic, or adds partitions to it.
@@ -115,6 +130,7 @@ impl MemoryLog {
         MemoryLog {
             identity: Arc::clone(&self.identity),
             state: Arc::new(Mutex::new(copy)),
+            hook: Arc::default(),
             changed: Arc::default(),
         }
     }
@@ -158,6 +174,18 @@ impl MemoryLog {
     pub fn break_at(&self, topic: &str, partition: i32, offset: i64) {
         let place = TopicPartition::new(topic, partition);
         self.lock().partitions.entry(place).or_default().broken = Some(offset);
+    }
+
+    /// Does this once, as soon as a reader (not a member) asks for the next records, and before it gets them.
+    pub fn before_read(&self, act: impl FnOnce(&MemoryLog) + Send + 'static) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Hook(Box::new(act)));
+    }
+
+    fn reads(&self) {
+        let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Hook(act)) = hook {
+            act(self);
+        }
     }
 
     /// Appends a transaction marker: an offset that no record has.
@@ -435,6 +463,7 @@ impl Reader for MemoryReader {
             return Ok(Chunk::default());
         };
         let (from, to) = (*from, *to);
+        self.0.reads();
         let state = self.0.lock();
         let log = state.partitions.get(partition).ok_or_else(|| MemoryGroup::unknown(partition))?;
         if from.0 < log.low {
