@@ -47,7 +47,7 @@ impl Case {
 
     async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let request = reqwest::Client::new().request(method, self.daemon.url(path));
+        let request = crate::support::http(SOON).request(method, self.daemon.url(path));
         let request = request.basic_auth("ci", Some(TOKEN));
         let request = if let Some(body) = body { request.json(body) } else { request };
         let answer = request.send().await.unwrap();

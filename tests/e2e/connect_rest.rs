@@ -51,7 +51,7 @@ impl Case {
             connector("orders", "orders", "file", "orders", ""),
         ]);
         let daemon = setup.start().await;
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        let http = crate::support::http(Duration::from_secs(10));
         Case { setup, daemon, http }
     }
 

@@ -69,7 +69,7 @@ add = {{ renames = 1 }}
             connector("projects", "projects", "warehouse", &topic, ""),
         ]);
         let daemon = setup.start().await;
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let http = crate::support::http(Duration::from_secs(60));
         Case { setup, daemon, proxy, topic, http }
     }
 

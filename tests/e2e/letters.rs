@@ -132,7 +132,7 @@ async fn a_letter_goes_back_mended_once_and_is_folded_as_a_new_event() {
     // By REST, with a value as it is written there.
     let (_, listed) = daemon.get("/connectors/orders/letters/0:2").await;
     let id = listed["id"].as_str().unwrap();
-    let client = reqwest::Client::new();
+    let client = crate::support::http(SOON);
     let url = daemon.url(&format!("/connectors/orders/letters/{id}/replay"));
     let answer =
         client.post(url).body("{\"value\": {\"id\": 3, \"amount\": 7}}").send().await.unwrap();

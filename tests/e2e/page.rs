@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::daemon::Daemon;
 use crate::support::setup::{Setup, connector, file_source, orders_projection, sqlite_sink};
+use crate::support::wait;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
@@ -129,7 +130,7 @@ async fn a_browser_gets_the_page_and_everyone_else_gets_json() {
     let case = Case::new();
     case.config("token = \"sesame\"\n", "");
     let daemon = case.setup.start().await;
-    let http = reqwest::Client::new();
+    let http = crate::support::http(wait::SOON);
     let get = async |path: &str, headers: &[(&str, &str)]| {
         let request = headers.iter().fold(http.get(daemon.url(path)), |request, (name, value)| {
             request.header(*name, *value)
@@ -194,7 +195,8 @@ async fn another_host_is_no_way_to_the_page() {
     case.config("", "");
     let daemon = case.setup.start().await;
     for path in ["/", "/page/main.js"] {
-        let request = reqwest::Client::new().get(daemon.url(path)).header("host", "evil.example");
+        let request =
+            crate::support::http(wait::SOON).get(daemon.url(path)).header("host", "evil.example");
         let answer = request.header("accept", BROWSER_ACCEPTS).send().await.unwrap();
         assert_eq!(answer.status(), 403, "{path}");
     }

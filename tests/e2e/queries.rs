@@ -9,7 +9,7 @@ use crate::support::kafka;
 use crate::support::setup::{
     Setup, connector, elasticsearch_sink, kafka_source, postgres_sink, sqlite_sink,
 };
-use crate::support::use_servers;
+use crate::support::{use_servers, wait};
 
 const CONNECTORS: [&str; 3] = ["tickets", "tickets-file", "tickets-search"];
 
@@ -48,7 +48,7 @@ set = "event"
             connector("tickets-search", "tickets", "search", &topic, ""),
         ]);
         let daemon = setup.start().await;
-        Case { setup, daemon, topic, http: reqwest::Client::new() }
+        Case { setup, daemon, topic, http: crate::support::http(wait::SOON) }
     }
 
     /// Posts records; what a read waits for that is to see them.

@@ -241,7 +241,7 @@ async fn a_secret_in_a_file(case: &Case, daemon: &Daemon, token: &Path, worker: 
     case.config(&worker, &[("a", ""), ("b", ""), ("c", "")]);
     for secret in ["one", "two"] {
         std::fs::write(token, secret).unwrap();
-        let http = reqwest::Client::new();
+        let http = crate::support::http(wait::SOON);
         wait::until(&format!("the token is {secret}"), wait::SOON, async || {
             let mut answers = Vec::new();
             for given in [secret, "another"] {

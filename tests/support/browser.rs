@@ -44,7 +44,7 @@ impl Browser {
             .process_group(0)
             .spawn()
             .expect("chromedriver: `./test` installs it (Debian's chromium-driver)");
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let http = crate::support::http(Duration::from_secs(60));
         let profile = tempfile::Builder::new().prefix("foldline-browser-").tempdir().unwrap();
         let url = format!("http://{address}/session");
         let mut browser = Browser { driver, session: url, http, _profile: profile };

@@ -103,7 +103,7 @@ impl Daemon {
             .stderr(file)
             .spawn()
             .unwrap();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        let http = crate::support::http(Duration::from_secs(10));
         let (config, log) = (config.to_owned(), log.to_owned());
         let name = name.to_owned();
         Daemon { child, name, config, log, url: format!("http://{address}"), http }

@@ -26,7 +26,7 @@ impl Debezium {
     pub(crate) async fn start(database: &str) -> Self {
         postgres().await.batch_execute(&format!("create database {database}")).await.unwrap();
         let connect = service("start").trim().to_owned();
-        let (database, http) = (database.to_owned(), reqwest::Client::new());
+        let (database, http) = (database.to_owned(), crate::support::http(wait::SOON));
         Debezium { connect, database, http, sources: Vec::new() }
     }
 

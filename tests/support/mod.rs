@@ -20,6 +20,8 @@ pub(crate) mod twins;
 pub(crate) mod typed;
 pub(crate) mod wait;
 
+use std::time::Duration;
+
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Who holds it for writing may stop servers; all others only use them.
@@ -38,4 +40,10 @@ pub(crate) async fn own_servers() -> RwLockWriteGuard<'static, ()> {
 /// How many rounds of faults: `fewest` in the ordinary suite, as often as `FOLDLINE_FAULTS` says where `just faults` runs.
 pub(crate) fn faults(fewest: u64) -> u64 {
     std::env::var("FOLDLINE_FAULTS").ok().and_then(|times| times.parse().ok()).unwrap_or(fewest)
+}
+
+/// A client that connects for each request. A server closes a connection on which nothing comes for long, and a request that is sent
+/// just then is lost with it, through no fault of either.
+pub(crate) fn http(limit: Duration) -> reqwest::Client {
+    reqwest::Client::builder().timeout(limit).pool_max_idle_per_host(0).build().unwrap()
 }

@@ -42,7 +42,7 @@ impl Refusals {
     pub(crate) async fn start(server: &str) -> Self {
         let shared = Arc::new(Shared {
             server: server.to_owned(),
-            client: reqwest::Client::new(),
+            client: crate::support::http(wait::SOON),
             armed: Mutex::new(None),
             hits: AtomicU64::new(0),
         });

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::servers::{repository, required, run};
+use super::wait;
 
 /// Apicurio, running. What it knows is in memory. It ends with the test.
 pub(crate) struct Registry {
@@ -94,7 +95,7 @@ impl Registry {
     /// Deletes a subject as its API does first: the ids of its schemas stay.
     pub(crate) async fn delete_softly(&self, subject: &str) {
         let url = format!("{}/subjects/{subject}", self.url);
-        let answer = reqwest::Client::new().delete(&url).send().await.unwrap();
+        let answer = crate::support::http(wait::SOON).delete(&url).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{url}");
     }
 
@@ -134,7 +135,7 @@ impl Registry {
     pub(crate) async fn compatible(&self, subject: &str, level: &str) {
         let url = format!("{}/config/{subject}", self.url);
         let body = json!({ "compatibility": level });
-        let answer = reqwest::Client::new().put(&url).json(&body).send().await.unwrap();
+        let answer = crate::support::http(wait::SOON).put(&url).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{url}");
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::oracle::Rows;
 use super::registry::Registry;
-use super::servers;
+use super::{servers, wait};
 
 /// What a column's texts are brought to before they are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub(crate) async fn postgres_versions(table: &str) -> Vec<Vec<Option<String>>> {
 pub(crate) async fn elasticsearch(method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
     let url = format!("{}/{path}", servers::elasticsearch());
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-    let mut request = reqwest::Client::new().request(method, &url);
+    let mut request = crate::support::http(wait::SOON).request(method, &url);
     if let Some(body) = body {
         request = request.json(&body);
     }

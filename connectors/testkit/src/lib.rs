@@ -8,7 +8,8 @@
 
 pub mod contract;
 pub mod fault;
-pub mod log;
+pub mod letters;
+mod log;
 pub mod mutate;
 pub mod page;
 pub mod rng;
@@ -29,7 +30,8 @@ mod writer;
 
 pub use contract::{Store, sink_contract};
 pub use fault::{Faults, FaultyTarget, Script};
-pub use log::{MemoryDeadLetters, MemoryGroup, MemoryLog};
+pub use letters::MemoryDeadLetters;
+pub use log::{MemoryGroup, MemoryLog};
 pub use rng::Rng;
 pub use source::{MemoryCommitter, MemorySource};
 pub use store::{Constraint, MemoryStore, MemoryTarget};

@@ -1,7 +1,6 @@
 //! A log in memory, with groups whose partitions are given and taken by themselves or on command.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use foldline_api::record::{Headers, Position, Record, TopicPartition};
 use foldline_api::source::{
-    Chunk, Commit, DeadLetter, DeadLetters, Log, MissingTopic, PartitionInfo, Reader, Source,
-    SourceEvent, Start, Stretch, Survey,
+    Chunk, Commit, Log, MissingTopic, PartitionInfo, Reader, Source, SourceEvent, Start, Stretch,
+    Survey,
 };
 use foldline_api::{Error, Result};
 use tokio::sync::Notify;
@@ -489,34 +488,5 @@ impl Reader for MemoryReader {
             chunk.next.0 += 1;
         }
         Ok(chunk)
-    }
-}
-
-/// Dead letters, kept in memory in the order they came.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryDeadLetters(Arc<Mutex<Vec<DeadLetter>>>, Arc<AtomicBool>);
-
-impl MemoryDeadLetters {
-    /// All letters so far.
-    #[must_use]
-    pub fn letters(&self) -> Vec<DeadLetter> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes none from now on, as a topic that is away; or takes them again.
-    pub fn refuse(&self, refuses: bool) {
-        self.1.store(refuses, Ordering::Relaxed);
-    }
-}
-
-#[async_trait]
-impl DeadLetters for MemoryDeadLetters {
-    async fn send(&self, letters: &[DeadLetter]) -> Vec<Result<()>> {
-        if self.1.load(Ordering::Relaxed) {
-            let away = || Err(Error::retriable("the topic of dead letters is away"));
-            return letters.iter().map(|_| away()).collect();
-        }
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(letters);
-        letters.iter().map(|_| Ok(())).collect()
     }
 }
