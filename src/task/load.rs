@@ -176,6 +176,7 @@ impl Loader {
                     false
                 }
                 Ok(Heard::Records(records)) => {
+                    self.ops.status.clear_trouble();
                     self.fold(records.into_iter().map(Item::Record).collect()).await?
                 }
                 Err(error) if error.class() == ErrorClass::Retriable => {

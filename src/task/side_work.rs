@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use foldline_api::error::{ErrorClass, Result};
+use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::parked::Parked;
 use foldline_api::record::{Position, TopicPartition};
 use tokio::time::Instant;
@@ -22,12 +22,16 @@ use super::batch::Batch;
 use super::cache::Cache;
 use super::folder::Folder;
 use super::pipeline::Call;
+use super::requests::kept;
 use super::{Task, spawn};
 use crate::maps::HashMap;
 use crate::retry::Attempts;
 
 /// How often the books are asked while there may be something to do, but where the connector is idle.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// So often the store is asked to write what it had no time for; then the books say why it was not done.
+const TRIES: u32 = 5;
 
 /// A flush that moves no position, and the rows that it writes.
 #[derive(Debug)]
@@ -48,6 +52,15 @@ impl SideFlush {
         batch.side = Some(purpose);
         SideFlush { batch, cache }
     }
+}
+
+/// A flush that the store had no time for. It cannot be made smaller, as all of a request is done or nothing.
+#[derive(Debug)]
+struct TooMuch {
+    tries: u32,
+    /// Until then the fold goes on.
+    rests: Instant,
+    reason: String,
 }
 
 /// What side work is prepared with, beside the task.
@@ -79,6 +92,7 @@ pub(super) struct SideWork {
     /// There is something to do: folding waits until it is done.
     wanted: bool,
     looking: Option<Call<Found>>,
+    too_much: Option<TooMuch>,
 }
 
 impl SideWork {
@@ -109,6 +123,18 @@ impl SideWork {
     /// Its flush is over, whatever came of it: the books say whether there is more to do.
     pub(super) fn flushed(&mut self) {
         self.wanted = true;
+    }
+
+    /// Its flush is durable.
+    pub(super) fn durable(&mut self) {
+        self.too_much = None;
+    }
+
+    /// The store had no time for its flush. What is live does not wait until it has.
+    pub(super) fn too_much(&mut self, error: &Error, now: Instant) {
+        let tries = self.too_much.as_ref().map_or(0, |before| before.tries) + 1;
+        let rests = now + LOOK_EVERY * 2_u32.pow(tries.min(TRIES));
+        self.too_much = Some(TooMuch { tries, rests, reason: format!("sink: {error}") });
     }
 }
 
@@ -182,9 +208,35 @@ impl Task {
         self.folder.parking.relearn(&partitions, &parked);
         self.show_parked();
         if let Some(flush) = flush {
-            self.flush_aside(*flush);
+            self.try_aside(*flush);
         }
         Ok(())
+    }
+
+    /// Writes it, but what the store had no time for: that rests for a while, and after some attempts stays as it is.
+    fn try_aside(&mut self, flush: SideFlush) {
+        let Some(before) = &self.side_work.too_much else { return self.flush_aside(flush) };
+        if before.tries >= TRIES
+            && let Some(Purpose::Parked(group)) = &flush.batch.side
+            && let (Some(first), Some((_, (at, _)))) =
+                (group.first(), flush.batch.steps.iter().next())
+        {
+            let tries = before.tries;
+            tracing::warn!(
+                tries,
+                reason = before.reason,
+                "parked events stay: the store has no time for them"
+            );
+            let place = (flush.batch.number, *at);
+            let cache = self.cache.another();
+            return self.flush_aside(kept(place, group, first, &before.reason, cache));
+        }
+        if before.rests > Instant::now() {
+            self.side_work.due = Some(before.rests);
+            self.pace.touch();
+            return;
+        }
+        self.flush_aside(flush);
     }
 
     /// What is prepared is the next to be written.

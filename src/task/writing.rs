@@ -56,7 +56,10 @@ impl Task {
                 if let Some(error) = trouble {
                     self.write_trouble(&error);
                     if error.is_too_much() {
-                        self.pipeline.inbox.limit(writing.batch.records);
+                        match writing.batch.side {
+                            Some(_) => self.side_work.too_much(&error, Instant::now()),
+                            None => self.pipeline.inbox.limit(writing.batch.records),
+                        }
                     }
                 }
                 match self.held.compare(&writing.flush, &positions) {
@@ -105,6 +108,9 @@ impl Task {
     fn durable(&mut self, writing: Writing, versions: &Versions) {
         let Writing { batch, flush, started, forgotten, .. } = writing;
         self.ops.status.written();
+        if batch.side.is_some() {
+            self.side_work.durable();
+        }
         for (partition, (_, to)) in &batch.steps {
             self.held.set_durable(partition, *to);
             self.folder.decisions.settle(partition, *to);

@@ -198,3 +198,51 @@ fn what_is_over_the_allowance_waits_in_the_log() {
         assert_eq!(world.store.rows("t").len(), 1, "and the good one is folded");
     });
 }
+
+#[test]
+fn a_retry_that_the_store_has_no_time_for_keeps_nobody_waiting_and_says_so_in_the_end() {
+    for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+        runtime(0).block_on(async {
+            let script = Script::new(0, Faults::default());
+            let mut world = World::of("accounts", store, Rng::new(0), script);
+            world.on_bad_record = OnBadRecord::Park;
+            world.begin().await;
+            let one = |row: &Row| (*row.get(0) == Value::Int(1)).then(|| "a CHECK".to_owned());
+            world.store.constrain("t", Some(Arc::new(one)));
+            world.log.append("events", 0, None, Some(r#"{"kind":"many","id":0,"ids":[1,2,3,4]}"#));
+            world.settle().await;
+            world.store.constrain("t", None);
+            world.store.limit("t", 2);
+            let target = world.store.target(world.spec.clone());
+            let ask = async |event: Parked| {
+                assert!(target.parking().ask(1, &event.place(), Request::Retry).await.unwrap());
+            };
+            ask(world.parked().await.remove(0)).await;
+            world.start_task().await;
+            let trouble = |world: &World| world.status.snapshot().trouble.unwrap_or_default();
+            while !trouble(&world).contains("has time for") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            for id in 20..40 {
+                let value = format!(r#"{{"kind":"add","id":{id},"v":1}}"#);
+                world.log.append("events", id % 3, None, Some(&value));
+            }
+            world.catch_up().await;
+            let parked = world.parked().await;
+            assert!(parked[0].request.is_some(), "others were folded before it is given up");
+            for _ in 0..600 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let parked = world.parked().await;
+            assert!(parked[0].request.is_none(), "{parked:?}");
+            let told = parked[0].reason.as_deref().is_some_and(|why| why.contains("has time for"));
+            assert!(told, "{parked:?}");
+            assert_eq!(trouble(&world), "", "nothing is tried again");
+            world.store.limit("t", 4);
+            world.ask(Request::Retry).await;
+            assert_eq!(world.parked().await, []);
+            let (plain, _) = oracle(&world.projection, &world.log.records("events"));
+            assert_eq!(world.store.rows("t"), plain);
+        });
+    }
+}
