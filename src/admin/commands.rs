@@ -130,6 +130,8 @@ struct Rebuild {
     in_place: bool,
     /// `earliest`: from what the log still has.
     from: Option<String>,
+    /// The live one that whoever asks has seen, which is the one to empty.
+    generation: Option<u64>,
 }
 
 async fn rebuild(
@@ -145,9 +147,13 @@ async fn rebuild(
             return Err(Failure(StatusCode::BAD_REQUEST, message));
         }
     };
+    if !how.in_place && how.generation.is_some() {
+        let message = "generation=N says which generation to empty: give it with in_place=true";
+        return Err(Failure(StatusCode::BAD_REQUEST, message.to_owned()));
+    }
     let connector = app.connector(&name)?;
     let generation = if how.in_place {
-        connector.rebuild_in_place(from_earliest).await?
+        connector.rebuild_in_place(from_earliest, how.generation).await?
     } else {
         connector.rebuild(from_earliest).await?
     };

@@ -58,7 +58,10 @@ pub(super) async fn run(named: &Named, config: &Path, how: &Args) -> Result<(), 
         return Ok(());
     }
     let from = how.from.as_ref().map(|from| format!("&from={from}")).unwrap_or_default();
-    let ask = format!("{path}?in_place={}{from}", how.in_place);
+    let mut ask = format!("{path}?in_place={}{from}", how.in_place);
+    if how.in_place {
+        ask = expecting(&worker, name, ask, &["generation"]).await?;
+    }
     let generation = worker.ask(Method::POST, &ask).await?["generation"].clone();
     if how.in_place {
         println!("{name}: emptied, generation {generation} is being folded");
@@ -78,7 +81,8 @@ async fn expecting(
 ) -> Result<String, Failure> {
     let status = worker.ask(Method::GET, &format!("/connectors/{name}/status")).await?;
     let seen = keys.iter().fold(&status, |at, key| &at[*key]).as_u64().filter(|seen| *seen > 0);
-    Ok(seen.map_or(path.clone(), |seen| format!("{path}?generation={seen}")))
+    let and = if path.contains('?') { '&' } else { '?' };
+    Ok(seen.map_or(path.clone(), |seen| format!("{path}{and}generation={seen}")))
 }
 
 async fn wait(worker: &Worker, name: &str, generation: &Json) -> Result<(), Failure> {

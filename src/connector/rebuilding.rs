@@ -96,14 +96,20 @@ impl Connector {
     }
 
     /// Empties the target and folds everything again; with `from_earliest`, from what the log still
-    /// has. Returns the new generation.
+    /// has. Returns the new generation. `expected` is the live one that whoever asks has seen: where another one is
+    /// live by now, it was emptied already, or someone did something else, and nothing is done.
     ///
     /// # Errors
-    /// When the log has lost its beginning, or the books cannot be reached.
-    pub async fn rebuild_in_place(&self, from_earliest: bool) -> Result<u64> {
+    /// When the log has lost its beginning, another generation is live, or the books cannot be reached.
+    pub async fn rebuild_in_place(
+        &self,
+        from_earliest: bool,
+        expected: Option<u64>,
+    ) -> Result<u64> {
         let target = self.opened_target()?;
         // The books are readable even where the projection changed and the session refused to run.
         let (books, found) = (target.status().await?, self.spec.log.survey().await?);
+        self.expect_live(expected.unwrap_or(books.generation), books.generation)?;
         let infos = found.of_all(folded(&books.positions))?;
         let beginnings = rebuild::beginnings(&self.spec.name, &books, &infos, from_earliest)?;
         let generation = target.rebuild(books.generation, Some(&beginnings)).await?;
@@ -155,16 +161,24 @@ impl Connector {
         let books = target.status().await?.generation;
         let shown = Some(self.view().generation).filter(|shown| *shown > 0);
         let from = from.or(shown).unwrap_or(books);
-        if from != books {
-            return Err(Error::fenced(format!(
-                "generation {from} of {} is no longer live, {books} is: look at its status, and ask again",
-                self.spec.name
-            )));
-        }
+        self.expect_live(from, books)?;
         let live = self.retry("rebuild", || target.rebuilds().roll_back(Some(from))).await?;
         tracing::warn!(connector = %self.spec.name, generation = live, "rolled back");
         self.restart();
         self.watch.wake();
         Ok(live)
+    }
+
+    /// A command is about the generation that whoever gives it has seen.
+    fn expect_live(&self, seen: u64, live: u64) -> Result<()> {
+        if seen == live {
+            return Ok(());
+        }
+        // What is shown from here on is what the next command carries.
+        self.shown().generation = live;
+        Err(Error::fenced(format!(
+            "generation {seen} of {} is no longer live, {live} is: look at its status, and ask again",
+            self.spec.name
+        )))
     }
 }

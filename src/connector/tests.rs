@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foldline_api::rebuild::{Step, Stepped};
 use foldline_api::record::{Position, TopicPartition};
-use foldline_api::sink::{Advance, Beginning, DesiredState, Flush, TargetSpec, Written};
+use foldline_api::sink::{Advance, Beginning, DesiredState, Flush, OnChange, TargetSpec, Written};
 use foldline_api::source::{Commit, Log, Start};
 use foldline_language::projection::Projection;
 use foldline_testkit::contract::spec_of;
@@ -325,4 +325,19 @@ async fn an_error_is_past_once_work_goes_on_and_a_wait_is_none() {
     assert_eq!(now.trace.as_deref(), Some("paused: too many"));
     worker.set_state(State::Running, None);
     assert_eq!(worker.view().last_error(), None);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_refused_shows_the_live_generation() {
+    let mut fleet = Fleet::folded().await;
+    let target = fleet.store.target(fleet.spec.clone());
+    assert_eq!(target.rebuild(1, None).await.unwrap(), 2);
+    fleet.spec.projection["topics"] = serde_json::json!(["others"]);
+    fleet.spec.fingerprint = fleet.spec.projection.to_string();
+    fleet.spec.on_change = OnChange::Refuse;
+    let worker = fleet.worker();
+    worker.shown().generation = 1;
+    let refused = worker.open().await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.class(), foldline_api::ErrorClass::Config, "{refused}");
+    assert_eq!(worker.view().generation, 2, "the one that it folded is gone");
 }

@@ -168,7 +168,7 @@ impl World {
             4..=5 => drop(connector.rebuild(false).await),
             6 => drop(connector.cancel_rebuild(None).await),
             7 => drop(connector.roll_back(None).await),
-            8 => drop(connector.rebuild_in_place(false).await),
+            8 => drop(connector.rebuild_in_place(false, None).await),
             _ => {}
         }
     }

@@ -31,6 +31,8 @@ pub struct Progress {
     pub waiting: Option<String>,
     /// What went wrong last and is tried again.
     pub trouble: Option<String>,
+    /// What one of its tasks here tries again, as the task tells it.
+    pub failing: Option<String>,
     done: i64,
     at: Instant,
 }
@@ -74,6 +76,7 @@ impl Progress {
         };
         let (waiting, trouble) =
             before.map_or((None, None), |before| (before.waiting, before.trouble));
+        let failing = tasks.iter().find_map(|task| task.trouble.clone());
         let (generation, phase) = (build.generation, build.phase);
         Progress {
             generation,
@@ -85,6 +88,7 @@ impl Progress {
             bad_records,
             waiting,
             trouble,
+            failing,
             done,
             at: now,
         }
@@ -102,7 +106,7 @@ impl Progress {
             "eta_seconds": self.eta_seconds.map(f64::round),
             "bad_records": self.bad_records,
             "waiting": self.waiting,
-            "trouble": self.trouble,
+            "trouble": self.failing.as_ref().or(self.trouble.as_ref()),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! must end in the rows of the plain fold without what is left out, and its readers may never see the table go back. A failing seed
 //! prints itself; `FOLDLINE_SEED=N` runs it alone.
 
+mod commands;
 mod expiry;
 mod holes;
 mod idle;

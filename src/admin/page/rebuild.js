@@ -18,10 +18,10 @@ const WAYS = [
   ['in_place=true', 'In place', 'The target is emptied first, and readers see it fill.'],
 ];
 
-async function begin(view) {
+async function begin(view, generation) {
   const how = await confirm({ title: `Rebuild ${view.name}?`, text: 'All events are folded again.', yes: 'Rebuild', choices: WAYS });
   if (!how) return;
-  await order(view, { method: 'POST', path: `/rebuild?${how}`, done: ({ generation }) => `Generation ${generation} is being built.` });
+  await order(view, { method: 'POST', path: `/rebuild?${how}${how === 'in_place=true' ? `&generation=${generation}` : ''}`, done: ({ generation }) => `Generation ${generation} is being built.` });
 }
 
 async function cancel(view, generation) {
@@ -46,7 +46,7 @@ export function rebuildPanel(view) {
   const waits = h('p', { class: 'next' });
   const trouble = h('p', { class: 'cause' });
   const progress = h('div', {}, bar, figures, waits, trouble);
-  const start = h('button', { type: 'button', click: () => begin(view) }, 'Rebuild…');
+  const start = h('button', { type: 'button', click: () => begin(view, seen.generation) }, 'Rebuild…');
   const back = h('button', { type: 'button', click: () => rollBack(view, seen.generation, seen.kept) }, 'Roll back…');
   const end = h('button', { type: 'button', click: () => cancel(view, seen.building) }, 'Cancel the rebuild…');
   const element = h('section', { class: 'panel', 'aria-labelledby': 'rebuild' },

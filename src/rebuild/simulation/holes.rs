@@ -61,7 +61,7 @@ impl World {
 
     async fn rebuilt_in_place(&self) {
         let stood = i64::try_from(self.log.records("events").len()).unwrap();
-        let asked = self.workers[0].connector.rebuild_in_place(false).await.unwrap();
+        let asked = self.workers[0].connector.rebuild_in_place(false, None).await.unwrap();
         let target = self.store.target(self.spec.clone());
         for _ in 0..10_000 {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
