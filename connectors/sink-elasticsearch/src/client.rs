@@ -22,6 +22,8 @@ use crate::error::{Cause, Failure, Fault};
 use crate::nodes::{Nodes, Request};
 use crate::size::Size;
 
+mod within;
+
 /// How long a request may take where the config does not say.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Documents of one multi-get, where none took too long; its callers ask for no more.
@@ -330,36 +332,6 @@ impl Client {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// The same with content: an answer of more than `bytes_max` is not read, but asked for again in parts.
-    pub(crate) async fn mget_within(
-        &self,
-        index: &str,
-        ids: &[String],
-        per_request: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Document>> {
-        let per_request = per_request.clamp(1, self.reads.items());
-        let parts = ids.chunks(per_request).map(|ids| async move {
-            let mut documents = Vec::with_capacity(ids.len());
-            let mut stack = vec![ids];
-            while let Some(ids) = stack.pop() {
-                let bytes_max = if ids.len() > 1 { bytes_max } else { usize::MAX };
-                match self.mget_request(index, ids, true, bytes_max).await {
-                    Err(error) if error.is_too_much() => {
-                        let (first, second) = ids.split_at(ids.len() / 2);
-                        stack.extend([second, first]);
-                    }
-                    found => documents.append(&mut found?),
-                }
-            }
-            Ok::<_, Error>(documents)
-        });
-        let parts: Vec<Vec<Document>> =
-            stream::iter(parts.collect::<Vec<_>>()).buffered(IN_FLIGHT).try_collect().await?;
-        self.reads.passed(ids.len());
-        Ok(parts.into_iter().flatten().collect())
-    }
-
     async fn mget_request(
         &self,
         index: &str,
@@ -425,6 +397,13 @@ pub(crate) struct Document {
     pub(crate) version: Version,
     /// Its content, if there is one and it was asked for.
     pub(crate) source: Option<Box<RawValue>>,
+}
+
+impl Document {
+    /// Bytes of its content.
+    pub(crate) fn bytes(&self) -> usize {
+        self.source.as_ref().map_or(0, |source| source.get().len())
+    }
 }
 
 #[derive(Deserialize)]

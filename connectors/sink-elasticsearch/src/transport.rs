@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
 use elasticsearch::http::Method;
-use elasticsearch::http::headers::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use elasticsearch::http::headers::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue,
+};
 use elasticsearch::http::response::Response;
 use elasticsearch::http::transport as client;
 use foldline_api::{Error, Result};
@@ -60,7 +62,7 @@ impl Transport {
 
     pub(crate) async fn send(
         &self,
-        Request { method, path, query, .. }: Request<'_>,
+        Request { method, path, query, bytes_max }: Request<'_>,
         body: Option<Bytes>,
         timeout: Duration,
     ) -> Result<Response, elasticsearch::Error> {
@@ -68,6 +70,10 @@ impl Transport {
         let kind =
             if path.ends_with("/_bulk") { "application/x-ndjson" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if bytes_max < usize::MAX {
+            // Of what comes packed nobody knows the length before it is unpacked.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         match self {
             Transport::Public(transport) => {
                 transport.send(method, path, headers, Some(query), body, Some(timeout)).await

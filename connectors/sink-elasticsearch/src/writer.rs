@@ -170,13 +170,14 @@ impl ElasticsearchWriter {
         {
             let average = self.document_bytes.load(Ordering::Relaxed).max(1);
             let per_request = (LOAD_BYTES / average).clamp(1, LOAD_MAX);
-            let fit = (room.min(LOAD_BYTES * IN_FLIGHT) / average).clamp(1, LOAD_MAX * IN_FLIGHT);
+            let at_once = room.min(LOAD_BYTES * IN_FLIGHT);
+            let fit = (at_once / average).clamp(1, LOAD_MAX * IN_FLIGHT);
             let (ids, _) = ids.split_at(ids.len().min(fit));
-            let found = self.client.mget_within(&self.alias, ids, per_request, LOAD_BYTES * 2);
-            let found = found.await?;
-            let length = |found: &Document| found.source.as_ref().map_or(0, |s| s.get().len());
-            let bytes: usize = found.iter().map(length).sum();
-            self.document_bytes.store((average + bytes / ids.len()) / 2, Ordering::Relaxed);
+            let (client, most) = (&self.client, LOAD_BYTES * 2);
+            let found = client.mget_within(&self.alias, ids, per_request, most, at_once).await?;
+            let bytes: usize = found.iter().map(Document::bytes).sum();
+            let each = bytes / found.len().max(1);
+            self.document_bytes.store((average + each) / 2, Ordering::Relaxed);
             for found in found {
                 if room == 0 && !loaded.is_empty() {
                     break;

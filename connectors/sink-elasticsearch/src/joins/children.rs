@@ -198,7 +198,7 @@ impl ElasticsearchWriter {
         let Some(record) = record.filter(|_| !keys.is_empty()) else { return Ok(none()) };
         let index = Names::new(target).index(record.binding.generation);
         let ids: Vec<String> = keys.iter().map(document::id).collect();
-        let found = self.client.mget_within(&index, &ids, READ_MAX, READ_BYTES).await;
+        let found = self.client.mget_within(&index, &ids, READ_MAX, READ_BYTES, usize::MAX).await;
         match found {
             // Dropped by hand, or not made yet: it is looked at anew once there is another.
             Err(error) if error.code() == Some("404 index_not_found_exception") => Ok(none()),
