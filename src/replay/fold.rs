@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use foldline_api::budget::Together;
 use foldline_api::error::{Error, Result};
 use foldline_api::expiry::Horizon;
 use foldline_api::model::Key;
 use foldline_api::record::{Record, TopicPartition};
 use foldline_api::sink::StoredVerdict;
-use foldline_language::projection::{BadRecord, Effects, Projection, StateRef, States as Read};
+use foldline_language::projection::{
+    BadRecord, Effects, Prepared, Projection, StateRef, States as Read,
+};
 
 use super::states::{State, States};
 use crate::decoding::{Decoders, UNPREPARED, decode};
@@ -154,7 +157,7 @@ impl Fold {
     /// Folds the next record.
     pub(crate) fn fold(&mut self, record: &Record) -> Result<Folded> {
         self.folded += 1;
-        let (event, prepared) = match decode(&self.projection, &*self.decoders, record) {
+        let (event, mut prepared) = match decode(&self.projection, &*self.decoders, record) {
             Ok(decoded) => decoded,
             Err(bad) if bad.stage == UNPREPARED => return Err(Error::config(bad.reason)),
             Err(bad) => return Ok(self.bad(record, bad)),
@@ -180,7 +183,7 @@ impl Fold {
         if let Some(reason) = self.verdicts.get(&(partition.clone(), record.offset)) {
             return Ok(done(Outcome::Bad("sink", reason.clone())));
         }
-        self.states.bring(&keys)?;
+        self.bring(&mut prepared)?;
         let outcome = match self.projection.apply(&event, &prepared, &self.states) {
             Ok(Effects::Applied { writes, .. }) => {
                 let written = writes.iter().map(|(key, _)| key.clone()).collect();
@@ -194,6 +197,24 @@ impl Fold {
         };
         self.states.make_room()?;
         Ok(done(outcome))
+    }
+
+    /// Brings the rows of an event into memory, up to what one record may touch.
+    fn bring(&mut self, prepared: &mut Prepared) -> Result<()> {
+        let (weighed, mut together) = (prepared.is_weighed(), Together::default());
+        for key in prepared.keys() {
+            self.states.bring(std::slice::from_ref(key))?;
+            if weighed {
+                together.add(self.states.get(key).and_then(|state| state.row.as_ref()));
+            }
+            if together.is_over() {
+                break;
+            }
+        }
+        if together.is_over() {
+            prepared.exceed();
+        }
+        Ok(())
     }
 
     /// A record that is bad before any state is known. Where rows go by the record's key, it still

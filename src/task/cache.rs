@@ -6,19 +6,12 @@ use foldline_api::sink::{Loaded, Mark, Marks, Version};
 use hashbrown::hash_map::EntryRef;
 
 use super::let_go::LetGo;
+use super::needed::States;
 use crate::maps::HashMap;
 
 /// What a row has beyond this counts half as much again: on its way from the store and to it a large one is there in copies
 /// that are as large.
 const LARGE: usize = 256 << 10;
-
-/// Keys with their states as the store has them.
-#[derive(Debug, Default)]
-pub(super) struct States {
-    pub(super) loaded: Vec<(Key, Loaded)>,
-    /// Those of them that the store cannot even name: absent, and so they stay.
-    pub(super) nowhere: Vec<Key>,
-}
 
 /// A key's state as this task believes it to be.
 #[derive(Clone, Debug)]
@@ -67,7 +60,7 @@ impl Entry {
 
     /// Whether the event at `offset` of `partition` is already in this row.
     pub(crate) fn has(&self, partition: &TopicPartition, offset: i64) -> bool {
-        self.marks().iter().any(|m| m.partition == *partition && m.position.0 > offset)
+        self.marks().iter().any(|mark| mark.holds(partition, offset))
     }
 
     /// Notes that the event at `offset` of `partition` is in this row.

@@ -24,6 +24,7 @@ use super::cache::{Cache, Entry};
 use super::coverage::Watch;
 use super::decisions::Decisions;
 use super::inbox::Item;
+use super::needed::{self, Needed};
 use super::parking::{Allowance, Parking};
 use crate::decoding::{self, Decoders, decode_with};
 use crate::expiry::Expiry;
@@ -68,8 +69,8 @@ pub(crate) struct Decoded {
     folded: usize,
     /// Keys whose states are not in the cache, in the order in which they are needed.
     pub(crate) missing: Vec<Key>,
-    /// So many of them are the first item's: without these nothing can be folded.
-    pub(crate) first: usize,
+    /// What the first item needs of them: without that nothing can be folded.
+    pub(super) needed: Needed,
 }
 
 impl Decoded {
@@ -87,6 +88,16 @@ impl Decoded {
     /// See `Batch`.
     pub(crate) fn came(&self) -> u64 {
         self.batch.came
+    }
+
+    /// Takes the states in that came for it.
+    pub(super) fn take(&mut self, states: needed::States, cache: &mut Cache) {
+        if let Some(Some(Ok((_, prepared)))) = self.rest.first_mut()
+            && states.over
+        {
+            prepared.exceed();
+        }
+        cache.take(states, self.number());
     }
 
     /// The batch, to be folded again.
@@ -194,7 +205,7 @@ impl Folder {
     ) -> Decoded {
         let mut progress = Progress::new(self, cache, before, batch);
         let (mut missing, mut rest, mut folded) = (Missing::default(), Vec::new(), 0);
-        let (mut decoded, mut tight) = (0, false);
+        let (mut decoded, mut tight, mut needed) = (0, false, Needed::default());
         let mut decoder: Option<(&Arc<str>, &Decoder)> = None;
         let begun = Instant::now();
         for item in &items {
@@ -235,6 +246,9 @@ impl Folder {
                     // Touched, so that it is still there when the batch is folded.
                     missing.add(prepared.keys().iter().filter(|key| !progress.touch(key)));
                 }
+                if let (Item::Record(record), true) = (item, rest.is_empty()) {
+                    needed = progress.needed(record, prepared);
+                }
                 decoded += event.left.made();
             }
             rest.push(outcome);
@@ -243,8 +257,7 @@ impl Folder {
         batch.aside.tight |= tight;
         // Behind what is folded are those that need a state, or else those that the batch ends before.
         let batch = self.close(batch, &mut items, folded + rest.len());
-        let Missing { keys: missing, first, .. } = missing;
-        Decoded { batch, items, rest, folded, missing, first }
+        Decoded { batch, items, rest, folded, missing: missing.keys, needed }
     }
 
     /// Folds the rest of a batch, as far as its states were loaded and there is room. The batch, and what it grew by.
@@ -328,7 +341,13 @@ impl Folder {
             (Some(verdict), outcome) => self.refuse(record, verdict, outcome, cache, batch),
             (None, Ok((event, prepared))) => match prepared.single() {
                 Some(key) => self.apply_single(partition, (&*event, &*prepared), key, cache, batch),
-                None if touch_all(prepared, cache, batch.number) => {
+                None if self.can_apply(
+                    (partition, event.offset),
+                    prepared,
+                    cache,
+                    batch.number,
+                ) =>
+                {
                     self.apply(partition, event, prepared, cache, batch).map_err(Halt::Bad)
                 }
                 None => Err(Halt::Missing),
@@ -349,30 +368,6 @@ impl Folder {
     pub(super) fn has_expired(&self, prepared: &Prepared) -> bool {
         let Some(expiry) = &self.expiry else { return false };
         prepared.keys().first().is_some_and(|key| expiry.has_passed(key))
-    }
-
-    /// The store refused this record before.
-    fn refuse(
-        &self,
-        record: &Record,
-        verdict: &Verdict,
-        outcome: &decoding::Decoded,
-        cache: &mut Cache,
-        batch: &mut Batch,
-    ) -> Result<(), Halt> {
-        // The verdict was about the states that the record met.
-        let read = match outcome {
-            Ok((_, prepared)) if !touch_all(prepared, cache, batch.number) => {
-                return Err(Halt::Missing);
-            }
-            Ok((_, prepared)) => prepared.keys().to_vec(),
-            Err(_) => Vec::new(),
-        };
-        // A parked event is its own verdict.
-        if self.on_bad_record != OnBadRecord::Park {
-            batch.verdicts.extend(verdict.to_keep(&record.topic_partition(), record.offset));
-        }
-        Err(Halt::Bad(BadRecord { stage: "sink", reason: verdict.reason.clone(), read }))
     }
 
     /// As [`Folder::apply`], for an event that runs one handler on one key: its state is looked up once.

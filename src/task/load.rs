@@ -295,16 +295,15 @@ impl Loader {
     /// Folds what comes before a record that is to be written alone, or that one: what was folded, and the rest.
     async fn fold_some(&mut self, items: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>)> {
         let batch = std::mem::take(&mut self.batch);
-        let number = batch.number;
         let held = &self.held;
         let folded = |p: &TopicPartition| held.get(p).map_or(Position(0), |held| held.folded);
-        let decoded =
+        let mut decoded =
             busy(|| self.folder.decode(&mut self.watch, batch, items, &mut self.cache, &folded));
         if !decoded.missing.is_empty() {
-            let (missing, first) = (decoded.missing.clone(), decoded.first);
+            let (missing, needed) = (decoded.missing.clone(), decoded.needed.clone());
             let room = self.cache.make_room(self.ops.expected(missing.len()));
-            let states = self.ops.clone().load(missing, first, room).await?;
-            self.cache.take(states, number);
+            let states = self.ops.clone().load(missing, needed, room).await?;
+            decoded.take(states, &mut self.cache);
         }
         let (mut batch, items) = busy(|| self.folder.fold(decoded, &mut self.cache, &folded));
         let rest = std::mem::take(&mut batch.aside.rest);

@@ -36,6 +36,7 @@ mod let_go;
 mod letters;
 mod load;
 mod membership;
+mod needed;
 mod ops;
 mod parking;
 mod pipeline;
@@ -70,7 +71,7 @@ use crate::pace::Pace;
 use crate::policy::{OnBadRecord, Reaction, reaction};
 use assignment::Assignment;
 use blocked::Facts;
-use cache::{Cache, States};
+use cache::Cache;
 use calls::{join, spawn, spawn_at_once};
 use contention::Contention;
 use coverage::Watch;
@@ -365,9 +366,9 @@ impl Task {
             self.fold(decoded);
             return;
         }
-        let (missing, first) = (decoded.missing.clone(), decoded.first);
+        let (missing, needed) = (decoded.missing.clone(), decoded.needed.clone());
         let room = self.cache.make_room(self.ops.expected(missing.len()));
-        self.pipeline.load(decoded, spawn(self.ops.clone().load(missing, first, room)));
+        self.pipeline.load(decoded, spawn(self.ops.clone().load(missing, needed, room)));
     }
 
     fn fold(&mut self, decoded: Decoded) {
@@ -387,9 +388,9 @@ impl Task {
         self.pipeline.fold(batch);
     }
 
-    fn on_loaded(&mut self, loaded: States) {
-        let Some(decoded) = self.pipeline.loaded() else { return };
-        self.cache.take(loaded, decoded.number());
+    fn on_loaded(&mut self, loaded: needed::States) {
+        let Some(mut decoded) = self.pipeline.loaded() else { return };
+        decoded.take(loaded, &mut self.cache);
         self.fold(decoded);
     }
 

@@ -16,8 +16,8 @@ use foldline_api::source::{DeadLetter, DeadLetters, Log};
 
 use super::TaskSpec;
 use super::assignment::Outcome;
-use super::cache::States;
 use super::letters::Sent;
+use super::needed::{Needed, States};
 use super::status::TaskStatus;
 use crate::expiry::Expiry;
 use crate::metrics::ConnectorMetrics;
@@ -80,7 +80,8 @@ impl Stride {
 /// A task's first load asks for so many states at first, each taken to be so large.
 const FIRST_KEYS: usize = 64;
 const FIRST_BYTES: usize = 256;
-/// States that one record needs are read whatever there is room for, about so many bytes at a time.
+/// States that one record needs are read whatever there is room for, up to what one record may touch, about so many bytes at
+/// a time.
 const NEEDED_BYTES: usize = 1 << 20;
 
 /// How a write ended.
@@ -178,24 +179,72 @@ impl Ops {
         Ok(Taken { acquired, topic_ids, ends, untouched })
     }
 
-    /// Reads states, in their order: those of the `first` keys, and of so many more as there is room for in bytes. In parts
-    /// where all at once is too much or one of them is to blame. A key that the store
-    /// cannot even name is in no row; a write under it is refused, and its record found as with any refusal.
-    pub(super) async fn load(self, keys: Vec<Key>, first: usize, room: usize) -> Result<States> {
-        let mut states = States { loaded: Vec::with_capacity(keys.len()), nowhere: Vec::new() };
-        let mut left = room;
-        let mut parts = vec![&*keys];
-        while let Some(part) = parts.pop() {
-            let needed = states.loaded.len() < first;
-            if left == 0 && !needed {
+    /// Reads states, in their order: those that the first record needs, up to what one record may touch, and of so many more
+    /// as there is room for in bytes.
+    pub(super) async fn load(
+        self,
+        keys: Vec<Key>,
+        mut needed: Needed,
+        room: usize,
+    ) -> Result<States> {
+        let mut states = States::default();
+        let (mut left, mut parts) = (room, vec![&*keys]);
+        loop {
+            let lacks = needed.keys.saturating_sub(states.loaded.len());
+            if needed.is_over() {
+                let at = states.loaded.len();
+                let unread = keys.get(at..at + lacks).unwrap_or_default();
+                if !self.is_held(unread, &needed).await? {
+                    states.over = true;
+                    break;
+                }
+                needed.together = None;
+            }
+            if left == 0 && lacks == 0 {
                 break;
             }
-            let (most, keys) = if needed && left < NEEDED_BYTES {
-                (NEEDED_BYTES, first - states.loaded.len())
+            let whatever = lacks > 0 && left < NEEDED_BYTES;
+            let (most, count) = if whatever { (NEEDED_BYTES, lacks) } else { (left, usize::MAX) };
+            let Some((part, loaded)) = self.read(&mut parts, most, count).await? else { break };
+            let bytes = loaded.iter().map(Loaded::heap_bytes).sum();
+            left = left.saturating_sub(bytes);
+            loaded.iter().take(lacks).for_each(|loaded| needed.came(loaded));
+            if loaded.is_empty() {
+                states.loaded.extend(part.iter().map(|key| (key.clone(), Loaded::absent())));
+                states.nowhere.extend(part.iter().cloned());
             } else {
-                (left, part.len())
-            };
-            let keys = keys.min(part.len()).min(self.stride.keys(most));
+                states.loaded.extend(part.iter().cloned().zip(loaded));
+            }
+        }
+        Ok(states)
+    }
+
+    /// Whether some row of these keys holds the record that is loaded for: it was applied before it was cut short, whatever
+    /// its rows take by now. None of them is kept.
+    async fn is_held(&self, keys: &[Key], needed: &Needed) -> Result<bool> {
+        let mut parts = vec![keys];
+        if needed.place.is_none() {
+            return Ok(false);
+        }
+        while let Some((_, loaded)) = self.read(&mut parts, NEEDED_BYTES, usize::MAX).await? {
+            if loaded.iter().any(|loaded| needed.holds(loaded)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads the next states of `parts`, at most so many, and about so many bytes: their keys and they. In smaller parts
+    /// where all at once is too much or one of them is to blame. A key that the store cannot even name has no state here: it
+    /// is in no row; a write under it is refused, and its record found as with any refusal.
+    async fn read<'k>(
+        &self,
+        parts: &mut Vec<&'k [Key]>,
+        most: usize,
+        count: usize,
+    ) -> Result<Option<(&'k [Key], Vec<Loaded>)>> {
+        while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+            let keys = count.min(part.len()).min(self.stride.keys(most));
             let (part, behind) = part.split_at(keys);
             parts.extend(Some(behind).filter(|behind| !behind.is_empty()));
             let read = || async {
@@ -205,30 +254,26 @@ impl Ops {
                     read => read.map(Ok),
                 }
             };
-            match retry(&self, "load", read).await? {
+            match retry(self, "load", read).await? {
                 Ok(loaded) if (1..=part.len()).contains(&loaded.len()) => {
                     let bytes = loaded.iter().map(Loaded::heap_bytes).sum();
                     self.stride.came(part.len(), loaded.len(), bytes);
-                    left = left.saturating_sub(bytes);
                     let (read, behind) = part.split_at(loaded.len());
                     parts.extend(Some(behind).filter(|behind| !behind.is_empty()));
-                    states.loaded.extend(read.iter().cloned().zip(loaded));
+                    return Ok(Some((read, loaded)));
                 }
                 Ok(_) => {
                     let wrong = "the sink answered for other keys than it was asked for";
                     return Err(Error::config(wrong));
                 }
-                Err(_) if part.len() == 1 => {
-                    states.loaded.extend(part.iter().map(|key| (key.clone(), Loaded::absent())));
-                    states.nowhere.extend(part.iter().cloned());
-                }
+                Err(_) if part.len() == 1 => return Ok(Some((part, Vec::new()))),
                 Err(_) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
             }
         }
-        Ok(states)
+        Ok(None)
     }
 
     /// Dead letters first, then rows and positions: a letter may come twice where the worker dies, but never not at

@@ -11,9 +11,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::batch::Batch;
 use super::blocked::Folded;
-use super::cache::States;
 use super::folder::Decoded;
 use super::inbox::{Inbox, Item, Limits};
+use super::needed::States;
 use super::ops::WriteEnd;
 use crate::maps::{HashMap, HashSet};
 

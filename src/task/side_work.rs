@@ -170,6 +170,8 @@ impl Task {
     }
 
     fn apart(&mut self, partitions: &[TopicPartition]) -> Apart {
+        // All of it is durable; two caches at once would be more than there is room for.
+        self.cache.let_all_go();
         let at = |of: &TopicPartition| (of.clone(), self.held.folded(of));
         Apart {
             folder: self.folder.apart(),

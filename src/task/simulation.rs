@@ -12,6 +12,7 @@ mod parking;
 mod recreated;
 mod schemas;
 mod shown;
+mod together;
 mod world;
 
 use std::collections::BTreeMap;

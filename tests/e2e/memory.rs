@@ -108,6 +108,81 @@ async fn stays_within_its_memory(sink: &str, kind: String) {
     setup.clean().await;
 }
 
+/// More than three times what the worker has.
+const MANY: u32 = 200;
+const MEGABYTE: usize = 1_000_000;
+
+/// One record of a few hundred bytes on rows of a megabyte: it is bad before they are all there, live, in a rebuild and in a
+/// verification, and others go on.
+async fn one_record_stays_within_its_memory(sink: &str, kind: String) {
+    let setup = Setup::new();
+    let (topic, table) = (setup.name("many"), setup.name("many"));
+    kafka::create(&topic, 1).await;
+    let projection = format!(
+        "[projections.many]\ntopics = [{topic:?}]\nkey = {{ id = \"event.id\" }}\n\
+         fields = {{ id = \"bigint\", s = \"text\", n = {{ type = \"bigint\", default = 0 }} }}\n\
+         [[projections.many.on]]\nfor_each = \"event.ids\"\nkey = {{ id = \"item\" }}\n\
+         merge = {{ s = \"event.s\" }}\nadd = {{ n = 1 }}\n"
+    );
+    setup.config(&[kafka_source(), projection, kind, connector("many", "many", sink, &table, "")]);
+    let on = |ids: std::ops::Range<u32>, more: &str| {
+        let ids = ids.map(|id| id.to_string()).collect::<Vec<_>>().join(",");
+        Raw::value(0, "k", format!("{{\"ids\":[{ids}]{more}}}"))
+    };
+    let text = "x".repeat(MEGABYTE);
+    for first in (0..MANY).step_by(25) {
+        let one = |id: u32| on(id..id + 1, &format!(",\"s\":\"{id}{text}\""));
+        kafka::produce_raw(&topic, &(first..first + 25).map(one).collect::<Vec<_>>());
+    }
+    let (daemon, _) = start(&setup).await;
+    daemon.caught_up("many", &topic).await;
+    daemon.stop().await;
+
+    let (daemon, idle) = start(&setup).await;
+    daemon.caught_up("many", &topic).await;
+    kafka::produce_raw(&topic, &[on(0..MANY, ""), on(0..20, ""), on(7..8, "")]);
+    daemon.caught_up("many", &topic).await;
+    daemon.metric("many", "events_dead_lettered_total", |letters| letters == 1).await;
+    assert_bounded(&daemon, idle, MEMORY, &format!("{sink}, one record on {MANY} rows"));
+    let listed = daemon.cli(&["letters", "list", "many"]);
+    let told = "the 200 rows that the record touches take more than 32 MiB";
+    assert!(listed.out.contains(told), "{listed:?}");
+    for (id, times) in [(7, 3), (8, 2), (100, 1)] {
+        let (_, row) = daemon.get(&format!("/connectors/many/rows/{id}")).await;
+        assert!(row.to_string().contains(&format!("\"n\":{times}")), "row {id}");
+    }
+    let verified = daemon.cli(&["verify", "many"]);
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    let rebuilt = daemon.cli(&["rebuild", "many", "--wait"]);
+    assert_eq!(rebuilt.code, Some(0), "{rebuilt:?}");
+    daemon.metric("many", "generation", |generation| generation == 2).await;
+    let verified = daemon.cli(&["verify", "many"]);
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    assert_bounded(&daemon, idle, MEMORY * 2, &format!("{sink}, a rebuild with such a record"));
+    assert!(daemon.terminate(Duration::from_secs(60)).await.success());
+    setup.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_record_on_large_rows_in_postgres_stays_within_the_workers_memory() {
+    let _servers = use_servers().await;
+    one_record_stays_within_its_memory("warehouse", postgres_sink()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_record_on_large_rows_in_elasticsearch_stays_within_the_workers_memory() {
+    let _servers = use_servers().await;
+    one_record_stays_within_its_memory("search", elasticsearch_sink()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_record_on_large_rows_in_sqlite_stays_within_the_workers_memory() {
+    let _servers = use_servers().await;
+    let directory = tempfile::tempdir().unwrap();
+    let sink = sqlite_sink(&directory.path().join("large.db"));
+    one_record_stays_within_its_memory("file", sink).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn large_rows_in_postgres_stay_within_the_workers_memory() {
     let _servers = use_servers().await;

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use crate::decimal::Decimal;
+use crate::model::Row;
 use crate::value::Value;
 
 /// Of these limits and of what counts against them. A change of either is another fold: raise it, and every projection has
@@ -27,6 +28,14 @@ pub const ROWS_MAX: usize = 10_000;
 pub const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A value of no more than this is written without a look at the whole row.
 pub const ROW_BYTES_CHECKED: usize = 64 * 1024;
+
+/// The rows that one record touches together, as they are before it, in bytes of their values in memory. Not asked of a
+/// record that touches one row alone, which has [`ROW_BYTES_MAX`].
+///
+/// Nobody can fold a record without all of its rows, so a task holds so much, and one row more, whatever its memory. That
+/// is why it is no more: two rows as large as can be fit into it, and it is half of what a worker with the default
+/// `worker.memory` has for rows.
+pub const TOGETHER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of a text that one step passes over.
 const STEP_TEXT: usize = 1_024;
@@ -52,6 +61,36 @@ pub enum Exceeded {
     /// [`ROW_BYTES_MAX`].
     #[error("the row would be larger than 16 MiB")]
     Row,
+    /// [`TOGETHER_BYTES_MAX`], of so many rows.
+    #[error(
+        "the {0} rows that the record touches take more than 32 MiB (33,554,432 bytes) together, and one record may \
+         touch no more: send an event for each of fewer rows, or keep less in the rows"
+    )]
+    Together(usize),
+}
+
+/// What a row with these values takes, wherever they come from: a column's value has one form in memory.
+pub fn row_bytes<'v>(values: impl Iterator<Item = &'v Value>) -> usize {
+    values.map(|value| size_of::<Value>() + value.heap_bytes()).sum()
+}
+
+/// What the rows of one record take together, as they are before it: in whatever order they come, it is over once some of
+/// them are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Together(usize);
+
+impl Together {
+    /// One more of its rows.
+    pub fn add(&mut self, row: Option<&Row>) {
+        let bytes = row.map_or(0, |row| row_bytes(row.values().iter()));
+        self.0 = self.0.saturating_add(bytes);
+    }
+
+    /// Whether that is more than one record may touch.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0 > TOGETHER_BYTES_MAX
+    }
 }
 
 /// What is left of a budget, to go on with later.
@@ -284,11 +323,33 @@ mod tests {
         let steps = (STEP_TEXT, STEP_ITEMS, STEP_PATTERN, STEP_NUMBER);
         assert_eq!(FOLD_VERSION, 1);
         assert_eq!(limits, (33_554_432, 1_000_000, 10_000, 16_777_216, 65_536));
+        assert_eq!(TOGETHER_BYTES_MAX, 33_554_432);
         assert_eq!(steps, (1_024, 64, 512, 65_536));
         // As the messages say them.
         assert!(Exceeded::Steps.to_string().contains("1,000,000"));
         assert!(Exceeded::Bytes.to_string().contains(&format!("{} MiB", BYTES_MAX >> 20)));
         assert!(Exceeded::Rows.to_string().contains("10,000"));
         assert!(Exceeded::Row.to_string().contains(&format!("{} MiB", ROW_BYTES_MAX >> 20)));
+        let together = Exceeded::Together(7).to_string();
+        assert!(together.contains("the 7 rows") && together.contains("33,554,432 bytes"));
+        assert!(together.contains(&format!("{} MiB", TOGETHER_BYTES_MAX >> 20)));
+    }
+
+    /// It decides which record is bad: another size is another fold.
+    #[test]
+    fn a_row_is_as_large_as_its_values_whatever_store_they_come_from() {
+        let json = Value::map(vec![("a".into(), Value::list(vec![Value::Int(1), Value::Null]))]);
+        let long: Decimal = "1e40".parse().unwrap();
+        let values = [Value::text("abc"), Value::Int(1), Value::Null, json, Value::Decimal(long)];
+        assert_eq!(size_of::<Value>(), 24);
+        assert_eq!(row_bytes(values.iter()), 5 * 24 + 19 + (16 + 40 + 16 + 1 + 16 + 48) + 64);
+        let mut together = Together::default();
+        let half = Row::new(vec![Value::text(&"x".repeat(TOGETHER_BYTES_MAX / 2 - 40))]);
+        together.add(Some(&half));
+        together.add(None);
+        together.add(Some(&half));
+        assert!(!together.is_over(), "{together:?}");
+        together.add(Some(&Row::new(vec![Value::Null])));
+        assert!(together.is_over(), "{together:?}");
     }
 }

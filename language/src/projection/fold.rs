@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use foldline_api::budget::{
-    Budget, COMPUTED_STEPS_MAX, Exceeded, ROW_BYTES_CHECKED, ROW_BYTES_MAX,
+    Budget, COMPUTED_STEPS_MAX, Exceeded, ROW_BYTES_CHECKED, ROW_BYTES_MAX, row_bytes,
 };
 use foldline_api::model::{Key, Row};
 use foldline_api::value::Value;
@@ -23,8 +23,8 @@ use crate::expr::{Env, Expr};
 
 /// States by key, as far as the caller loaded them.
 pub trait States {
-    /// The state of `key`; none where it was not loaded. The caller makes sure that all of
-    /// [`Prepared::keys`] are there.
+    /// The state of `key`; none where it was not loaded. The caller makes sure that all of [`Prepared::keys`] are there,
+    /// but for what [is over](Prepared::exceed).
     fn get(&self, key: &Key) -> Option<StateRef<'_>>;
 }
 
@@ -396,11 +396,15 @@ fn check_size(state: &[Value], changes: &[(usize, Value)]) -> Result<(), Exceede
     }
     let stays = state.iter().enumerate().filter(|(at, _)| changes.iter().all(|c| c.0 != *at));
     let values = stays.map(|(_, value)| value).chain(changes.iter().map(|(_, value)| value));
-    let bytes: usize = values.map(|value| size_of::<Value>() + value.heap_bytes()).sum();
-    if bytes > ROW_BYTES_MAX { Err(Exceeded::Row) } else { Ok(()) }
+    if row_bytes(values) > ROW_BYTES_MAX { Err(Exceeded::Row) } else { Ok(()) }
 }
 
 fn load(prepared: &Prepared, states: &dyn States) -> Result<Slots, BadRecord> {
+    if prepared.is_over_with(states) {
+        let mut bad = over(Exceeded::Together(prepared.keys.len()));
+        bad.read.extend(prepared.keys.iter().filter(|key| states.get(key).is_some()).cloned());
+        return Err(bad);
+    }
     let slot = |key: &Key| {
         let Some(StateRef { row }) = states.get(key) else {
             return Err(bad("state", "the state of a key was not loaded".to_owned()));

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use foldline_api::budget::{Budget, Exceeded, Left, ROWS_MAX};
+use foldline_api::budget::{Budget, Exceeded, Left, ROWS_MAX, Together};
 use foldline_api::column::scalar_text;
 use foldline_api::model::Key;
 use foldline_api::value::Value;
 use smallvec::SmallVec;
 
 use super::Projection;
-use super::fold::BadRecord;
+use super::fold::{BadRecord, States};
 use super::handler::{DELETE, Handler, TOMBSTONE};
 use super::ops::coerce;
 use crate::converter::{JSON_TEXT, looks_like_json};
@@ -32,6 +32,8 @@ pub struct Prepared {
     held: SmallVec<[u32; 1]>,
     /// Steps that were refused when the event was first applied.
     refused: Vec<u32>,
+    /// Its rows are known to take more than one record may touch, though they are not all there.
+    over: bool,
     /// What deciding this has left of the record's budget.
     pub(super) left: Left,
 }
@@ -90,6 +92,34 @@ impl Prepared {
         };
         self.held = held.iter().filter_map(place).collect();
         self.refused = refused.to_vec();
+    }
+
+    /// Whether what its rows take together is still to be judged: it touches several, and was not applied before.
+    #[must_use]
+    pub fn is_weighed(&self) -> bool {
+        self.keys.len() > 1 && self.held.is_empty() && self.refused.is_empty()
+    }
+
+    /// Some of its rows alone take more than one record may touch, so that the others need not be loaded.
+    pub fn exceed(&mut self) {
+        self.over = true;
+    }
+
+    /// Whether that is known.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.over
+    }
+
+    /// Whether its rows take more than one record may touch.
+    pub(super) fn is_over_with(&self, states: &dyn States) -> bool {
+        self.over
+            || self.is_weighed() && {
+                let mut together = Together::default();
+                let rows = self.keys.iter().filter_map(|key| states.get(key));
+                rows.for_each(|state| together.add(state.row));
+                together.is_over()
+            }
     }
 
     /// What is known of step `at` without asking: whether it applied, if it has been decided.

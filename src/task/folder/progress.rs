@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use foldline_api::model::Key;
-use foldline_api::record::{Position, TopicPartition};
+use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_language::projection::Prepared;
 
 use super::{Folder, Went};
@@ -12,24 +12,20 @@ use crate::maps::HashSet;
 use crate::task::batch::Batch;
 use crate::task::cache::Cache;
 use crate::task::inbox::Item;
+use crate::task::needed::Needed;
 
 /// Keys whose states are to be loaded, each once.
 #[derive(Default)]
 pub(super) struct Missing {
     pub(super) keys: Vec<Key>,
     known: HashSet<Key>,
-    pub(super) first: usize,
 }
 
 impl Missing {
     /// Those of an item.
     pub(super) fn add<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
-        let is_first = self.keys.is_empty();
         let news = keys.filter(|key| self.known.insert((*key).clone()));
         self.keys.extend(news.cloned());
-        if is_first {
-            self.first = self.keys.len();
-        }
     }
 }
 
@@ -124,6 +120,12 @@ impl<'a> Progress<'a> {
     /// Whether the state of `key` is in the cache; if so it stays until the batch is durable.
     pub(super) fn touch(&mut self, key: &Key) -> bool {
         self.cache.touch(key, self.batch.number).is_some()
+    }
+
+    /// What a record needs beside what the cache has.
+    pub(super) fn needed(&self, record: &Record, prepared: &Prepared) -> Needed {
+        let place = (record.topic_partition(), record.offset);
+        Needed::of(prepared, place, self.cache, self.folder.keeps_marks)
     }
 
     /// See [`Folder::has_expired`].

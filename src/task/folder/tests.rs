@@ -141,7 +141,7 @@ fn most_held(
         let mut room = cache.make_room(ROW * decoded.missing.len());
         for (nth, key) in decoded.missing.iter().enumerate() {
             let loaded = load(key);
-            if nth >= decoded.first && loaded.heap_bytes() > room {
+            if nth >= decoded.needed.keys && loaded.heap_bytes() > room {
                 break;
             }
             room = room.saturating_sub(loaded.heap_bytes());

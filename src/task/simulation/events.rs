@@ -118,6 +118,18 @@ delete = true
 [[projections.large.on]]
 add   = { n = 1 }
 set   = { s = "coalesce(state.s, '') + event.p" }
+[projections.heavy]
+topics = ["events"]
+key    = { id = "event.id" }
+[projections.heavy.fields]
+id    = "bigint"
+n     = { type = "bigint", default = 0 }
+s     = "text"
+[[projections.heavy.on]]
+for_each = "event.ids"
+key   = { id = "item" }
+add   = { n = 1 }
+merge = { s = "event.s" }
 [projections.order]
 topics = ["events"]
 key    = { id = "event.id" }

@@ -25,6 +25,14 @@ pub struct Mark {
     pub position: Position,
 }
 
+impl Mark {
+    /// Whether it says that the event at `offset` of `partition` is in the row.
+    #[must_use]
+    pub fn holds(&self, partition: &TopicPartition, offset: i64) -> bool {
+        self.partition == *partition && self.position.0 > offset
+    }
+}
+
 /// A row's marks, one per partition that touched it; nearly always one.
 pub type Marks = SmallVec<[Mark; 1]>;
 

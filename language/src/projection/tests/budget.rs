@@ -59,13 +59,73 @@ fn numbers(count: usize) -> String {
 
 #[test]
 fn the_rows_of_a_record_are_bounded() {
-    let each = "[[projections.p.on]]\nfor_each = \"event.ids\"\nkey = { id = \"item\" }\nadd = { n = 1 }\n";
-    let projection = projection("n = \"bigint\"", each);
+    let projection = projection("n = \"bigint\"", EACH);
     let event = |rows: usize| format!("{{\"id\":1,\"ids\":[{}]}}", numbers(rows));
     let mut store = Store::default();
     assert_eq!(store.fold(&projection, &event(ROWS_MAX)), Ok(ROWS_MAX));
     let over = store.fold(&projection, &event(ROWS_MAX + 1)).unwrap_err();
     assert_eq!((over.stage, &*over.reason), ("budget", "the record touches more than 10,000 rows"));
+}
+
+const EACH: &str =
+    "[[projections.p.on]]\nfor_each = \"event.ids\"\nkey = { id = \"item\" }\nadd = { n = 1 }\n";
+
+/// So many rows of so many bytes.
+fn stored(rows: i64, bytes: usize) -> Store {
+    let text = Value::text(&"x".repeat(bytes));
+    let row = |id| Row::new(vec![Value::Int(id), Value::Null, text.clone()]);
+    Store((0..rows).map(|id| (Key::of(Value::Int(id)), row(id))).collect())
+}
+
+/// As they are before the record: what it makes of them has limits of its own.
+#[test]
+fn the_rows_of_a_record_are_bounded_together() {
+    let projection = projection("n = \"bigint\", s = \"text\"", EACH);
+    let event = |rows: usize| format!("{{\"id\":1,\"ids\":[{}]}}", numbers(rows));
+    let mut store = stored(40, 1_000_000);
+    assert_eq!(
+        store.fold(&projection, &event(33)),
+        Ok(33),
+        "and rows that are not there count nothing"
+    );
+    let over = store.fold(&projection, &event(34)).unwrap_err();
+    let told =
+        "the 34 rows that the record touches take more than 32 MiB (33,554,432 bytes) together";
+    assert!(over.stage == "budget" && over.reason.starts_with(told), "{over:?}");
+    assert_eq!(over.read.len(), 34, "what it was judged by");
+    assert_eq!(stored(3, 1_000_000).fold(&projection, &event(2_000)), Ok(2_000));
+    // A row alone has its own limit, and is not asked.
+    assert_eq!(stored(1, 40_000_000).fold(&projection, &event(1)), Ok(1));
+}
+
+#[test]
+fn a_record_is_judged_by_some_of_its_rows_and_once() {
+    let projection = projection("n = \"bigint\", s = \"text\"", EACH);
+    let json = format!("{{\"id\":1,\"ids\":[{}]}}", numbers(40));
+    let event = event_of_json(&projection, &json).unwrap();
+    let prepared = projection.prepare(&event).unwrap();
+    let all = stored(40, 1_000_000);
+    let whole = projection.apply(&event, &prepared, &all).unwrap_err();
+    // Those of which it is known, whichever they are.
+    let mut known = prepared.clone();
+    known.exceed();
+    struct Some_(Store);
+    impl States for Some_ {
+        fn get(&self, key: &Key) -> Option<StateRef<'_>> {
+            Some(StateRef { row: Some(self.0.0.get(key)?) })
+        }
+    }
+    let mut some = stored(40, 1_000_000);
+    some.0.retain(|key, _| *key >= Key::of(Value::Int(5)));
+    let part = projection.apply(&event, &known, &Some_(some)).unwrap_err();
+    assert_eq!((part.stage, &part.reason, part.read.len()), (whole.stage, &whole.reason, 35));
+    // What some row holds was within the limit, whatever others have made of the rows since.
+    let mut held = prepared.clone();
+    held.bind(&[Key::of(Value::Int(7))], &[]);
+    let Ok(Effects::Applied { writes, .. }) = projection.apply(&event, &held, &all) else {
+        panic!("it was applied before")
+    };
+    assert_eq!(writes.len(), 39);
 }
 
 #[test]
