@@ -8,6 +8,7 @@ use std::time::Duration;
 use foldline_api::error::{Error, ErrorClass, Result};
 use foldline_api::failpoint::Failpoint;
 use foldline_api::model::Key;
+use foldline_api::parked::Place;
 use foldline_api::record::{Position, TopicPartition};
 use foldline_api::sink::{
     Acquired, Beginning, Flush, Loaded, StoredPosition, Target, Writer, Written,
@@ -20,6 +21,7 @@ use super::letters::Sent;
 use super::needed::{Needed, States};
 use super::status::TaskStatus;
 use crate::expiry::Expiry;
+use crate::maps::HashSet;
 use crate::metrics::ConnectorMetrics;
 use crate::policy::{Reaction, reaction};
 use crate::retry::{Attempts, retry};
@@ -294,6 +296,7 @@ impl Ops {
             if Outcome::of(&flush.advances, &stored) != Outcome::NotApplied {
                 return Ok(WriteEnd::Unknown(stored, None));
             }
+            let letters = self.without_sent(letters).await?;
             let send = || self.sent.send(self.dead_letters.as_ref(), &letters);
             retry(&self, "dead_letter", send).await?;
         }
@@ -317,6 +320,17 @@ impl Ops {
             Err(error) => return Err(error),
         }
         Ok(WriteEnd::Unknown(self.stored(&partitions).await?, trouble))
+    }
+
+    /// Those that no generation has sent.
+    async fn without_sent(&self, mut letters: Vec<DeadLetter>) -> Result<Vec<DeadLetter>> {
+        let place = |letter: &DeadLetter| (letter.partition.clone(), letter.offset);
+        let places: Vec<Place> = letters.iter().map(place).collect();
+        let rebuilds = self.target.rebuilds();
+        let ask = || rebuilds.were_sent(self.generation, &places);
+        let sent: HashSet<Place> = retry(self, "dead_letter", ask).await?.into_iter().collect();
+        letters.retain(|letter| !sent.contains(&place(letter)));
+        Ok(letters)
     }
 
     /// Where the store stands now.

@@ -284,6 +284,11 @@ pub trait Rebuilds: Send + Sync {
     /// The letters of these places are acknowledged.
     async fn sent(&self, generation: u64, places: &[Place]) -> Result<()>;
 
+    /// Of these records, those whose letters were sent: by this generation, or by one that was live before it, of the same
+    /// life of the topic. What was live hands on what it knows with the change to the next, in place, by a swap and by a
+    /// rollback.
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>>;
+
     /// Drops the oldest kept generations until `keep` are left; which were dropped.
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>>;
 }

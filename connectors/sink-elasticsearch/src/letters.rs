@@ -24,6 +24,11 @@ pub(crate) fn of(generation: u64) -> String {
     format!("{generation}!bad")
 }
 
+/// A bad record whose letter was sent.
+fn sent_letter(partition: &TopicPartition, offset: i64) -> BadRecord {
+    BadRecord { partition: partition.clone(), offset, by_store: false, letter: None }
+}
+
 impl VerdictDoc {
     fn bad(record: &BadRecord) -> Self {
         VerdictDoc {
@@ -72,13 +77,13 @@ impl Books {
         Ok(())
     }
 
-    /// Some of a partition's bad records that its place has passed, at or after `from` and without their letters; and from
-    /// where on there may be more.
+    /// Some of a partition's bad records that its place has passed or whose letters were sent, at or after `from` and without
+    /// their letters; and from where on there may be more.
     async fn bad(&self, place: &PositionDoc, from: i64) -> Result<(Vec<VerdictDoc>, Option<i64>)> {
         let target = format!("{}#{}", self.target, of(place.generation));
         let (mut docs, next) = self.search_some(&target, &place.topic_partition(), from).await?;
-        docs.retain(|doc| doc.offset < place.position);
-        Ok((docs, next.filter(|next| *next < place.position)))
+        docs.retain(|doc| doc.offset < place.position || !doc.open);
+        Ok((docs, next))
     }
 
     /// Of these records, those that are bad at `place` too, and whether their letters wait there.
@@ -146,6 +151,51 @@ impl Books {
         Ok(())
     }
 
+    /// What one generation knows of letters that were sent, the next knows too, for topics of the same id. Done twice is done
+    /// once.
+    pub(crate) async fn take_over_sent(
+        &self,
+        (from, known): (u64, &[BeginningDoc]),
+        (to, beginnings): (u64, &[BeginningDoc]),
+    ) -> Result<()> {
+        self.refresh().await?;
+        let target = format!("{}#{}", self.target, of(from));
+        for beginning in beginnings {
+            let partition = beginning.topic_partition();
+            let Some(old) = known.iter().find(|known| known.topic_partition() == partition) else {
+                continue;
+            };
+            if old.topic_id.iter().zip(&beginning.topic_id).any(|(old, new)| old != new) {
+                continue;
+            }
+            let mut next = Some(0);
+            while let Some(at) = next {
+                let (mut docs, behind) = self.search_some(&target, &partition, at).await?;
+                docs.retain(|doc| !doc.open);
+                self.keep_bad(to, &partition, &docs).await?;
+                next = behind;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of these records, those whose letters were sent.
+    pub(crate) async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        let mut sent = Vec::new();
+        for places in places.chunks(READ_MAX) {
+            let id = |(partition, offset): &Place| {
+                let doc = VerdictDoc::bad(&sent_letter(partition, *offset));
+                self.kept_id(&of(generation), partition, &doc)
+            };
+            let known: Vec<Option<Versioned<VerdictDoc>>> =
+                self.read(&places.iter().map(id).collect::<Vec<_>>()).await?;
+            let known = known.iter().zip(places);
+            let was_sent = known.filter(|(doc, _)| doc.as_ref().is_some_and(|it| !it.value.open));
+            sent.extend(was_sent.map(|(_, place)| place.clone()));
+        }
+        Ok(sent)
+    }
+
     /// Letters that wait in these partitions, at most `max`.
     pub(crate) async fn letters(
         &self,
@@ -195,12 +245,7 @@ impl Books {
     /// These letters are acknowledged.
     pub(crate) async fn letters_sent(&self, generation: u64, places: &[Place]) -> Result<()> {
         for (partition, offset) in places {
-            let doc = VerdictDoc::bad(&BadRecord {
-                partition: partition.clone(),
-                offset: *offset,
-                by_store: false,
-                letter: None,
-            });
+            let doc = VerdictDoc::bad(&sent_letter(partition, *offset));
             self.keep_bad(generation, partition, &[doc]).await?;
         }
         Ok(())

@@ -432,6 +432,11 @@ impl Rebuilds for ElasticsearchTarget {
         self.books.letters_sent(generation, places).await
     }
 
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        self.stored().await?;
+        self.books.were_sent(generation, places).await
+    }
+
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
         for _ in 0..ATTEMPTS {
             let stored = self.settled().await?;

@@ -257,6 +257,10 @@ impl Rebuilds for KafkaTarget {
         self.local().rebuilds().sent(generation, places).await
     }
 
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        self.local().rebuilds().were_sent(generation, places).await
+    }
+
     async fn drop_old(&self, _: usize) -> Result<Vec<u64>> {
         self.local().rebuilds().drop_old(0).await
     }

@@ -51,14 +51,50 @@ impl Books {
         self.select(client, &sql, &params).await
     }
 
+    /// What one generation knows of letters that were sent, the next knows too, for topics of the same id.
+    pub(crate) async fn take_over_sent(
+        &self,
+        client: &Client,
+        target: &str,
+        (from, to): (u64, u64),
+    ) -> Result<()> {
+        let sql = sql!("take_sent_over", schema = self.schema);
+        let (from, to) = (from.cast_signed(), to.cast_signed());
+        let params: [Param<'_>; 3] =
+            [(&target, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8)];
+        self.execute(client, &sql, &params).await.map(|_| ())
+    }
+
     /// These letters are acknowledged.
     pub(crate) async fn letters_sent(
         &self,
         client: &Client,
-        (target, generation): (&str, u64),
+        place: (&str, u64),
         places: &[Place],
     ) -> Result<()> {
         let sql = sql!("letters_sent", schema = self.schema);
+        self.of_places(client, &sql, place, places).await.map(|_| ())
+    }
+
+    /// Of these records, those whose letters were sent.
+    pub(crate) async fn were_sent(
+        &self,
+        client: &Client,
+        place: (&str, u64),
+        places: &[Place],
+    ) -> Result<Vec<Place>> {
+        let sql = sql!("were_sent", schema = self.schema);
+        let rows = self.of_places(client, &sql, place, places).await?;
+        rows.iter().map(|row| Ok((partition_of(row)?, get(row, "record_offset")?))).collect()
+    }
+
+    async fn of_places(
+        &self,
+        client: &Client,
+        sql: &str,
+        (target, generation): (&str, u64),
+        places: &[Place],
+    ) -> Result<Vec<Row>> {
         let list = Partitions::new(places.iter().map(|(partition, _)| partition));
         let offsets: Vec<i64> = places.iter().map(|(_, offset)| *offset).collect();
         let generation = generation.cast_signed();
@@ -69,7 +105,7 @@ impl Books {
             (&list.partitions, Type::INT4_ARRAY),
             (&offsets, Type::INT8_ARRAY),
         ];
-        self.execute(client, &sql, &params).await.map(|_| ())
+        self.query(client, sql, &params).await
     }
 }
 

@@ -196,6 +196,7 @@ impl PostgresTarget {
         if next.log == stored.log {
             self.books.take_over_verdicts(client, label, (old, next.generation)).await?;
             self.books.take_over_holes(client, label, (old, next.generation)).await?;
+            self.books.take_over_sent(client, label, (old, next.generation)).await?;
         }
         self.books.forget(client, label, Some(old)).await?;
         self.books.bind(client, label, &next).await?;

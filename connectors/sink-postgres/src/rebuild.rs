@@ -341,6 +341,20 @@ impl Rebuilds for PostgresTarget {
         .await
     }
 
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        within(CALL_LIMIT, "reading which letters were sent", async {
+            let session = self.lane.snapshot().await?;
+            let result = async {
+                let label = self.resolve(&session.client).await?.label();
+                self.entry(&session.client, &label, "").await?;
+                self.books.were_sent(&session.client, (&label, generation), places).await
+            }
+            .await;
+            session.finish(result).await
+        })
+        .await
+    }
+
     async fn sent(&self, generation: u64, places: &[Place]) -> Result<()> {
         within(CALL_LIMIT, "noting that letters were sent", async {
             let session = self.lane.begin().await?;

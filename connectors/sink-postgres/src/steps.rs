@@ -212,6 +212,7 @@ impl PostgresTarget {
         let pair = (at.stored.generation, generation);
         let same = at.stored.fingerprint == change.record.binding.fingerprint;
         self.books.keep_new_letters(client, &at.site.label, pair, same).await?;
+        self.books.take_over_sent(client, &at.site.label, pair).await?;
         self.carry_out(client, &at, &change, &[]).await.map(Stepped::Done)
     }
 
@@ -240,6 +241,9 @@ impl PostgresTarget {
             )));
         }
         let later = self.carry_out(client, &at, &change, &[]).await?;
+        // Behind the fences: whoever was about to note a letter has.
+        let pair = (at.stored.generation, change.answer);
+        self.books.take_over_sent(client, &at.site.label, pair).await?;
         Ok((change.answer, later))
     }
 

@@ -46,6 +46,35 @@ pub(crate) fn keep_new(
         .map_err(sql)
 }
 
+/// What one generation knows of letters that were sent, the next knows too, for topics of the same id.
+pub(crate) fn take_over_sent(
+    tx: &Transaction<'_>,
+    target: &str,
+    (from, to): (u64, u64),
+) -> Result<()> {
+    let insert = include_str!("sql/take_sent_over.sql");
+    tx.execute(insert, (target, from.cast_signed(), to.cast_signed())).map(drop).map_err(sql)
+}
+
+/// Of these records, those whose letters were sent.
+pub(crate) fn were_sent(
+    tx: &Transaction<'_>,
+    target: &str,
+    generation: u64,
+    places: &[Place],
+) -> Result<Vec<Place>> {
+    let mut statement = tx.prepare_cached(include_str!("sql/was_sent.sql")).map_err(sql)?;
+    let mut sent = Vec::new();
+    for (partition, offset) in places {
+        let (topic, number) = (&*partition.topic, partition.partition);
+        let place = (target, generation.cast_signed(), topic, number, offset);
+        if statement.exists(place).map_err(sql)? {
+            sent.push((partition.clone(), *offset));
+        }
+    }
+    Ok(sent)
+}
+
 /// Letters of a generation that wait.
 pub(crate) fn waiting(
     tx: &Transaction<'_>,

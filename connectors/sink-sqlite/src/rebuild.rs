@@ -89,6 +89,7 @@ fn step(tx: &Transaction<'_>, spec: &TargetSpec, number: u64, step: Step) -> Res
             if step == Step::Swap {
                 let same = stored.fingerprint == change.record.binding.fingerprint;
                 letters::keep_new(tx, target, (live, number), same)?;
+                letters::take_over_sent(tx, target, (live, number))?;
             }
             Stepped::Done(notices)
         }
@@ -99,7 +100,11 @@ fn step(tx: &Transaction<'_>, spec: &TargetSpec, number: u64, step: Step) -> Res
 
 fn roll_back(tx: &Transaction<'_>, spec: &TargetSpec, from: Option<u64>) -> Result<u64> {
     let asked = (&Facts::default(), Command::RollBack(from));
-    let (_, notices) = change::command(tx, spec, asked, &[])?;
+    let live = bound(tx, spec)?.generation;
+    let (outcome, notices) = change::command(tx, spec, asked, &[])?;
+    if let Outcome::Changes(change) = outcome {
+        letters::take_over_sent(tx, &spec.target, (live, change.answer))?;
+    }
     for notice in notices {
         tracing::warn!(connector = %spec.connector, "{notice}");
     }
@@ -168,6 +173,15 @@ impl Rebuilds for SqliteTarget {
         self.run(Access::Write, move |tx, spec| {
             bound(tx, spec)?;
             letters::sent(tx, &spec.target, generation, &places)
+        })
+        .await
+    }
+
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        let places = places.to_vec();
+        self.run(Access::Read, move |tx, spec| {
+            bound(tx, spec)?;
+            letters::were_sent(tx, &spec.target, generation, &places)
         })
         .await
     }

@@ -30,6 +30,7 @@ use crate::database::{Access, Database, End};
 use crate::generations;
 use crate::hole;
 use crate::journal::{Journal, Journaled};
+use crate::letters;
 use crate::parking;
 use crate::removal;
 use crate::schema;
@@ -236,6 +237,7 @@ fn renew(
     if old.log == spec.log {
         verdicts::take_over(tx, target, (old.generation, changes.answer))?;
         hole::take_over(tx, target, (old.generation, changes.answer))?;
+        letters::take_over_sent(tx, target, (old.generation, changes.answer))?;
     }
     Ok(())
 }

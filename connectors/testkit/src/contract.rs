@@ -198,6 +198,10 @@ fn of_rows(store: &dyn Store) -> Vec<Case<'_>> {
         )),
         Box::pin(cases::letters::letters_of_what_is_bad_only_now_leave_at_the_swap(store)),
         Box::pin(cases::letters::a_cancelled_build_takes_its_letters_along(store)),
+        Box::pin(cases::letters::what_was_sent_is_known_to_whichever_becomes_live(store)),
+        Box::pin(cases::letters::what_was_sent_of_another_life_of_the_topic_counts_for_nothing(
+            store,
+        )),
         Box::pin(cases::joins::a_row_shows_the_other_whichever_came_first_and_follows_it(store)),
         Box::pin(cases::joins::a_step_is_bounded_and_what_is_left_is_still_noted(store)),
         Box::pin(cases::joins::the_fold_never_sees_what_is_shown(store)),

@@ -352,6 +352,11 @@ impl Rebuilds for FaultyTarget {
         self.script.after(())
     }
 
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        self.script.before().await?;
+        self.inner.rebuilds().were_sent(generation, places).await
+    }
+
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {
         self.script.before().await?;
         self.script.after(self.inner.rebuilds().drop_old(keep).await?)

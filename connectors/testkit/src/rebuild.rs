@@ -65,6 +65,20 @@ impl Entry {
         mine.for_each(|(_, stored)| stored.epoch += 1);
     }
 
+    /// What one generation knows of letters that were sent, the next knows too, for topics of the same id.
+    pub(crate) fn take_over_sent(&mut self, (from, to): (u64, u64)) {
+        let id = |of: u64, partition: &TopicPartition| {
+            self.positions.get(&(of, partition.clone())).map(|place| place.topic_id.clone())
+        };
+        let sent = self.bad.iter().filter(|((of, partition, _), bad)| {
+            *of == from && bad.letter.is_none() && id(from, partition) == id(to, partition)
+        });
+        let sent: Vec<_> = sent
+            .map(|((_, partition, offset), bad)| ((to, partition.clone(), *offset), bad.clone()))
+            .collect();
+        self.bad.extend(sent);
+    }
+
     /// Of the letters of `next` only those stay that nobody sent while the other generation was live.
     fn keep_new_letters(&mut self, (live, next): (u64, u64), same_projection: bool) {
         let waits = |place: &Place| {
@@ -179,6 +193,7 @@ impl Rebuilds for MemoryTarget {
                     let (live, before) = (entry.generation(), entry.folds(generation, true));
                     let same = before.is_some() && before == entry.folds(live, false);
                     entry.keep_new_letters((live, generation), same);
+                    entry.take_over_sent((live, generation));
                 }
                 entry.carry_out(&change, 0);
                 Stepped::Done(change.notices)
@@ -202,6 +217,7 @@ impl Rebuilds for MemoryTarget {
         let (entry, outcome) =
             self.decide(&mut state, &Facts::default(), Command::RollBack(from))?;
         if let Outcome::Changes(change) = outcome {
+            entry.take_over_sent((entry.generation(), change.answer));
             entry.carry_out(&change, 0);
         }
         Ok(entry.generation())
@@ -226,6 +242,16 @@ impl Rebuilds for MemoryTarget {
             }
         }
         Ok(())
+    }
+
+    async fn were_sent(&self, generation: u64, places: &[Place]) -> Result<Vec<Place>> {
+        let state = self.store.lock();
+        let entry = self.owned(&state)?;
+        let was_sent = |(partition, offset): &&Place| {
+            let known = entry.bad.get(&(generation, partition.clone(), *offset));
+            known.is_some_and(|bad| bad.letter.is_none())
+        };
+        Ok(places.iter().filter(was_sent).cloned().collect())
     }
 
     async fn drop_old(&self, keep: usize) -> Result<Vec<u64>> {

@@ -431,6 +431,7 @@ impl Entry {
         }
         self.take_over_verdicts(live, change.answer);
         self.take_over_holes((live, change.answer));
+        self.take_over_sent((live, change.answer));
     }
 
     pub(crate) fn insert_position(&mut self, generation: u64, beginning: &Beginning) {

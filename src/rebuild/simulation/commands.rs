@@ -75,3 +75,40 @@ fn a_build_of_another_config_says_whose_it_is() {
         assert!(waiting.contains("foldline rebuild c --cancel"), "{waiting}");
     });
 }
+
+#[test]
+fn a_record_has_one_letter_through_a_rebuild_in_place_and_a_rollback() {
+    runtime(3).block_on(async {
+        for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+            let world = World::quiet(store);
+            world.until(|world| !world.store.positions("t").is_empty()).await;
+            let letters = || world.letters.letters().len();
+            let mut bad = 0;
+            let append = async || {
+                world.log.append("events", 0, None, Some("{"));
+                world.append().await;
+            };
+            append().await;
+            bad += 1;
+            assert_eq!(letters(), bad);
+            let connector = &world.workers[0].connector;
+            let emptied = connector.rebuild_in_place(false, None).await.unwrap();
+            let stands = world.store.rows("t");
+            assert!(stands.is_empty(), "{stands:?}");
+            world
+                .until(|world| {
+                    connector.view().generation == emptied && !world.store.rows("t").is_empty()
+                })
+                .await;
+            assert_eq!(letters(), bad, "in place");
+            world.rebuilt().await;
+            append().await;
+            bad += 1;
+            assert_eq!(letters(), bad);
+            let back = connector.roll_back(None).await.unwrap();
+            append().await;
+            bad += 1;
+            assert_eq!((connector.view().generation, letters()), (back, bad), "rolled back");
+        }
+    });
+}

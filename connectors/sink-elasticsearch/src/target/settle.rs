@@ -67,12 +67,7 @@ impl ElasticsearchTarget {
             return Ok(false);
         }
         self.books.seed(generation, &doc.beginnings).await?;
-        if let Some(known) = &doc.before {
-            let to = (generation, doc.beginnings.as_slice());
-            let from = (known.generation, known.beginnings.as_slice());
-            self.books.take_over_verdicts(from, to).await?;
-            self.books.take_over_holes(from, to).await?;
-        }
+        self.hand_on(doc).await?;
         for &old in &doc.dropping {
             self.cluster.drop_index(&self.index(old)).await?;
             self.books.forget(old, &partitions).await?;
@@ -85,6 +80,26 @@ impl ElasticsearchTarget {
         (done.ready, done.swapped, done.dropping) = (true, false, Vec::new());
         done.before = None;
         self.books.put_target(&done, stored.version).await
+    }
+
+    /// Gives the live generation what those before it know: verdicts, holes, and which letters were sent.
+    async fn hand_on(&self, doc: &TargetDoc) -> Result<()> {
+        let generation = doc.binding.generation;
+        if let Some(known) = &doc.before {
+            let to = (generation, doc.beginnings.as_slice());
+            let from = (known.generation, known.beginnings.as_slice());
+            self.books.take_over_verdicts(from, to).await?;
+            self.books.take_over_holes(from, to).await?;
+            self.books.take_over_sent(from, to).await?;
+        }
+        if doc.swapped {
+            // Nobody of theirs can send a letter any more and note it.
+            for old in &doc.old {
+                let from = (old.generation, old.beginnings.as_slice());
+                self.books.take_over_sent(from, (generation, &doc.beginnings)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the index is the one that the record means; one that stands in its way is dropped if

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use foldline_api::letters::BadRecord;
 use foldline_api::parked::Place;
 use foldline_api::rebuild::{By, Rebuilds, Step, Stepped};
+use foldline_api::sink::Beginning;
 use foldline_api::source::DeadLetter;
 
 use crate::contract::{Bench, Store, advance, claim, durable, model, partition};
@@ -95,4 +96,74 @@ pub(crate) async fn a_cancelled_build_takes_its_letters_along(store: &dyn Store)
     let next = built(&live, &[]).await;
     swap(&live, next).await;
     assert_eq!(rebuilds(&live).letters(next, 10).await.unwrap(), []);
+}
+
+/// Whose letters were sent, as `generation` knows.
+async fn sent(bench: &Bench, generation: u64) -> Vec<i64> {
+    let places: Vec<Place> = (0..8).map(|offset| (partition(0), offset)).collect();
+    let mut sent: Vec<i64> = rebuilds(bench)
+        .were_sent(generation, &places)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(_, offset)| offset)
+        .collect();
+    sent.sort_unstable();
+    sent
+}
+
+pub(crate) async fn what_was_sent_is_known_to_whichever_becomes_live(store: &dyn Store) {
+    let live = Bench::new(store, "letters_known", model()).await;
+    let mut flush = live.flush(Vec::new());
+    flush.advances = vec![advance(&live.lease, 0, 4)];
+    flush.bad = vec![bad(1, false, false), bad(3, true, false)];
+    durable(&*live.writer, &flush).await;
+    assert_eq!(sent(&live, 1).await, [1, 3]);
+    // In place, twice, though the one between comes to none of them.
+    assert_eq!(live.target.rebuild(1, None).await.unwrap(), 2);
+    live.target.open().await.unwrap();
+    assert_eq!(sent(&live, 2).await, [1, 3]);
+    assert_eq!(live.target.rebuild(2, None).await.unwrap(), 3);
+    live.target.open().await.unwrap();
+    assert_eq!(sent(&live, 3).await, [1, 3]);
+    // By a swap: that it calls one of them good is no reason to forget, and of what it had kept only the rest waits.
+    let writer = live.target.writer(3).await.unwrap();
+    let lease = writer.acquire(&[claim(0, 0)]).await.unwrap().leases[0].clone();
+    let mut flush = live.flush(Vec::new());
+    flush.advances = vec![advance(&lease, 0, 2)];
+    flush.bad = vec![bad(1, false, false)];
+    durable(&*writer, &flush).await;
+    let build = built(&live, &[bad(3, true, true), bad(4, true, true), bad(5, true, true)]).await;
+    swap(&live, build).await;
+    assert_eq!(sent(&live, build).await, [1, 3]);
+    let waiting = rebuilds(&live).letters(build, 10).await.unwrap();
+    assert_eq!(
+        waiting.len(),
+        2,
+        "the one that the live generation had not come to was sent before"
+    );
+    rebuilds(&live).sent(build, &[(partition(0), 5)]).await.unwrap();
+    assert_eq!(sent(&live, build).await, [1, 3, 5]);
+    if store.keeps_generations() {
+        // By a rollback: it catches up, and sends but what nobody has sent.
+        assert_eq!(rebuilds(&live).roll_back(Some(build)).await.unwrap(), 3);
+        live.target.open().await.unwrap();
+        assert_eq!(sent(&live, 3).await, [1, 3, 5]);
+        return;
+    }
+    assert_eq!(live.target.rebuild(build, None).await.unwrap(), build + 1);
+}
+
+pub(crate) async fn what_was_sent_of_another_life_of_the_topic_counts_for_nothing(
+    store: &dyn Store,
+) {
+    let live = Bench::new(store, "letters_life", model()).await;
+    let mut flush = live.flush(Vec::new());
+    flush.advances = vec![advance(&live.lease, 0, 4)];
+    flush.bad = vec![bad(1, false, false)];
+    durable(&*live.writer, &flush).await;
+    let anew = Beginning { topic_id: Some("topic-2".to_owned()), ..claim(0, 0) };
+    assert_eq!(live.target.rebuild(1, Some(&[anew])).await.unwrap(), 2);
+    live.target.open().await.unwrap();
+    assert_eq!(sent(&live, 2).await, [0_i64; 0]);
 }
