@@ -1,6 +1,7 @@
 //! A log in memory, with groups whose partitions are given and taken by themselves or on command.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,13 +61,15 @@ pub(crate) struct State {
     topic_ids: BTreeMap<String, u64>,
     pub(crate) groups: BTreeMap<String, Group>,
     counter: u64,
+    /// How much longer than a millisecond an answer about topics is on its way.
+    answers_later: Duration,
 }
 
 /// What is done once, as soon as some read is through.
 struct Hook(Box<dyn FnOnce(&MemoryLog) + Send>);
 
-impl std::fmt::Debug for Hook {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hook")
     }
 }
@@ -125,6 +128,7 @@ impl MemoryLog {
             topic_ids: state.topic_ids.clone(),
             groups: BTreeMap::new(),
             counter: state.counter,
+            answers_later: Duration::ZERO,
         };
         MemoryLog {
             identity: Arc::clone(&self.identity),
@@ -175,16 +179,19 @@ impl MemoryLog {
         self.lock().partitions.entry(place).or_default().broken = Some(offset);
     }
 
-    /// Does this once, as soon as a reader (not a member) asks for the next records, and before it gets them.
+    /// An answer about topics is on its way for so much longer.
+    pub fn answer_later(&self, by: Duration) {
+        self.lock().answers_later = by;
+    }
+
+    /// Does this once, when a reader (not a member) asks for the next records, before it gets them.
     pub fn before_read(&self, act: impl FnOnce(&MemoryLog) + Send + 'static) {
         *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Hook(Box::new(act)));
     }
 
     fn reads(&self) {
         let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Hook(act)) = hook {
-            act(self);
-        }
+        hook.into_iter().for_each(|Hook(act)| act(self));
     }
 
     /// Appends a transaction marker: an offset that no record has.
@@ -386,14 +393,15 @@ impl Log for MemoryGroup {
     }
 
     async fn topic_ids(&self, topics: &[Arc<str>]) -> Result<Vec<Option<String>>> {
-        let ids = {
+        let (ids, later): (Result<_>, _) = {
             let state = self.log.lock();
             let missing = |topic: &str| Error::retriable(format!("topic {topic:?} does not exist"));
             let id = |topic: &Arc<str>| state.topic_ids.get(&**topic).ok_or_else(|| missing(topic));
-            topics.iter().map(|topic| Ok(Some(id(topic)?.to_string()))).collect()
+            let ids = topics.iter().map(|topic| Ok(Some(id(topic)?.to_string()))).collect();
+            (ids, state.answers_later)
         };
         // An answer is on its way while more comes of the log.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1) + later).await;
         ids
     }
 

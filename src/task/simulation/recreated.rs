@@ -44,6 +44,8 @@ async fn run_seed(seed: u64) -> u64 {
     let mut world = World::new(seed);
     world.begin().await;
     world.script.set(Faults::some());
+    // More comes of the log meanwhile.
+    world.log.answer_later(Duration::from_millis(world.rng.below(3)));
     world.start_task().await;
     for _ in 0..world.rng.below(12) {
         world.produce();
@@ -55,8 +57,13 @@ async fn run_seed(seed: u64) -> u64 {
             world.start_task().await;
         }
     }
+    if world.rng.chance(700) {
+        // An idle task asks as soon as something comes: the topic goes while its answer is on its way.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
     world.produce();
-    let pause = world.rng.below(60);
+    let within = if world.rng.chance(700) { 4 } else { 60 };
+    let pause = world.rng.below(within);
     tokio::time::sleep(Duration::from_millis(pause)).await;
     let before = world.log.copy();
     recreate(&mut world).await;
