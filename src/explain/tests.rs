@@ -195,3 +195,37 @@ async fn of_a_topic_that_is_made_anew_meanwhile_no_row_is_said_to_differ() {
         assert!(message.contains("created again"), "{message}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_only_while_what_refused_stands() {
+    for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+        let mut bench = Bench::new("single", store, 1).await;
+        for _ in 0..3 {
+            bench.append(0, "a", r#"{"n":1,"v":"x"}"#, 0);
+        }
+        bench.store.define("t", "CHECK", std::sync::Arc::new(|_| None));
+        let partition = TopicPartition::new("events", 0);
+        let known = Some(format!("{} CHECK", bench.parts.projection.fingerprint()));
+        let verdict = StoredVerdict::new(partition, 1, "a CHECK", known);
+        bench.write(&[verdict], true).await;
+        let told = |lines: &[Line]| -> Vec<(&'static str, Option<String>)> {
+            let one = |line: &Line| match line {
+                Line::Event(event) => Some((event.outcome, event.reason.clone())),
+                _ => None,
+            };
+            lines.iter().filter_map(one).collect()
+        };
+        let (lines, summary) = run(&bench, "a", None).await;
+        let second = &told(&lines)[1];
+        assert!(
+            second.0 == "dead_lettered" && second.1.as_deref() == Some("sink: a CHECK"),
+            "{second:?}"
+        );
+        assert_eq!(summary.differences.len(), 0);
+        bench.store.constrain("t", None);
+        let (lines, summary) = run(&bench, "a", None).await;
+        assert_eq!(told(&lines)[1], ("applied", None), "nobody cites what is gone");
+        let fields: Vec<_> = summary.differences.iter().map(|d| d.field.clone()).collect();
+        assert_eq!(fields, ["n"], "a rebuild or `verify --repair` brings it back");
+    }
+}

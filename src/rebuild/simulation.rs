@@ -16,6 +16,7 @@ use std::time::Duration;
 use foldline_api::expiry::Rule;
 use foldline_api::hole::Hole;
 use foldline_api::model::{Key, Row};
+use foldline_api::parked::Which;
 use foldline_api::record::{Position, Record, TopicPartition};
 use foldline_api::sink::{StoredPosition, Target, TargetSpec};
 use foldline_api::source::Log;
@@ -379,6 +380,45 @@ fn a_rebuild_repeats_a_refusal_while_what_refused_stands_and_else_asks_the_store
             world.rebuilt().await;
             let three = (Value::Int(3), Value::text("2"), 0);
             assert_eq!(world.story(), three, "what refused is gone, and so is the verdict");
+            for worker in world.workers.drain(..) {
+                worker.stop().await;
+            }
+        }
+    });
+}
+
+/// Its end state would pass, so only asking for the one event shows what the live generation met.
+#[test]
+fn a_rebuild_asks_for_what_the_live_generation_parked_since_the_store_refused_it() {
+    runtime(3).block_on(async {
+        for store in [MemoryStore::transactional(), MemoryStore::with_marks()] {
+            let mut world = World::quiet(store);
+            for worker in world.workers.drain(..) {
+                worker.stop().await;
+            }
+            world.on_bad_record = OnBadRecord::Park;
+            world.start_worker();
+            world.until(|world| !world.store.positions("t").is_empty()).await;
+            world.store.constrain("t", Some(refuses()));
+            for _ in 0..3 {
+                world.append().await;
+            }
+            let target = world.store.target(world.spec.clone());
+            let parked = async || {
+                let live = target.status().await.unwrap().generation;
+                let all = Which::default();
+                let parked = target.parking().parked(live, &all).await.unwrap();
+                parked.iter().map(|event| event.offset).collect::<Vec<_>>()
+            };
+            let live = world.store.rows("t");
+            assert_eq!(parked().await, [1, 2]);
+            world.rebuilt().await;
+            assert_eq!((parked().await, world.store.rows("t")), (vec![1, 2], live));
+            // Nothing refuses it any more: what waited is in its row.
+            world.store.constrain("t", None);
+            world.rebuilt().await;
+            assert!(parked().await.is_empty());
+            assert_eq!(world.story().0, Value::Int(3));
             for worker in world.workers.drain(..) {
                 worker.stop().await;
             }

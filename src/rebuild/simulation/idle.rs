@@ -131,7 +131,7 @@ fn parked_keys_cost_another_request_and_a_retry_is_carried_out_at_once() {
         assert!(elsewhere.parking().ask(1, &place, Request::Retry).await.unwrap());
         // It is tried and stays, so the request is gone.
         tokio::time::sleep(Duration::from_secs(31)).await;
-        let asked = foldline_api::parked::Which { partitions: None, asked: true };
+        let asked = Which { partitions: None, asked: true };
         assert!(elsewhere.parking().parked(1, &asked).await.unwrap().is_empty());
         tokio::time::sleep(Duration::from_secs(600)).await;
         world.store.constrain("t", None);
