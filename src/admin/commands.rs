@@ -36,10 +36,7 @@ fn known<'a>(app: &'a App, name: &str) -> Answer<&'a Arc<Connector>> {
 }
 
 async fn set(app: &App, name: &str, desired: DesiredState) -> Answer<()> {
-    let connector = known(app, name)?;
-    connector.set_desired(desired).await?;
-    connector.restart();
-    Ok(())
+    Ok(known(app, name)?.command(desired).await?)
 }
 
 async fn pause(Extract(app): Shared, Path(name): Path<String>) -> Answer<StatusCode> {

@@ -29,6 +29,17 @@ impl Connector {
         Ok(())
     }
 
+    /// Carries a command out: a session that ended or failed begins anew with it.
+    ///
+    /// # Errors
+    /// When the books cannot be reached.
+    pub async fn command(&self, desired: DesiredState) -> Result<()> {
+        // Before it is kept: a session that met a `resume` first would let its tasks park as many as `errors.limit` says, and
+        // the one that takes its place as many again.
+        self.restart();
+        self.set_desired(desired).await
+    }
+
     /// Moves the horizon of `expire` to where the clocks say, by however much; from where to where.
     ///
     /// # Errors

@@ -218,9 +218,13 @@ impl Connector {
                     {
                         self.pause_for_flood(target, why).await;
                     }
-                    // A silent server must not keep the worker from leaving in order.
-                    let Some(live) = cancel.run_until_cancelled(target.live()).await else {
-                        return Ok(SessionEnd::Cancelled);
+                    let live = tokio::select! {
+                        biased;
+                        // A silent server must not keep the worker from leaving in order.
+                        () = cancel.cancelled() => return Ok(SessionEnd::Cancelled),
+                        // Before what a command kept is seen: it is the next session's.
+                        () = self.restart.notified() => return Ok(SessionEnd::Again),
+                        live = target.live() => live,
                     };
                     // An outage of the books is the tasks' to report.
                     let Ok((generation, desired)) = live else { continue };

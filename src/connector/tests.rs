@@ -171,8 +171,7 @@ impl Running {
     }
 
     async fn wants(&self, desired: DesiredState) {
-        self.worker.set_desired(desired).await.unwrap();
-        self.worker.restart();
+        self.worker.command(desired).await.unwrap();
     }
 
     fn append(&self) {

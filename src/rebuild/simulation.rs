@@ -94,6 +94,7 @@ struct World {
     /// What was ever left out, wanted back or not.
     left_out: Vec<Hole>,
     on_bad_record: OnBadRecord,
+    parked_max: u64,
     idle_poll_interval: Option<Duration>,
 }
 
@@ -124,6 +125,7 @@ impl World {
             left_out: Vec::new(),
             letters: Arc::default(),
             on_bad_record: OnBadRecord::DeadLetter,
+            parked_max: 1_000,
             idle_poll_interval: Some(Duration::from_secs(30)),
         }
     }
@@ -142,6 +144,7 @@ impl World {
             tasks_max: 1 + usize::try_from(self.rng.below(2)).unwrap(),
             limits: Limits { rows, bytes: 1 << 20, age: Duration::from_millis(5) },
             on_bad_record: self.on_bad_record,
+            parked_max: self.parked_max,
             idle_poll_interval: self.idle_poll_interval,
             dead_letters: Arc::clone(&self.letters) as Arc<dyn foldline_api::source::DeadLetters>,
             expiry: self.expiry(),

@@ -38,6 +38,8 @@ pub struct Faults {
     pub slow: u32,
     /// The longest delay of a slow call.
     pub slow_max: Duration,
+    /// A command's answer is on its way for so long, and others see meanwhile what it did.
+    pub command_late: Duration,
     /// Before a write, the outside writer is called with its flush.
     pub conflict: u32,
 }
@@ -47,7 +49,15 @@ impl Faults {
     #[must_use]
     pub fn some() -> Self {
         let slow_max = Duration::from_millis(200);
-        Faults { reject: 60, fail_after: 60, partial: 60, slow: 100, slow_max, conflict: 60 }
+        Faults {
+            reject: 60,
+            fail_after: 60,
+            partial: 60,
+            slow: 100,
+            slow_max,
+            command_late: Duration::ZERO,
+            conflict: 60,
+        }
     }
 }
 
@@ -230,6 +240,8 @@ impl Target for FaultyTarget {
     async fn set_desired(&self, desired: DesiredState) -> Result<()> {
         self.script.before().await?;
         self.inner.set_desired(desired).await?;
+        let late = self.script.lock().faults.command_late;
+        tokio::time::sleep(late).await;
         self.script.after(())
     }
 

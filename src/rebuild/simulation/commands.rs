@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use foldline_api::parked::Which;
 use foldline_api::rebuild::By;
-use foldline_api::sink::Target as _;
-use foldline_testkit::MemoryStore;
+use foldline_api::sink::{DesiredState, Target as _};
+use foldline_testkit::{Faults, MemoryStore};
 
 use super::World;
+use crate::connector::State;
+use crate::policy::OnBadRecord;
 use crate::task::simulation::runtime;
 
 #[test]
@@ -109,6 +112,42 @@ fn a_record_has_one_letter_through_a_rebuild_in_place_and_a_rollback() {
             append().await;
             bad += 1;
             assert_eq!((connector.view().generation, letters()), (back, bad), "rolled back");
+        }
+    });
+}
+
+#[test]
+fn each_resume_lets_as_many_be_parked_as_the_limit_says() {
+    runtime(3).block_on(async {
+        // The session looks at what is wanted before, while and after the answer of the command is on its way.
+        for late in (0..40).map(|step| Duration::from_millis(100 * step)) {
+            let mut world = World::quiet(MemoryStore::transactional());
+            for worker in world.workers.drain(..) {
+                worker.stop().await;
+            }
+            (world.on_bad_record, world.parked_max) = (OnBadRecord::Park, 3);
+            world.start_worker();
+            for id in 0..10 {
+                let value = format!(r#"{{"id":{id},"kind":"add","v":"many"}}"#);
+                world.log.append("events", 0, None, Some(&value));
+            }
+            let target = world.store.target(world.spec.clone());
+            let paused = async |events: usize| {
+                world.until(|world| world.workers[0].connector.view().state == State::Paused).await;
+                let parked = target.parking().parked(1, &Which::default()).await.unwrap();
+                assert_eq!(parked.len(), events, "{late:?}");
+            };
+            paused(3).await;
+            let slow_max = Duration::from_millis(300);
+            let (slow, command_late) = (1_000, late);
+            world.script.set(Faults { slow, slow_max, command_late, ..Faults::default() });
+            world.workers[0].connector.command(DesiredState::Running).await.unwrap();
+            world.script.set(Faults::default());
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            paused(6).await;
+            for worker in world.workers.drain(..) {
+                worker.stop().await;
+            }
         }
     });
 }

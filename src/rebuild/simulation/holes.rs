@@ -41,12 +41,10 @@ impl World {
     /// As an operator does it.
     async fn leave_out(&self, to: i64) {
         let connector = &self.workers[0].connector;
-        connector.set_desired(DesiredState::Stopped).await.unwrap();
-        connector.restart();
+        connector.command(DesiredState::Stopped).await.unwrap();
         self.in_state(State::Stopped).await;
         connector.skip(&[(partition(), Position(to))]).await.unwrap();
-        connector.set_desired(DesiredState::Running).await.unwrap();
-        connector.restart();
+        connector.command(DesiredState::Running).await.unwrap();
         self.in_state(State::Running).await;
     }
 
