@@ -328,7 +328,7 @@ impl Ops {
         let places: Vec<Place> = letters.iter().map(place).collect();
         let rebuilds = self.target.rebuilds();
         let ask = || rebuilds.were_sent(self.generation, &places);
-        let sent: HashSet<Place> = retry(self, "dead_letter", ask).await?.into_iter().collect();
+        let sent: HashSet<Place> = retry(self, "write", ask).await?.into_iter().collect();
         letters.retain(|letter| !sent.contains(&place(letter)));
         Ok(letters)
     }
